@@ -1,0 +1,92 @@
+import errno
+import hashlib
+import os
+
+import pytest
+
+from wsss_cli import files
+from wsss_cli.errors import DataError, WriteError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_and_read_back(tmp_path):
+    files.write_json(tmp_path / "new" / "a.json", {"é": [1, 2.5, None]})
+    assert files.read_json(tmp_path / "new" / "a.json") == {"é": [1, 2.5, None]}
+    files.write_text(tmp_path / "b", "first")
+    files.write_text(tmp_path / "b", "zweiter ü")
+    assert (tmp_path / "b").read_bytes() == b"zweiter \xc3\xbc"
+    assert names(tmp_path) == ["b", "new"]
+
+
+def test_the_file_has_the_rights_of_an_ordinary_file(tmp_path):
+    old = os.umask(0o027)
+    try:
+        files.write_bytes(tmp_path / "a", b"x")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch, call, there):
+    if there:
+        (tmp_path / "a").write_bytes(b"old")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(WriteError, match=r"cannot write .*a: No space left on device") as caught:
+        files.write_bytes(tmp_path / "a", b"new")
+    assert "free space" in caught.value.hint
+    assert names(tmp_path) == (["a"] if there else [])
+    if there:
+        assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path):
+    with pytest.raises(WriteError), files.whole_file(tmp_path / "a") as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_another_error_while_writing_passes_and_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.whole_file(tmp_path / "a") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_a_file_is_an_error_with_the_path(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(WriteError, match="a/b"):
+        files.write_bytes(tmp_path / "a" / "b", b"")
+
+
+def test_nan_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a", float("nan"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_what_is_not_json_is_a_data_error(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(DataError, match="not valid JSON"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_missing_file_is_a_data_error(tmp_path):
+    for read in (files.read_json, files.sha256_file):
+        with pytest.raises(DataError, match=r"cannot read .*nothing: No such file"):
+            read(tmp_path / "nothing")
+
+
+def test_sha256_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()

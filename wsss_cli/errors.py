@@ -1,0 +1,87 @@
+"""The one exception tree. Each class carries its exit code; this is the only exit-code table of the project.
+
+| code | meaning |
+|---|---|
+| 0 | ok |
+| 1 | a bug: the traceback is in the run's log.txt |
+| 2 | usage, or a bad preset |
+| 3 | bad data or weights |
+| 4 | a gate failed (`eval --min-miou`) |
+| 5 | training diverged (a value was not finite) |
+| 6 | the run directory is busy |
+| 75 | preempted: run the same command again |
+| 130 | interrupted by the user |
+"""
+
+from __future__ import annotations
+
+
+class WsssError(Exception):
+    """A failure the user can act on: what, where, and how to fix it.
+
+    Args:
+        message: one line that says what is wrong and where.
+        hint: one line that says how to fix it; printed after the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(WsssError):
+    """Arguments or a preset that cannot be taken."""
+
+    exit_code = 2
+
+
+class DataError(WsssError):
+    """An image, mask, list or data set directory that cannot be used."""
+
+    exit_code = 3
+
+
+class WriteError(DataError):
+    """A file that cannot be written, the disk being full for instance. Unlike one bad image, it ends a whole job."""
+
+
+class WeightsError(WsssError):
+    """A checkpoint or weight file that cannot be loaded."""
+
+    exit_code = 3
+
+
+class GateError(WsssError):
+    """A required score was not reached."""
+
+    exit_code = 4
+
+
+class DivergedError(WsssError):
+    """A loss or gradient was not finite."""
+
+    exit_code = 5
+
+
+class BusyError(WsssError):
+    """Another process is working in the run directory."""
+
+    exit_code = 6
+
+
+class Preempted(WsssError):
+    """Asked to stop by SIGTERM; everything done so far is saved."""
+
+    exit_code = 75
+
+
+class Interrupted(WsssError):
+    """Stopped by the user (SIGINT); everything done so far is saved."""
+
+    exit_code = 130
