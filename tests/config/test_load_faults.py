@@ -1,0 +1,74 @@
+import pytest
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import AdamWConfig, SgdConfig
+from wsss_cli.errors import UsageError
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    path = tmp_path / "minimal.toml"
+    path.write_text('[dataset]\npath = "x"\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_kind_keeps_the_keys_set_with_it_in_either_order(turn):
+    preset = load_preset("toy", ["train.optim.kind=sgd", "train.optim.momentum=0.25", "train.optim.lr=0.5"][::turn])
+    assert preset.train.optim == SgdConfig(lr=0.5, momentum=0.25)
+
+
+def test_setting_one_key_of_a_section_keeps_its_other_defaults(minimal):
+    assert load_preset(minimal).cam.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0)
+    preset = load_preset(minimal, ["cam.optim.weight_decay=0.5"])
+    assert preset.cam.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0, weight_decay=0.5)
+
+
+def test_each_bad_value_has_a_line_with_its_key():
+    bad = ["pseudo.crf.gauss_sxy=-1", "train.optim.lr=high", "cam.scales=[1.0, 0]"]
+    with pytest.raises(UsageError) as caught:
+        load_preset("toy", bad)
+    assert [line.split()[2] for line in caught.value.message.splitlines()] == [
+        *("cam.scales.1", "pseudo.crf.gauss_sxy", "train.optim.lr")
+    ]
+    assert all("from --set" in line for line in caught.value.message.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=" + "9" * 5000, "valid integer"),
+        ("cam.scales=" + "[" * 5000, "nested too deeply"),
+        ("cam.scales=" + "[" * 250 + "]" * 250, "preset toy"),
+        ("dataset.path=/d/\udcff", "not UTF-8"),
+    ],
+)
+def test_a_value_without_end_or_encoding_is_refused_in_a_short_line(override, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        load_preset("toy", [override])
+    assert len(caught.value.message) < 200
+
+
+def test_a_file_with_a_number_without_end_is_refused(tmp_path):
+    (tmp_path / "endless.toml").write_text("seed = " + "9" * 5000)
+    with pytest.raises(UsageError, match="not TOML"):
+        load_preset(str(tmp_path / "endless.toml"))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".", "..", "a\\b", "x" * 101])
+def test_a_name_that_would_leave_the_runs_folder_is_refused(name):
+    with pytest.raises(UsageError, match="name"):
+        load_preset("toy", [f"name='{name}'"])
+
+
+def test_name_and_description_are_not_inherited(tmp_path):
+    (tmp_path / "base.toml").write_text('name = "b"\ndescription = "the base"\nseed = 4\n[dataset]\npath = "x"\n')
+    (tmp_path / "child.toml").write_text('extends = "base.toml"\n')
+    child = load_preset(str(tmp_path / "child.toml"))
+    assert (child.name, child.description, child.seed) == ("child", "", 4)
+
+
+def test_the_right_key_in_the_wrong_table_names_the_right_one():
+    with pytest.raises(UsageError, match="unknown key iters") as caught:
+        load_preset("toy", ["iters=3"])
+    assert caught.value.hint == "did you mean cam.iters (int, default 500) or train.iters (int, default 20000)?"

