@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset, write_dataset
+from wsss_cli.data.masks import voc_palette
+from wsss_cli.errors import DataError
+
+CLASSES = ("background", "cat", "dog")
+IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
+
+
+def _write(root: Path, splits: dict[str, list[Sample]], **changes: object) -> Dataset:
+    given_ = {
+        "name": "d",
+        "classes": CLASSES,
+        "colors": voc_palette(3),
+        "source": "s",
+        "protocol": ["p"],
+        "findings": [],
+    }
+    return write_dataset(root, splits=splits, **(given_ | changes))  # type: ignore[arg-type]
+
+
+def _sample(root: Path, name: str, labels: tuple[int, ...] = (1,), mask: bool = False) -> Sample:
+    return Sample(name, root / "img" / f"{name}.jpg", root / "masks" / f"{name}.png" if mask else None, labels)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "set", tmp_path / "else"
+    train = [_sample(outside, "b", (1, 2)), _sample(outside, "a", ())]
+    val = [_sample(inside, "v", (2,), mask=True)]
+    made = _write(inside, {"train": train, "val": val})
+    again = open_dataset(inside)
+    assert again == made
+    assert again.split("train") == train  # in the order given
+    assert again.split("val") == val
+    assert (again.classes, again.num_classes, again.protocol) == (CLASSES, 3, ("p",))
+    rows = (inside / "splits" / "train.csv").read_text().splitlines()
+    assert rows == ["id,image,mask,labels", f"b,{outside}/img/b.jpg,,cat|dog", f"a,{outside}/img/a.jpg,,"]
+    assert (inside / "splits" / "val.csv").read_text().splitlines()[1] == "v,img/v.jpg,masks/v.png,dog"
+    record = json.loads((inside / "dataset.json").read_text())
+    assert record["splits"]["train"] == {"images": 2, "sha256": made.split_sha256["train"]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(IDS, min_size=1, max_size=5, unique=True))
+def test_odd_ids_survive(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("odd")
+    usable = [name for name in names if not name.startswith("/") and ".." not in name.split("/")]
+    samples = [_sample(root, name, (1,), mask=True) for name in [*usable, '[bold]x[/bold], "q" ünï']]
+    assert _write(root, {"train": samples}).split("train") == samples
+
+
+def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
+    def made(place: str, labels: tuple[int, ...], **changes: object) -> str:
+        return _write(tmp_path / place, {"train": [_sample(tmp_path / place, "a", labels)]}, **changes).fingerprint
+
+    first = made("here", (1,))
+    assert made("there", (1,)) == first
+    assert made("labels", (2,)) != first
+    assert made("classes", (1,), classes=("background", "cat", "cow")) != first
+    assert made("source", (1,), source="other") != first
+
+
+def test_a_set_written_by_hand_needs_names_and_rows_only(tmp_path: Path) -> None:
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "dataset.json").write_text('{"classes": ["background", "cat", "dog"]}')
+    (tmp_path / "splits" / "train.csv").write_text("id,image,mask,labels\nx,photos/x.jpg,,dog|cat\n")
+    made = open_dataset(tmp_path)
+    assert made.split("train") == [Sample("x", tmp_path / "photos" / "x.jpg", None, (1, 2))]
+    assert made.colors == voc_palette(3)
+    assert made.name == tmp_path.name
+
+
+def test_a_folder_that_is_no_data_set_points_to_prepare(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        open_dataset(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "wsss prepare" in caught.value.hint
+
+
+def test_an_unknown_split_names_the_nearest(tmp_path: Path) -> None:
+    made = _write(tmp_path, {"train_aug": [_sample(tmp_path, "a")], "val": [_sample(tmp_path, "v")]})
+    with pytest.raises(DataError, match="no split 'trainaug'") as caught:
+        made.split("trainaug")
+    assert caught.value.hint == "did you mean 'train_aug'? it has: train_aug, val"
+
+
+def test_an_empty_split_is_refused_on_both_ways(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="split 'val' of d is empty"):
+        _write(tmp_path, {"train": [_sample(tmp_path, "a")], "val": []})
+    assert not (tmp_path / "dataset.json").exists()
+    made = _write(tmp_path, {"train": [_sample(tmp_path, "a")]})
+    (tmp_path / "splits" / "train.csv").write_text("id,image,mask,labels\n")
+    with pytest.raises(DataError, match=r"split 'train' .* is empty"):
+        made.split("train")
+
+
+def test_duplicate_ids_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="split 'train': 1 duplicate ids: a"):
+        _write(tmp_path, {"train": [_sample(tmp_path, "a"), _sample(tmp_path, "b"), _sample(tmp_path, "a")]})
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../../b", "line\nbreak"])
+def test_ids_that_cannot_name_a_file_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="cannot be an id"):
+        _write(tmp_path, {"train": [Sample(name, tmp_path / "x.jpg", None, ())]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,image,mask,labels\na,a.jpg,,catt\n", r"train\.csv, line 2: unknown class 'catt'"),
+        ("id,image,mask,labels\na,a.jpg,,background\n", "unknown class 'background'"),
+        ("id,image,mask,labels\na,a.jpg,,cat\na,b.jpg,,dog\n", "1 duplicate ids: a"),
+        ("id,image,mask,labels\na,a.jpg,cat\n", "line 2: not the four fields"),
+        ("id,image,mask,labels\na,,,cat\n", "line 2: not the four fields"),
+        ("image,labels\na.jpg,cat\n", "must start with the line id,image,mask,labels"),
+        ('id,image,mask,labels\n"a,a.jpg,,cat\n', r"train\.csv, line \d: unexpected end of data"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, text: str, message: str) -> None:
+    _write(tmp_path, {"train": [_sample(tmp_path, "a")]})
+    (tmp_path / "splits" / "train.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"classes": ["cat", "dog"]}',
+        '{"classes": ["background"]}',
+        '{"classes": ["background", "cat", "cat"]}',
+        '{"classes": ["background", {"name": "cat", "color": [0, 0, 300]}]}',
+        '{"classes": ["background", {"color": [0, 0, 0]}]}',
+        '{"name": "no classes"}',
+        "[1]",
+        "{",
+    ],
+)
+def test_a_bad_record_is_refused(tmp_path: Path, record: str) -> None:
+    (tmp_path / "dataset.json").write_text(record)
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        open_dataset(tmp_path)
+
+
+def test_a_missing_split_file_is_named_and_a_stale_one_removed(tmp_path: Path) -> None:
+    _write(tmp_path, {"train": [_sample(tmp_path, "a")], "old": [_sample(tmp_path, "b")]})
+    assert list(_write(tmp_path, {"train": [_sample(tmp_path, "a")]}).split_sha256) == ["train"]
+    (tmp_path / "splits" / "train.csv").unlink()
+    with pytest.raises(DataError, match=r"train\.csv is missing"):
+        open_dataset(tmp_path)

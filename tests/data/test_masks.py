@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from wsss_cli.data.masks import image_size, read_mask, voc_palette, write_mask
+from wsss_cli.errors import DataError
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
+
+
+def test_voc_palette_has_the_published_colours() -> None:
+    palette = voc_palette(21)
+    assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    assert palette[8] == (64, 0, 0)  # cat
+    assert palette[15] == (192, 128, 128)  # person
+    assert palette[20] == (0, 64, 128)  # tvmonitor
+    assert len(set(voc_palette(255))) == 255
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=hnp.arrays(np.uint8, SHAPES))
+def test_a_mask_comes_back_as_it_was_written(mask: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("masks") / "deep" / "[bold], ü 1.png"
+    write_mask(path, mask, voc_palette(21))
+    again = read_mask(path)
+    assert again.dtype == np.uint8
+    assert np.array_equal(again, mask)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_the_palette_shows_class_colours_and_a_light_border(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.png", np.array([[0, 1, 2, 255]], np.uint8), ((0, 0, 0), (9, 8, 7), (1, 2, 3)))
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == "P"
+        shown = np.array(image.convert("RGB"))
+    assert shown.tolist() == [[[0, 0, 0], [9, 8, 7], [1, 2, 3], [224, 224, 192]]]
+
+
+def test_a_grey_mask_is_read_as_indices(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 7], [20, 255]], np.uint8)).save(tmp_path / "grey.png")
+    assert read_mask(tmp_path / "grey.png").tolist() == [[0, 7], [20, 255]]
+
+
+def test_a_mask_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        write_mask(tmp_path / "m.png", np.zeros((2, 2), np.int64), voc_palette(2))
+    assert not (tmp_path / "m.png").exists()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_a_mask_without_class_indices_is_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"m\.png is a mask of mode") as caught:
+        read_mask(tmp_path / "m.png")
+    assert "palette" in caught.value.hint
+
+
+def test_missing_empty_and_truncated_masks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png is missing"):
+        read_mask(tmp_path / "gone.png")
+    noise = np.random.default_rng(0).integers(0, 21, (50, 50), np.uint8)
+    write_mask(tmp_path / "whole.png", noise, voc_palette(21))
+    data = (tmp_path / "whole.png").read_bytes()
+    for name, content in (("empty.png", b""), ("half.png", data[: len(data) // 2]), ("text.png", b"not an image")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name} cannot be decoded"):
+            read_mask(tmp_path / name)
+
+
+def test_image_size_reads_height_then_width(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.png", np.zeros((3, 5), np.uint8), voc_palette(2))
+    assert image_size(tmp_path / "m.png") == (3, 5)
+    with pytest.raises(DataError, match=r"gone\.png"):
+        image_size(tmp_path / "gone.png")

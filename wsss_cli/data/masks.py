@@ -1,0 +1,90 @@
+"""Label maps on disk: palette PNGs whose pixel values are class indices, 255 where there is no label."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsss_cli.errors import DataError
+from wsss_cli.files import write_bytes
+
+IGNORE = 255
+BORDER_COLOR = (224, 224, 192)
+
+
+def voc_palette(n: int) -> tuple[tuple[int, int, int], ...]:
+    """The first `n` colours (RGB, 0..255) of the standard VOC colour map; colour 0 is black.
+
+    Source: `VOClabelcolormap.m` of the PASCAL VOC devkit: the bits of the index, three at a time, from the top down.
+    """
+    colors = []
+    for index in range(n):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colors.append((rgb[0], rgb[1], rgb[2]))
+    return tuple(colors)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a label map.
+
+    Args:
+        path: a palette PNG, or an 8-bit (or 1-bit) grey one.
+    Returns:
+        Class indices, uint8 [H, W].
+    Raises:
+        DataError: missing, not decodable, or a colour image without a palette.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise DataError(
+                    f"{path} is a mask of mode {image.mode}, not of class indices",
+                    "masks must be palette or 8-bit grey PNGs whose pixel values are class indices (255: no label)",
+                )
+            return np.array(image, dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise DataError(f"mask {path} is missing", "check the path, or run `wsss prepare` again") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"mask {path} cannot be decoded: {error}", "replace the file, or fetch it again") from error
+
+
+def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:
+    """Write a label map as a palette PNG, whole or not at all.
+
+    Args:
+        path: where to; missing folders are made.
+        mask: class indices, uint8 [H, W]; 255 is drawn in VOC's light border colour.
+        colors: RGB of each class, 0..255; at most 255 classes.
+    Raises:
+        DataError: the file cannot be written.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ValueError(f"a mask must be uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = colors
+    table[IGNORE] = BORDER_COLOR
+    image = Image.fromarray(np.ascontiguousarray(mask)).convert("L")
+    image.putpalette(table.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image or mask file, from its header alone.
+
+    Raises:
+        DataError: missing, or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
