@@ -1,0 +1,196 @@
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.models import backbones
+from wsss_cli.models.backbones import PACKAGED, _packaged_state, build_backbone
+from wsss_cli.models.classifier import CamClassifier
+from wsss_cli.models.weights import load_into
+
+
+@pytest.mark.parametrize(("output_stride", "strides"), [(8, (4, 8, 8, 8)), (16, (4, 8, 16, 16)), (32, (4, 8, 16, 32))])
+def test_efficientnet_lite_gives_features_at_its_strides(output_stride, strides):
+    backbone = build_backbone("tf_efficientnet_lite0", output_stride=output_stride, weights="none").eval()
+    assert backbone.channels == (24, 40, 112, 320)
+    assert backbone.strides == strides
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 70, 97))
+    assert [tuple(m.shape) for m in maps] == [
+        (1, c, -(-70 // s), -(-97 // s)) for c, s in zip(backbone.channels, strides, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])
+def test_other_timm_networks_work(name):
+    backbone = build_backbone(name, output_stride=16, weights="none").eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    assert [m.shape[-1] for m in maps] == [16, 8, 4, 4]
+    assert tuple(m.shape[1] for m in maps) == backbone.channels
+
+
+def test_normalise_takes_bytes_and_floats():
+    backbone = build_backbone("tf_efficientnet_lite0", output_stride=32, weights="none")
+    assert backbone.mean == backbone.std == (127.5, 127.5, 127.5)
+    x = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
+    expected = torch.tensor([-1.0, 1.0, -0.6]).view(1, 3, 1, 1)
+    torch.testing.assert_close(backbone.normalise(x), expected)
+    torch.testing.assert_close(backbone.normalise(x.float()), expected)
+    assert not any("mean" in key and "running" not in key for key in backbone.state_dict())
+    resnet = build_backbone("resnet18", output_stride=32, weights="none")
+    assert resnet.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert resnet.std == pytest.approx((58.395, 57.12, 57.375))
+
+
+def test_packaged_imagenet_weights_fill_every_tensor():
+    backbone = build_backbone("tf_efficientnet_lite0", output_stride=16, weights="imagenet")
+    random = build_backbone("tf_efficientnet_lite0", output_stride=16, weights="none")
+    again = build_backbone("tf_efficientnet_lite0", output_stride=16, weights="imagenet").state_dict()
+    same = [
+        key
+        for key, value in backbone.state_dict().items()
+        if torch.equal(value, random.state_dict()[key]) and not key.endswith("num_batches_tracked")
+    ]
+    assert same == []
+    assert all(torch.equal(value, again[key]) for key, value in backbone.state_dict().items())
+
+
+def drawn_clock():
+    image = np.full((224, 224, 3), (90, 140, 220), np.uint8)
+    cv2.circle(image, (112, 112), 90, (255, 255, 255), -1)
+    cv2.circle(image, (112, 112), 90, (0, 0, 0), 6)
+    for angle in np.arange(12) * np.pi / 6:
+        inner, outer = ((int(112 + r * np.cos(angle)), int(112 + r * np.sin(angle))) for r in (70, 84))
+        cv2.line(image, inner, outer, (0, 0, 0), 4)
+    for hand in ((112, 50), (150, 130)):
+        cv2.line(image, (112, 112), hand, (0, 0, 0), 6)
+    return image
+
+
+def drawn_honeycomb():
+    image = np.full((224, 224, 3), (200, 150, 20), np.uint8)
+    for row in range(12):
+        for x in range(0, 240, 24):
+            cv2.circle(image, (x + row % 2 * 12, 21 * row), 9, (60, 30, 0), -1)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("drawing", "classes"), [(drawn_clock, (409, 892)), (drawn_honeycomb, (599,))], ids=["clock", "honeycomb"]
+)
+def test_packaged_weights_recognise_drawings(drawing, classes):
+    """A wrong key map or normalisation gives a guess; ImageNet: 409 and 892 are clocks, 599 is honeycomb."""
+    network = timm.create_model(PACKAGED).eval()
+    load_into(network, _packaged_state(PACKAGED), "package")
+    x = torch.from_numpy(drawing()).permute(2, 0, 1)[None]
+    x = build_backbone(PACKAGED, output_stride=32, weights="none").normalise(x)
+    with torch.no_grad():
+        probabilities = network(x).softmax(1)[0]
+    assert probabilities[list(classes)].sum() > 0.8
+
+
+def test_freeze_bn_keeps_statistics_and_trains_the_rest():
+    frozen = build_backbone("resnet18", output_stride=32, weights="none", freeze_bn=True)
+    free = build_backbone("resnet18", output_stride=32, weights="none")
+    for backbone, stays in ((frozen, True), (free, False)):
+        backbone.train()
+        before = backbone.net.bn1.running_mean.clone()
+        backbone(torch.randn(2, 3, 64, 64))[-1].sum().backward()
+        assert torch.equal(before, backbone.net.bn1.running_mean) is stays
+        assert backbone.training
+        assert backbone.net.bn1.weight.grad is not None
+    wrapped = torch.nn.Sequential(frozen).train()
+    assert not frozen.net.bn1.training and wrapped.training
+
+
+def test_a_file_in_timms_own_naming_is_loaded(tmp_path):
+    network = timm.create_model("resnet18")
+    save_file(network.state_dict(), tmp_path / "r18.safetensors")
+    backbone = build_backbone("resnet18", output_stride=16, weights=str(tmp_path / "r18.safetensors"))
+    for key, value in backbone.net.state_dict().items():
+        assert torch.equal(value, network.state_dict()[key])
+
+
+def test_a_file_of_a_network_with_renamed_stages_is_loaded(tmp_path):
+    network = timm.create_model("convnext_atto")
+    save_file(network.state_dict(), tmp_path / "c.safetensors")
+    backbone = build_backbone("convnext_atto", output_stride=32, weights=str(tmp_path / "c.safetensors"))
+    assert torch.equal(
+        backbone.net.state_dict()["stages_1.blocks.0.conv_dw.weight"],
+        network.state_dict()["stages.1.blocks.0.conv_dw.weight"],
+    )
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", ""])
+def test_a_resnet_v1c_of_mmsegmentation_is_loaded(tmp_path, prefix):
+    own = build_backbone("resnet50c", output_stride=32, weights="none").net.state_dict()
+    theirs = {}
+    for key, value in own.items():
+        name = key.replace("conv1.", "stem.", 1) if key.startswith("conv1.") else key
+        name = "stem.7." + key[len("bn1.") :] if key.startswith("bn1.") else name
+        theirs[prefix + name] = value
+    if not prefix:
+        theirs["fc.weight"] = torch.zeros(1000, 2048)
+    torch.save({"state_dict": theirs, "meta": {}}, tmp_path / "v1c.pth")
+    loaded = build_backbone("resnet50c", output_stride=8, weights=str(tmp_path / "v1c.pth")).net.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in own.items())
+
+
+def test_a_checkpoint_of_ours_gives_its_backbone(tmp_path):
+    classifier = CamClassifier(build_backbone("resnet18", output_stride=32, weights="none"), 5)
+    save_file(classifier.state_dict(), tmp_path / "model.safetensors")
+    backbone = build_backbone("resnet18", output_stride=16, weights=str(tmp_path / "model.safetensors"))
+    assert torch.equal(backbone.net.conv1.weight, classifier.backbone.net.conv1.weight)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    save_file(timm.create_model("resnet34").state_dict(), tmp_path / "r34.safetensors")
+    with pytest.raises(WeightsError, match=r"unknown \(layer1\.2\."):
+        build_backbone("resnet18", output_stride=32, weights=str(tmp_path / "r34.safetensors"))
+    with pytest.raises(WeightsError, match=r"\d+ missing"):
+        build_backbone("tf_efficientnet_lite0", output_stride=32, weights=str(tmp_path / "r34.safetensors"))
+
+
+def test_an_unknown_backbone_is_named_with_its_neighbours():
+    with pytest.raises(UsageError, match="resnet5o") as caught:
+        build_backbone("resnet5o", output_stride=16, weights="none")
+    assert "resnet50" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "stride"), [("vit_tiny_patch16_224", 16), ("swin_tiny_patch4_window7_224", 16)])
+def test_a_backbone_without_such_features_is_refused(name, stride):
+    with pytest.raises(UsageError, match=name) as caught:
+        build_backbone(name, output_stride=stride, weights="none")
+    assert caught.value.hint
+
+
+def test_no_network_is_a_weights_error_that_says_what_to_do(monkeypatch):
+    build = timm.create_model
+
+    def offline(name, pretrained=False, **options):
+        if pretrained:
+            raise ConnectionError("Max retries exceeded\nmore lines")
+        return build(name, pretrained=False, **options)
+
+    monkeypatch.setattr(backbones.timm, "create_model", offline)
+    with pytest.raises(WeightsError, match="resnet18 could not be fetched: Max retries") as caught:
+        build_backbone("resnet18", output_stride=32, weights="imagenet")
+    assert "more lines" not in caught.value.message
+    assert "--set train.backbone.weights=FILE" in caught.value.hint and "'none'" in caught.value.hint
+
+
+def test_classifier_scores_are_the_mean_of_its_maps_before_the_relu():
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet18", output_stride=16, weights="none"), 4).eval()
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        logits, cam = model(x), model.cam(x)
+        maps = model.classifier(model.backbone(x)[-1])
+    assert logits.shape == (2, 3) and cam.shape == (2, 3, 4, 6)
+    torch.testing.assert_close(logits, maps.mean((2, 3)))
+    assert torch.equal(cam, maps.clamp(min=0)) and (maps < 0).any() and (cam > 0).any()
+    assert model.classifier.bias is None

