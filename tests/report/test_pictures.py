@@ -1,0 +1,100 @@
+"""Pictures: colours and places where they can be computed."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from wsss_cli.errors import DataError
+from wsss_cli.report.pictures import curve_png, heatmap, overlay, sheet, write_png
+
+COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
+GREY = np.full((40, 60, 3), 100, np.uint8)
+
+
+def test_overlay_tints_classes_and_leaves_background() -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 10:30] = 1
+    mask[10:30, 40:55] = 255
+    picture = overlay(GREY, mask, COLORS, alpha=0.5)
+    assert picture[20, 20].tolist() == [150, 50, 50]
+    assert picture[2, 2].tolist() == [100, 100, 100]
+    assert picture[20, 48].tolist() == [162, 162, 146]
+    assert picture[10, 20].tolist() not in ([150, 50, 50], [100, 100, 100])  # the outline
+    assert (GREY == 100).all()
+
+
+def test_overlay_enlarges_a_mask_and_skips_unknown_classes() -> None:
+    picture = overlay(GREY, np.array([[0, 2], [7, 7]], np.uint8), COLORS, alpha=1.0)
+    assert picture[10, 45].tolist() == [0, 100, 0]
+    assert picture[35, 30].tolist() == [100, 100, 100]
+
+
+def test_heatmap_is_warm_where_the_score_is_high() -> None:
+    picture = heatmap(GREY, np.array([[0.0, 1.0]], np.float32)).astype(int)
+    assert picture.shape == GREY.shape
+    assert picture[20, 58, 0] > picture[20, 58, 2] + 50
+    assert picture[20, 2, 2] > picture[20, 2, 0]
+
+
+def test_heatmap_takes_scores_outside_the_range() -> None:
+    picture = heatmap(GREY, np.array([[np.nan, 7.0]], np.float32))
+    assert (picture[:, -1] == heatmap(GREY, np.ones((1, 1), np.float32))[:, -1]).all()
+
+
+def test_sheet_places_cells_at_equal_height() -> None:
+    red, blue = np.zeros((10, 20, 3), np.uint8), np.zeros((400, 200, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 255, 255
+    picture = sheet([[red, blue], [None, blue]], ["image", "truth"], cell_height=100)
+    reds, blues = (picture == (255, 0, 0)).all(2), (picture == (0, 0, 255)).all(2)
+    assert reds.sum() == 100 * 200
+    assert blues.sum() == 2 * 100 * 50
+    top = np.flatnonzero(reds.any(1))[0]
+    assert np.flatnonzero(blues.any(1))[0] == top
+    assert (picture[:top] < 128).any()  # the titles
+    assert (picture[:, :10] == 255).all()  # a white margin
+
+
+def test_sheet_with_row_titles_and_legend_is_taller_and_shows_colours() -> None:
+    cells = [[GREY, GREY]]
+    plain = sheet(cells, ["a", "b"], cell_height=100)
+    full = sheet(
+        cells, ["a", "b"], row_titles=["one"], legend=[("cat", (200, 0, 0)), ("ä" * 200, (0, 100, 0))], cell_height=100
+    )
+    assert full.shape[0] > plain.shape[0] + 22
+    assert full.shape[1] == plain.shape[1]
+    assert (full == (200, 0, 0)).all(2).sum() == 14 * 14
+    assert (full == (0, 100, 0)).all(2).sum() == 14 * 14
+
+
+def test_sheet_refuses_rows_of_another_length() -> None:
+    with pytest.raises(ValueError, match="2 cells"):
+        sheet([[GREY]], ["a", "b"])
+
+
+def test_curve_marks_the_best_threshold() -> None:
+    thresholds = [step / 100 for step in range(100)]
+    curve = {
+        "thresholds": thresholds,
+        "miou": [50 - 50 * abs(t - 0.25) for t in thresholds],
+        "fp": [50 * (1 - t) for t in thresholds],
+        "fn": [None] * 100,
+        "best_threshold": 0.25,
+        "best": {"miou": 50.0},
+    }
+    picture = curve_png(curve, 800, 480)
+    assert picture.shape == (480, 800, 3)
+    blue = (np.abs(picture.astype(int) - (31, 119, 180)) < 40).all(2)
+    x = 64 + (800 - 84 - 64) * 0.25 / 0.99
+    assert blue[52:420, round(x)].mean() > 0.9  # the line from the best point down to the axis
+    assert not (picture == (222, 143, 5)).all(2).any()  # nothing known of FN, so no line and no name
+
+
+def test_png_holds_the_colours_and_is_whole_or_absent(tmp_path: Path) -> None:
+    write_png(tmp_path / "new" / "p.png", np.full((2, 3, 3), (1, 2, 3), np.uint8))
+    assert cv2.imread(str(tmp_path / "new" / "p.png"))[0, 0].tolist() == [3, 2, 1]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["p.png"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write"):
+        write_png(tmp_path / "file" / "p.png", GREY)

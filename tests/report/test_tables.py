@@ -1,0 +1,121 @@
+"""Tables: what is shown on a terminal, off it, and in files."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from wsss_cli.report.tables import Table, class_table, curve_table, print_table, value_table
+
+RESULT = {
+    "classes": ["background", "[bold]cat[/bold]"],
+    "iou": [91.234, None],
+    "acc": [95.0, None],
+    "miou": 91.234,
+    "macc": 95.0,
+    "aacc": 94.5,
+    "protocol": "val, 10 images",
+}
+CURVE = {
+    "thresholds": [step / 100 for step in range(100)],
+    "miou": [float(40 - abs(step - 33)) if step < 70 else 0.0 for step in range(100)],
+    "fp": [float(100 - step) for step in range(100)],
+    "fn": [None] * 100,
+    "best_threshold": 0.33,
+    "protocol": "train, 10 images",
+}
+
+
+def test_plain_is_aligned_and_ends_with_the_protocol() -> None:
+    assert class_table({"single scale": RESULT}, "val").to_plain() == (
+        "val\n"
+        "class               IoU    Acc\n"
+        "----------------  -----  -----\n"
+        "background        91.23  95.00\n"
+        "[bold]cat[/bold]      -      -\n"
+        "----------------  -----  -----\n"
+        "mIoU, mAcc        91.23  95.00\n"
+        "aAcc 94.50\n"
+        "val, 10 images\n"
+    )
+
+
+def test_several_results_have_two_columns_each() -> None:
+    table = class_table(
+        {"single scale": RESULT, "ms+flip": {**RESULT, "iou": [92.0, 1.0], "miou": 46.5}}, notes=["subset"]
+    )
+    assert table.columns == ("class", "single scale IoU", "Acc", "ms+flip IoU", "Acc")
+    assert table.rows[1] == ("[bold]cat[/bold]", "-", "-", "1.00", "-")
+    assert table.footer == ("mIoU, mAcc", "91.23", "95.00", "46.50", "95.00")
+    assert table.notes[1] == "single scale: val, 10 images"
+    assert table.notes[-1] == "subset"
+
+
+def test_terminal_shows_names_as_they_are() -> None:
+    shown = io.StringIO()
+    print_table(class_table({"single scale": RESULT}), shown, is_terminal=True)
+    assert "[bold]cat[/bold]" in shown.getvalue()
+    assert "91.23" in shown.getvalue()
+    assert "\x1b[" in shown.getvalue()
+
+
+def test_no_color_on_a_terminal_and_no_escapes_off_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    colourless, plain = io.StringIO(), io.StringIO()
+    table = value_table([("seed mIoU", 51.5)])
+    print_table(table, colourless, is_terminal=True)
+    assert "\x1b[3" not in colourless.getvalue()
+    print_table(table, plain)
+    assert plain.getvalue() == table.to_plain()
+
+
+def test_control_characters_cannot_reach_the_terminal() -> None:
+    table = Table("a\x1b[2J", ("class",), (("cat\x1b[31m\n",),), notes=("\x07",))
+    assert table.to_plain() == "a?[2J\nclass\n----------\ncat?[31m?\n?\n".replace("-" * 10, "-" * 9)
+    shown = io.StringIO()
+    print_table(table, shown, is_terminal=True)
+    assert "\x1b[31m" not in shown.getvalue()
+    assert "cat?[31m?" in shown.getvalue()
+
+
+def test_wide_characters_stay_aligned() -> None:
+    lines = Table("", ("class", "IoU"), (("猫", "1.00"), ("cat", "2.00"))).to_plain().splitlines()
+    assert lines[2:] == ["猫     1.00", "cat    2.00"]
+
+
+def test_markdown_escapes_cells() -> None:
+    table = Table("t", ("class", "IoU"), (("a|b_c", "1"),), ("mIoU", "1"), ("note",))
+    assert table.to_markdown() == (
+        "**t**\n\n| class | IoU |\n| :-- | --: |\n| a\\|b\\_c | 1 |\n| **mIoU** | **1** |\n\nnote\n"
+    )
+
+
+def test_csv_and_json_hold_the_cells() -> None:
+    table = Table("t", ("class", "IoU"), (('a,"b"', "1.00"),), ("mIoU", "1.00"), ("note",))
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [["class", "IoU"], ['a,"b"', "1.00"], ["mIoU", "1.00"]]
+    assert json.loads(table.to_json())["rows"] == [['a,"b"', "1.00"]]
+
+
+def test_values_have_two_decimals_and_no_head() -> None:
+    rows = [("seed mIoU", 51.256), ("images", 1234), ("ratio", None), ("device", "CPU")]
+    assert value_table(rows, notes=["end"]).to_plain() == (
+        "seed mIoU  51.26\nimages     1,234\nratio          -\ndevice       CPU\nend\n"
+    )
+
+
+def test_curve_has_twenty_steps_and_its_best() -> None:
+    table = curve_table(CURVE)
+    assert [row[0] for row in table.rows][5:9] == ["0.25", "0.30", "0.33", "0.35"]
+    assert len(table.rows) == 21
+    assert table.rows[7] == ("0.33", "40.00", "67.00", "-", "#" * 24 + " best")
+    assert table.rows[0] == ("0.00", "7.00", "100.00", "-", "####")
+    assert table.rows[-1][4] == ""
+    assert table.notes == ("train, 10 images",)
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        Table("", ("a", "b"), (("1",),))
+    with pytest.raises(ValueError, match="no results"):
+        class_table({})

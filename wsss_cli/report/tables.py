@@ -1,0 +1,183 @@
+"""Tables of results: one dataclass, shown by Rich on a terminal, as plain text elsewhere, as Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text, a row of means below them, and notes (the protocol) at the end.
+
+    Args:
+        title: one line, may be empty.
+        columns: heads.
+        rows: as many cells each as there are columns.
+        footer: a last row set apart; empty for none.
+        notes: lines below the table.
+        left: indices of the columns aligned left; the others are aligned right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    footer: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    left: frozenset[int] = frozenset({0})
+
+    def __post_init__(self) -> None:
+        for row in (*self.rows, *([self.footer] if self.footer else [])):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {row} has {len(row)} cells for {len(self.columns)} columns")
+
+    def to_rich(self) -> RenderableType:
+        """For a terminal. No cell, title or note is parsed as markup."""
+        last = self.footer or ("",) * len(self.columns)
+        shown = RichTable(
+            title=Text(_printable(self.title), "bold") if self.title else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_footer=bool(self.footer),
+            show_header=any(self.columns),
+            header_style="bold",
+            footer_style="bold",
+        )
+        for index, (head, foot) in enumerate(zip(self.columns, last, strict=True)):
+            side = "left" if index in self.left else "right"
+            shown.add_column(Text(_printable(head)), Text(_printable(foot)), justify=side, overflow="fold")  # type: ignore[arg-type]
+        for row in self.rows:
+            shown.add_row(*(Text(_printable(cell)) for cell in row))
+        return Group(shown, *(Text(_printable(note), "dim") for note in self.notes))
+
+    def to_plain(self) -> str:
+        """Aligned columns without any escape sequence, ending in a line feed."""
+        heads = [self.columns] if any(self.columns) else []
+        rows = [
+            [_printable(cell) for cell in row] for row in (*heads, *self.rows, *([self.footer] if self.footer else []))
+        ]
+        widths = [max((cell_len(row[index]) for row in rows), default=0) for index in range(len(self.columns))]
+        rule = "  ".join("-" * width for width in widths)
+        lines = [self._line(row, widths) for row in rows]
+        if heads:
+            lines.insert(1, rule)
+        if self.footer:
+            lines.insert(-1, rule)
+        title = [_printable(self.title)] if self.title else []
+        return "\n".join([*title, *lines, *(_printable(note) for note in self.notes)]) + "\n"
+
+    def to_markdown(self) -> str:
+        """A GitHub table, the footer in bold, the notes as a paragraph each."""
+        align = [":--" if index in self.left else "--:" for index in range(len(self.columns))]
+        rows = [[_markdown(cell) for cell in row] for row in (self.columns, *self.rows)]
+        rows.insert(1, align)
+        if self.footer:
+            rows.append([f"**{_markdown(cell)}**" if cell.strip() else "" for cell in self.footer])
+        title = [f"**{_markdown(self.title)}**", ""] if self.title else []
+        notes = [line for note in self.notes for line in ("", _markdown(note))]
+        return "\n".join([*title, *("| " + " | ".join(row) + " |" for row in rows), *notes]) + "\n"
+
+    def to_csv(self) -> str:
+        """Heads, rows and footer as CSV; title and notes are left out."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([self.columns, *self.rows, *([self.footer] if self.footer else [])])
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """The cells as they are shown, as one JSON object; exact values are in the results they were made from."""
+        fields = {key: getattr(self, key) for key in ("title", "columns", "rows", "footer", "notes")}
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+    def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:
+        cells = []
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - cell_len(cell))  # wide characters take two columns
+            cells.append(cell + space if index in self.left else space + cell)
+        return "  ".join(cells).rstrip()
+
+
+def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> None:
+    """Print to `file`: by Rich on a terminal (it heeds NO_COLOR), else plain. `is_terminal` None: `file` is asked."""
+    if is_terminal if is_terminal is not None else file.isatty():
+        Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False).print(table.to_rich())
+    else:
+        file.write(table.to_plain())
+
+
+def class_table(results: Mapping[str, Mapping[str, Any]], title: str = "", notes: Sequence[str] = ()) -> Table:
+    """IoU and accuracy of each class, their means below, the protocol of each result at the end.
+
+    Args:
+        results: what `metrics.scores.summary` returns, by name, e.g. 'single scale' and 'ms+flip', of the same
+            classes.
+        notes: further lines, after the protocols.
+    """
+    if not results:
+        raise ValueError("no results to show")
+    several = len(results) > 1
+    heads, columns, means, lines = ["class"], [], ["mIoU, mAcc"], []
+    for name, result in results.items():
+        prefix = f"{name}: " if several else ""
+        heads += [f"{name} IoU", "Acc"] if several else ["IoU", "Acc"]
+        columns += [result["iou"], result["acc"]]
+        means += [percent(result["miou"]), percent(result["macc"])]
+        lines.append(f"{prefix}aAcc {percent(result['aacc'])}")
+        lines += [f"{prefix}{result['protocol']}"] if result.get("protocol") else []
+    classes = next(iter(results.values()))["classes"]
+    rows = tuple((name, *(percent(column[index]) for column in columns)) for index, name in enumerate(classes))
+    return Table(title, tuple(heads), rows, tuple(means), (*lines, *notes))
+
+
+def value_table(rows: Iterable[tuple[str, Value]], title: str = "", notes: Sequence[str] = ()) -> Table:
+    """Labels and values, as at the end of a demo; floats get two decimals, None is '-'."""
+    cells = tuple((label, value if isinstance(value, str) else percent(value)) for label, value in rows)
+    return Table(title, ("", ""), cells, notes=tuple(notes))
+
+
+def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -> Table:
+    """A threshold curve at every multiple of `step` and at its best, which is marked.
+
+    Args:
+        curve: what `stages.score.cam_curve` returns.
+    """
+    best = curve["best_threshold"]
+    top = max((value for value in curve["miou"] if value is not None), default=0.0)
+    rows = []
+    for threshold, miou, fp, fn in zip(curve["thresholds"], curve["miou"], curve["fp"], curve["fn"], strict=True):
+        if threshold == best or abs(threshold / step - round(threshold / step)) < 1e-6:
+            bar = "#" * round(24 * (miou or 0.0) / top) if top else ""
+            mark = f"{bar} best" if threshold == best else bar
+            rows.append((f"{threshold:.2f}", percent(miou), percent(fp), percent(fn), mark.strip()))
+    notes = (curve["protocol"],) if curve.get("protocol") else ()
+    return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=notes, left=frozenset({4}))
+
+
+def percent(value: float | int | None) -> str:
+    """Two decimals for a float, an integer as it is, '-' for None (undefined)."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def _printable(text: str) -> str:
+    """Class names come from files: nothing in them may move the cursor or start a colour."""
+    return CONTROL.sub("?", text)
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", _printable(text))
