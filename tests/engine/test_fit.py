@@ -1,0 +1,265 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import AdamWConfig, ScheduleConfig, SgdConfig
+from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.fit import Plan, fit, lr_factor
+from wsss_cli.engine.rundir import open_run, read_metrics
+from wsss_cli.errors import DivergedError, Interrupted, Preempted
+
+ROOT = Path(__file__).resolve().parents[2]
+SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+class Line:
+    """Least squares with dropout, so that order, noise, momentum and schedule all show in the weights."""
+
+    def __init__(self, scores=()):
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.scores = list(scores)
+
+    def losses(self, batch):
+        error = self.model(batch["image"]) - batch["target"]
+        return {"square": error.square().mean(), "absolute": 0.1 * error.abs().mean()}
+
+    def param_groups(self, base_lr, head_lr_mult):
+        body, head = self.model[:3], self.model[3]
+        return [
+            {"params": list(body.parameters()), "lr": base_lr},
+            {"params": list(head.parameters()), "lr": base_lr * head_lr_mult},
+        ]
+
+    def evaluate(self):
+        return {"miou": self.scores.pop(0)} if self.scores else {}
+
+
+def batches(start, at=None, act=None):
+    """Endless batches, each a function of its step; before the batch of step `at`, `act` is called."""
+    step = start
+    while True:
+        if step == at:
+            act()
+        draw = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 4, generator=draw)
+        yield {"image": x, "target": x.sum(1, keepdim=True), "id": "not a tensor"}
+        step += 1
+
+
+def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, **plan):
+    task = task or Line()
+    ctx = Context(torch.device("cpu"), Path(path), Silent())
+    plan = Plan(iters, optim, ScheduleConfig(), "fp32", seed=1, **{"log_interval": 1, "checkpoint_interval": 5, **plan})
+    if act == "term":
+        act = lambda: setattr(ctx.stop, "signal", signal.SIGTERM)  # noqa: E731
+    elif act == "int":
+        act = lambda: setattr(ctx.stop, "signal", signal.SIGINT)  # noqa: E731
+    with open_run(Path(path), "train", load_preset("toy"), "x", {}) as run:
+        events = list(fit(task, lambda start: batches(start, at, act), plan, run, ctx))
+        run.finish()
+    return task, events
+
+
+def rows(path, *fields):
+    return [tuple(row[field] for field in fields) for row in read_metrics(Path(path))]
+
+
+# -- schedule ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"), [(0, 0.01), (1, 0.0099995545), (10000, 0.0054050399), (19999, 0.0001), (25000, 0.0001)]
+)
+def test_poly_has_the_values_of_the_reference(step, lr):
+    schedule = ScheduleConfig(power=0.9, eta_min_ratio=0.01)
+    assert 0.01 * lr_factor(step, 20000, schedule) == pytest.approx(lr, abs=5e-11)
+
+
+def test_warm_up_is_linear_and_poly_follows():
+    schedule = ScheduleConfig(power=1.0, warmup_iters=5, warmup_ratio=0.2)
+    factors = [lr_factor(step, 10, schedule) for step in range(10)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0])
+
+
+def test_a_single_iteration_has_the_full_rate():
+    assert lr_factor(0, 1, ScheduleConfig()) == 1.0
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_step_of_sgd_is_the_one_computed_by_hand(tmp_path):
+    task = Line()
+    task.model = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.constant_(task.model[0].weight, 2.0)
+    task.losses = lambda batch: {"square": task.model(torch.ones(1, 1)).square().sum()}
+    task.param_groups = lambda lr, mult: [{"params": list(task.model.parameters()), "lr": lr}]
+    _, events = train(tmp_path, iters=1, task=task, optim=SgdConfig(lr=0.1, momentum=0.9, weight_decay=0.5))
+    # gradient 2 * 2 + 0.5 * 2 = 5; 2 - 0.1 * 5 = 1.5
+    assert task.model[0].weight.item() == pytest.approx(1.5)
+    assert (events[0]["loss"], events[0]["step"], events[0]["lr"]) == (4.0, 1, 0.1)
+
+
+@pytest.mark.parametrize("optim", [SGD, AdamWConfig(lr=0.05, head_lr_mult=2.0)])
+def test_training_learns_and_reports(tmp_path, optim):
+    task, events = train(tmp_path, iters=60, optim=optim, log_interval=20)
+    assert [event["step"] for event in events] == [20, 40, 60]
+    assert events[-1]["loss"] < 0.9 * events[0]["loss"]
+    assert events[-1]["lr"] == 0.0
+    assert events[-1]["eta_s"] == 0.0
+    state, meta = load_weights(find_checkpoint(tmp_path / "checkpoints"))
+    assert meta["step"] == 60
+    assert torch.equal(state["3.weight"], task.model[3].weight)
+
+
+def test_the_head_has_its_own_rate():
+    groups = Line().param_groups(0.1, 5.0)
+    assert [group["lr"] for group in groups] == [0.1, 0.5]
+
+
+def same(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
+
+
+class CrashError(Exception):
+    pass
+
+
+def crash():
+    raise CrashError
+
+
+@pytest.mark.parametrize("optim", [SGD, AdamWConfig(lr=0.05)])
+def test_a_run_that_crashed_ends_with_the_bits_of_an_unbroken_one(tmp_path, optim):
+    whole, _ = train(tmp_path / "whole", optim=optim)
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", 8, crash, optim=optim)
+    resumed, events = train(tmp_path / "broken", optim=optim)
+    assert events[0]["step"] == 6  # the checkpoint was of step 5
+    assert same(whole.model, resumed.model)
+    columns = ("step", "loss", "lr")
+    assert rows(tmp_path / "whole", *columns) == rows(tmp_path / "broken", *columns)
+    assert not same(whole.model, Line().model)
+
+
+def test_a_run_that_was_killed_ends_with_the_bits_of_an_unbroken_one(tmp_path):
+    code = (
+        f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_fit\n"
+        f"test_fit.train({str(tmp_path / 'killed')!r}, 8, lambda: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert json.loads((tmp_path / "killed" / "run.json").read_text())["state"] == "running"
+    assert [step for (step,) in rows(tmp_path / "killed", "step")] == list(range(1, 9))
+    resumed, _ = train(tmp_path / "killed")
+    whole, _ = train(tmp_path / "whole")
+    assert same(whole.model, resumed.model)
+    assert [step for (step,) in rows(tmp_path / "killed", "step")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("how", "error"), [("term", Preempted), ("int", Interrupted)])
+def test_a_stop_saves_the_step_and_the_rest_has_the_same_bits(tmp_path, how, error):
+    with pytest.raises(error):
+        train(tmp_path / "stopped", 6, how)  # asked for before step 6, so that 7 steps are done
+    assert find_checkpoint(tmp_path / "stopped" / "checkpoints").name == "step-00000007"
+    assert json.loads((tmp_path / "stopped" / "run.json").read_text())["state"] == "preempted"
+    resumed, events = train(tmp_path / "stopped")
+    assert events[0]["step"] == 8
+    whole, _ = train(tmp_path / "whole")
+    assert same(whole.model, resumed.model)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, _ = train(tmp_path)
+    again, events = train(tmp_path)
+    assert events == []
+    assert same(first.model, again.model)
+    assert len(rows(tmp_path, "step")) == 12
+
+
+# -- divergence --------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint_before(tmp_path):
+    task = Line()
+    losses = task.losses
+    seen = []
+
+    def diverge(batch):
+        seen.append(batch)
+        return {key: value * (float("nan") if len(seen) > 7 else 1.0) for key, value in losses(batch).items()}
+
+    task.losses = diverge
+    with pytest.raises(DivergedError, match="iteration 8") as caught:
+        train(tmp_path, task=task)
+    assert caught.value.exit_code == 5
+    state, meta = load_weights(find_checkpoint(tmp_path / "checkpoints"))
+    assert meta["step"] == 5
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    task = Line()
+    losses = task.losses
+    seen = []
+
+    def overflow(batch):
+        seen.append(batch)
+        found = losses(batch)
+        if len(seen) == 10:  # a finite loss, an infinite gradient, at the step of a checkpoint
+            found["root"] = (task.model[3].bias - task.model[3].bias.detach()).sum().sqrt()
+        return found
+
+    task.losses = overflow
+    with pytest.raises(DivergedError, match="network is not finite at iteration 10"):
+        train(tmp_path, task=task)
+    assert find_checkpoint(tmp_path / "checkpoints").name == "step-00000005"
+
+
+# -- validation --------------------------------------------------------------------------------------------------------
+
+
+def validations(path):
+    return [(row["step"], row["miou"]) for row in read_metrics(path) if row["kind"] == "val"]
+
+
+def test_validation_marks_the_best_checkpoint(tmp_path):
+    train(tmp_path, task=Line([40.0, 60.0, 50.0]), val_interval=3)
+    assert validations(tmp_path) == [(3, 40.0), (6, 60.0), (9, 50.0)]
+    assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000006"
+    assert find_checkpoint(tmp_path / "checkpoints").name == "step-00000012"
+
+
+def test_the_best_before_a_crash_stays_the_best(tmp_path):
+    with pytest.raises(CrashError):
+        train(tmp_path, 5, crash, task=Line([60.0]), val_interval=4)
+    train(tmp_path, task=Line([50.0]), val_interval=4)
+    assert validations(tmp_path) == [(4, 60.0), (8, 50.0)]
+    assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000004"
+
+
+def test_a_validation_that_was_stopped_is_made_up_for(tmp_path):
+    task = Line()
+
+    def stopped():
+        raise Preempted("stopped by SIGTERM")
+
+    task.evaluate = stopped
+    with pytest.raises(Preempted):
+        train(tmp_path, task=task, val_interval=4)
+    resumed, _ = train(tmp_path, task=Line([30.0, 20.0]), val_interval=4)
+    assert validations(tmp_path) == [(4, 30.0), (8, 20.0)]
+    whole, _ = train(tmp_path / "whole", task=Line([1.0, 2.0]), val_interval=4)
+    assert same(whole.model, resumed.model)

@@ -1,0 +1,68 @@
+"""Multi-scale, flip-averaged class activation maps of a batch of images of one size."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class CamModel(Protocol):
+    """What CAMs are made with: a classifier that can also say where."""
+
+    def normalise(self, x: Tensor) -> Tensor: ...
+    def cam(self, x: Tensor) -> Tensor: ...
+
+
+def bucket_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
+    """The nearest size whose sides are multiples of `multiple`; images of one bucket share a batch.
+
+    The aspect ratio changes by less than half a `multiple`; in exchange a data set has a few dozen shapes, not one for
+    each image, so kernels are planned once and batches are full.
+    """
+    return max(round(height / multiple), 1) * multiple, max(round(width / multiple), 1) * multiple
+
+
+@torch.no_grad()
+def multiscale_cam(
+    model: CamModel, images: list[np.ndarray], scales: tuple[float, ...], flip: bool, device: torch.device
+) -> Tensor:
+    """Sum of ReLU'd CAMs over scales (and mirrored views).
+
+    Args:
+        images: RGB, uint8 [H, W, 3], all of one size bucket.
+        scales: factors on the bucket's size.
+        flip: add the un-flipped maps of the mirrored images.
+    Returns:
+        float32 [B, C, h, w] at stride 4 of the bucket's size; not normalised.
+
+    Source: IRN, `step/make_cam.py`.
+    """
+    height, width = bucket_size(*images[0].shape[:2])
+    out_size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
+    total: Tensor | None = None
+    for scale in scales:
+        size = bucket_size(round(height * scale), round(width * scale), 16)
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        resized = np.stack([cv2.resize(image, (size[1], size[0]), interpolation=method) for image in images])
+        x = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
+        x = model.normalise(x)
+        if flip:
+            x = torch.cat([x, x.flip(3)])
+        maps = model.cam(x).float()
+        if flip:
+            plain, mirrored = maps.chunk(2)
+            maps = plain + mirrored.flip(3)
+        maps = F.interpolate(maps, out_size, mode="bilinear", align_corners=False)
+        total = maps if total is None else total + maps
+    assert total is not None
+    return total
+
+
+def normalise_cam(cam: np.ndarray) -> np.ndarray:
+    """Divide each map of [C, h, w] by its own maximum (+1e-5), without subtracting the minimum. Source: IRN."""
+    return cam / (cam.max(axis=(1, 2), keepdims=True) + 1e-5)

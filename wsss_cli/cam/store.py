@@ -1,0 +1,66 @@
+"""CAMs on disk: the tagged classes only, quantised to 8 bits, compressed; at most 60 KiB an image."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wsss_cli.errors import DataError
+from wsss_cli.files import write_bytes
+
+LIMIT = 60 * 1024
+
+
+def write_cam(path: Path, cam: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> int:
+    """Store the CAMs of one image. Where they exceed 60 KiB they are halved in size until they fit.
+
+    Args:
+        cam: scores in [0, 1], float [C, h, w]; C may be 0 (an image without tags).
+        classes: class index of each map, 1 .. K-1.
+        size: (height, width) of the image, pixels.
+    Returns:
+        Bytes written.
+    """
+    maps = np.rint(np.clip(cam, 0.0, 1.0) * 255.0).astype(np.uint8)
+    data = _pack(maps, classes, size)
+    while len(data) > LIMIT and min(maps.shape[1:]) > 1:
+        halved = (max(maps.shape[2] // 2, 1), max(maps.shape[1] // 2, 1))
+        maps = np.stack([cv2.resize(plane, halved, interpolation=cv2.INTER_AREA) for plane in maps])
+        data = _pack(maps, classes, size)
+    write_bytes(path, data)
+    return len(data)
+
+
+def _pack(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, cam=maps, classes=np.asarray(classes, np.int32), size=np.asarray(size, np.int32))
+    return buffer.getvalue()
+
+
+def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
+    """Read what `write_cam` stored.
+
+    Returns:
+        (scores in [0, 1], float32 [C, h, w]; class indices; (height, width) of the image).
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            cam, classes, size = stored["cam"], stored["classes"], stored["size"]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing", "run `wsss cam` for this data set") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a CAM file: {error}", "remove it and run `wsss cam` again") from error
+    return cam.astype(np.float32) / 255.0, tuple(int(c) for c in classes), (int(size[0]), int(size[1]))
+
+
+def upsample(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize of [C, h, w] to [C, height, width], half-pixel centres."""
+    if not len(cam):
+        return np.zeros((0, *size), np.float32)
+    return np.stack([cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for plane in cam])

@@ -1,0 +1,115 @@
+"""Checkpoints: a folder that appears whole, named by its step, verified by hash when read."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from wsss_cli.errors import DataError, WeightsError
+from wsss_cli.files import read_json, sha256_file, write_bytes, write_json, write_text
+
+LAYOUT = 1
+HINT = "remove this checkpoint folder and run again; training goes on from the one before, or anew"
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str, Any], meta: dict[str, Any]) -> Path:
+    """Write checkpoints/step-XXXXXXXX/{model.safetensors, trainer.pt, meta.json} and point `latest` at it.
+
+    Older checkpoints are removed once the new one is in place, except the one that `best` names.
+
+    Args:
+        folder: the run's checkpoints folder.
+        trainer: optimiser state, tensors and plain values only.
+    """
+    name = f"step-{step:08d}"
+    target, partial = folder / name, folder / f".{name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_bytes(partial / "model.safetensors", safetensors.torch.save(state))
+    buffer = io.BytesIO()
+    torch.save(trainer, buffer)
+    write_bytes(partial / "trainer.pt", buffer.getvalue())
+    hashes = {file: sha256_file(partial / file) for file in ("model.safetensors", "trainer.pt")}
+    write_json(partial / "meta.json", {"layout": LAYOUT, "step": step, "sha256": hashes, **meta})
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+    write_text(folder / "latest", name + "\n")
+    _remove_old(folder)
+    return target
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Point `best` at the checkpoint of `step`."""
+    write_text(folder / "best", f"step-{step:08d}\n")
+    _remove_old(folder)
+
+
+def _remove_old(folder: Path) -> None:
+    kept = {_pointed(folder, pointer) for pointer in ("latest", "best")}
+    for old in folder.glob("step-*"):
+        if old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _pointed(folder: Path, pointer: str) -> str:
+    file = folder / pointer
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+
+def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
+    """The checkpoint folder that `latest` or `best` names; None where there is none yet.
+
+    Where the latest has been taken away (a damaged one, say), the newest of the others takes its place.
+    """
+    folder = Path(folder)
+    name = _pointed(folder, pointer)
+    if name and (folder / name).is_dir():
+        return folder / name
+    return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
+
+
+def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Model state and meta.json of a checkpoint folder, hashes verified.
+
+    Raises:
+        WeightsError: a file is missing, cut off or changed since it was written.
+    """
+    meta = _verified(checkpoint, "model.safetensors")
+    try:
+        return safetensors.torch.load_file(checkpoint / "model.safetensors"), meta
+    except Exception as error:  # safetensors raises its own Rust error type
+        raise WeightsError(f"{checkpoint / 'model.safetensors'} cannot be read: {error}", HINT) from error
+
+
+def load_trainer(checkpoint: Path) -> dict[str, Any]:
+    """Optimiser state of a checkpoint folder, hash verified, read without running any code in it.
+
+    Raises:
+        WeightsError: the file is damaged, or holds anything but tensors and plain values.
+    """
+    _verified(checkpoint, "trainer.pt")
+    try:
+        return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, runtime and value errors, by what is wrong with the file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise WeightsError(f"{checkpoint / 'trainer.pt'} is refused, nothing in it was run: {reason}", HINT) from error
+
+
+def _verified(checkpoint: Path, file: str) -> dict[str, Any]:
+    try:
+        meta = read_json(checkpoint / "meta.json")
+        expected = meta["sha256"][file]
+        actual = sha256_file(checkpoint / file)
+    except DataError as error:
+        raise WeightsError(f"checkpoint {checkpoint} is incomplete: {error.message}", HINT) from error
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{checkpoint / 'meta.json'} has no SHA-256 of {file}", HINT) from error
+    if expected != actual:
+        raise WeightsError(f"{checkpoint / file} is damaged: its SHA-256 is not the one in meta.json", HINT)
+    return meta

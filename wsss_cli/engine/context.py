@@ -1,0 +1,98 @@
+"""Where and how work runs: device, precision, run folder, stop flag, and somebody to tell about progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from wsss_cli.engine.stop import Stop
+from wsss_cli.errors import UsageError
+
+Event = dict[str, Any]
+
+
+class Bar(Protocol):
+    def advance(self, n: int = 1, **fields: Any) -> None: ...
+
+
+class Ui(Protocol):
+    """What the engine says while it works; the command line prints it, tests collect it."""
+
+    def say(self, line: str) -> None: ...
+    def progress(self, total: int, title: str) -> AbstractContextManager[Bar]: ...
+    def training_progress(self, title: str, iters: int) -> AbstractContextManager[Callable[[Event], None]]: ...
+
+
+class Silent:
+    """A `Ui` that says nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def progress(self, total: int, title: str) -> Iterator[Bar]:
+        yield self
+
+    @contextlib.contextmanager
+    def training_progress(self, title: str, iters: int) -> Iterator[Callable[[Event], None]]:
+        yield lambda event: None
+
+    def advance(self, n: int = 1, **fields: Any) -> None:
+        pass
+
+
+@dataclass
+class Context:
+    device: torch.device
+    runs: Path
+    ui: Ui = field(default_factory=Silent)
+    stop: Stop = field(default_factory=Stop)
+
+    def autocast(self, precision: str) -> AbstractContextManager[Any]:
+        """Automatic mixed precision as the preset asks for it ('auto', 'fp32', 'bf16')."""
+        use = precision == "bf16" or (precision == "auto" and bf16_serves(self.device))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=use)
+
+    @property
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU, {torch.get_num_threads()} threads"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bf16_serves(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
+    """A context on 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+
+    Raises:
+        UsageError: CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no usable CUDA device", "leave --device out, or give cpu")
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    else:
+        torch.set_num_threads(cores())
+    return Context(torch.device(device), Path(runs), ui or Silent())

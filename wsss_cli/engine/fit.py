@@ -1,0 +1,227 @@
+"""The only training loop: a task, an optimiser, a schedule; events out; resumes to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wsss_cli.config.schema import AdamWConfig, Optim, ScheduleConfig, SgdConfig
+from wsss_cli.engine.checkpoint import find_checkpoint, load_trainer, load_weights, mark_best, save_checkpoint
+from wsss_cli.engine.context import Context, Event
+from wsss_cli.engine.rundir import RunDir, read_metrics
+from wsss_cli.errors import DivergedError
+
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """What is trainable."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses of a batch; their sum is minimised."""
+        ...
+
+    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
+        """Parameter groups with 'params' and 'lr'."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often."""
+
+    iters: int
+    optim: Optim
+    schedule: ScheduleConfig
+    precision: str = "auto"
+    seed: int = 0
+    log_interval: int = 50
+    val_interval: int = 0
+    checkpoint_interval: int = 2000
+
+
+def lr_factor(step: int, iters: int, schedule: ScheduleConfig) -> float:
+    """Factor on the base learning rate at a step in 0 .. iters-1: linear warm-up, then poly decay to `eta_min_ratio`.
+
+    The last step runs at exactly `eta_min_ratio`.
+
+    Source: MMEngine 0.10 `PolyParamScheduler`, `LinearParamScheduler` (their total is end - begin - 1).
+    """
+    if step < schedule.warmup_iters:
+        return schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / max(schedule.warmup_iters - 1, 1)
+    total = max(iters - schedule.warmup_iters - 1, 1)
+    left = max(1 - (step - schedule.warmup_iters) / total, 0.0)
+    return schedule.eta_min_ratio + (1 - schedule.eta_min_ratio) * left**schedule.power
+
+
+def build_optimiser(optim: Optim, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser of a preset; fused where the device has it."""
+    fused = device.type == "cuda"
+    match optim:
+        case SgdConfig():
+            return torch.optim.SGD(
+                groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused
+            )
+        case AdamWConfig():
+            return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
+
+
+def fit(
+    task: Task, batches: Callable[[int], Iterable[Batch]], plan: Plan, run: RunDir, ctx: Context
+) -> Iterator[Event]:
+    """Train to `plan.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
+
+    Args:
+        batches: from a step to the batches of that step and all later ones; a pure function of the step, so that a
+            resumed run sees what an unbroken one would have seen.
+    Raises:
+        DivergedError: the loss is not finite. The last checkpoint from before is kept.
+        Preempted, Interrupted: asked to stop; a checkpoint of the current step is written first.
+    """
+    groups = task.param_groups(plan.optim.lr, plan.optim.head_lr_mult)
+    optimiser = build_optimiser(plan.optim, groups, ctx.device)
+    base = [group["lr"] for group in optimiser.param_groups]
+    folder = run.path / "checkpoints"
+    step = _resume(task.model, optimiser, folder)
+    run.cut_metrics(step)
+    if step < plan.iters:
+        if step and plan.val_interval and step % plan.val_interval == 0 and step not in _validated(run):
+            yield _validate(task, run, step)  # stopped before or in this validation
+        meter = _Meter(plan, ctx.device, step)
+        source = iter(batches(step))
+        while step < plan.iters:
+            meter.wait()
+            batch = next(source)
+            meter.go()
+            factor = lr_factor(step, plan.iters, plan.schedule)
+            for group, lr in zip(optimiser.param_groups, base, strict=True):
+                group["lr"] = lr * factor
+            meter.add(_step(task, batch, optimiser, plan, step, ctx), len(batch["image"]))
+            step += 1
+            if step % plan.log_interval == 0 or step == plan.iters:
+                yield _emit(run, meter.event(step, base[0] * factor))
+            to_validate = plan.val_interval > 0 and step % plan.val_interval == 0 and step < plan.iters
+            if ctx.stop.signal or to_validate or step % plan.checkpoint_interval == 0 or step == plan.iters:
+                meter.check(step, task.model)
+                save_checkpoint(folder, step, task.model, {"optimiser": optimiser.state_dict()}, {})
+                ctx.stop.check()
+            if to_validate:
+                yield _validate(task, run, step)
+                meter.restart()
+
+
+def _step(task: Task, batch: Batch, optimiser: torch.optim.Optimizer, plan: Plan, step: int, ctx: Context) -> Tensor:
+    torch.manual_seed((plan.seed * 1_000_003 + step) % 2**63)  # dropout of a step is the same after a resume
+    task.model.train()
+    batch = {key: _move(value, ctx.device) for key, value in batch.items()}
+    with ctx.autocast(plan.precision):
+        loss = torch.stack(list(task.losses(batch).values())).sum()
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+
+def _emit(run: RunDir, event: Event) -> Event:
+    run.metric(event)
+    run.log(" ".join(f"{key} {f'{value:.5g}' if isinstance(value, float) else value}" for key, value in event.items()))
+    return event
+
+
+def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
+    checkpoint = find_checkpoint(folder)
+    if checkpoint is None:
+        return 0
+    state, meta = load_weights(checkpoint)
+    model.load_state_dict(state)
+    optimiser.load_state_dict(load_trainer(checkpoint)["optimiser"])
+    return meta["step"]
+
+
+def _validate(task: Task, run: RunDir, step: int) -> Event:
+    """Score the model, whose checkpoint has just been written, and mark that one if it is the best so far."""
+    before = _validated(run).values()
+    scores = task.evaluate()
+    if "miou" in scores and all(scores["miou"] > other for other in before):
+        mark_best(run.path / "checkpoints", step)
+    return _emit(run, {"kind": "val", "step": step, **scores})
+
+
+def _validated(run: RunDir) -> dict[int, float]:
+    """mIoU of the validations so far, by step."""
+    return {row["step"]: row.get("miou", -1.0) for row in read_metrics(run.path) if row["kind"] == "val"}
+
+
+class _Meter:
+    """Mean loss, images a second and the share of time spent waiting for data, since the last log line."""
+
+    def __init__(self, plan: Plan, device: torch.device, step: int) -> None:
+        self.plan, self.device = plan, device
+        self.total = torch.zeros((), device=device)
+        self.first, self.begin = step, time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        self.total.zero_()
+        self.steps = self.images = 0
+        self.waited, self.since = 0.0, time.perf_counter()
+
+    def wait(self) -> None:
+        self.mark = time.perf_counter()
+
+    def go(self) -> None:
+        self.waited += time.perf_counter() - self.mark
+
+    def add(self, loss: Tensor, images: int) -> None:
+        self.total += loss
+        self.steps += 1
+        self.images += images
+
+    def check(self, step: int, model: nn.Module | None = None) -> float:
+        mean = float(self.total) / max(self.steps, 1)
+        sound = model is None or all(bool(torch.isfinite(p).all()) for p in model.parameters())
+        if not math.isfinite(mean) or not sound:
+            raise DivergedError(
+                f"the {'loss' if sound else 'network'} is not finite at iteration {step}; what was saved is kept",
+                "lower the learning rate (--set train.optim.lr=...) or use --set train.precision=fp32",
+            )
+        return mean
+
+    def event(self, step: int, lr: float) -> Event:
+        mean = self.check(step)
+        elapsed = max(time.perf_counter() - self.since, 1e-9)
+        pace = (time.perf_counter() - self.begin) / (step - self.first)
+        event: Event = {
+            "kind": "train",
+            "step": step,
+            "iters": self.plan.iters,
+            "loss": round(mean, 6),
+            "lr": lr,
+            "img_s": round(self.images / elapsed, 2),
+            "data_wait": round(self.waited / elapsed, 4),
+            "eta_s": round(pace * (self.plan.iters - step), 1),
+        }
+        if self.device.type == "cuda":
+            event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+        self.restart()
+        return event

@@ -1,0 +1,196 @@
+"""The run directory: what a stage read, what it made, and whether it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.lock import difference, to_toml
+from wsss_cli.config.schema import Preset
+from wsss_cli.errors import BusyError, DataError, Interrupted, Preempted, UsageError, WsssError
+from wsss_cli.files import read_json, write_json, write_text
+
+PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
+
+
+@dataclass
+class RunDir:
+    """An open run directory.
+
+    Attributes:
+        path: the directory.
+        record: the content of run.json.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    _log: IO[str] | None = field(default=None, repr=False)
+
+    @property
+    def done(self) -> bool:
+        return self.record["state"] == "done"
+
+    @property
+    def lost(self) -> list[dict[str, str]]:
+        """Items that could not be worked on: [{'id', 'reason'}]."""
+        return self.record.get("lost", [])
+
+    def save(self) -> None:
+        write_json(self.path / "run.json", self.record)
+
+    def log(self, line: str) -> None:
+        """Append a line to log.txt."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def metric(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop rows past `step`, so that no step counts twice after a resume. A torn last line is dropped too."""
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def finish(self, **results: Any) -> None:
+        """Mark the stage done and store its results in run.json."""
+        self.record.update(results, state="done")
+        self.save()
+
+
+def run_path(runs: Path, stage: str, preset_name: str, identity: str) -> Path:
+    """runs/<stage>-<preset>-<first 8 digits of the identity>."""
+    return Path(runs) / f"{stage}-{preset_name}-{identity[:8]}"
+
+
+@contextlib.contextmanager
+def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: dict[str, Any]) -> Iterator[RunDir]:
+    """Create or resume a run directory and hold its lock while the body runs.
+
+    On leaving, run.json says how the attempt ended: 'running' becomes 'failed' or 'preempted' when an error leaves the
+    body, and what the body set (see `RunDir.finish`) otherwise.
+
+    Args:
+        path: the directory, see `run_path`.
+        inputs: what the stage reads; goes to inputs.json.
+    Raises:
+        BusyError: another process works in the directory.
+        UsageError: the directory was made with another preset or other inputs.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "LOCK").open("a+")
+    except OSError as error:
+        raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
+    with lock:
+        _take(lock, path)
+        run = _read_or_create(path, stage, preset, identity, inputs)
+        attempt = {"host": socket.gethostname(), "pid": os.getpid(), "start": time.time(), "end": None, "exit": None}
+        was_done = run.done
+        if not was_done:
+            run.record["attempts"].append(attempt)
+            run.record["state"] = "running"
+            run.save()
+        try:
+            yield run
+        except BaseException as error:
+            run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
+            stopped = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
+            run.record["state"] = "preempted" if stopped else "failed"
+            attempt["exit"] = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            raise
+        else:
+            attempt["exit"] = 0
+        finally:
+            attempt["end"] = time.time()
+            if not was_done or run.record["state"] != "done":
+                with contextlib.suppress(DataError):  # a full disk must not hide the first error
+                    run.save()
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise BusyError(
+            f"{path} is in use by another process ({lock.read().strip() or 'unknown'})",
+            "wait for it, or stop it; the same command then goes on where it stands",
+        ) from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
+    lock.flush()
+
+
+def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: dict[str, Any]) -> RunDir:
+    if not (path / "run.json").is_file():
+        write_text(path / "preset.lock.toml", to_toml(preset))
+        write_json(path / "inputs.json", inputs)
+        record = {
+            "stage": stage,
+            "preset": preset.name,
+            "identity": identity,
+            "state": "created",
+            "created": time.time(),
+            "versions": versions(),
+            "argv": sys.argv,
+            "attempts": [],
+        }
+        run = RunDir(path, record)
+        run.save()
+        return run
+    run = RunDir(path, read_json(path / "run.json"))
+    if run.record.get("identity") != identity:
+        old = load_preset(str(path / "preset.lock.toml"))
+        changes = difference(old.model_dump(mode="json"), preset.model_dump(mode="json"))
+        shown = "; ".join(changes[:6]) or "the data set or an earlier stage's run is another one"
+        raise UsageError(f"{path} was made with other settings: {shown}", "give --runs another folder, or move it away")
+    return run
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics.jsonl; a torn last line (the process was killed while writing) is left out."""
+    rows: list[dict[str, Any]] = []
+    file = path / "metrics.jsonl"
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def find_runs(runs: Path, stage: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
+    """(directory, run.json) of the runs of a stage, newest first; what is no run directory is passed over."""
+    found = []
+    for file in Path(runs).glob("*/run.json"):
+        with contextlib.suppress(DataError):
+            record = read_json(file)
+            if isinstance(record, dict) and (stage is None or record.get("stage") == stage):
+                found.append((file.parent, record))
+    return sorted(found, key=lambda pair: pair[1].get("created", 0.0), reverse=True)
