@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_cli.data.dataset import open_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _wsss(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if key != "WSSS_DATA"}
+    command = [sys.executable, "-m", "wsss_cli.cli.app", "prepare", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=kept | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def _devkit(folder: Path) -> Path:
+    root = folder / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "ImageSets/Segmentation", "SegmentationClassAug"):
+        (root / name).mkdir(parents=True)
+    for name in ("t1", "t2", "v1"):
+        Image.new("RGB", (4, 2)).save(root / "JPEGImages" / f"{name}.jpg")
+        Image.fromarray(np.array([[0, 8, 12, 255]] * 2, np.uint8)).save(root / "SegmentationClassAug" / f"{name}.png")
+    (root / "ImageSets" / "Segmentation" / "train_aug.txt").write_text("t2\nt1\n")
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("v1\n")
+    (root / "ImageSets" / "image_labels.txt").write_text("t1 cat dog\nt2 dog\nv1 cat\n")
+    return root
+
+
+def _photos(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    for name in ("[bold]a", "b"):
+        Image.new("RGB", (8, 6)).save(folder / "photos" / f"{name}.jpg")
+    (folder / "labels.csv").write_text("image,labels\n[bold]a.jpg,cat\nb.jpg,cat|dog\n")
+    return folder / "photos"
+
+
+def test_toy_prints_counts_and_names_the_next_command(tmp_path: Path) -> None:
+    done = _wsss("toy", "--images", "4", "--size", "48", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "data/toy: train 4, val 1; 5 classes and background"
+    assert "next: wsss run --preset toy" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert len(open_dataset(tmp_path / "data" / "toy").split("train")) == 4
+
+
+def test_toy_json_is_one_object(tmp_path: Path) -> None:
+    done = _wsss("toy", "--images", "2", "--val", "3", "--size", "48", "--out", "here", "--json", cwd=tmp_path)
+    printed = json.loads(done.stdout)
+    assert (done.returncode, printed["splits"], printed["dataset"]) == (0, {"train": 2, "val": 3}, "here")
+
+
+def test_voc_aug_takes_the_devkit_in_the_working_directory(tmp_path: Path) -> None:
+    _devkit(tmp_path)
+    done = _wsss("voc-aug", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "data/voc-aug: train_aug 2, val 1; 20 classes and background"
+    assert "subset: 2 of 10,582 train_aug, 1 of 1,449 val" in done.stdout
+    made = open_dataset(tmp_path / "data" / "voc-aug")
+    assert [(sample.id, sample.labels) for sample in made.split("train_aug")] == [("t1", (8, 12)), ("t2", (12,))]
+    assert all(sample.image.is_file() for sample in made.split("val"))
+
+
+def test_voc_aug_keeps_classes(tmp_path: Path) -> None:
+    _devkit(tmp_path)
+    arguments = ("voc-aug", "--classes", "cat", "--name", "cats", "--json")
+    done = _wsss(*arguments, cwd=tmp_path, WSSS_DATA=str(tmp_path / "nowhere"))
+    printed = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert printed["classes"] == ["background", "cat"]
+    assert printed["splits"] == {"train_aug": 1, "val": 1}
+    assert (tmp_path / "data" / "cats" / "masks" / "t1.png").is_file()
+
+
+def test_voc_aug_without_a_devkit_says_what_to_fetch(tmp_path: Path) -> None:
+    done = _wsss("voc-aug", "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "no VOC devkit found" in json.loads(done.stdout)["error"]
+    assert "VOCtrainval_11-May-2012.tar" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_voc_aug_with_an_unknown_class_is_a_usage_error(tmp_path: Path) -> None:
+    _devkit(tmp_path)
+    done = _wsss("voc-aug", "--classes", "cat,hors", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'horse'?" in done.stderr
+    assert done.stdout == ""
+
+
+def test_folder_prints_counts(tmp_path: Path) -> None:
+    _photos(tmp_path)
+    done = _wsss("folder", "photos", "labels.csv", "--out", "data/mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "data/mine: train 2; 2 classes and background"
+    assert [sample.id for sample in open_dataset(tmp_path / "data" / "mine").split("train")] == ["[bold]a", "b"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_folder_leaves_out_what_does_not_decode_and_ends_with_3(tmp_path: Path, as_json: bool) -> None:
+    (_photos(tmp_path) / "[bold]a.jpg").write_bytes(b"no image")
+    done = _wsss("folder", "photos", "labels.csv", "--out", "mine", *(["--json"] if as_json else []), cwd=tmp_path)
+    assert done.returncode == 3
+    assert "1 images were left out" in done.stderr
+    assert "findings.json" in done.stderr
+    assert "[bold]a.jpg cannot be decoded" in done.stderr
+    assert [sample.id for sample in open_dataset(tmp_path / "mine").split("train")] == ["b"]
+    if as_json:
+        assert json.loads(done.stdout)["findings"][0]["id"] == "[bold]a"  # one object and no second
+    else:
+        assert done.stdout.startswith("mine: train 1;")
+
+
+def test_folder_names_a_tag_without_an_image(tmp_path: Path) -> None:
+    _photos(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,labels\nghost.jpg,cat\n")
+    done = _wsss("folder", "photos", "labels.csv", "--out", "mine", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "'ghost.jpg'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("command", ["toy", "voc-aug", "folder"])
+def test_help_shows_examples_to_copy(tmp_path: Path, command: str) -> None:
+    done = _wsss(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    examples = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith(f"wsss prepare {command}")]
+    assert len(examples) >= 2

@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.engine.rundir import open_run
+from wsss_cli.errors import DivergedError
+from wsss_cli.files import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORES = {
+    "cam": {"best": {"miou": 51.25}},
+    "pseudo": {"background": {"miou": 60.5}, "drop": {"miou": 70.0}},
+    "train": {"single": {"miou": 66.0}, "ms_flip": {"miou": None}},
+}
+
+
+@pytest.fixture
+def wsss(tmp_path):
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "wsss_cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for stage, scores in SCORES.items():
+        path = tmp_path / "runs" / f"{stage}-toy-0"
+        with open_run(path, stage, load_preset("toy"), "abc", {}) as run:
+            write_json(path / "eval.json", scores)
+            run.finish(lost=[{"id": "x", "reason": "y"}])
+    with (
+        pytest.raises(DivergedError),
+        open_run(tmp_path / "runs" / "train-toy-1", "train", load_preset("toy"), "d", {}),
+    ):
+        raise DivergedError("nan")
+    return tmp_path / "runs"
+
+
+def test_list_shows_state_and_scores(wsss, runs):
+    done = wsss("runs", "list")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == [
+        f"runs/{name}" for name in ("train-toy-1", "train-toy-0", "pseudo-toy-0", "cam-toy-0")
+    ]
+    assert "failed" in lines[2]
+    assert lines[3].endswith("66.00 / -")
+    assert lines[4].endswith("60.50")
+    assert lines[5].endswith("51.25")
+
+
+def test_list_as_json(wsss, runs):
+    found = json.loads(wsss("runs", "list", "--json", "--runs", str(runs)).stdout)["runs"]
+    assert [run["state"] for run in found] == ["failed", "done", "done", "done"]
+    assert found[1]["scores"] == {"mIoU, single scale": 66.0, "mIoU, ms+flip": None}
+    assert found[0]["scores"] == {}
+
+
+def test_list_of_nothing_says_what_to_do(wsss):
+    done = wsss("runs", "list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no runs in runs" in done.stderr
+    assert json.loads(wsss("runs", "list", "--json").stdout) == {"runs": []}
+
+
+def test_show_takes_a_path_or_a_name(wsss, runs):
+    by_path, by_name = wsss("runs", "show", "runs/train-toy-1"), wsss("runs", "show", "train-toy-1")
+    assert by_path.returncode == by_name.returncode == 0
+    assert by_path.stdout == by_name.stdout
+    assert "exit 5" in by_path.stdout
+    assert "failed" in by_path.stdout
+
+
+def test_show_as_json_has_the_record_and_the_scores(wsss, runs):
+    record = json.loads(wsss("runs", "show", "pseudo-toy-0", "--json").stdout)
+    assert (record["stage"], record["state"], record["identity"]) == ("pseudo", "done", "abc")
+    assert record["scores"] == {"pseudo mask mIoU, 255 as background": 60.5}
+    assert record["lost"] == [{"id": "x", "reason": "y"}]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"single": 3}', '{"single": {}}'])
+def test_damaged_scores_are_left_out(wsss, runs, damage):
+    (runs / "train-toy-0" / "eval.json").write_text(damage)
+    found = json.loads(wsss("runs", "list", "--json").stdout)["runs"]
+    assert found[1]["scores"] == {}
+    assert found[2]["scores"] == {"pseudo mask mIoU, 255 as background": 60.5}
+
+
+def test_show_of_what_is_no_run_exits_2(wsss, runs):
+    done = wsss("runs", "show", "nothing", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"] == "nothing is no run directory"
+    assert "runs list" in done.stderr

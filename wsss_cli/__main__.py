@@ -1,0 +1,3 @@
+from wsss_cli.cli.app import main
+
+main()

@@ -1,0 +1,137 @@
+"""The `wsss` command: registers the subcommands and turns every failure into one clear line and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from wsss_cli import __version__
+from wsss_cli.cli import cam, console, demo, infer, prepare, presets, pseudo, run, runs, train
+from wsss_cli.cli import eval as eval_
+from wsss_cli.errors import Interrupted, WsssError
+
+# Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
+ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+class Root(typer.core.TyperGroup):
+    """Typer's own main ends without a word on Ctrl-C, and with 1 when a reader like `head` has gone: not so here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted", "run the same command again to go on") from None
+        except BrokenPipeError:
+            _leave_stdout()
+            return 0
+
+
+app = typer.Typer(
+    name="wsss",
+    cls=Root,
+    help="Weakly supervised semantic segmentation: from image tags to masks and a trained network.",
+    epilog="Begin with: wsss demo    (data sets: wsss prepare --help)",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.add_typer(prepare.app, name="prepare")
+app.command("cam")(cam.cam)
+app.command("pseudo")(pseudo.pseudo)
+app.command("train")(train.train)
+app.command("eval")(eval_.evaluate)
+app.command("infer")(infer.infer)
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+app.add_typer(presets.app, name="presets")
+app.add_typer(runs.app, name="runs")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.result(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    if getattr(sys.stdout, "errors", "") == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name need not be UTF-8
+    try:
+        code = app(standalone_mode=False, prog_name="wsss")
+        return code if isinstance(code, int) else 0
+    except typer.Exit as error:
+        return error.exit_code
+    except ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command group alone: its help
+            console.result(error.format_message())
+            return 2
+        command = getattr(getattr(error, "ctx", None), "command_path", "wsss")
+        return _fail(error.format_message(), f"see {command} --help", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", "run the same command again to go on", 130)
+    except WsssError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        _leave_stdout()
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"cannot write {error.filename or ''}: {error.strerror}", "free space, then run again", 3)
+        return _bug(error)
+    except Exception as error:
+        return _bug(error)
+
+
+def _leave_stdout() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, quietly."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    if "--json" in sys.argv:
+        console.result_json({"error": message, "hint": hint, "exit_code": code})
+    for line in message.splitlines() or [""]:
+        console.say(f"error: {line}")
+    if hint:
+        console.say(f"hint: {hint}")
+    return code
+
+
+def _bug(error: BaseException) -> int:
+    if os.environ.get("WSSS_DEBUG"):
+        traceback.print_exc()
+    path = Path(tempfile.gettempdir()) / f"wsss-bug-{os.getpid()}.txt"
+    with contextlib.suppress(OSError):
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    message = " ".join(str(error).split())[:200]
+    return _fail(f"a bug: {type(error).__name__}: {message}", f"please report it with {path}", 1)
+
+
+if __name__ == "__main__":
+    main()

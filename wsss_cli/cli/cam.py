@@ -1,0 +1,55 @@
+"""`wsss cam`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import (
+    RUNS,
+    DataOption,
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    PresetOption,
+    RunsOption,
+    SetOption,
+)
+
+
+def cam(
+    preset: PresetOption,
+    overrides: SetOption = None,
+    data: DataOption = "",
+    weights: Annotated[str, typer.Option(metavar="FILE", help="A trained classifier; none is trained then.")] = "",
+    iters: Annotated[int | None, typer.Option(min=1, help="Training iterations of the classifier.")] = None,
+    runs: RunsOption = RUNS,
+    device: DeviceOption = "auto",
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Train a classifier on image tags, then store class activation maps (CAMs) of the tagged classes.
+
+    \b
+    wsss cam --preset toy
+    wsss cam --preset voc-animals-lite0 --set cam.scales=[1.0,0.5,1.5]
+    wsss cam --preset toy --data data/mine --weights classifier.safetensors
+
+    Runs again where it stopped. Where the data set has masks, the seeds are scored at every background threshold.
+    """
+    resolved = stage.resolve(preset, overrides, data, cam__classifier=weights, cam__iters=iters)
+    if dry_run:
+        return stage.dry_run(resolved, ["cam"], runs, json_output)
+    from wsss_cli.report.tables import curve_table
+    from wsss_cli.stages.cam import run_cam
+
+    with stage.working(device, runs) as ctx:
+        made = run_cam(resolved, ctx)
+    if json_output:
+        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
+    elif made.scores:
+        notes = {**made.scores, "protocol": "\n".join(made.scores["protocol"])}
+        console.table(curve_table(notes, "seeds by background threshold"))
+    return stage.finish(str(made.run), made.skipped, made.lost, f"wsss pseudo --preset {preset}", json_output)

@@ -1,0 +1,60 @@
+"""`wsss demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import DeviceOption, JsonOption, SetOption
+
+LABELS = {
+    "seed_miou": "seed (CAM) mIoU, train",
+    "pseudo_miou": "pseudo mask mIoU, train (255 as background)",
+    "pseudo_miou_255_dropped": "pseudo mask mIoU, train (255 left out)",
+    "weak_miou": "weak: val mIoU, single scale",
+    "weak_miou_ms_flip": "weak: val mIoU, ms+flip",
+    "full_miou": "full supervision: val mIoU, single scale",
+    "full_miou_ms_flip": "full supervision: val mIoU, ms+flip",
+}
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where data, runs and pictures go.")] = Path("runs/demo"),
+    images: Annotated[int, typer.Option(min=8, help="Training images of the generated data set.")] = 240,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Run everything on generated data: prepare, cam, pseudo, train, eval, infer; weak beside full supervision.
+
+    \b
+    wsss demo
+    wsss demo --json
+    wsss demo --out /tmp/demo --images 40 --set cam.iters=20 --set train.iters=20
+
+    About four minutes on two CPU cores. Ends with one table and a picture sheet.
+    """
+    common = [*(overrides or ())]
+    data = str(out / "data" / f"toy-{images}-{seed}")
+    weak = stage.resolve("toy", common, data, seed=seed)
+    full = stage.resolve("toy", common, data, seed=seed, train__supervision="full")
+    from wsss_cli.report.tables import value_table
+    from wsss_cli.stages.demo import run_demo
+
+    with stage.working(device, out / "runs") as ctx:
+        made = run_demo(weak, full, images, seed, out, ctx)
+    if json_output:
+        console.result_json(made)
+        return
+    rows: list[tuple[str, float | str | None]] = [(label, made[key]) for key, label in LABELS.items()]
+    rows += [("ratio weak / full, ms+flip", made["ratio"]), ("seconds", made["seconds"])]
+    console.table(value_table(rows, "from image tags to masks", made["protocol"]))
+    for name, path in (("picture sheet", made["sheet"]), ("predicted masks over images", made["infer"])):
+        console.result(f"{name}: {path}")
+    for name, path in made["runs"].items():
+        console.result(f"{name} run: {path}")
+    console.say("next: wsss prepare folder --help   (your own photographs and tags)")

@@ -1,0 +1,48 @@
+"""`wsss infer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import DeviceOption, JsonOption
+
+
+def infer(
+    run: Annotated[Path, typer.Argument(help="A training run.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted glob patterns.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
+    ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Average over several scales, mirrored too.")] = False,
+    overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
+    device: DeviceOption = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Segment photographs with a trained network: palette PNGs, and overlays to look at.
+
+    \b
+    wsss infer runs/train-toy-1a2b3c4d photo.jpg --out predicted
+    wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
+    wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
+
+    What is in the folder already is kept: run again to go on. A photograph that cannot be read is named, and the others
+    go on.
+    """
+    from wsss_cli.stages.infer import find_images, run_infer
+    from wsss_cli.stages.predict import load_network
+
+    found = find_images(images)
+    with stage.working(device, run.parent) as ctx:
+        network = load_network(run, ctx, "best" if best else "latest")
+        made = run_infer(network, found, out, ctx, ms_flip=ms_flip, overlays=overlays)
+    if json_output:
+        console.result_json(made)
+    else:
+        kept = f" ({made['kept']} were there already)" if made["kept"] else ""
+        console.result(f"{made['images']} masks in {made['masks']}{kept}")
+        if made["overlays"]:
+            console.result(f"overlays in {made['overlays']}")
+    stage.finish(str(out), False, made["lost"], "", json_output)

@@ -1,0 +1,25 @@
+"""Options that several commands share. No heavy imports: `--help` must be fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PresetOption = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME", help="Preset name (wsss presets list) or a .toml file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset; TOML value; repeatable."),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the run directories.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check the preset, say what would be done, stop.")]
+DataOption = Annotated[
+    str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
+]
+
+RUNS = Path("runs")

@@ -1,0 +1,185 @@
+"""`wsss prepare`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsss_cli.cli import console
+from wsss_cli.cli.options import JsonOption
+from wsss_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from wsss_cli.data.dataset import Dataset
+
+app = typer.Typer(
+    help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
+]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")]
+
+
+@app.command()
+def toy(
+    images: Annotated[int, typer.Option(min=1, help="Training images.")] = 400,
+    val: Annotated[
+        int | None, typer.Option(min=1, help="Validation images; a quarter of --images if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=32, help="Side of the square images, pixels.")] = 128,
+    out: OutOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Draw a small data set in the VOC layout, with masks for scoring.
+
+    \b
+    wsss prepare toy
+    wsss prepare toy --images 240 --seed 1 --out data/toy-1
+    """
+    from wsss_cli.data.toy import prepare_toy
+
+    out = out or Path("data/toy")
+    total = images + (max(1, images // 4) if val is None else val)
+    with console.progress(total, "drawing") as bar:
+        made = prepare_toy(out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1))
+    _report(made, out, json_output, f"wsss run --preset toy --data {out}")
+
+
+@app.command("voc-aug")
+def voc_aug(
+    devkit: Annotated[Path | None, typer.Option(metavar="DIR", help="VOCdevkit; searched for if left out.")] = None,
+    sbd: Annotated[Path | None, typer.Option(metavar="DIR", help="SBD's benchmark_RELEASE.")] = None,
+    aug_masks: Annotated[Path | None, typer.Option(metavar="DIR", help="A ready SegmentationClassAug.")] = None,
+    tags: Annotated[Path | None, typer.Option(metavar="FILE", help="Lines `id tag tag ...`, or CSV id,labels.")] = None,
+    tags_from_masks: Annotated[bool, typer.Option("--tags-from-masks", help="Take tags from masks; noted.")] = False,
+    classes: Annotated[str, typer.Option(metavar="A,B,...", help="Keep these classes; the others become 255.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "voc-aug",
+    out: OutOption = None,
+    workers: WorkersOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Pascal VOC 2012 + SBD: the splits train_aug (10,582 images), train (1,464) and val (1,449).
+
+    \b
+    wsss prepare voc-aug
+    wsss prepare voc-aug --devkit ~/VOCdevkit --sbd ~/benchmark_RELEASE
+    wsss prepare voc-aug --classes cat,cow,dog,horse,person,sheep --name voc-animals
+
+    Looks for the devkit in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA. Tags come from Annotations/*.xml, else from
+    ImageSets/image_labels.txt. A devkit with shorter lists is taken as they say, and every score then says "subset".
+    """
+    from wsss_cli.data.voc import VocSource, find_devkit, prepare_voc
+
+    out = out or Path("data") / name
+    kept = tuple(label.strip() for label in classes.split(",") if label.strip())
+    source = VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept)
+    console.say(f"devkit: {source.root}")
+    with _ticking("converting masks") as tick:
+        made = prepare_voc(source, out, name, workers or _cores(), tick)
+    _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
+
+
+@app.command()
+def folder(
+    images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="LABELS.csv", help="CSV with the columns image and labels (cat|dog).")
+    ],
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="PNG masks of some images, for scoring.")] = None,
+    classes: Annotated[str, typer.Option(metavar="A,B,...", help="Classes in the order of mask values 1, 2, ...")] = "",
+    val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of masked images for validation.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the validation draw.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "",
+    out: OutOption = None,
+    workers: WorkersOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Your own photographs and image tags; no masks needed.
+
+    \b
+    wsss prepare folder photos/ labels.csv --out data/mine
+    wsss prepare folder photos/ labels.csv --masks masks/ --classes cat,dog --out data/mine
+
+    labels.csv begins with the line image,labels (and optionally split: train or val); then for example
+    holiday/001.jpg,cat|person. Photographs that do not decode are left out and listed in findings.json (exit code 3).
+    """
+    from wsss_cli.data.folder import prepare_folder
+
+    name = name or (out.name if out else images.resolve().name)
+    out = out or Path("data") / name
+    kept = tuple(label.strip() for label in classes.split(",") if label.strip())
+    with _ticking("checking images") as tick:
+        made = prepare_folder(
+            images,
+            table,
+            out,
+            name=name,
+            masks=masks,
+            classes=kept,
+            val_fraction=val_fraction,
+            seed=seed,
+            workers=workers or _cores(),
+            tick=tick,
+        )
+    following = f"wsss run --preset voc-animals-lite0 --data {out} --set dataset.train=train --set dataset.score=train"
+    _report(made.dataset, out, json_output, following, made.findings)
+    if made.findings:
+        lost = DataError(
+            f"{len(made.findings)} images were left out, first: {made.findings[0]['problem']}; all others are in",
+            f"{out}/findings.json lists each with its fix",
+        )
+        if not json_output:
+            raise lost
+        console.say(f"error: {lost}")  # raised, it would become a second JSON object
+        raise typer.Exit(lost.exit_code)
+
+
+@contextlib.contextmanager
+def _ticking(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress that begins with the first item done, when the total is known."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def tick(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(console.progress(total, title)))
+            bars[0].advance(1)
+
+        yield tick
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _report(
+    made: Dataset, out: Path, json_output: bool, following: str, findings: list[dict[str, str]] | None = None
+) -> None:
+    counts = {split: len(made.split(split)) for split in made.split_sha256}
+    if json_output:
+        console.result_json(
+            {
+                "dataset": str(out),
+                "name": made.name,
+                "classes": list(made.classes),
+                "splits": counts,
+                "protocol": list(made.protocol),
+                "findings": findings or [],
+            }
+        )
+    else:
+        listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+        console.result(f"{out}: {listed}; {len(made.classes) - 1} classes and background")
+        for note in made.protocol:
+            console.result(f"  {note}")
+    console.say(f"next: {following}")

@@ -1,0 +1,55 @@
+"""`wsss pseudo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import (
+    RUNS,
+    DataOption,
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    PresetOption,
+    RunsOption,
+    SetOption,
+)
+
+
+def pseudo(
+    preset: PresetOption,
+    overrides: SetOption = None,
+    data: DataOption = "",
+    cams: Annotated[Path | None, typer.Option(metavar="RUN", help="The cam run to read.")] = None,
+    runs: RunsOption = RUNS,
+    device: DeviceOption = "auto",
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Turn CAMs into pseudo masks: two thresholds, a dense CRF at each, 255 where they disagree.
+
+    \b
+    wsss pseudo --preset toy
+    wsss pseudo --preset toy --set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2
+    wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
+
+    Writes palette PNGs and a confidence map beside each. Makes the CAMs first where no cam run fits.
+    """
+    resolved = stage.resolve(preset, overrides, data)
+    if dry_run:
+        return stage.dry_run(resolved, ["pseudo"], runs, json_output)
+    from wsss_cli.report.tables import class_table
+    from wsss_cli.stages.pseudo import run_pseudo
+
+    with stage.working(device, runs) as ctx:
+        made = run_pseudo(resolved, ctx, cams)
+    if json_output:
+        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
+    elif "background" in made.scores:
+        results = {"255 as background": made.scores["background"], "255 left out": made.scores["drop"]}
+        console.table(class_table(results, "pseudo masks", made.scores["protocol"]))
+    return stage.finish(str(made.run), made.skipped, made.lost, f"wsss train --preset {preset}", json_output)

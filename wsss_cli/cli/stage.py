@@ -1,0 +1,72 @@
+"""What the stage commands share: preset with its overrides, dry run, context, and the end of a command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsss_cli.cli import console
+from wsss_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from wsss_cli.config.schema import Preset
+    from wsss_cli.engine.context import Context
+
+
+def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
+    """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied."""
+    from wsss_cli.config.load import load_preset
+
+    own = [
+        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in settings.items() if value not in (None, "")
+    ]
+    where = [f"dataset.path={json.dumps(data)}"] if data else []
+    return load_preset(preset, [*(overrides or ()), *where, *own])
+
+
+def dry_run(preset: Preset, stages: Sequence[str], runs: Path, json_output: bool) -> None:
+    """Say what would be done, without reading data or loading torch."""
+    if json_output:
+        console.result_json({"preset": preset.model_dump(mode="json"), "stages": list(stages), "runs": str(runs)})
+        return
+    console.result(f"preset {preset.name} is valid; data set {preset.dataset.path}; runs go to {runs}")
+    for stage in stages:
+        console.result(f"would run: {stage}")
+
+
+@contextlib.contextmanager
+def working(device: str, runs: Path) -> Iterator[Context]:
+    """A context whose stop flag listens to SIGTERM and SIGINT while the body works."""
+    from wsss_cli.engine.context import make_context
+
+    ctx = make_context(device, runs, console)
+    with ctx.stop.listening():
+        yield ctx
+
+
+def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: str, json_output: bool) -> None:
+    """Close a command: where the results are, what comes next, and what was lost (exit code 3).
+
+    The JSON object of the command is printed before; what is said here goes to stderr.
+    """
+    import typer
+
+    console.say(f"{'already done' if skipped else 'done'}: {path}")
+    if following:
+        console.say(f"next: {following}")
+    if not lost:
+        return
+    for entry in lost[:5]:
+        console.say(f"lost {entry['id']}: {entry['reason']}")
+    count = f"{len(lost)} {'items were' if len(lost) > 1 else 'item was'} lost"
+    error = DataError(
+        f"{count}, the first: {lost[0]['id']}; all others are done",
+        f"repair or leave out what run.json in {path} names, then run again: only those are made anew",
+    )
+    if not json_output:
+        raise error
+    console.say(f"error: {error.message}")
+    raise typer.Exit(error.exit_code)

@@ -1,0 +1,55 @@
+"""`wsss train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import (
+    RUNS,
+    DataOption,
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    PresetOption,
+    RunsOption,
+    SetOption,
+)
+
+
+def train(
+    preset: PresetOption,
+    iters: Annotated[int | None, typer.Option(min=1, help="Training iterations; the schedule follows.")] = None,
+    overrides: SetOption = None,
+    data: DataOption = "",
+    masks: Annotated[Path | None, typer.Option(metavar="RUN", help="The pseudo run whose masks to train on.")] = None,
+    runs: RunsOption = RUNS,
+    device: DeviceOption = "auto",
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Train DeepLabV3+ on pseudo masks (weak presets) or on the data set's own masks (full presets).
+
+    \b
+    wsss train --preset deeplabv3p-r50-voc-weak --iters 20000
+    wsss train --preset toy --set train.supervision=full
+    wsss train --preset toy --masks runs/pseudo-toy-1a2b3c4d --set train.optim.lr=1e-4
+
+    Checkpoints as it goes: the same command resumes. A weak preset takes the pseudo masks of its own earlier stages,
+    else of the newest pseudo run on the same data set, and makes them first where there is none.
+    """
+    resolved = stage.resolve(preset, overrides, data, train__iters=iters)
+    if dry_run:
+        return stage.dry_run(resolved, ["train"], runs, json_output)
+    from wsss_cli.stages.train import run_train
+
+    with stage.working(device, runs) as ctx:
+        made = run_train(resolved, ctx, masks)
+    if json_output:
+        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost})
+    else:
+        console.result(str(made.run))
+    return stage.finish(str(made.run), made.skipped, made.lost, f"wsss eval {made.run} --ms-flip", json_output)

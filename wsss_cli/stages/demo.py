@@ -1,0 +1,128 @@
+"""The demo: every stage on the generated data set, weak beside full supervision, one table and one picture sheet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_cli.cam.store import read_cam, upsample
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import DataError
+from wsss_cli.report.pictures import heatmap, overlay, sheet, write_png
+from wsss_cli.stages.cam import cam_path, run_cam
+from wsss_cli.stages.evaluate import finished_eval, run_eval
+from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.predict import Network, load_network, predict
+from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.train import run_train
+from wsss_cli.stages.upstream import Result
+
+ROWS = 6
+
+
+def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx: Context) -> dict[str, Any]:
+    """prepare -> cam -> pseudo -> train -> eval -> infer, and the same network on true masks.
+
+    Args:
+        weak, full: presets of the two trainings; they differ in supervision only.
+        images: training images of the generated data set.
+        out: where pictures and predicted masks go.
+    Returns:
+        The object that `wsss demo --json` prints: scores in per cent, seconds, run directories, pictures.
+    """
+    begin = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        ctx.ui.say(f"== {name}")
+        made = work(*args, **kwargs)
+        seconds[name] = round(time.perf_counter() - start, 1)
+        return made
+
+    data = Path(weak.dataset.path)
+    if not (data / "dataset.json").is_file():
+        timed("prepare", prepare_toy, data, images=images, seed=seed)
+    dataset = open_dataset(data)
+    cam: Result = timed("cam", run_cam, weak, ctx)
+    pseudo: Result = timed("pseudo", run_pseudo, weak, ctx, cam.run)
+    trained: Result = timed("train (weak)", run_train, weak, ctx, pseudo.run)
+    upper: Result = timed("train (full)", run_train, full, ctx)
+    weak_eval = timed("eval (weak)", _evaluated, trained.run, ctx)
+    full_eval = timed("eval (full)", _evaluated, upper.run, ctx)
+    network = load_network(trained.run, ctx)
+    shown = dataset.split(weak.dataset.val)[:ROWS]
+    inferred = timed("infer", run_infer, network, [s.image for s in shown], out / "infer", ctx, ms_flip=True)
+    rows = _examples(dataset.split(weak.dataset.train))
+    picture = timed("pictures", picture_sheet, rows, dataset, cam.run, pseudo.run, network, out / "sheet.png", ctx)
+    ms, full_ms = weak_eval["ms_flip"]["miou"], full_eval["ms_flip"]["miou"]
+    return {
+        "seed_miou": cam.scores["best"]["miou"],
+        "seed_threshold": cam.scores["best_threshold"],
+        "pseudo_miou": pseudo.scores["background"]["miou"],
+        "pseudo_miou_255_dropped": pseudo.scores["drop"]["miou"],
+        "weak_miou": weak_eval["single"]["miou"],
+        "weak_miou_ms_flip": ms,
+        "full_miou": full_eval["single"]["miou"],
+        "full_miou_ms_flip": full_ms,
+        "ratio": round(ms / full_ms, 4) if full_ms else None,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "stage_seconds": seconds,
+        "runs": {
+            "cam": str(cam.run),
+            "pseudo": str(pseudo.run),
+            "train_weak": str(trained.run),
+            "train_full": str(upper.run),
+        },
+        "data": str(data),
+        "sheet": str(picture),
+        "infer": inferred["overlays"],
+        "protocol": [*cam.scores["protocol"][:1], *pseudo.scores["protocol"][:1], *weak_eval["protocol"]],
+        "device": ctx.device_name,
+    }
+
+
+def _evaluated(run: Path, ctx: Context) -> dict[str, Any]:
+    return finished_eval(run, ms_flip=True) or run_eval(run, ctx, ms_flip=True)
+
+
+def _examples(samples: Sequence[Sample]) -> list[Sample]:
+    """The first images with two classes and with one, in turn, so that both kinds are shown."""
+    several = [s for s in samples if len(s.labels) > 1][: ROWS // 2]
+    single = [s for s in samples if len(s.labels) == 1][: ROWS - len(several)]
+    return [*several, *single]
+
+
+def picture_sheet(
+    samples: Sequence[Sample], dataset: Dataset, cam: Path, pseudo: Path, network: Network, out: Path, ctx: Context
+) -> Path:
+    """Write a PNG with a row per training image: image, CAM, pseudo mask, prediction (ms+flip), truth."""
+    rows: list[list[np.ndarray]] = []
+    for sample in samples:
+        image = read_image(sample.image)
+        maps, _, size = read_cam(cam_path(cam, sample.id))
+        planes = upsample(maps, size)
+        strongest = planes.max(axis=0) if len(planes) else np.zeros(size, np.float32)
+        made = predict(
+            network.model, [image], network.preset.eval, ctx, network.preset.train.precision, single=False, ms_flip=True
+        )
+        masks = [read_mask(mask_path(pseudo, sample.id)), made["ms_flip"][0]]
+        if sample.mask is not None:
+            masks.append(read_mask(sample.mask))
+        rows.append([image, heatmap(image, strongest), *(overlay(image, mask, dataset.colors) for mask in masks)])
+    if not rows:
+        raise DataError("there are no images to show")
+    titles = ["image", "CAM", "pseudo mask", "prediction", "truth"][: max(len(row) for row in rows)]
+    names = [" + ".join(dataset.classes[label] for label in sample.labels) for sample in samples]
+    legend = list(zip(dataset.classes[1:], dataset.colors[1:], strict=True))
+    write_png(out, sheet(rows, titles, row_titles=names, legend=legend))
+    return out

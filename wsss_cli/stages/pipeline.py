@@ -1,0 +1,38 @@
+"""The stages of a preset in order, each skipped when it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsss_cli.config.schema import Preset
+from wsss_cli.engine.context import Context
+from wsss_cli.stages.cam import run_cam
+from wsss_cli.stages.evaluate import finished_eval, run_eval
+from wsss_cli.stages.pseudo import run_pseudo
+from wsss_cli.stages.train import run_train
+
+
+def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
+    """Run every stage that is not done yet.
+
+    Returns:
+        'runs' by stage, the 'scores' of each, and all 'lost' items.
+    """
+    runs: dict[str, str] = {}
+    scores: dict[str, Any] = {}
+    lost: list[dict[str, str]] = []
+    masks = None
+    if preset.train.supervision == "weak":
+        for stage, work in (("cam", run_cam), ("pseudo", run_pseudo)):
+            ctx.ui.say(f"== {stage}")
+            made = work(preset, ctx)
+            runs[stage], scores[stage] = str(made.run), made.scores
+            lost += made.lost
+            masks = made.run
+    ctx.ui.say("== train")
+    trained = run_train(preset, ctx, masks)
+    runs["train"] = str(trained.run)
+    lost += trained.lost
+    ctx.ui.say("== eval")
+    scores["eval"] = finished_eval(trained.run, ms_flip=True) or run_eval(trained.run, ctx, ms_flip=True)
+    return {"runs": runs, "scores": scores, "lost": lost + scores["eval"]["lost"]}

@@ -1,0 +1,141 @@
+"""A trained network on photographs: single scale and ms+flip, batched over images of one size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import EvalConfig, Preset
+from wsss_cli.data.transforms import keep_ratio_size
+from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.files import read_json
+from wsss_cli.models.build import build_segmentor
+from wsss_cli.models.deeplab import DeepLabV3Plus
+
+PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}
+
+
+@dataclass
+class Network:
+    """A trained segmentation network, its classes and the preset that made it."""
+
+    model: DeepLabV3Plus
+    preset: Preset
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    step: int
+
+
+def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
+    """The network of a training run.
+
+    Raises:
+        UsageError: no training run there, or one without a checkpoint.
+        WeightsError: the checkpoint is damaged.
+    """
+    if not (run / "run.json").is_file():
+        raise UsageError(f"{run} is no run directory", "wsss runs list names those there are")
+    stage = read_json(run / "run.json").get("stage")
+    if stage != "train":
+        raise UsageError(f"{run} is a {stage} run; a train run is needed here")
+    checkpoint = find_checkpoint(run / "checkpoints", pointer)
+    if checkpoint is None:
+        raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")
+    preset = load_preset(str(run / "preset.lock.toml"))
+    inputs = read_json(run / "inputs.json")
+    state, meta = load_weights(checkpoint)
+    model = build_segmentor(preset.train, len(inputs["classes"]), ctx.device, weights=False)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{checkpoint} does not fit the network of {run}: {str(error).splitlines()[0]}") from error
+    colors = tuple((int(r), int(g), int(b)) for r, g, b in inputs["colors"])
+    return Network(model, preset, tuple(inputs["classes"]), colors, meta["step"])
+
+
+@torch.no_grad()
+def predict(
+    model: DeepLabV3Plus,
+    images: Sequence[np.ndarray],
+    config: EvalConfig,
+    ctx: Context,
+    precision: str,
+    *,
+    single: bool = True,
+    ms_flip: bool = False,
+) -> dict[str, np.ndarray]:
+    """Label maps of images of one size.
+
+    Single scale: logits at stride 4, resized to the input and then to the original size, argmax. ms+flip: every view's
+    logits at original size, un-flipped, softmax, mean over all views, argmax.
+
+    Args:
+        images: RGB, uint8 [H, W, 3], all of one size.
+    Returns:
+        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W].
+
+    Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference`, `SegTTAModel`.
+    """
+    model.eval()
+    height, width = images[0].shape[:2]
+    found: dict[str, np.ndarray] = {}
+    total: Tensor | None = None
+    scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
+    for scale in scales:
+        size = view_size(height, width, scale, config)
+        resized = np.stack([_resize(image, size) for image in images])
+        x = model.backbone.normalise(torch.from_numpy(resized).to(ctx.device).permute(0, 3, 1, 2))
+        in_total = ms_flip and scale in config.scales
+        with ctx.autocast(precision):
+            logits = model(torch.cat([x, x.flip(3)]) if in_total else x)
+        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        if scale == 1.0 and single:
+            found["single"] = logits[: len(images)].argmax(1).to(torch.uint8).cpu().numpy()
+        if in_total:
+            plain, mirrored = logits.softmax(1).chunk(2)
+            views = plain + mirrored.flip(3)
+            total = views if total is None else total.add_(views)
+    if total is not None:
+        confidence, labels = (total / (2 * len(config.scales))).max(1)
+        found["ms_flip"] = labels.to(torch.uint8).cpu().numpy()
+        found["ms_flip_confidence"] = confidence.cpu().numpy()
+    return found
+
+
+def view_size(height: int, width: int, scale: float, config: EvalConfig) -> tuple[int, int]:
+    """(height, width) of a test view: `scale` times the original image, or times the image at `short_side`."""
+    if config.base == "image":
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+    return keep_ratio_size(height, width, int(4 * config.short_side * scale), int(config.short_side * scale))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def by_size(
+    items: Sequence[Any], size_of: Callable[[Any], tuple[int, int]], device: torch.device
+) -> Iterator[list[Any]]:
+    """Batches of items of one size, as large as the device takes."""
+    sizes: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    for item in items:
+        sizes[size_of(item)].append(item)
+    for (height, width), members in sorted(sizes.items()):
+        count = max(1, PIXELS_PER_BATCH[device.type] // (height * width))
+        for start in range(0, len(members), count):
+            yield members[start : start + count]

@@ -1,0 +1,279 @@
+"""Score masks and CAMs against true masks, in worker processes. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.masks import IGNORE, read_mask
+from wsss_cli.errors import DataError, WsssError
+from wsss_cli.metrics.confusion import Confusion, size_text
+from wsss_cli.metrics.scores import mean_fn, mean_fp, miou, number, summary
+
+Undecided = Literal["background", "drop", "as-is"]
+Progress = Callable[[int], object]
+T = TypeVar("T")
+
+THRESHOLDS = tuple(step / 100 for step in range(100))
+POLICIES = {
+    "background": "predicted 255 counts as background",
+    "drop": "predicted 255 is not scored, which flatters",
+    "as-is": "predicted 255 counts as no class",
+}
+
+
+def score_masks(
+    pred_dir: str | Path,
+    truth: str | Path | Sequence[Sample],
+    num_classes: int,
+    *,
+    undecided: Undecided = "background",
+    names: Sequence[str] | None = None,
+    split: str = "",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a folder of masks.
+
+    Args:
+        pred_dir: PNGs of class indices; 255 is undecided. Files that the truth does not ask for are left out.
+        truth: a folder of PNGs with the same names, or the samples of a split; 255 is not scored.
+        undecided: what a predicted 255 is: 'background' (IRN), 'drop' for not scored (ToCo; flatters), or 'as-is' for
+            outside all classes.
+        names: class names, background first.
+        split: what was scored, for the protocol line.
+        workers: processes; a few images are scored in this one.
+        progress: called with the number of images scored since its last call; an exception from it ends the work.
+    Returns:
+        `summary` of the scores, and `images`; `extra`, predictions left out; `undecided_share` of the scored pixels;
+        `out_of_range`, scored pixels whose `truth` or `pred` is outside the classes; `protocol`, one line.
+    Raises:
+        DataError: no truth, predictions missing, a mask that cannot be read, or sizes that differ.
+    """
+    pairs, extra = pair_masks(pred_dir, truth)
+    work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided)
+    confusion, undecided_pixels, scored_pixels = Confusion(num_classes), 0, 0
+    for part, part_undecided, part_scored in _sweep(work, pairs, workers, progress):
+        confusion.merge(part)
+        undecided_pixels += part_undecided
+        scored_pixels += part_scored
+    outside = {"truth": int(confusion.matrix[-1].sum()), "pred": int(confusion.matrix[:, -1].sum())}
+    protocol = f"{split or 'masks'}, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
+    if outside["truth"]:
+        protocol += f"; {outside['truth']:,} true pixels lie outside the {num_classes} classes"
+    return {
+        **summary(confusion.areas(), names),
+        "images": len(pairs),
+        "extra": extra,
+        "undecided_share": undecided_pixels / max(scored_pixels, 1),
+        "out_of_range": outside,
+        "protocol": protocol,
+    }
+
+
+def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tuple[list[tuple[Path, Path]], int]:
+    """The (prediction, truth) files that go together by name, in the order of the truth, and the number of others.
+
+    Raises:
+        DataError: a folder is missing, there is no truth, or a truth has no prediction.
+    """
+    if isinstance(truth, (str, Path)):
+        true_masks, where = _pngs(Path(truth)), str(truth)
+    else:
+        without = [sample.id for sample in truth if sample.mask is None]
+        if without:
+            raise DataError(
+                f"{len(without)} of {len(truth)} images have no true mask, the first is '{without[0]}'",
+                "scores need true masks: choose a split that has them",
+            )
+        true_masks, where = {sample.id: sample.mask for sample in truth if sample.mask}, "the split"
+    if not true_masks:
+        raise DataError(f"there are no true masks in {where}", "give a folder of PNGs whose pixels are class indices")
+    predictions = _pngs(Path(pred_dir))
+    missing = [key for key in true_masks if key not in predictions]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(true_masks)} images have no prediction in {pred_dir}, the first: {missing[0]}.png",
+            "predict them too, or score against the masks of the predicted images only",
+        )
+    return [(predictions[key], mask) for key, mask in true_masks.items()], len(predictions) - len(true_masks)
+
+
+def cam_curve(
+    cam_files: Sequence[tuple[str | Path, str | Path]],
+    num_classes: int,
+    thresholds: Sequence[float] = THRESHOLDS,
+    *,
+    names: Sequence[str] | None = None,
+    split: str = "",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score CAMs at all background thresholds in one pass.
+
+    At a threshold t a pixel is given the tagged class with the highest score, if that is above t, and otherwise the
+    background. CAMs are brought to image size bilinearly.
+
+    Args:
+        cam_files: (CAM, true mask) of each image.
+        thresholds: ascending, in [0, 1).
+        names, split, workers, progress: as for `score_masks`.
+    Returns:
+        `thresholds`; `miou`, `fp`, `fn` at each, per cent, the latter two means over the foreground; `best_threshold`
+        and the `summary` there as `best`; `images`; `protocol`, one line.
+    Raises:
+        DataError: no files, a file that cannot be read, sizes that differ, a class outside the classes, or no labelled
+            pixel.
+    """
+    if not cam_files:
+        raise DataError("there are no CAMs to score", "run `wsss cam` on a split that has true masks")
+    steps = np.asarray(thresholds, np.float32)
+    pairs = [(Path(cam), Path(mask)) for cam, mask in cam_files]
+    work = functools.partial(_cam_histogram, num_classes=num_classes, thresholds=steps)
+    counts = sum(
+        _sweep(work, pairs, workers, progress), np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64)
+    )
+    areas = [at.areas() for at in _confusions(counts)]
+    means = [number(miou(at)) for at in areas]
+    known = [-1.0 if value is None else value for value in means]
+    best = int(np.argmax(known))
+    if known[best] < 0:
+        raise DataError("no pixel of the true masks has a label", "give masks that are not 255 everywhere")
+    return {
+        "thresholds": [float(value) for value in thresholds],
+        "miou": means,
+        "fp": [number(mean_fp(at)) for at in areas],
+        "fn": [number(mean_fn(at)) for at in areas],
+        "best_threshold": float(thresholds[best]),
+        "best": summary(areas[best], names),
+        "images": len(pairs),
+        "protocol": f"{split or 'CAMs'}, {len(pairs):,} images; true 255 is not scored; "
+        f"background threshold {thresholds[best]:.2f} is the best of {len(steps)} on these same images",
+    }
+
+
+def _pngs(folder: Path) -> dict[str, Path]:
+    """PNGs of a folder and below by name without suffix, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}", "check the path")
+    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(files)}
+
+
+def _score_pairs(pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided) -> tuple[Confusion, int, int]:
+    """Confusion of some (prediction, truth) files, undecided pixels and scored pixels."""
+    confusion, undecided_pixels, scored_pixels = Confusion(num_classes), 0, 0
+    for pred_file, truth_file in pairs:
+        pred, truth = read_mask(pred_file), read_mask(truth_file)
+        _same_size(pred.shape, pred_file, truth.shape, truth_file)
+        scored, blank = truth != IGNORE, pred == IGNORE
+        scored_pixels += int(scored.sum())
+        undecided_pixels += int((scored & blank).sum())
+        if undecided == "background":
+            pred[blank] = 0
+        elif undecided == "drop":
+            truth[blank] = IGNORE
+        confusion.add(pred, truth, IGNORE)
+    return confusion, undecided_pixels, scored_pixels
+
+
+def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds: np.ndarray) -> np.ndarray:
+    """Pixel counts int64 [K+1, K, T+1] of truth, best tagged class, and number of thresholds below its score."""
+    from wsss_cli.cam.store import read_cam, upsample
+
+    bins = len(thresholds) + 1
+    counts = np.zeros((num_classes + 1, num_classes, bins), np.int64)
+    for cam_file, truth_file in pairs:
+        cams, classes, (height, width) = read_cam(cam_file)
+        truth = read_mask(truth_file)
+        _same_size((height, width), cam_file, truth.shape, truth_file)
+        outside = [index for index in classes if not 0 < index < num_classes]
+        if outside:
+            raise DataError(
+                f"{cam_file} has a CAM of class {outside[0]}, which is not in 1..{num_classes - 1}",
+                "score it with the data set that it was made from",
+            )
+        best, score = np.zeros((height, width), np.intp), np.zeros((height, width), np.float32)
+        for index, plane in enumerate(upsample(cams, (height, width))):
+            best[plane > score] = index
+            np.maximum(score, plane, out=score)
+        scored = truth != IGNORE
+        row = np.minimum(truth[scored].astype(np.intp), num_classes)
+        below = np.searchsorted(thresholds, score[scored], side="left")
+        local = max(len(classes), 1)  # without a tag all is background: score 0 is above no threshold
+        cell = (row * local + best[scored]) * bins + below
+        found = np.bincount(cell, minlength=(num_classes + 1) * local * bins).reshape(num_classes + 1, local, bins)
+        counts[:, list(classes) or [0]] += found
+    return counts
+
+
+def _confusions(counts: np.ndarray) -> Iterator[Confusion]:
+    """The confusion at each threshold, from the counts of `_cam_histogram`."""
+    above = counts[..., ::-1].cumsum(axis=2)[..., ::-1]
+    total = counts.sum(axis=(1, 2))
+    for step in range(counts.shape[2] - 1):
+        confusion = Confusion(counts.shape[1])
+        confusion.matrix[:, 1:-1] = above[:, 1:, step + 1]
+        confusion.matrix[:, 0] = total - confusion.matrix[:, 1:-1].sum(axis=1)
+        yield confusion
+
+
+def _same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ...], truth_file: Path) -> None:
+    if size != truth_size:
+        raise DataError(
+            f"{file} is {size_text(size)} and its true mask {truth_file} is {size_text(truth_size)} (height x width)",
+            "both must have the size of the image",
+        )
+
+
+def _sweep(
+    work: Callable[[list[tuple[Path, Path]]], T],
+    items: list[tuple[Path, Path]],
+    workers: int,
+    progress: Progress | None,
+) -> Iterator[T]:
+    """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
+    size = max(1, min(32, len(items) // max(workers, 1)))
+    pieces = deque(items[start : start + size] for start in range(0, len(items), size))
+    tell = progress or (lambda done: None)
+    if workers < 2 or len(items) < 32:  # to start processes takes longer than that
+        for piece in pieces:
+            yield work(piece)
+            tell(len(piece))
+        return
+    # Fresh processes, for one that has threads (torch, OpenCV) cannot be forked safely.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        futures = deque((pool.submit(work, piece), len(piece)) for piece in pieces)
+        while futures:
+            future, done = futures.popleft()  # drops the result too, which is large for CAMs of many classes
+            yield future.result()
+            tell(done)
+    except BrokenProcessPool as error:
+        raise WsssError("a worker process died, probably for lack of memory", "use fewer workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave signals to the parent, and die with it (Linux), so that a killed job leaves no orphans."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,189 @@
+"""The train stage: DeepLabV3+ on pseudo masks (weak) or on true masks (full)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config.schema import Preset, TrainConfig
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.images import read_image
+from wsss_cli.data.loader import training_batches
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.transforms import train_sample
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.fit import Plan, fit
+from wsss_cli.engine.rundir import open_run, run_path
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.losses import segmentation_loss
+from wsss_cli.models.build import build_segmentor, param_groups
+from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.stages.cam import data_workers
+from wsss_cli.stages.evaluate import score_network
+from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.upstream import (
+    Result,
+    cam_identity,
+    dataset_inputs,
+    find_upstream,
+    pseudo_identity,
+    train_identity,
+)
+
+
+class SegmentationTask:
+    """Cross-entropy on masks, with an auxiliary head."""
+
+    def __init__(self, model: DeepLabV3Plus, config: TrainConfig, validate: Any) -> None:
+        self._model, self.config, self.validate = model, config, validate
+        self.forward = torch.compile(model.forward_train) if config.compile else model.forward_train
+
+    @property
+    def model(self) -> DeepLabV3Plus:
+        return self._model
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
+        logits, aux = self.forward(x)
+        target = batch["mask"].long()
+        losses = {"decode": segmentation_loss(logits.float(), target, self.config.loss_average)}
+        if aux is not None:
+            weight = self.config.model.aux_weight
+            losses["aux"] = weight * segmentation_loss(aux.float(), target, self.config.loss_average)
+        return losses
+
+    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
+        return param_groups(self.model, base_lr, head_lr_mult)
+
+    def evaluate(self) -> dict[str, float]:
+        return self.validate(self.model)
+
+
+def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result:
+    """Train the segmentation network of a preset, from its last checkpoint where there is one.
+
+    Args:
+        masks: the pseudo run to train on; by default the one of this preset, which is made first where it is missing.
+    """
+    config = preset.train
+    if config.batch < 2:
+        raise UsageError(
+            "train.batch is 1; batch norm of the image-pooling branch needs at least 2", "--set train.batch=2"
+        )
+    dataset = open_dataset(preset.dataset.path)
+    samples = dataset.split(preset.dataset.train)
+    upstream: tuple[Path, str] | None = None
+    lost_before: list[dict[str, str]] = []
+    if config.supervision == "weak":
+        upstream, lost_before = _pseudo_run(preset, dataset, ctx, masks)
+        samples = [
+            replace(s, mask=mask_path(upstream[0], s.id)) for s in samples if mask_path(upstream[0], s.id).is_file()
+        ]
+        if not samples:
+            raise DataError(f"{upstream[0]} has no mask of any image in split {preset.dataset.train!r}")
+    elif masks is not None:
+        raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
+    elif missing := [s.id for s in samples if s.mask is None]:
+        raise DataError(
+            f"{len(missing)} of {len(samples)} images of {preset.dataset.train!r} have no mask, first: {missing[0]}",
+            "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
+        )
+    own = train_identity(preset, dataset, upstream[1] if upstream else "")
+    path = run_path(ctx.runs, "train", preset.name, own)
+    inputs = dataset_inputs(dataset)
+    if upstream:
+        inputs |= {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]}
+    with open_run(path, "train", preset, own, inputs) as run:
+        if run.done and not run.lost:
+            return Result(path, skipped=True)
+        torch.manual_seed(preset.seed)  # the new layers' first weights
+        model = build_segmentor(config, dataset.num_classes, ctx.device)
+        lost: dict[str, str] = {}
+        batches = partial(_batches, samples, preset, ctx, dataset.num_classes, lost)
+        validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
+        plan = Plan(
+            config.iters,
+            config.optim,
+            config.schedule,
+            config.precision,
+            preset.seed,
+            config.log_interval,
+            config.val_interval,
+            config.checkpoint_interval,
+        )
+        title = f"{config.model.kind}, {config.supervision}"
+        with ctx.ui.training_progress(title, config.iters) as show:
+            for event in fit(SegmentationTask(model, config, validate), batches, plan, run, ctx):
+                show(event)
+        entries = [{"id": name, "reason": reason} for name, reason in lost.items()]
+        run.finish(lost=entries, device=ctx.device_name)
+        return Result(path, lost=entries or lost_before)
+
+
+def _pseudo_run(
+    preset: Preset, dataset: Dataset, ctx: Context, given: Path | None
+) -> tuple[tuple[Path, str], list[dict[str, str]]]:
+    own = pseudo_identity(preset, dataset, cam_identity(preset, dataset))
+    found = find_upstream("pseudo", preset, dataset, own, ctx.runs, given, ctx.ui.say)
+    if found is not None:
+        return found, []
+    ctx.ui.say("no finished pseudo run fits: making the pseudo masks first")
+    made = run_pseudo(preset, ctx)
+    found = find_upstream("pseudo", preset, dataset, own, ctx.runs, made.run, ctx.ui.say)
+    assert found is not None
+    return found, made.lost
+
+
+def _item(sample: Sample, rng: np.random.Generator, *, config: TrainConfig, num_classes: int) -> dict[str, np.ndarray]:
+    assert sample.mask is not None
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    if image.shape[:2] != mask.shape:
+        raise DataError(
+            f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]}, its image is {image.shape[0]}x{image.shape[1]}"
+        )
+    wrong = mask[(mask >= num_classes) & (mask != 255)]
+    if wrong.size:
+        raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
+    crop, target = train_sample(image, mask, rng, config.augment, config.crop)
+    return {"image": crop, "mask": target}
+
+
+def _batches(
+    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, lost: dict[str, str], start: int
+) -> Iterator[dict[str, Any]]:
+    config = preset.train
+    make = partial(_item, config=config, num_classes=num_classes)
+    for batch in training_batches(
+        samples,
+        make,
+        batch=config.batch,
+        seed=preset.seed,
+        workers=data_workers(config.workers, ctx),
+        start=start,
+        pin=ctx.device.type == "cuda",
+    ):
+        for name, reason in batch.pop("lost"):
+            if name not in lost:
+                ctx.ui.say(f"lost {name}: {reason}")
+            lost[name] = reason
+        yield batch
+
+
+def _validate(model: DeepLabV3Plus, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:
+    """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks."""
+    if preset.dataset.val not in dataset.split_sha256:
+        return {}
+    samples = [s for s in dataset.split(preset.dataset.val) if s.mask is not None]
+    if 0 < preset.train.val_images < len(samples):
+        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, preset.train.val_images).astype(int)]
+    if not samples:
+        return {}
+    scores, _ = score_network(model, samples, dataset, preset, ctx, ms_flip=False, title="validation")
+    return {"miou": scores["single"]["miou"]}

@@ -1,0 +1,98 @@
+"""Which run a stage belongs to, and which earlier run it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.config.lock import identity
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import Dataset
+from wsss_cli.engine.rundir import find_runs, run_path
+from wsss_cli.errors import UsageError
+from wsss_cli.files import read_json
+
+
+@dataclass
+class Result:
+    """What a stage leaves: its run directory, its scores, and the items it lost."""
+
+    run: Path
+    scores: dict[str, Any] = field(default_factory=dict)
+    lost: list[dict[str, str]] = field(default_factory=list)
+    skipped: bool = False
+
+
+def cam_identity(preset: Preset, dataset: Dataset) -> str:
+    return identity(preset, "cam", dataset.fingerprint)
+
+
+def pseudo_identity(preset: Preset, dataset: Dataset, cam: str) -> str:
+    return identity(preset, "pseudo", dataset.fingerprint, cam)
+
+
+def train_identity(preset: Preset, dataset: Dataset, masks: str) -> str:
+    return identity(preset, "train", dataset.fingerprint, masks)
+
+
+def read_run(path: Path, stage: str) -> dict[str, Any]:
+    """run.json of a finished run of a stage that the user named.
+
+    Raises:
+        UsageError: no such run, a run of another stage, or one that is not done.
+    """
+    if not (path / "run.json").is_file():
+        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
+    record = read_json(path / "run.json")
+    if record.get("stage") != stage:
+        raise UsageError(f"{path} is a {record.get('stage')} run; a {stage} run is needed here")
+    if record.get("state") != "done":
+        raise UsageError(f"{path} is not finished (state: {record.get('state')})", "run its command again to finish it")
+    return record
+
+
+def find_upstream(
+    stage: str, preset: Preset, dataset: Dataset, own: str, runs: Path, given: Path | None, say: Callable[[str], None]
+) -> tuple[Path, str] | None:
+    """The finished run of an earlier stage to read: the one given, else the one with exactly this preset's settings,
+    else the newest one on the same data set.
+
+    Args:
+        own: identity that this preset's run of `stage` has.
+        say: told which run is taken.
+    Returns:
+        (directory, identity), or None where no run fits.
+    """
+    if given is not None:
+        record = read_run(given, stage)
+        inputs = read_json(given / "inputs.json")
+        if inputs.get("classes") != list(dataset.classes):
+            raise UsageError(f"{given} was made with other classes than the data set {dataset.root} has")
+        return given, record["identity"]
+    exact = run_path(runs, stage, preset.name, own)
+    done = [(path, record) for path, record in find_runs(runs, stage) if record.get("state") == "done"]
+    for path, record in done:
+        if record.get("identity") == own:
+            say(f"{stage} run: {path}")
+            return path, own
+    if (exact / "run.json").is_file():
+        return None  # begun with these settings: it is to be finished rather than replaced by another
+    for path, record in done:
+        if read_json(path / "inputs.json").get("dataset_fingerprint") == dataset.fingerprint:
+            say(f"{stage} run: {path} (the newest on this data set; made with other settings than {preset.name}'s)")
+            return path, record["identity"]
+    return None
+
+
+def dataset_inputs(dataset: Dataset) -> dict[str, Any]:
+    """The part of inputs.json that every stage writes."""
+    return {
+        "dataset": str(dataset.root),
+        "dataset_name": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "colors": [list(color) for color in dataset.colors],
+        "protocol": list(dataset.protocol),
+    }
