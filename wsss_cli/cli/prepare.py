@@ -129,7 +129,7 @@ def folder(
             workers=workers or _cores(),
             tick=tick,
         )
-    following = f"wsss run --preset voc-animals-lite0 --data {out} --set dataset.train=train --set dataset.score=train"
+    following = f"wsss run --preset folder-lite0 --data {out}"
     _report(made.dataset, out, json_output, following, made.findings)
     if made.findings:
         lost = DataError(

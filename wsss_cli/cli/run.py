@@ -45,13 +45,14 @@ def run(
         made = run_pipeline(resolved, ctx)
     if json_output:
         console.result_json(made)
-    else:
-        final = made["scores"]["eval"]
+    elif final := made["scores"].get("eval"):
         console.table(class_table({"single scale": final["single"], "ms+flip": final["ms_flip"]}, resolved.name))
         seed = made["scores"].get("cam", {}).get("best", {}).get("miou")
         masks = made["scores"].get("pseudo", {}).get("background", {}).get("miou")
         rows = [("seed mIoU", seed), ("pseudo mask mIoU, 255 as background", masks)] if weak else []
         rows += [("val mIoU, single scale", final["single"]["miou"]), ("val mIoU, ms+flip", final["ms_flip"]["miou"])]
         console.table(value_table(rows, "summary", final["protocol"]))
+    else:
+        console.result(made["runs"]["train"])
     trained = made["runs"]["train"]
     return stage.finish(trained, False, made["lost"], f"wsss infer {trained} IMAGES --out DIR", json_output)

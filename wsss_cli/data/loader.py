@@ -77,7 +77,9 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _start_worker(worker: int) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    # A scheduler signals the whole process group; the parent decides when to stop, and workers end with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.evaluate import finished_eval, run_eval
@@ -16,7 +17,7 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     """Run every stage that is not done yet.
 
     Returns:
-        'runs' by stage, the 'scores' of each, and all 'lost' items.
+        'runs' by stage, the 'scores' of each (no 'eval' where the val split has no masks), and all 'lost' items.
     """
     runs: dict[str, str] = {}
     scores: dict[str, Any] = {}
@@ -33,6 +34,14 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     trained = run_train(preset, ctx, masks)
     runs["train"] = str(trained.run)
     lost += trained.lost
+    if not _has_masks(preset):
+        ctx.ui.say(f"split {preset.dataset.val!r} has no masks to score against: eval is left out")
+        return {"runs": runs, "scores": scores, "lost": lost}
     ctx.ui.say("== eval")
     scores["eval"] = finished_eval(trained.run, ms_flip=True) or run_eval(trained.run, ctx, ms_flip=True)
     return {"runs": runs, "scores": scores, "lost": lost + scores["eval"]["lost"]}
+
+
+def _has_masks(preset: Preset) -> bool:
+    dataset = open_dataset(preset.dataset.path)
+    return preset.dataset.val in dataset.split_sha256 and any(s.mask for s in dataset.split(preset.dataset.val))
