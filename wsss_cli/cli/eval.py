@@ -46,9 +46,9 @@ def evaluate(
         return
     if truth is not None or num_classes is not None:
         raise UsageError("--truth and --num-classes go with --pred")
-    from wsss_cli.stages.evaluate import newest_run
-
     if run is None:
+        from wsss_cli.stages.evaluate import newest_run
+
         run = newest_run(runs)
         console.say(f"newest finished training run: {run}")
     _run(run, ms_flip, split, best, min_miou, device, json_output)

@@ -61,10 +61,12 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
         return
     for entry in lost[:5]:
         console.say(f"lost {entry['id']}: {entry['reason']}")
+    if len(lost) > 5:
+        console.say(f"... and {len(lost) - 5} more")
     count = f"{len(lost)} {'items were' if len(lost) > 1 else 'item was'} lost"
     error = DataError(
         f"{count}, the first: {lost[0]['id']}; all others are done",
-        f"repair or leave out what run.json in {path} names, then run again: only those are made anew",
+        "repair or leave out what could not be used, then run the same command again: what is done is kept",
     )
     if not json_output:
         raise error

@@ -75,8 +75,13 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
+    import ctypes
     import signal
+    import sys
 
+    if sys.platform == "linux":  # a worker holds its parent's files open, the lock of the run directory among them
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     # A scheduler signals the whole process group; the parent decides when to stop, and workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

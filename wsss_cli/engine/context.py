@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -88,8 +89,16 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no usable CUDA device", "leave --device out, or give cpu")
+        raise UsageError(
+            f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"
+        )
+    if (torch.device(device).index or 0) >= max(torch.cuda.device_count(), 1):
+        raise UsageError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices", "count from 0"
+        )
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

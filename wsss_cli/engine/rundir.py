@@ -20,7 +20,7 @@ from typing import IO, Any
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.config.schema import Preset
-from wsss_cli.errors import BusyError, DataError, Interrupted, Preempted, UsageError, WsssError
+from wsss_cli.errors import BusyError, DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
 from wsss_cli.files import read_json, write_json, write_text
 
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
@@ -53,13 +53,11 @@ class RunDir:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        _append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def metric(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        _append(self.path / "metrics.jsonl", json.dumps(row) + "\n")
 
     def cut_metrics(self, step: int) -> None:
         """Drop rows past `step`, so that no step counts twice after a resume. A torn last line is dropped too."""
@@ -72,6 +70,14 @@ class RunDir:
         """Mark the stage done and store its results in run.json."""
         self.record.update(results, state="done")
         self.save()
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}", "free space, then run again") from error
 
 
 def run_path(runs: Path, stage: str, preset_name: str, identity: str) -> Path:
@@ -111,7 +117,8 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: dict
         try:
             yield run
         except BaseException as error:
-            run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
+            with contextlib.suppress(DataError):  # a full disk must not hide the first error
+                run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
             stopped = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
             run.record["state"] = "preempted" if stopped else "failed"
             attempt["exit"] = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
@@ -121,7 +128,7 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: dict
         finally:
             attempt["end"] = time.time()
             if not was_done or run.record["state"] != "done":
-                with contextlib.suppress(DataError):  # a full disk must not hide the first error
+                with contextlib.suppress(DataError):
                     run.save()
 
 
@@ -134,10 +141,11 @@ def _take(lock: IO[str], path: Path) -> None:
             f"{path} is in use by another process ({lock.read().strip() or 'unknown'})",
             "wait for it, or stop it; the same command then goes on where it stands",
         ) from None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
-    lock.flush()
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
+        lock.flush()
 
 
 def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: dict[str, Any]) -> RunDir:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import image_size, read_mask
+from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import find_runs
 from wsss_cli.engine.sweep import Lost, prefetch
@@ -96,7 +98,7 @@ def newest_run(runs: Path, stage: str = "train") -> Path:
 
 
 def run_eval(run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpoint: str = "latest") -> dict[str, Any]:
-    """Score a training run on its val split; the result goes to the run's eval.json, which later calls add to.
+    """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
     Args:
         split: another split of the data set to score on.
@@ -139,9 +141,16 @@ def run_eval(run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpo
 
 
 def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
-    """The run's eval.json where it has what is asked for, of the checkpoint that is the latest now."""
-    if not (run / "eval.json").is_file():
+    """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint."""
+    checkpoint = find_checkpoint(run / "checkpoints")
+    if checkpoint is None or not (run / "eval.json").is_file():
         return None
     stored = read_json(run / "eval.json")
-    wanted = "ms_flip" if ms_flip else "single"
-    return stored if wanted in stored and stored.get("checkpoint") == "latest" and not stored.get("lost") else None
+    current = {
+        "checkpoint": "latest",
+        "step": read_json(checkpoint / "meta.json").get("step"),
+        "split": load_preset(str(run / "preset.lock.toml")).dataset.val,
+        "lost": [],
+    }
+    fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
+    return stored if fits else None

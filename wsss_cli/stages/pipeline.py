@@ -36,10 +36,15 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     lost += trained.lost
     if not _has_masks(preset):
         ctx.ui.say(f"split {preset.dataset.val!r} has no masks to score against: eval is left out")
-        return {"runs": runs, "scores": scores, "lost": lost}
+        return {"runs": runs, "scores": scores, "lost": _once(lost)}
     ctx.ui.say("== eval")
     scores["eval"] = finished_eval(trained.run, ms_flip=True) or run_eval(trained.run, ctx, ms_flip=True)
-    return {"runs": runs, "scores": scores, "lost": lost + scores["eval"]["lost"]}
+    return {"runs": runs, "scores": scores, "lost": _once(lost + scores["eval"]["lost"])}
+
+
+def _once(lost: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Each item with the first reason for which it was lost: an image without a CAM has no pseudo mask either."""
+    return list({entry["id"]: entry for entry in reversed(lost)}.values())[::-1]
 
 
 def _has_masks(preset: Preset) -> bool:

@@ -20,7 +20,7 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
-from wsss_cli.engine.rundir import open_run, run_path
+from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import build_segmentor, param_groups
@@ -103,10 +103,13 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
     with open_run(path, "train", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, skipped=True)
+        if run.done:
+            left = _still_lost(samples, preset, ctx, dataset.num_classes, run)
+            run.finish(lost=left)
+            return Result(path, lost=left, skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device)
-        lost: dict[str, str] = {}
-        batches = partial(_batches, samples, preset, ctx, dataset.num_classes, lost)
+        batches = partial(_batches, samples, preset, ctx, dataset.num_classes, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         plan = Plan(
             config.iters,
@@ -122,9 +125,8 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         with ctx.ui.training_progress(title, config.iters) as show:
             for event in fit(SegmentationTask(model, config, validate), batches, plan, run, ctx):
                 show(event)
-        entries = [{"id": name, "reason": reason} for name, reason in lost.items()]
-        run.finish(lost=entries, device=ctx.device_name)
-        return Result(path, lost=entries or lost_before)
+        run.finish(lost=run.lost, device=ctx.device_name)
+        return Result(path, lost=run.lost or lost_before)
 
 
 def _pseudo_run(
@@ -156,7 +158,7 @@ def _item(sample: Sample, rng: np.random.Generator, *, config: TrainConfig, num_
 
 
 def _batches(
-    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, lost: dict[str, str], start: int
+    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, run: RunDir, start: int
 ) -> Iterator[dict[str, Any]]:
     config = preset.train
     make = partial(_item, config=config, num_classes=num_classes)
@@ -170,10 +172,26 @@ def _batches(
         pin=ctx.device.type == "cuda",
     ):
         for name, reason in batch.pop("lost"):
-            if name not in lost:
+            if name not in (entry["id"] for entry in run.lost):
                 ctx.ui.say(f"lost {name}: {reason}")
-            lost[name] = reason
+                run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
+                run.save()  # a training that is stopped and goes on may not meet it again
         yield batch
+
+
+def _still_lost(
+    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, run: RunDir
+) -> list[dict[str, str]]:
+    """Of what a finished training has lost, that which cannot be used even now."""
+    before, left = {entry["id"] for entry in run.lost}, []
+    for sample in samples:
+        if sample.id in before:
+            try:
+                _item(sample, np.random.default_rng(0), config=preset.train, num_classes=num_classes)
+                ctx.ui.say(f"{sample.id} can be used now; {run.path} was trained without it: remove it to train anew")
+            except DataError as error:
+                left.append({"id": sample.id, "reason": error.message})
+    return left
 
 
 def _validate(model: DeepLabV3Plus, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:
