@@ -13,11 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files"}
+BOTTOM = {"errors", "files", "processes"}
 METHODS = {"data", "models", "losses", "metrics", "crf"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "processes": {"errors"},
     "config": BOTTOM,
     **{name: BOTTOM | {"config"} for name in METHODS},
     "engine": BOTTOM | {"config"},

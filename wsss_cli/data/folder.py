@@ -14,9 +14,9 @@ import numpy as np
 from wsss_cli.data.dataset import Dataset, Sample, check_id, nearest, refuse_duplicates, write_dataset
 from wsss_cli.data.images import SUFFIXES, read_image
 from wsss_cli.data.masks import read_mask, voc_palette
-from wsss_cli.data.parallel import in_processes
 from wsss_cli.data.tags import read_text, split_labels, without_suffix
 from wsss_cli.errors import DataError
+from wsss_cli.processes import in_processes
 
 Finding = dict[str, str]
 
@@ -71,7 +71,11 @@ def prepare_folder(
     names = tuple(classes) or tuple(sorted({label for row in rows for label in row.labels}))
     _refuse_unknown(rows, names, table)
     work = partial(_check, count=len(names) + 1)
-    found = [finding for finding in in_processes(work, rows, workers, tick) if finding]
+    found = []
+    for done, finding in enumerate(in_processes(work, rows, workers), 1):
+        if finding:
+            found.append(finding)
+        tick(done, len(rows))
     bad = {finding["id"] for finding in found}
     good = [row for row in rows if row.id not in bad]
     if not good:

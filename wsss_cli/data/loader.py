@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import DataError, WriteError
+from wsss_cli.processes import start_worker
 
 Key = tuple[int, int]
 Make = Callable[[Sample, np.random.Generator], dict[str, np.ndarray]]
@@ -75,17 +75,7 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
-    import ctypes
-    import signal
-    import sys
-
-    if sys.platform == "linux":  # a worker holds its parent's files open, the lock of the run directory among them
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    # A scheduler signals the whole process group; the parent decides when to stop, and workers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
+    start_worker()
     torch.set_num_threads(1)
 
 

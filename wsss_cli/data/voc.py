@@ -12,11 +12,11 @@ import numpy as np
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest, write_dataset
 from wsss_cli.data.masks import voc_palette, write_mask
-from wsss_cli.data.parallel import in_processes
 from wsss_cli.data.sbd import read_labels, sbd_root
 from wsss_cli.data.tags import Tags, annotation_tags, mask_tags, read_ids, read_tags
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
+from wsss_cli.processes import in_processes
 
 CLASSES = (
     "aeroplane",
@@ -252,8 +252,8 @@ def _converted(
         if not (folder / f"{name}.png").is_file():
             jobs.append((path, folder / f"{name}.png"))
     work = partial(_convert, lut=lut, colors=_colors(source.classes or CLASSES))
-    for _ in in_processes(work, jobs, workers, tick):
-        pass
+    for done, _ in enumerate(in_processes(work, jobs, workers), 1):
+        tick(done, len(jobs))
     return placed
 
 

@@ -203,7 +203,7 @@ class _Meter:
         if not math.isfinite(mean) or not sound:
             raise DivergedError(
                 f"the {'loss' if sound else 'network'} is not finite at iteration {step}; what was saved is kept",
-                "lower the learning rate (--set train.optim.lr=...) or use --set train.precision=fp32",
+                "lower the learning rate (optim.lr of this stage), or set its precision to fp32",
             )
         return mean
 

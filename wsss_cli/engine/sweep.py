@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError, WriteError
+from wsss_cli.processes import in_processes
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -64,41 +62,23 @@ def sweep_processes(
 ) -> Lost:
     """Like `sweep`, an item at a time in worker processes. `work` must be picklable; its DataErrors lose the item."""
     lost: Lost = []
-    waiting: dict[Future[Any], Item] = {}
-    rest = iter(items)
-    method = multiprocessing.get_context("spawn")
-    with (
-        ctx.ui.progress(len(items), title) as bar,
-        ProcessPoolExecutor(workers, mp_context=method, initializer=_start_worker) as pool,
-    ):
-        try:
-            while True:
-                while len(waiting) < 4 * workers and (item := next(rest, None)) is not None:
-                    waiting[pool.submit(work, item)] = item
-                if not waiting:
-                    break
-                for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                    item = waiting.pop(future)
-                    try:
-                        future.result()
-                    except WriteError:
-                        raise
-                    except DataError as error:
-                        lost.append({"id": name(item), "reason": error.message})
-                    bar.advance(1)
-                ctx.stop.check()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with ctx.ui.progress(len(items), title) as bar:
+        problems = in_processes(partial(_problem, work), items, workers, few=2, check=ctx.stop.check)
+        for item, problem in zip(items, problems, strict=True):
+            if problem:
+                lost.append({"id": name(item), "reason": problem})
+            bar.advance(1)
     for entry in lost:
         run.log(f"lost {entry['id']}: {entry['reason']}")
     return lost
 
 
-def _start_worker() -> None:
-    """Leave SIGINT and SIGTERM to the parent, and die with it (Linux), so that a killed job leaves no orphans."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def _problem(work: Callable[[Item], Any], item: Item) -> str:
+    """Do an item; what is wrong with it, or nothing."""
+    try:
+        work(item)
+    except WriteError:
+        raise
+    except DataError as error:
+        return error.message
+    return ""

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import multiprocessing
-import signal
-import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,9 +11,10 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import IGNORE, read_mask
-from wsss_cli.errors import DataError, WsssError
+from wsss_cli.errors import DataError
 from wsss_cli.metrics.confusion import Confusion, size_text
 from wsss_cli.metrics.scores import mean_fn, mean_fp, miou, number, summary
+from wsss_cli.processes import in_processes
 
 Undecided = Literal["background", "drop", "as-is"]
 Progress = Callable[[int], object]
@@ -246,34 +240,9 @@ def _sweep(
 ) -> Iterator[T]:
     """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
     size = max(1, min(32, len(items) // max(workers, 1)))
-    pieces = deque(items[start : start + size] for start in range(0, len(items), size))
-    tell = progress or (lambda done: None)
-    if workers < 2 or len(items) < 32:  # to start processes takes longer than that
-        for piece in pieces:
-            yield work(piece)
-            tell(len(piece))
-        return
-    # Fresh processes, for one that has threads (torch, OpenCV) cannot be forked safely.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        futures = deque((pool.submit(work, piece), len(piece)) for piece in pieces)
-        while futures:
-            future, done = futures.popleft()  # drops the result too, which is large for CAMs of many classes
-            yield future.result()
-            tell(done)
-    except BrokenProcessPool as error:
-        raise WsssError("a worker process died, probably for lack of memory", "use fewer workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave signals to the parent, and die with it (Linux), so that a killed job leaves no orphans."""
-    import cv2
-
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    pieces = [items[start : start + size] for start in range(0, len(items), size)]
+    many = 2 if len(items) >= 32 else len(pieces) + 1  # to start processes takes longer than that
+    for piece, made in zip(pieces, in_processes(work, pieces, workers, few=many), strict=True):
+        yield made
+        if progress:
+            progress(len(piece))

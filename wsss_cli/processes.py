@@ -1,0 +1,84 @@
+"""Work in processes of its own: results in order, signals left to the parent, no orphans."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from wsss_cli.errors import WsssError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+FEW = 64  # items for which starting processes takes longer than the work
+AHEAD = 16  # items given to each process before their results are asked for
+
+
+def in_processes(
+    work: Callable[[Item], Made],
+    items: Sequence[Item],
+    workers: int,
+    *,
+    few: int = FEW,
+    check: Callable[[], object] = lambda: None,
+) -> Iterator[Made]:
+    """`work(item)` for each item, in order; the first error ends it.
+
+    Args:
+        work: picklable; runs in a fresh process (one with threads cannot be forked safely), or in this one where
+            there are fewer than `few` items or than two workers.
+        check: called after each item and at least once a second; what it raises ends the work.
+    Raises:
+        WsssError: a worker process died.
+    """
+    if workers < 2 or len(items) < few:
+        for item in items:
+            yield work(item)
+            check()
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
+    try:
+        for future in _window(pool, work, items, AHEAD * workers):
+            while not wait((future,), timeout=1.0).done:
+                check()
+            yield future.result()
+            check()
+    except BrokenProcessPool as error:
+        raise WsssError("a worker process died, probably for lack of memory", "use fewer workers") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _window(
+    pool: ProcessPoolExecutor, work: Callable[[Item], Made], items: Iterable[Item], size: int
+) -> Iterator[Future[Made]]:
+    """Futures in order, at most `size` of them ahead, so that results do not pile up."""
+    waiting: deque[Future[Made]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= size:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def start_worker() -> None:
+    """For the start of a worker process: leave SIGINT and SIGTERM to the parent, and die with it (Linux).
+
+    A scheduler signals the whole process group; the parent decides when to stop. A worker that outlives a killed parent
+    would hold the files that it has open, the lock of the run directory among them.
+    """
+    import cv2
+
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
