@@ -112,6 +112,7 @@ def test_curve_has_twenty_steps_and_its_best() -> None:
     assert table.rows[0] == ("0.00", "7.00", "100.00", "-", "####")
     assert table.rows[-1][4] == ""
     assert table.notes == ("train, 10 images",)
+    assert curve_table({**CURVE, "protocol": ["train", "subset"]}).notes == ("train", "subset")
 
 
 def test_rows_of_another_length_are_refused() -> None:

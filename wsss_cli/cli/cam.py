@@ -50,6 +50,5 @@ def cam(
     if json_output:
         console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
     elif made.scores:
-        notes = {**made.scores, "protocol": "\n".join(made.scores["protocol"])}
-        console.table(curve_table(notes, "seeds by background threshold"))
+        console.table(curve_table(made.scores, "seeds by background threshold"))
     return stage.finish(str(made.run), made.skipped, made.lost, f"wsss pseudo --preset {preset}", json_output)

@@ -66,7 +66,6 @@ def _run(
             raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
         stored = read_json(run / "eval.json")
         if kind == "cam":
-            stored = {**stored, "protocol": "\n".join(stored["protocol"])}
             shown = curve_table(stored, "seeds by background threshold")
             _out(shown, stored, stored["best"]["miou"], min_miou, json_output)
             return

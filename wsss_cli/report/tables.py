@@ -153,7 +153,7 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
     """A threshold curve at every multiple of `step` and at its best, which is marked.
 
     Args:
-        curve: what `stages.score.cam_curve` returns.
+        curve: what `stages.score.cam_curve` returns; its protocol may be one line or several.
     """
     best = curve["best_threshold"]
     top = max((value for value in curve["miou"] if value is not None), default=0.0)
@@ -163,7 +163,8 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
             bar = "#" * round(24 * (miou or 0.0) / top) if top else ""
             mark = f"{bar} best" if threshold == best else bar
             rows.append((f"{threshold:.2f}", percent(miou), percent(fp), percent(fn), mark.strip()))
-    notes = (curve["protocol"],) if curve.get("protocol") else ()
+    protocol = curve.get("protocol") or ()
+    notes = (protocol,) if isinstance(protocol, str) else tuple(protocol)
     return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=notes, left=frozenset({4}))
 
 
