@@ -24,6 +24,7 @@ def evaluate(
         Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
     ] = "as-is",
     min_miou: Annotated[float | None, typer.Option(help="Exit with 4 where mIoU (per cent) is below this.")] = None,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -34,6 +35,7 @@ def evaluate(
     wsss eval --ms-flip
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --min-miou 60
     wsss eval runs/cam-toy-1a2b3c4d
+    wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
     wsss eval --pred runs/cam-toy-1a2b3c4d/cams --truth data/toy/SegmentationClass --num-classes 6
 
@@ -51,11 +53,11 @@ def evaluate(
 
         run = newest_run(runs)
         console.say(f"newest finished training run: {run}")
-    _run(run, ms_flip, split, best, min_miou, device, json_output)
+    _run(run, ms_flip, split, best, data, min_miou, device, json_output)
 
 
 def _run(
-    run: Path, ms_flip: bool, split: str, best: bool, min_miou: float | None, device: str, json_output: bool
+    run: Path, ms_flip: bool, split: str, best: bool, data: str, min_miou: float | None, device: str, json_output: bool
 ) -> None:
     from wsss_cli.files import read_json
     from wsss_cli.report.tables import class_table, curve_table
@@ -78,7 +80,7 @@ def _run(
     from wsss_cli.stages.evaluate import run_eval
 
     with stage.working(device, run.parent) as ctx:
-        scores = run_eval(run, ctx, ms_flip=ms_flip, split=split, checkpoint="best" if best else "latest")
+        scores = run_eval(run, ctx, ms_flip=ms_flip, split=split, checkpoint="best" if best else "latest", data=data)
     results = {"single scale": scores["single"]} | ({"ms+flip": scores["ms_flip"]} if ms_flip else {})
     top = scores["ms_flip" if ms_flip else "single"]["miou"]
     _out(class_table(results, str(run), scores["protocol"]), scores, top, min_miou, json_output)

@@ -97,17 +97,21 @@ def newest_run(runs: Path, stage: str = "train") -> Path:
     raise UsageError(f"no finished {stage} run in {runs}", f"run `wsss {stage} --preset NAME` first, or name a run")
 
 
-def run_eval(run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpoint: str = "latest") -> dict[str, Any]:
+def run_eval(
+    run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpoint: str = "latest", data: str = ""
+) -> dict[str, Any]:
     """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
     Args:
+        run: also a checkpoint folder or an imported directory, see `load_network`.
+        data: another data set directory with the same classes to score on.
         split: another split of the data set to score on.
         checkpoint: 'latest' or 'best'.
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
     """
     network = load_network(run, ctx, checkpoint)
-    dataset = open_dataset(read_json(run / "inputs.json")["dataset"])
+    dataset = open_dataset(data or network.dataset)
     split = split or network.preset.dataset.val
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
@@ -120,14 +124,15 @@ def run_eval(run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpo
     base = "original image" if config.base == "image" else f"short side {config.short_side}"
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
     protocol = [
-        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.preset.train.supervision} supervision, "
-        f"{network.step} iterations ({checkpoint} checkpoint); whole image, scale 1 = {base}; no CRF; 255 ignored",
+        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; "
+        f"whole image, scale 1 = {base}; no CRF; 255 ignored",
         *([f"ms+flip: scales {scales}, softmax averaged"] if ms_flip else []),
         *dataset.protocol,
     ]
     result = {
         **scores,
         "run": str(run),
+        "dataset": data or network.dataset,
         "split": split,
         "checkpoint": checkpoint,
         "step": network.step,
@@ -145,12 +150,13 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
     checkpoint = find_checkpoint(run / "checkpoints")
     if checkpoint is None or not (run / "eval.json").is_file():
         return None
-    stored = read_json(run / "eval.json")
     current = {
+        "dataset": read_json(run / "inputs.json")["dataset"],
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
         "split": load_preset(str(run / "preset.lock.toml")).dataset.val,
         "lost": [],
     }
+    stored = {"dataset": current["dataset"], **read_json(run / "eval.json")}
     fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
     return stored if fits else None
