@@ -125,6 +125,8 @@ LIGHT = [
     ["presets", "show", "toy"],
     ["presets", "check"],
     ["runs", "list"],
+    ["weights", "import-mmseg", "--help"],
+    ["export", "--help"],
     ["train", "--help"],
     ["train", "--preset", "toy", "--dry-run"],
     ["run", "--preset", "toy", "--dry-run"],
@@ -148,6 +150,24 @@ main()
     *shown, loaded = done.stdout.rstrip().splitlines()
     assert json.loads(loaded) == []
     assert shown or arguments[0] == "runs"  # it did something
+
+
+def test_the_package_loads_torch_only_when_it_is_needed(tmp_path):
+    code = f"""
+import sys, wsss_cli
+assert not {HEAVY!r} & set(sys.modules)
+assert "load_segmentor" in dir(wsss_cli)
+from wsss_cli import load_segmentor
+assert "torch" in sys.modules and callable(load_segmentor)
+try:
+    wsss_cli.load_segmenter
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60
+    )
+    assert done.stdout == "module 'wsss_cli' has no attribute 'load_segmenter'\n", done.stderr
 
 
 def test_help_is_fast(tmp_path):

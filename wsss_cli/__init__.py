@@ -11,6 +11,10 @@ __all__ = ["__version__", "load_segmentor"]
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`load_segmentor` is imported when it is first asked for: it needs torch, and the command line often does not."""
     if name == "load_segmentor":

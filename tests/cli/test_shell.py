@@ -52,7 +52,20 @@ def test_version_and_help_go_to_stdout(wsss):
     version, shown = wsss("--version"), wsss("--help")
     assert (version.returncode, shown.returncode) == (0, 0)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", version.stdout)
-    for command in ("prepare", "cam", "pseudo", "train", "eval", "infer", "run", "demo", "presets", "runs"):
+    for command in (
+        "prepare",
+        "cam",
+        "pseudo",
+        "train",
+        "eval",
+        "infer",
+        "run",
+        "demo",
+        "presets",
+        "runs",
+        "weights",
+        "export",
+    ):
         assert f"\n  {command} " in shown.stdout
     assert "\x1b" not in shown.stdout
     assert version.stderr == shown.stderr == ""

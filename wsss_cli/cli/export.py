@@ -1,0 +1,54 @@
+"""`wsss export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import JsonOption
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A training run, one of its checkpoints, or an imported directory.")],
+    form: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="Kind of file.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    output: Annotated[
+        Literal["labels", "logits"], typer.Option(help="uint8 [1, H, W], or float32 [1, K, H, W].")
+    ] = "labels",
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Write a trained network as one file for other programs, and check that the file agrees with the network.
+
+    \b
+    wsss export runs/train-toy-1a2b3c4d --format torchscript --out toy.pt
+    wsss export runs/train-toy-1a2b3c4d --format onnx --out toy.onnx
+    wsss export zoo/r50 --format onnx --output logits --out r50.onnx
+
+    The file takes one RGB image in 0..255, uint8 [1, 3, H, W] of any size (TorchScript: float too), and gives labels or
+    logits of that size: normalisation and upsampling are inside. ONNX needs: pip install onnx onnxscript onnxruntime
+    """
+    from wsss_cli.stages.export import require_onnx, run_export
+    from wsss_cli.stages.predict import load_network
+
+    if form == "onnx":
+        require_onnx()
+    with stage.working("cpu", run.parent) as ctx:
+        network = load_network(run, ctx, "best" if best else "latest")
+        console.say(f"writing {form}, then comparing it with the network")
+        made = run_export(network, out, form, output)
+    if json_output:
+        console.result_json(made)
+    else:
+        what = "largest difference of logits, over the largest logit" if output == "logits" else "pixels that differ"
+        for check in made["checked"]:
+            console.result(f"{check['height']}x{check['width']}: {what}: {check['difference']:.2e}")
+    base = network.preset.eval
+    if base.base == "short":
+        console.say(
+            f"note: `wsss infer` resizes photographs to a short side of {base.short_side}; do so before this file"
+        )
+    console.say(f"done: {out}")
