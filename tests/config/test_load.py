@@ -52,7 +52,7 @@ def test_a_shipped_preset_is_valid_and_described(name):
 def test_weak_and_full_differ_in_supervision_alone():
     weak, full = (load_preset(f"deeplabv3p-r50-voc-{kind}").model_dump() for kind in ("weak", "full"))
     assert (weak["train"].pop("supervision"), full["train"].pop("supervision")) == ("weak", "full")
-    assert {key for key in weak if weak[key] != full[key]} == {"name", "description", "extends"}
+    assert {key for key in weak if weak[key] != full[key]} == {"name", "description", "extends", "reference"}
 
 
 def test_the_full_preset_is_the_published_recipe():

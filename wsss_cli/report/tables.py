@@ -186,6 +186,35 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
     return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=notes, left=frozenset({4}))
 
 
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Finished trainings in the columns of MMSegmentation's tables, published figures beside, protocols below.
+
+    Args:
+        rows: what `stages.table.run_row` returns.
+    """
+    columns = (
+        *("method", "backbone", "crop", "lr schedule", "supervision", "data", "mem (GiB)", "fps", "device"),
+        *("mIoU", "mIoU (ms+flip)", "reference", "reference (ms+flip)"),
+    )
+    cells = []
+    for row in rows:
+        known = row["reference"] or {}
+        cells.append(
+            (
+                *(row["method"], row["backbone"], f"{row['crop']}x{row['crop']}", f"{row['iters']:,}"),
+                *(row["supervision"], row["data"], percent(row["memory_gib"]), percent(row["fps"])),
+                *(row["device"] or "-", percent(row["miou"]), percent(row["miou_ms_flip"])),
+                *(percent(known.get("miou")), percent(known.get("miou_ms_flip"))),
+            )
+        )
+    notes = []
+    for row in rows:
+        notes += [f"{row['run']}:", *(f"  {line}" for line in row["protocol"])]
+        if row["reference"]:
+            notes.append(f"  reference: {row['reference']['source']}")
+    return Table("", columns, tuple(cells), notes=tuple(notes), left=frozenset({0, 1, 2, 4, 5, 8}))
+
+
 def percent(value: float | int | None) -> str:
     """Two decimals for a float, an integer as it is, '-' for None (undefined)."""
     if value is None:
