@@ -87,7 +87,7 @@ def evaluate(
         console.say(f"error: mIoU {miou} is below --min-miou {min_miou}")
         raise typer.Exit(GateError.exit_code)
     if kind == "train":
-        stage.finish(f"{run}/eval.json", False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
+        stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
 
 
 Scored = tuple[dict[str, Any], Any]

@@ -154,6 +154,8 @@ def run_eval(
 ) -> dict[str, Any]:
     """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
+    Scores on another split go to eval-SPLIT.json.
+
     Args:
         crf, boundary: see `score_network`.
         split: another split of the data set to score on.
@@ -185,6 +187,7 @@ def run_eval(
     result = {
         **scores,
         "run": str(run),
+        "file": str(run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")),
         "split": split,
         "checkpoint": checkpoint,
         "step": network.step,
@@ -193,7 +196,7 @@ def run_eval(
         "lost": lost,
         "device": ctx.device_name,
     }
-    write_json(run / "eval.json", result)
+    write_json(Path(result["file"]), result)
     return result
 
 
