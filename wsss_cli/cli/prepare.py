@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,13 @@ OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")]
+
+
+class Unlabelled(enum.StrEnum):
+    """What becomes of validation images without a tag."""
+
+    keep = "keep"
+    drop = "drop"
 
 
 @app.command()
@@ -84,6 +92,45 @@ def voc_aug(
     console.say(f"devkit: {source.root}")
     with _ticking("converting masks") as tick:
         made = prepare_voc(source, out, name, workers or _cores(), tick)
+    _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
+
+
+@app.command()
+def coco14(
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with annotations/; searched for.")] = None,
+    val_unlabelled: Annotated[
+        Unlabelled, typer.Option(help="Validation images without a tag: keep all 40,504, or drop to 40,137.")
+    ] = Unlabelled.keep,
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "coco14",
+    out: OutOption = None,
+    workers: WorkersOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """MS COCO 2014, 80 classes: the splits train (82,081 images) and val (40,504).
+
+    \b
+    wsss prepare coco14
+    wsss prepare coco14 --root ~/coco --out data/coco14
+    wsss prepare coco14 --val-unlabelled drop --name coco14-labelled
+
+    Looks for annotations/, train2014/ and val2014/ in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA. Masks
+    are painted from the instances, larger ones first; crowd regions become 255. The hash of all masks is printed: two
+    users with the same one have the same ground truth. COCO-Stuff is not read.
+    """
+    from wsss_cli.data.coco import find_coco, prepare_coco
+
+    out = out or Path("data") / name
+    source = find_coco(root)
+    console.say(f"COCO: {source}")
+    with _ticking("painting masks") as tick:
+        made = prepare_coco(
+            source,
+            out,
+            name,
+            keep_unlabelled=val_unlabelled is Unlabelled.keep,
+            workers=workers or _cores(),
+            tick=tick,
+        )
     _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
 
 

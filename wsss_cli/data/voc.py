@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, nearest, write_dataset
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.dataset import Dataset, Sample, data_places, nearest, write_dataset
+from wsss_cli.data.masks import clear_other_masks, voc_palette, write_mask
 from wsss_cli.data.sbd import read_labels, sbd_root
 from wsss_cli.data.tags import Tags, annotation_tags, mask_tags, read_ids, read_tags
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import read_json, write_json
 from wsss_cli.processes import in_processes
 
 CLASSES = (
@@ -73,10 +71,7 @@ def find_devkit(given: Path | None) -> Path:
     Raises:
         DataError: there is none; the hint says what to fetch and the layout expected.
     """
-    places = [given] if given else [Path("VOCdevkit"), Path("data/VOCdevkit")]
-    if not given and (environment := os.environ.get("WSSS_DATA")):
-        places += [Path(environment), Path(environment) / "VOCdevkit"]
-    for place in places:
+    for place in data_places(given, "VOCdevkit"):
         for root in (place, place / "VOC2012", place / "VOCdevkit" / "VOC2012"):
             if (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir():
                 return root
@@ -241,7 +236,7 @@ def _converted(
         lut[1 : len(CLASSES) + 1] = 255
         for index, label in enumerate(source.classes, 1):
             lut[CLASSES.index(label) + 1] = index
-    _clear_other_classes(folder, source.classes or CLASSES)
+    clear_other_masks(folder, {"classes": list(source.classes or CLASSES)})
     jobs = []
     placed: dict[str, Path | None] = {}
     for name, path in masks.items():
@@ -255,16 +250,6 @@ def _converted(
     for done, _ in enumerate(in_processes(work, jobs, workers), 1):
         tick(done, len(jobs))
     return placed
-
-
-def _clear_other_classes(folder: Path, classes: Sequence[str]) -> None:
-    """Remove masks that were converted for other classes: their values mean something else."""
-    stamp, wanted = folder / "made.json", {"classes": list(classes)}
-    if stamp.is_file() and read_json(stamp) == wanted:
-        return
-    for stale in folder.glob("*.png"):
-        stale.unlink()
-    write_json(stamp, wanted)
 
 
 def _colors(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
