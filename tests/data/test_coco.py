@@ -216,7 +216,11 @@ def _cut(root: Path) -> None:
 
 
 def _shrink(root: Path) -> None:
-    Image.new("RGB", (8, 12)).save(root / "val2014" / "COCO_val2014_two.jpg")
+    Image.new("RGB", (8, 12)).save(_image(root))
+
+
+def _image(root: Path) -> Path:
+    return root / "val2014" / "COCO_val2014_two.jpg"
 
 
 def _first(key: str, **changes: Any) -> Callable[[Path], None]:
@@ -227,14 +231,14 @@ def _first(key: str, **changes: Any) -> Callable[[Path], None]:
     ("harm", "says", "advises"),
     [
         (_cut, "instances_val2014.json is not valid JSON at byte", "cut off"),
-        (lambda root: (root / "val2014" / "COCO_val2014_two.jpg").unlink(), "1 of 4 images .* COCO_val2014_two.jpg", "unpack"),
+        (lambda root: _image(root).unlink(), "1 of 4 images .* COCO_val2014_two.jpg", "unpack"),
         (_shrink, "two.jpg is 8x12 pixels, in instances_val2014.json it is 16x12", "original"),
-        (lambda root: (root / "val2014" / "COCO_val2014_two.jpg").write_bytes(b"x"), "cannot be read as an image", "fetch"),
+        (lambda root: _image(root).write_bytes(b"x"), "cannot be read as an image", "fetch"),
         (_first("annotations", category_id=2), "unknown category id 2", "3 categories, ids 1 to 18"),
         (_first("annotations", image_id=99), "1 annotations belong to images that it does not list", "shortened"),
         (_first("annotations", segmentation=[[1, 2, 3]]), "instances_val2014.json: annotation 101 of image 1", ""),
         (_first("categories", name="wolf"), "different categories", "annotations_trainval2014.zip"),
-        (lambda root: _change(root, "train", lambda record: record["annotations"].clear()), "no image of .*train2014", ""),
+        (lambda root: _change(root, "train", lambda one: one["annotations"].clear()), "no image of .*train2014", ""),
     ],
 )  # fmt: skip
 def test_bad_input_is_named_and_leaves_no_data_set(
@@ -276,7 +280,7 @@ def test_coco_is_looked_for(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_missing_part_is_named(root: Path) -> None:
     (root / "annotations" / "instances_train2014.json").unlink()
-    with pytest.raises(DataError, match="no annotations/instances_train2014.json") as caught:
+    with pytest.raises(DataError, match=r"no annotations/instances_train2014\.json") as caught:
         find_coco(root)
     assert "annotations_trainval2014.zip" in caught.value.hint
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, data_places, write_dataset
+from wsss_cli.data.dataset import Dataset, Sample, data_places, source_home, write_dataset
+from wsss_cli.data.download import Archive, Fetched, Tell, fetch_archives
 from wsss_cli.data.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
 from wsss_cli.data.masks import clear_other_masks, image_size, read_mask, voc_palette, write_mask
 from wsss_cli.errors import DataError
@@ -23,10 +23,35 @@ SPLITS = ("train", "val")
 OFFICIAL = {"train": 82783, "val": 40504}
 LABELLED = {"train": 82081, "val": 40137}
 CLASSES = 80
+SITE = "http://images.cocodataset.org"
+# COCO publishes no checksums; these are those that TensorFlow Datasets recorded (url_checksums/coco2014.txt)
+ARCHIVES = (
+    Archive(
+        f"{SITE}/annotations/annotations_trainval2014.zip",
+        size=252_872_794,
+        unpacked=500_000_000,
+        makes=("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
+        sha256="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    ),
+    Archive(
+        f"{SITE}/zips/val2014.zip",
+        size=6_645_013_297,
+        unpacked=6_700_000_000,
+        makes=("val2014",),
+        sha256="fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+    ),
+    Archive(
+        f"{SITE}/zips/train2014.zip",
+        size=13_510_573_713,
+        unpacked=13_600_000_000,
+        makes=("train2014",),
+        sha256="ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+    ),
+)
 PAINTING = 1  # of the rule in `paint`; another rule makes masks anew
-LAYOUT = """fetch train2014.zip and val2014.zip from http://images.cocodataset.org/zips/ and annotations_trainval2014.zip
-from http://images.cocodataset.org/annotations/ and unpack them into one folder (https://cocodataset.org/#download), or
-let --download do it. Layout expected:
+LAYOUT = """fetch train2014.zip and val2014.zip from http://images.cocodataset.org/zips/ and unpack them into one folder
+with annotations_trainval2014.zip from http://images.cocodataset.org/annotations/ (https://cocodataset.org/#download has
+links to all), or let --download do it. Layout expected:
   coco/annotations/instances_{train,val}2014.json
   coco/train2014/COCO_train2014_*.jpg
   coco/val2014/COCO_val2014_*.jpg
@@ -64,6 +89,21 @@ def find_coco(given: Path | None) -> Path:
     raise DataError(f"no COCO in {given}" if given else "no COCO found", LAYOUT)
 
 
+def download_coco(
+    given: Path | None, tell: Tell = lambda title, done, total: None, archives: Sequence[Archive] = ARCHIVES
+) -> list[Fetched]:
+    """Fetch what is missing: into the folder given, else into the COCO that is there, $WSSS_DATA/coco or data/coco.
+
+    Raises:
+        DataError: as `fetch_archives`.
+    """
+    there = [place for place in data_places(given, "coco", "COCO") if (place / "annotations").is_dir()]
+    home = given or (there[0] if there else source_home() / "coco")
+    if (home / "images" / "train2014").is_dir() and (home / "images" / "val2014").is_dir():
+        archives = [archive for archive in archives if archive.makes[0].startswith("annotations/")]
+    return fetch_archives(archives, home, layout=LAYOUT, tell=tell)
+
+
 def _json(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}2014.json"
 
@@ -97,7 +137,10 @@ def prepare_coco(
     """
     parts = {split: read_instances(_json(root, split)) for split in SPLITS}
     if parts["train"].categories != parts["val"].categories:
-        raise DataError(f"the JSON files in {root / 'annotations'} list different categories", LAYOUT.splitlines()[0])
+        raise DataError(
+            f"the JSON files in {root / 'annotations'} list different categories",
+            "unpack annotations_trainval2014.zip anew",
+        )
     labels = {category: index for index, category in enumerate(parts["train"].categories, 1)}
     if len(labels) > 254:
         raise DataError(f"{parts['train'].path} lists {len(labels)} categories; masks have room for 254")
@@ -130,7 +173,7 @@ def tagged(image: Listed) -> bool:
 
 
 def _refuse_missing(images: Sequence[Listed], folder: Path, listed_in: Path) -> None:
-    there = set(os.listdir(folder))
+    there = {path.name for path in folder.iterdir()}
     missing = [image.file_name for image in images if image.file_name not in there]
     if missing:
         raise DataError(

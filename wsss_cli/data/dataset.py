@@ -88,6 +88,11 @@ def data_places(given: Path | None, *names: str) -> list[Path]:
     return places
 
 
+def source_home() -> Path:
+    """Where source data goes that is fetched: $WSSS_DATA, else ./data."""
+    return Path(os.environ.get("WSSS_DATA") or "data")
+
+
 def check_id(name: str, where: str) -> str:
     """The id itself, if files can be named after it.
 

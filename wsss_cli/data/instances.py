@@ -152,13 +152,15 @@ def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
 
 
 def _add_image(images: dict[int, tuple[str, int, int]], entry: Any, path: Path) -> None:
-    given = [entry.get(field) if isinstance(entry, dict) else None for field in ("id", "height", "width")]
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not all(isinstance(value, int) for value in given) or min(given[1:]) < 1:
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    number, name = fields.get("id"), fields.get("file_name")
+    height, width = fields.get("height"), fields.get("width")
+    sized = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+    if not sized or not isinstance(number, int) or not isinstance(name, str):
         raise DataError(f"{path}: an image has no usable id, file_name, height and width: {json.dumps(entry)[:200]}")
-    if given[0] in images:
-        raise DataError(f"{path}: image id {given[0]} occurs twice", "every id may occur once")
-    images[given[0]] = (check_id(name, str(path)), given[1], given[2])
+    if number in images:
+        raise DataError(f"{path}: image id {number} occurs twice", "every id may occur once")
+    images[number] = (check_id(name, str(path)), int(fields["height"]), int(fields["width"]))
 
 
 def _add_category(names: dict[int, str], entry: Any, path: Path) -> None:
