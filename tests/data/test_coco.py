@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from wsss_cli.data.coco import LABELLED, OFFICIAL, _protocol, find_coco, prepare_coco
+from wsss_cli.data.coco import ARCHIVES, LABELLED, OFFICIAL, _protocol, download_coco, find_coco, prepare_coco
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.instances import Instances, Listed, Span
 from wsss_cli.data.masks import BORDER_COLOR, read_mask, voc_palette
@@ -292,3 +294,48 @@ def test_image_folders_may_lie_in_images(root: Path, tmp_path: Path) -> None:
     assert find_coco(root) == root
     made = _prepare(root, tmp_path / "out")
     assert made.split("train")[0].image == root / "images" / "train2014" / "COCO_train2014_one.jpg"
+
+
+def _zipped(root: Path, home: Path) -> None:
+    """The archives of COCO, in the folder where they are unpacked."""
+    for name, folder in (("annotations_trainval", "annotations"), ("train", "train2014"), ("val", "val2014")):
+        shutil.make_archive(str(home / f"{name}2014"), "zip", root, folder)
+
+
+UNCHECKED = [replace(archive, sha256="", size=1, unpacked=1) for archive in ARCHIVES]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_archives_become_the_layout_that_is_looked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    monkeypatch.setenv("WSSS_DATA", str(tmp_path / "disk"))
+    monkeypatch.chdir(tmp_path)
+    (root / "annotations" / "captions_train2014.json").write_text("{}")
+    home = tmp_path / "mine" if given else tmp_path / "disk" / "coco"
+    home.mkdir(parents=True)
+    _zipped(root, home)
+    shutil.rmtree(root)
+    fetched = download_coco(home if given else None, archives=UNCHECKED)
+    assert [one.name for one in fetched] == ["annotations_trainval2014.zip", "val2014.zip", "train2014.zip"]
+    found = find_coco(home if given else None)
+    assert found == home
+    assert len(_prepare(found, tmp_path / "out").split("val")) == 4
+    assert not (home / "annotations" / "captions_train2014.json").exists()
+    assert download_coco(home if given else None, archives=UNCHECKED) == []
+
+
+def test_nothing_is_fetched_where_coco_is(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert download_coco(None) == []
+    (root / "images").mkdir()
+    for split in ("train", "val"):
+        (root / f"{split}2014").rename(root / "images" / f"{split}2014")
+    assert download_coco(None) == []
+
+
+def test_an_official_archive_must_have_its_checksum(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    _zipped(root, tmp_path / "home")
+    with pytest.raises(DataError, match="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"):
+        download_coco(tmp_path / "home", archives=[replace(archive, unpacked=1) for archive in ARCHIVES])
