@@ -253,6 +253,14 @@ def test_bad_input_is_named_and_leaves_no_data_set(
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
+def test_two_images_whose_masks_would_have_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "train2014", root / "val2014", dirs_exist_ok=True)
+    _write(root, "val", _record("train"))
+    with pytest.raises(DataError, match=r"train and val.*COCO_train2014_one"):
+        _prepare(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_no_split_needs_may_be_missing(root: Path, tmp_path: Path) -> None:
     (root / "train2014" / "COCO_train2014_none.jpg").unlink()
     assert _names(_prepare(root, tmp_path / "out"), "train") == ["one", "two"]

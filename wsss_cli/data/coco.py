@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, data_places, source_home, write_dataset
+from wsss_cli.data.dataset import Dataset, Sample, data_places, refuse_duplicates, source_home, write_dataset
 from wsss_cli.data.download import Archive, Fetched, Tell, fetch_archives
 from wsss_cli.data.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
 from wsss_cli.data.masks import clear_other_masks, image_size, read_mask, voc_palette, write_mask
@@ -152,6 +152,9 @@ def prepare_coco(
             raise DataError(f"no image of {part.path} has an instance that is no crowd region")
         _refuse_missing(kept, _folder(root, split), part.path)
         jobs[split] = [_job(image, _folder(root, split), part.path, out / "masks", labels) for image in kept]
+    refuse_duplicates(
+        (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
+    )
     made_from = {part.path.name: sha256_file(part.path) for part in parts.values()}
     clear_other_masks(out / "masks", {**made_from, "painting": PAINTING})
     manifest = _painted([job for members in jobs.values() for job in members], out / "masks", colors, workers, tick)
