@@ -136,7 +136,11 @@ def test_a_file_comes_with_its_progress(site: Site, tmp_path: Path) -> None:
 def test_a_cut_connection_goes_on_where_it_broke(site: Site, tmp_path: Path, mark: dict[str, Any]) -> None:
     vars(site).update(mark)
     site.cuts = [3500, 0, 4100]
-    _fetch(site, tmp_path / "x")
+    told: list[tuple[str, int, int]] = []
+    fetch(_archive(site), tmp_path / "x", tell=lambda *line: told.append(line), pause=PAUSE)
+    assert (tmp_path / "x").read_bytes() == BODY
+    again = "the connection was cut; trying x again"
+    assert [line for line in told if line[0] == again] == [(again, at, 10240) for at in (3500, 3500, 7600)]
     assert site.asked == [None, "bytes=3500-", "bytes=3500-", "bytes=7600-"]
 
 

@@ -51,7 +51,8 @@ ARCHIVES = (
 PAINTING = 1  # of the rule in `paint`; another rule makes masks anew
 LAYOUT = """fetch train2014.zip and val2014.zip from http://images.cocodataset.org/zips/ and unpack them into one folder
 with annotations_trainval2014.zip from http://images.cocodataset.org/annotations/ (https://cocodataset.org/#download has
-links to all), or let --download do it. Layout expected:
+links to all), or let --download do it; an archive from elsewhere (https://web.archive.org) put into that folder
+is taken by --download, too. Layout expected:
   coco/annotations/instances_{train,val}2014.json
   coco/train2014/COCO_train2014_*.jpg
   coco/val2014/COCO_val2014_*.jpg

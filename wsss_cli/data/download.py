@@ -209,6 +209,7 @@ def fetch(
             raise DataError(
                 f"{url} cannot be fetched: {reason} ({ATTEMPTS} tries)", f"run again to go on from here; or {layout}"
             )
+        tell(f"{reason}; trying {target.name} again", grown, archive.size)
         time.sleep(pause * 2**failures)
     try:
         fetched = check_archive(part, archive, tell)
