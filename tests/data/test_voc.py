@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 import types
 from collections.abc import Sequence
@@ -11,7 +12,16 @@ import pytest
 
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
-from wsss_cli.data.voc import CLASSES, VocSource, find_devkit, prepare_voc
+from wsss_cli.data.voc import (
+    CLASSES,
+    SBD,
+    VOC2012,
+    VocSource,
+    download_voc,
+    find_devkit,
+    prepare_voc,
+    with_sbd_beside,
+)
 from wsss_cli.errors import DataError, UsageError
 
 CAT, DOG, PERSON = 8, 12, 15
@@ -326,3 +336,52 @@ def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path) -> No
     assert all(read_mask(masks[name]).tolist() == [[0, 1, 255]] for name in names if masks[name])
     assert len(masks) == 83
     assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+UNCHECKED = (replace(VOC2012, md5="", size=1, unpacked=1), replace(SBD, md5="", size=1, unpacked=1))
+
+
+def _packed(root: Path, home: Path) -> None:
+    """VOC's and SBD's archives, in the folder where they are unpacked; the tests' own devkit goes."""
+    sbd = _sbd(root)
+    shutil.rmtree(root / "SegmentationClassAug")
+    home.mkdir(parents=True)
+    shutil.make_archive(str(home / "VOCtrainval_11-May-2012"), "tar", sbd.parent, "VOCdevkit")
+    shutil.make_archive(str(home / "benchmark"), "gztar", sbd.parent, "benchmark_RELEASE")
+    (home / "benchmark.tar.gz").rename(home / "benchmark.tgz")
+    shutil.rmtree(sbd)
+    shutil.rmtree(root.parent)
+
+
+@pytest.mark.parametrize("given", ["VOCdevkit", "", None])
+def test_archives_become_the_layout_that_is_looked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    masks = {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)}
+    _fake_scipy(monkeypatch, masks)
+    monkeypatch.delenv("WSSS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ("data" if given is None else "mine")
+    _packed(root, home)
+    devkit = None if given is None else home / given
+    fetched = download_voc(devkit, sbd=True, archives=UNCHECKED)
+    assert [one.name for one in fetched] == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
+    source = with_sbd_beside(VocSource(find_devkit(devkit)))
+    assert (source.root.absolute(), source.sbd) == (home / "VOCdevkit" / "VOC2012", home / "benchmark_RELEASE")
+    assert _ids(prepare_voc(source, tmp_path / "out", "voc"), "train_aug") == ["s1", "s2", "t1", "t2"]
+    assert download_voc(devkit, sbd=True, archives=UNCHECKED) == []
+
+
+def test_sbd_is_fetched_only_where_it_is_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download_voc(root, sbd=True) == []  # there is a SegmentationClassAug
+    assert with_sbd_beside(VocSource(root)).sbd is None
+    _sbd(root)
+    assert with_sbd_beside(VocSource(root)).sbd is None
+    (root / "SegmentationClassAug").rename(root / "elsewhere")
+    assert with_sbd_beside(VocSource(root)).sbd == tmp_path / "benchmark_RELEASE"
+    assert with_sbd_beside(VocSource(root, aug_masks=root / "elsewhere")).sbd is None
+    assert with_sbd_beside(VocSource(root, sbd=tmp_path)).sbd == tmp_path
+    assert download_voc(root, sbd=False) == []
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(DataError, match="SciPy"):  # before 1.4 GB are fetched, not after
+        download_voc(root, sbd=True)
