@@ -12,7 +12,7 @@ import numpy as np
 from wsss_cli.data.dataset import Dataset, Sample, data_places, nearest, source_home, write_dataset
 from wsss_cli.data.download import Archive, Fetched, Tell, fetch_archives
 from wsss_cli.data.masks import clear_other_masks, voc_palette, write_mask
-from wsss_cli.data.sbd import mat_reader, read_labels, sbd_root
+from wsss_cli.data.sbd import read_labels, sbd_root
 from wsss_cli.data.tags import Tags, annotation_tags, mask_tags, read_ids, read_tags
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import in_processes
@@ -117,7 +117,7 @@ def download_voc(
     Args:
         sbd: whether SBD may be fetched; not where the user brings the augmented masks.
     Raises:
-        DataError: as `fetch_archives`, or SBD is wanted and there is no SciPy to read it.
+        DataError: as `fetch_archives`.
     """
     root = _devkit(given)
     if root is not None:
@@ -128,7 +128,6 @@ def download_voc(
         home = source_home()
     wanted = [] if root is not None else [archives[0]]
     if sbd and (root is None or not _lists_augmented(VocSource(root))):
-        mat_reader()
         wanted.append(archives[1])
     return fetch_archives(wanted, home, layout=LAYOUT, tell=tell)
 
