@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "stages": BOTTOM | {"config", "cam", "pseudo", "engine", "report"} | METHODS,
     "cli": BOTTOM | {"config", "cam", "pseudo", "engine", "report", "stages"} | METHODS,
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"stages"},
 }
 HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "pydensecrf", "pycocotools", "safetensors", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -149,7 +149,7 @@ def test_a_checkpoint_of_ours_gives_its_backbone(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     save_file(timm.create_model("resnet34").state_dict(), tmp_path / "r34.safetensors")
-    with pytest.raises(WeightsError, match=r"unknown \(layer1\.2\."):
+    with pytest.raises(WeightsError, match=r"are those of ResNet-34 with a 7x7 stem .*; resnet18 is ResNet-18"):
         build_backbone("resnet18", output_stride=32, weights=str(tmp_path / "r34.safetensors"))
     with pytest.raises(WeightsError, match=r"\d+ missing"):
         build_backbone("tf_efficientnet_lite0", output_stride=32, weights=str(tmp_path / "r34.safetensors"))

@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from wsss_cli import __version__
-from wsss_cli.cli import bench, cam, console, demo, infer, prepare, presets, pseudo, run, runs, table, train
+from wsss_cli.cli import bench, cam, console, demo, infer, prepare, presets, pseudo, run, runs, table, train, weights
 from wsss_cli.cli import eval as eval_
 from wsss_cli.errors import Interrupted, WsssError
 
@@ -58,6 +58,7 @@ app.command("demo")(demo.demo)
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
+app.add_typer(weights.app, name="weights")
 
 
 def _version(asked: bool) -> None:

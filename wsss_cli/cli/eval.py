@@ -36,6 +36,7 @@ def evaluate(
         Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
     ] = "as-is",
     min_miou: Annotated[float | None, typer.Option(help="Exit with 4 where mIoU (per cent) is below this.")] = None,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -47,6 +48,7 @@ def evaluate(
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --min-miou 60
     wsss eval --ms-flip --base short512 --crf --metrics iou,dice,biou --confusion confusion.csv
     wsss eval runs/cam-toy-1a2b3c4d
+    wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
     wsss eval --pred runs/cam-toy-1a2b3c4d/cams --truth data/toy/SegmentationClass --num-classes 6
 
@@ -74,7 +76,9 @@ def evaluate(
             views: dict[str, Any] = {"mode": mode} if mode else {}
             if base:
                 views |= {"base": "image"} if base == "image" else {"base": "short", "short_side": 512}
-            scores, table = _network(run, columns, device, views, ms_flip=ms_flip, crf=crf, split=split, best=best)
+            scores, table = _network(
+                run, columns, device, views, ms_flip=ms_flip, crf=crf, split=split, best=best, data=data
+            )
     if confusion is not None:
         _write_confusion(confusion, scores)
     miou = _top(scores)
@@ -156,6 +160,7 @@ def _network(
     crf: bool,
     split: str,
     best: bool,
+    data: str,
 ) -> Scored:
     from wsss_cli.report.tables import class_table
     from wsss_cli.stages.evaluate import run_eval
@@ -170,6 +175,7 @@ def _network(
             split=split,
             checkpoint="best" if best else "latest",
             views=views,
+            data=data,
         )
     results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
     return scores, class_table(results, str(run), scores["protocol"], columns)

@@ -12,7 +12,7 @@ from wsss_cli.cli.options import DeviceOption, JsonOption
 
 
 def infer(
-    run: Annotated[Path, typer.Argument(help="A training run.")],
+    run: Annotated[Path, typer.Argument(help="A training run, one of its checkpoints, or an imported directory.")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted glob patterns.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Average over several scales, mirrored too.")] = False,

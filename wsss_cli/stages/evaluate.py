@@ -151,21 +151,24 @@ def run_eval(
     split: str = "",
     checkpoint: str = "latest",
     views: dict[str, Any] | None = None,
+    data: str = "",
 ) -> dict[str, Any]:
     """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
     Scores on another split go to eval-SPLIT.json.
 
     Args:
+        run: also a checkpoint folder or an imported directory, see `load_network`.
         crf, boundary: see `score_network`.
         split: another split of the data set to score on.
         checkpoint: 'latest' or 'best'.
         views: fields of the preset's eval section to change.
+        data: another data set directory with the same classes to score on.
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
     """
     network = load_network(run, ctx, checkpoint)
-    dataset = open_dataset(read_json(run / "inputs.json")["dataset"])
+    dataset = open_dataset(data or network.dataset)
     split = split or network.preset.dataset.val
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
@@ -179,8 +182,7 @@ def run_eval(
         network.model, samples, dataset, preset, ctx, ms_flip=ms_flip, crf=crf, boundary=boundary, title=title
     )
     protocol = [
-        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {preset.train.supervision} supervision, "
-        f"{network.step} iterations ({checkpoint} checkpoint); {_views(config)}; 255 ignored",
+        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; 255 ignored",
         *_further(config, ms_flip=ms_flip, crf=crf, boundary=boundary),
         *dataset.protocol,
     ]
@@ -188,7 +190,9 @@ def run_eval(
         **scores,
         "run": str(run),
         "file": str(run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")),
+        "dataset": data or network.dataset,
         "split": split,
+        "eval": config.model_dump(mode="json"),
         "checkpoint": checkpoint,
         "step": network.step,
         "classes": list(dataset.classes),
@@ -228,12 +232,15 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
     checkpoint = find_checkpoint(run / "checkpoints")
     if checkpoint is None or not (run / "eval.json").is_file():
         return None
-    stored = read_json(run / "eval.json")
+    preset = load_preset(str(run / "preset.lock.toml"))
     current = {
+        "dataset": read_json(run / "inputs.json")["dataset"],
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
-        "split": load_preset(str(run / "preset.lock.toml")).dataset.val,
+        "split": preset.dataset.val,
+        "eval": preset.eval.model_dump(mode="json"),
         "lost": [],
     }
+    stored = read_json(run / "eval.json")
     fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
     return stored if fits else None
