@@ -22,29 +22,31 @@ AHEAD = 16  # items given to each process before their results are asked for
 
 def in_processes(
     work: Callable[[Item], Made],
-    items: Sequence[Item],
+    items: Iterable[Item],
     workers: int,
     *,
     few: int = FEW,
+    ahead: int = AHEAD,
     check: Callable[[], object] = lambda: None,
 ) -> Iterator[Made]:
     """`work(item)` for each item, in order; the first error ends it.
 
     Args:
         work: picklable; runs in a fresh process (one with threads cannot be forked safely), or in this one where
-            there are fewer than `few` items or than two workers.
+            there are fewer than two workers, or than `few` items in a sequence.
+        ahead: items that each process is given before their results are asked for.
         check: called after each item and at least once a second; what it raises ends the work.
     Raises:
         WsssError: a worker process died.
     """
-    if workers < 2 or len(items) < few:
+    if workers < 2 or (isinstance(items, Sequence) and len(items) < few):
         for item in items:
             yield work(item)
             check()
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
     try:
-        for future in _window(pool, work, items, AHEAD * workers):
+        for future in _window(pool, work, items, ahead * workers):
             while not wait((future,), timeout=1.0).done:
                 check()
             yield future.result()

@@ -1,6 +1,7 @@
 """The commands on a tiny generated data set, through the real process: the whole demo, kill and resume, bad input."""
 
 import contextlib
+import csv
 import fcntl
 import json
 import os
@@ -193,6 +194,39 @@ def test_eval_of_a_training_is_a_table_with_its_protocol(wsss, demo):
     assert done.returncode == 0
     assert "ladybug" in done.stdout
     assert "toy/train (16 images), weak supervision" in done.stdout
+
+
+def test_eval_shows_the_columns_asked_for_and_writes_the_confusion(wsss, home, demo):
+    run = demo["runs"]["train_full"]
+    before = (home / run / "eval.json").read_bytes()
+    more = ("--ms-flip", "--crf", "--mode", "slide", "--base", "image", "--metrics", "iou,dice,biou")
+    done = wsss("eval", run, "--split", "train", *more, "--confusion", "confusion.csv")
+    assert done.returncode == 0, done.stderr
+    assert "single scale IoU" in done.stdout
+    assert "ms+flip, CRF IoU" in done.stdout
+    assert "boundary IoU" in done.stdout
+    assert "windows of 512, stride 341, scale 1 = original image" in done.stdout
+    scores = read_json(home / run / "eval-train.json")
+    rows = [line.split(",") for line in (home / "confusion.csv").read_text().splitlines()]
+    assert rows[0][1:] == [*scores["classes"], "outside"]
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == scores["ms_flip_crf"]["confusion"]
+    assert (home / run / "eval.json").read_bytes() == before
+    unknown = wsss("eval", run, "--metrics", "iou,kappa")
+    assert unknown.returncode == 2
+    assert "there is no 'kappa'" in one_error(unknown)
+
+
+def test_table_and_bench_of_a_training(wsss, home, demo):
+    run = demo["runs"]["train_weak"]
+    done = wsss("bench", "model", run, "--crop", "32", "--steps", "1", "--no-train", "--json")
+    assert done.returncode == 0, done.stderr
+    fps = json.loads(done.stdout)["fps"]
+    made = wsss("table", run, "--format", "csv")
+    assert made.returncode == 0, made.stderr
+    head, row = csv.reader(made.stdout.splitlines())
+    assert float(row[head.index("fps")]) == pytest.approx(fps, abs=0.01)
+    assert row[head.index("mIoU (ms+flip)")] == f"{demo['weak_miou_ms_flip']:.2f}"
+    (home / run / "bench.json").unlink()
 
 
 @pytest.mark.parametrize(("run", "score"), [("cam", "seed_miou"), ("pseudo", "pseudo_miou")])

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_cli.cli import prepare
+from wsss_cli.data import coco
 from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.masks import read_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +104,77 @@ def test_voc_aug_with_an_unknown_class_is_a_usage_error(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+def _coco(root: Path) -> Path:
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / f"{split}2014").mkdir()
+        images = [{"id": key, "file_name": f"{split}{key}.jpg", "height": 2, "width": 4} for key in (1, 2)]
+        for image in images:
+            Image.new("RGB", (4, 2)).save(root / f"{split}2014" / str(image["file_name"]))
+        box = {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [[0, 0, 3, 0, 3, 1, 0, 1]], "iscrowd": 0}
+        record = {"images": images, "annotations": [box], "categories": [{"id": 3, "name": "car"}]}
+        (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(record))
+    return root
+
+
+def test_coco14_prints_counts_and_the_hash_of_the_masks(tmp_path: Path) -> None:
+    _coco(tmp_path / "data" / "coco")
+    done = _wsss("coco14", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "data/coco14: train 1, val 2; 1 classes and background"
+    manifest = hashlib.sha256((tmp_path / "data" / "coco14" / "masks" / "manifest.txt").read_bytes()).hexdigest()
+    assert f"sha256 of their manifest {manifest}" in done.stdout
+    assert "subset: 2 of 82,783 train images" in done.stdout
+    assert read_mask(tmp_path / "data" / "coco14" / "masks" / "train1.png").tolist() == [[1, 1, 1, 0], [0] * 4]
+
+
+def test_coco14_drops_images_without_a_tag(tmp_path: Path) -> None:
+    root = _coco(tmp_path / "elsewhere")
+    done = _wsss("coco14", "--root", root, "--val-unlabelled", "drop", "--name", "c", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"] == {"train": 1, "val": 1}
+    wrong = _wsss("coco14", "--val-unlabelled", "lose", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "keep" in wrong.stderr
+
+
+def test_coco14_without_coco_says_what_to_fetch(tmp_path: Path) -> None:
+    done = _wsss("coco14", "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["error"] == "no COCO found"
+    assert "annotations_trainval2014.zip" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_coco14_of_a_cut_off_json_is_one_line_and_3(tmp_path: Path) -> None:
+    path = _coco(tmp_path / "coco") / "annotations" / "instances_train2014.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    done = _wsss("coco14", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "error: coco/annotations/instances_train2014.json is not valid JSON at byte" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_download_shows_progress_and_the_hash_of_what_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _coco(tmp_path / "packed")
+    monkeypatch.delenv("WSSS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "data" / "coco"
+    home.mkdir(parents=True)
+    for name, folder in (("annotations_trainval", "annotations"), ("train", "train2014"), ("val", "val2014")):
+        shutil.make_archive(str(home / f"{name}2014"), "zip", tmp_path / "packed", folder)
+    digest = hashlib.sha256((home / "train2014.zip").read_bytes()).hexdigest()
+    archives = [replace(archive, sha256="", size=1, unpacked=1) for archive in coco.ARCHIVES]
+    monkeypatch.setattr(coco, "download_coco", partial(coco.download_coco, archives=archives))
+    prepare.coco14(download=True, json_output=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["splits"] == {"train": 1, "val": 2}
+    assert f"sha256 {digest} (with nothing to compare it with)" in printed.err
+    assert "unpacking train2014.zip, MB  0/1" in printed.err
+
+
 def test_folder_prints_counts(tmp_path: Path) -> None:
     _photos(tmp_path)
     done = _wsss("folder", "photos", "labels.csv", "--out", "data/mine", cwd=tmp_path)
@@ -130,7 +208,7 @@ def test_folder_names_a_tag_without_an_image(tmp_path: Path) -> None:
     assert not (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("command", ["toy", "voc-aug", "folder"])
+@pytest.mark.parametrize("command", ["toy", "voc-aug", "coco14", "folder"])
 def test_help_shows_examples_to_copy(tmp_path: Path, command: str) -> None:
     done = _wsss(command, "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -155,6 +155,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path, environment):
         text=True,
         cwd=tmp_path,
         env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
     )
     assert process.stdout.readline() == "up\n"
     time.sleep(0.1)

@@ -52,7 +52,7 @@ def test_a_shipped_preset_is_valid_and_described(name):
 def test_weak_and_full_differ_in_supervision_alone():
     weak, full = (load_preset(f"deeplabv3p-r50-voc-{kind}").model_dump() for kind in ("weak", "full"))
     assert (weak["train"].pop("supervision"), full["train"].pop("supervision")) == ("weak", "full")
-    assert {key for key in weak if weak[key] != full[key]} == {"name", "description", "extends"}
+    assert {key for key in weak if weak[key] != full[key]} == {"name", "description", "extends", "reference"}
 
 
 def test_the_full_preset_is_the_published_recipe():
@@ -287,8 +287,8 @@ def test_origins_knows_every_value_of_the_preset():
 def test_an_installed_package_finds_its_own_presets(tmp_path, monkeypatch):
     package = tmp_path / "wsss_cli"
     (package / "presets").mkdir(parents=True)
-    (package / "presets" / "only.toml").write_text(to_toml(load_preset("toy")))
+    (package / "presets" / "only.toml").write_text(to_toml(load_preset("toy", ["train.iters=77"])))
     (tmp_path / "presets").mkdir()  # somebody else's
     monkeypatch.setattr(load, "__file__", str(package / "config" / "load.py"))
     assert preset_names() == ["only"]
-    assert load_preset("only").train.iters == 250
+    assert load_preset("only").train.iters == 77

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
-import sys
-import types
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
-from wsss_cli.data.voc import CLASSES, VocSource, find_devkit, prepare_voc
+from wsss_cli.data.voc import (
+    CLASSES,
+    SBD,
+    VOC2012,
+    VocSource,
+    download_voc,
+    find_devkit,
+    prepare_voc,
+    with_sbd_beside,
+)
 from wsss_cli.errors import DataError, UsageError
 
 CAT, DOG, PERSON = 8, 12, 15
@@ -75,18 +84,11 @@ def _sbd(root: Path) -> Path:
     return sbd
 
 
-def _fake_scipy(monkeypatch: pytest.MonkeyPatch, masks: dict[str, np.ndarray]) -> None:
-    """A loadmat that answers with the structure of SBD's files."""
-
-    def loadmat(path: Path) -> dict[str, np.ndarray]:
-        cell = np.empty((1, 1), dtype=[("Segmentation", object)])
-        cell["Segmentation"][0, 0] = masks[Path(path).stem]
-        return {"GTcls": cell}
-
-    io = types.ModuleType("scipy.io")
-    io.loadmat = loadmat  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "scipy", types.ModuleType("scipy"))
-    monkeypatch.setitem(sys.modules, "scipy.io", io)
+def _mats(sbd: Path, masks: dict[str, np.ndarray]) -> None:
+    """Masks in MATLAB files of SBD's structure."""
+    for name, mask in masks.items():
+        parts = {"Boundaries": np.zeros((20, 1), object), "Segmentation": mask, "CategoriesPresent": np.unique(mask)}
+        savemat(sbd / "dataset" / "cls" / f"{name}.mat", {"GTcls": parts}, do_compression=True)
 
 
 def test_train_aug_is_everything_with_a_mask_but_val(root: Path, tmp_path: Path) -> None:
@@ -113,10 +115,10 @@ def test_a_ready_list_is_taken_and_a_missing_train_list_gives_no_train_split(roo
     assert "subset: 2 of 10,582 train_aug, 2 of 1,449 val" in made.protocol
 
 
-def test_sbd_lists_and_masks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbd_lists_and_masks(root: Path, tmp_path: Path) -> None:
     sbd = _sbd(root)
     (root / "SegmentationClassAug").rename(root / "elsewhere")
-    _fake_scipy(monkeypatch, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)})
+    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)})
     made = _prepare(root, tmp_path / "out", sbd=sbd)
     assert _ids(made, "train_aug") == ["s1", "s2", "t1", "t2"]
     masks = {sample.id: sample.mask for sample in made.split("train_aug")}
@@ -126,29 +128,17 @@ def test_sbd_lists_and_masks(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(path.name for path in (tmp_path / "out" / "masks").glob("*.png")) == ["s1.png", "s2.png"]
 
 
-def test_sbd_masks_give_tags_when_told_so(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbd_masks_give_tags_when_told_so(root: Path, tmp_path: Path) -> None:
     sbd = _sbd(root)
     (root / "SegmentationClassAug").rename(root / "elsewhere")
-    _fake_scipy(monkeypatch, {"s1": np.array([[0, DOG]], np.uint8), "s2": np.array([[CAT, 0]], np.uint8)})
+    _mats(sbd, {"s1": np.array([[0, DOG]], np.uint8), "s2": np.array([[CAT, 0]], np.uint8)})
     made = _prepare(root, tmp_path / "out", sbd=sbd, tags_from_masks=True)
     assert [sample.labels for sample in made.split("train_aug")[:2]] == [(DOG,), (CAT,)]
 
 
-def test_sbd_without_scipy_says_what_to_do(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_mat_file_is_named(root: Path, tmp_path: Path) -> None:
     sbd = _sbd(root)
     (root / "SegmentationClassAug").rename(root / "elsewhere")
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(DataError, match="SciPy") as caught:
-        _prepare(root, tmp_path / "out", sbd=sbd)
-    assert "pip install scipy" in caught.value.hint
-    assert "--aug-masks" in caught.value.hint
-    assert not (tmp_path / "out" / "dataset.json").exists()
-
-
-def test_a_damaged_mat_file_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sbd = _sbd(root)
-    (root / "SegmentationClassAug").rename(root / "elsewhere")
-    _fake_scipy(monkeypatch, {})
     with pytest.raises(DataError, match=r"s1\.mat is not an SBD mask"):
         _prepare(root, tmp_path / "out", sbd=sbd)
 
@@ -326,3 +316,48 @@ def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path) -> No
     assert all(read_mask(masks[name]).tolist() == [[0, 1, 255]] for name in names if masks[name])
     assert len(masks) == 83
     assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+UNCHECKED = (replace(VOC2012, md5="", size=1, unpacked=1), replace(SBD, md5="", size=1, unpacked=1))
+
+
+def _packed(root: Path, home: Path) -> None:
+    """VOC's and SBD's archives, in the folder where they are unpacked; the tests' own devkit goes."""
+    sbd = _sbd(root)
+    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)})
+    shutil.rmtree(root / "SegmentationClassAug")
+    home.mkdir(parents=True)
+    shutil.make_archive(str(home / "VOCtrainval_11-May-2012"), "tar", sbd.parent, "VOCdevkit")
+    shutil.make_archive(str(home / "benchmark"), "gztar", sbd.parent, "benchmark_RELEASE")
+    (home / "benchmark.tar.gz").rename(home / "benchmark.tgz")
+    shutil.rmtree(sbd)
+    shutil.rmtree(root.parent)
+
+
+@pytest.mark.parametrize("given", ["VOCdevkit", "", None])
+def test_archives_become_the_layout_that_is_looked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("WSSS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ("data" if given is None else "mine")
+    _packed(root, home)
+    devkit = None if given is None else home / given
+    fetched = download_voc(devkit, sbd=True, archives=UNCHECKED)
+    assert [one.name for one in fetched] == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
+    source = with_sbd_beside(VocSource(find_devkit(devkit)))
+    assert (source.root.absolute(), source.sbd) == (home / "VOCdevkit" / "VOC2012", home / "benchmark_RELEASE")
+    assert _ids(prepare_voc(source, tmp_path / "out", "voc"), "train_aug") == ["s1", "s2", "t1", "t2"]
+    assert download_voc(devkit, sbd=True, archives=UNCHECKED) == []
+
+
+def test_sbd_is_fetched_only_where_it_is_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download_voc(root, sbd=True) == []  # there is a SegmentationClassAug
+    assert with_sbd_beside(VocSource(root)).sbd is None
+    _sbd(root)
+    assert with_sbd_beside(VocSource(root)).sbd is None
+    (root / "SegmentationClassAug").rename(root / "elsewhere")
+    assert with_sbd_beside(VocSource(root)).sbd == tmp_path / "benchmark_RELEASE"
+    assert with_sbd_beside(VocSource(root, aug_masks=root / "elsewhere")).sbd is None
+    assert with_sbd_beside(VocSource(root, sbd=tmp_path)).sbd == tmp_path
+    assert download_voc(root, sbd=False) == []

@@ -111,7 +111,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
         pass
     before = read_json(tmp_path / "run.json")
     other = load_preset("toy", ["train.iters=7"])
-    with pytest.raises(UsageError, match=r"train\.iters: 250 -> 7"), opened(tmp_path, "def", other):
+    with pytest.raises(UsageError, match=r"train\.iters: \d+ -> 7"), opened(tmp_path, "def", other):
         pass
     with pytest.raises(UsageError, match="data set or an earlier stage"), opened(tmp_path, "def"):
         pass

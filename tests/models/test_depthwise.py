@@ -40,7 +40,7 @@ def error(found, expected):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("size", [(15, 21), (16, 18), (17, 16)])
+@pytest.mark.parametrize("size", [(15, 21), (16, 18), (17, 16), (5, 7)])
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1), (2, 3)])

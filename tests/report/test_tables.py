@@ -35,7 +35,7 @@ def test_plain_is_aligned_and_ends_with_the_protocol() -> None:
         "background        91.23  95.00\n"
         "[bold]cat[/bold]      -      -\n"
         "----------------  -----  -----\n"
-        "mIoU, mAcc        91.23  95.00\n"
+        "mean              91.23  95.00\n"
         "aAcc 94.50\n"
         "val, 10 images\n"
     )
@@ -47,7 +47,7 @@ def test_several_results_have_two_columns_each() -> None:
     )
     assert table.columns == ("class", "single scale IoU", "Acc", "ms+flip IoU", "Acc")
     assert table.rows[1] == ("[bold]cat[/bold]", "-", "-", "1.00", "-")
-    assert table.footer == ("mIoU, mAcc", "91.23", "95.00", "46.50", "95.00")
+    assert table.footer == ("mean", "91.23", "95.00", "46.50", "95.00")
     assert table.notes[1] == "single scale: val, 10 images"
     assert table.notes[-1] == "subset"
 

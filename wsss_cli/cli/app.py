@@ -15,7 +15,22 @@ import typer
 import typer.core
 
 from wsss_cli import __version__
-from wsss_cli.cli import cam, console, demo, export, infer, prepare, presets, pseudo, run, runs, train, weights
+from wsss_cli.cli import (
+    bench,
+    cam,
+    console,
+    demo,
+    export,
+    infer,
+    prepare,
+    presets,
+    pseudo,
+    run,
+    runs,
+    table,
+    train,
+    weights,
+)
 from wsss_cli.cli import eval as eval_
 from wsss_cli.errors import Interrupted, WsssError
 
@@ -53,10 +68,12 @@ app.command("train")(train.train)
 app.command("eval")(eval_.evaluate)
 app.command("infer")(infer.infer)
 app.command("export")(export.export)
+app.command("table")(table.table)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
+app.add_typer(bench.app, name="bench")
 app.add_typer(weights.app, name="weights")
 
 

@@ -20,6 +20,18 @@ def evaluate(
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of true masks, same names as PNG.")] = None,
     num_classes: Annotated[int | None, typer.Option(min=1, help="Classes, background included.")] = None,
+    crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
+    mode: Annotated[
+        Literal["whole", "slide"] | None, typer.Option(help="Whole images or windows, in place of the preset's.")
+    ] = None,
+    base: Annotated[
+        Literal["image", "short512"] | None,
+        typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU).")
+    ] = "iou,acc",
+    confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix as CSV.")] = None,
     undecided: Annotated[
         Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
     ] = "as-is",
@@ -34,6 +46,7 @@ def evaluate(
     \b
     wsss eval --ms-flip
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --min-miou 60
+    wsss eval --ms-flip --base short512 --crf --metrics iou,dice,biou --confusion confusion.csv
     wsss eval runs/cam-toy-1a2b3c4d
     wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
@@ -41,55 +54,134 @@ def evaluate(
 
     A folder of .npz files is scored as CAMs, at every background threshold. 255 in the truth is ignored.
     """
+    columns, kind = _columns(metrics), ""
     if pred is not None:
         if run is not None or truth is None or num_classes is None:
             raise UsageError("--pred goes with --truth and --num-classes, and without a run")
-        _directory(pred, truth, num_classes, undecided, min_miou, json_output)
-        return
-    if truth is not None or num_classes is not None:
-        raise UsageError("--truth and --num-classes go with --pred")
-    if run is None:
-        from wsss_cli.stages.evaluate import newest_run
+        scores, table = _directory(pred, truth, num_classes, undecided, columns)
+    else:
+        if truth is not None or num_classes is not None:
+            raise UsageError("--truth and --num-classes go with --pred")
+        if run is None:
+            from wsss_cli.stages.evaluate import newest_run
 
-        run = newest_run(runs)
-        console.say(f"newest finished training run: {run}")
-    _run(run, ms_flip, split, best, data, min_miou, device, json_output)
-
-
-def _run(
-    run: Path, ms_flip: bool, split: str, best: bool, data: str, min_miou: float | None, device: str, json_output: bool
-) -> None:
-    from wsss_cli.files import read_json
-    from wsss_cli.report.tables import class_table, curve_table
-
-    kind = read_json(run / "run.json").get("stage") if (run / "run.json").is_file() else None
-    if kind in ("cam", "pseudo"):
-        if not (run / "eval.json").is_file():
-            raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
-        stored = read_json(run / "eval.json")
+            run = newest_run(runs)
+            console.say(f"newest finished training run: {run}")
+        kind = _stage_of(run)
         if kind == "cam":
-            shown = curve_table(stored, "seeds by background threshold")
-            _out(shown, stored, stored["best"]["miou"], min_miou, json_output)
-            return
-        if "background" not in stored:
-            raise UsageError(f"{run} has no scores: its score split has no masks")
-        results = {"255 as background": stored["background"], "255 left out": stored["drop"]}
-        shown = class_table(results, "pseudo masks", stored["protocol"])
-        _out(shown, stored, stored["background"]["miou"], min_miou, json_output)
-        return
+            scores, table = _stored_curve(run)
+        elif kind == "pseudo":
+            scores, table = _stored_masks(run, columns)
+        else:
+            views: dict[str, Any] = {"mode": mode} if mode else {}
+            if base:
+                views |= {"base": "image"} if base == "image" else {"base": "short", "short_side": 512}
+            scores, table = _network(
+                run, columns, device, views, ms_flip=ms_flip, crf=crf, split=split, best=best, data=data
+            )
+    if confusion is not None:
+        _write_confusion(confusion, scores)
+    miou = _top(scores)
+    below = min_miou is not None and (miou is None or miou < min_miou)
+    if json_output:
+        console.result_json({**scores, "gate": min_miou, "passed": not below} if min_miou is not None else scores)
+    else:
+        console.table(table)
+    if below:
+        console.say(f"error: mIoU {miou} is below --min-miou {min_miou}")
+        raise typer.Exit(GateError.exit_code)
+    if kind == "train":
+        stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
+
+
+Scored = tuple[dict[str, Any], Any]
+NETWORK_MODES = {  # key in the scores: name in the table; the first of these that is there is the figure of the run
+    "ms_flip_crf": "ms+flip, CRF",
+    "ms_flip": "ms+flip",
+    "single_crf": "single scale, CRF",
+    "single": "single scale",
+}
+
+
+def _columns(given: str) -> list[str]:
+    """The metrics of --metrics.
+
+    Raises:
+        UsageError: none, or an unknown one.
+    """
+    from wsss_cli.report.tables import METRICS
+
+    asked = [name.strip().lower() for name in given.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in METRICS]
+    if unknown or not asked:
+        what = f"there is no {unknown[0]!r}" if unknown else "no name given"
+        raise UsageError(f"--metrics: {what}", f"choose of {', '.join(METRICS)}")
+    return asked
+
+
+def _stage_of(run: Path) -> str:
+    from wsss_cli.files import read_json
+
+    return str(read_json(run / "run.json").get("stage")) if (run / "run.json").is_file() else "train"
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    from wsss_cli.files import read_json
+
+    if not (run / "eval.json").is_file():
+        raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
+    return dict(read_json(run / "eval.json"))
+
+
+def _stored_curve(run: Path) -> Scored:
+    from wsss_cli.report.tables import curve_table
+
+    stored = _stored(run)
+    return stored, curve_table(stored, "seeds by background threshold")
+
+
+def _stored_masks(run: Path, columns: list[str]) -> Scored:
+    from wsss_cli.report.tables import class_table
+
+    stored = _stored(run)
+    if "background" not in stored:
+        raise UsageError(f"{run} has no scores: its score split has no masks")
+    results = {"255 as background": stored["background"], "255 left out": stored["drop"]}
+    return stored, class_table(results, "pseudo masks", stored["protocol"], columns)
+
+
+def _network(
+    run: Path,
+    columns: list[str],
+    device: str,
+    views: dict[str, Any],
+    *,
+    ms_flip: bool,
+    crf: bool,
+    split: str,
+    best: bool,
+    data: str,
+) -> Scored:
+    from wsss_cli.report.tables import class_table
     from wsss_cli.stages.evaluate import run_eval
 
     with stage.working(device, run.parent) as ctx:
-        scores = run_eval(run, ctx, ms_flip=ms_flip, split=split, checkpoint="best" if best else "latest", data=data)
-    results = {"single scale": scores["single"]} | ({"ms+flip": scores["ms_flip"]} if ms_flip else {})
-    top = scores["ms_flip" if ms_flip else "single"]["miou"]
-    _out(class_table(results, str(run), scores["protocol"]), scores, top, min_miou, json_output)
-    stage.finish(f"{run}/eval.json", False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
+        scores = run_eval(
+            run,
+            ctx,
+            ms_flip=ms_flip,
+            crf=crf,
+            boundary="biou" in columns,
+            split=split,
+            checkpoint="best" if best else "latest",
+            views=views,
+            data=data,
+        )
+    results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
+    return scores, class_table(results, str(run), scores["protocol"], columns)
 
 
-def _directory(
-    pred: Path, truth: Path, num_classes: int, undecided: Any, min_miou: float | None, json_output: bool
-) -> None:
+def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> Scored:
     from wsss_cli.errors import DataError
     from wsss_cli.report.tables import class_table, curve_table
     from wsss_cli.stages.score import cam_curve, score_masks
@@ -105,25 +197,45 @@ def _directory(
             raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
         with console.progress(len(there), "seed curve") as bar:
             curve = cam_curve(there, num_classes, workers=workers, progress=bar.advance)
-        _out(curve_table(curve, "seeds by background threshold"), curve, curve["best"]["miou"], min_miou, json_output)
-        return
+        return curve, curve_table(curve, "seeds by background threshold")
+    boundary = "biou" in columns
     with console.progress(sum(1 for _ in truth.rglob("*.png")), "eval") as bar:
-        scores = score_masks(pred, truth, num_classes, undecided=undecided, workers=workers, progress=bar.advance)
-    _out(class_table({"IoU": scores}, str(pred)), scores, scores["miou"], min_miou, json_output)
+        scores = score_masks(
+            pred, truth, num_classes, undecided=undecided, boundary=boundary, workers=workers, progress=bar.advance
+        )
+    return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
+
+
+def _top(scores: dict[str, Any]) -> float | None:
+    """The figure that the gate looks at, per cent."""
+    for key in (*NETWORK_MODES, "background", "best"):
+        if key in scores:
+            return scores[key]["miou"]
+    return scores["miou"]
+
+
+def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
+    """CSV: a row for each true class, a column for each predicted one, pixels."""
+    import csv
+    import io
+
+    from wsss_cli.files import write_text
+
+    shown = next((scores[key] for key in (*NETWORK_MODES, "background") if key in scores), scores)
+    if "confusion" not in shown:
+        raise UsageError(
+            "--confusion: these scores have no confusion matrix", "it is for networks and folders of masks"
+        )
+    names = [*shown["classes"], "outside"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["truth \\ prediction", *names])
+    writer.writerows([name, *row] for name, row in zip(names, shown["confusion"], strict=True))
+    write_text(file, text.getvalue())
+    console.say(f"confusion matrix: {file}")
 
 
 def _cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _out(table: Any, scores: dict[str, Any], miou: float | None, gate: float | None, json_output: bool) -> None:
-    below = gate is not None and (miou is None or miou < gate)
-    if json_output:
-        console.result_json({**scores, "gate": gate, "passed": not below} if gate is not None else scores)
-    else:
-        console.table(table)
-    if below:
-        console.say(f"error: mIoU {miou} is below --min-miou {gate}")
-        raise typer.Exit(GateError.exit_code)

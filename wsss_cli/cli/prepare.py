@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import enum
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from wsss_cli.errors import DataError
 
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
+    from wsss_cli.data.download import Fetched
 
 app = typer.Typer(
     help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.",
@@ -25,6 +27,14 @@ OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch what is missing from its official site.")]
+
+
+class Unlabelled(enum.StrEnum):
+    """What becomes of validation images without a tag."""
+
+    keep = "keep"
+    drop = "drop"
 
 
 @app.command()
@@ -61,6 +71,7 @@ def voc_aug(
     tags: Annotated[Path | None, typer.Option(metavar="FILE", help="Lines `id tag tag ...`, or CSV id,labels.")] = None,
     tags_from_masks: Annotated[bool, typer.Option("--tags-from-masks", help="Take tags from masks; noted.")] = False,
     classes: Annotated[str, typer.Option(metavar="A,B,...", help="Keep these classes; the others become 255.")] = "",
+    download: DownloadOption = False,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "voc-aug",
     out: OutOption = None,
     workers: WorkersOption = 0,
@@ -72,18 +83,69 @@ def voc_aug(
     wsss prepare voc-aug
     wsss prepare voc-aug --devkit ~/VOCdevkit --sbd ~/benchmark_RELEASE
     wsss prepare voc-aug --classes cat,cow,dog,horse,person,sheep --name voc-animals
+    wsss prepare voc-aug --download
 
-    Looks for the devkit in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA. Tags come from Annotations/*.xml, else from
-    ImageSets/image_labels.txt. A devkit with shorter lists is taken as they say, and every score then says "subset".
+    Looks for the devkit in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA, and for benchmark_RELEASE beside it;
+    --download (3.4 GB, goes on after a break) puts both into $WSSS_DATA or ./data. Tags come from Annotations/*.xml,
+    else from ImageSets/image_labels.txt. A devkit with shorter lists is taken as they say, and every score then says
+    "subset".
     """
-    from wsss_cli.data.voc import VocSource, find_devkit, prepare_voc
+    from wsss_cli.data.voc import VocSource, download_voc, find_devkit, prepare_voc, with_sbd_beside
 
     out = out or Path("data") / name
     kept = tuple(label.strip() for label in classes.split(",") if label.strip())
-    source = VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept)
-    console.say(f"devkit: {source.root}")
+    if download:
+        with _fetching() as tell:
+            _say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
+    source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept))
+    console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
     with _ticking("converting masks") as tick:
         made = prepare_voc(source, out, name, workers or _cores(), tick)
+    _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
+
+
+@app.command()
+def coco14(
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with annotations/; searched for.")] = None,
+    val_unlabelled: Annotated[
+        Unlabelled, typer.Option(help="Validation images without a tag: keep all 40,504, or drop to 40,137.")
+    ] = Unlabelled.keep,
+    download: DownloadOption = False,
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "coco14",
+    out: OutOption = None,
+    workers: WorkersOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """MS COCO 2014, 80 classes: the splits train (82,081 images) and val (40,504).
+
+    \b
+    wsss prepare coco14
+    wsss prepare coco14 --root ~/coco --out data/coco14
+    wsss prepare coco14 --val-unlabelled drop --name coco14-labelled
+    wsss prepare coco14 --download
+
+    Looks for annotations/, train2014/ and val2014/ in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA;
+    --download (20 GB, goes on after a break) puts them into the one it finds, else $WSSS_DATA/coco or ./data/coco.
+    Masks are painted from the instances, larger ones first; crowd regions become 255. The hash of all masks is printed:
+    two users with the same one have the same ground truth. COCO-Stuff is out of scope.
+    """
+    from wsss_cli.data.coco import download_coco, find_coco, prepare_coco
+
+    out = out or Path("data") / name
+    if download:
+        with _fetching() as tell:
+            _say_fetched(download_coco(root, tell))
+    source = find_coco(root)
+    console.say(f"COCO: {source}")
+    with _ticking("painting masks") as tick:
+        made = prepare_coco(
+            source,
+            out,
+            name,
+            keep_unlabelled=val_unlabelled is Unlabelled.keep,
+            workers=workers or _cores(),
+            tick=tick,
+        )
     _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
 
 
@@ -154,6 +216,29 @@ def _ticking(title: str) -> Iterator[Callable[[int, int], None]]:
             bars[0].advance(1)
 
         yield tick
+
+
+@contextlib.contextmanager
+def _fetching() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress in MB (10^6 bytes), a bar for each thing that is done to an archive."""
+    with contextlib.ExitStack() as stack:
+        now: dict[str, Any] = {"title": ""}
+
+        def tell(title: str, done: int, total: int) -> None:
+            if title != now["title"]:
+                stack.close()
+                now["title"] = title
+                now["bar"] = stack.enter_context(console.progress(max(1, total // 1_000_000), f"{title}, MB"))
+            if ahead := done // 1_000_000 - now["bar"].done:
+                now["bar"].advance(ahead)
+
+        yield tell
+
+
+def _say_fetched(archives: Sequence[Fetched]) -> None:
+    for archive in archives:
+        known = "as expected" if archive.compared else "with nothing to compare it with"
+        console.say(f"{archive.name}: {archive.size:,} bytes, sha256 {archive.sha256} ({known})")
 
 
 def _cores() -> int:

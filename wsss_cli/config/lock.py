@@ -39,7 +39,7 @@ IRRELEVANT = {
 
 def to_toml(preset: Preset) -> str:
     """The preset, fully resolved, as TOML that `load_preset` takes."""
-    return tomli_w.dumps({**preset.model_dump(mode="json"), "extends": ""})
+    return tomli_w.dumps({**preset.model_dump(mode="json", exclude_none=True), "extends": ""})
 
 
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -153,11 +153,33 @@ class TrainConfig(Model):
 
 
 class EvalConfig(Model):
+    mode: Literal["whole", "slide"] = Field("whole", description="the network sees the whole image, or windows of it")
+    window: Positive = Field(512, description="side of a window with mode = 'slide', pixels")
+    stride: Positive = Field(341, description="pixels between windows with mode = 'slide'")
     base: Literal["image", "short"] = Field(
         "image", description="scale 1 is the original image, or the image resized to `short_side`"
     )
     short_side: Positive = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
     scales: tuple[Rate, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), description="scales of ms+flip")
+    crf: CrfConfig = Field(
+        CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
+        description="dense CRF on the class probabilities, where a command asks for it",
+    )
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> EvalConfig:
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is above window {self.window}: pixels between would not be seen")
+        return self
+
+
+class ReferenceConfig(Model):
+    iters: Positive = Field(description="training iterations of the published figure")
+    miou: float | None = Field(None, description="published mIoU, single scale, per cent")
+    miou_ms_flip: float | None = Field(None, description="published mIoU, ms+flip, per cent")
+    memory_gb: float | None = Field(None, description="published training memory of a GPU, GB")
+    fps: float | None = Field(None, description="published frames a second in inference")
+    source: str = Field("", description="where the figures are published")
 
 
 class Preset(Model):
@@ -172,3 +194,4 @@ class Preset(Model):
     pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    reference: tuple[ReferenceConfig, ...] = Field((), description="published figures of this recipe, for `wsss table`")

@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """'did you mean ...? ', or nothing where no known word is close."""
     found = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean '{found[0]}'? " if found else ""
+
+
+def data_places(given: Path | None, *names: str) -> list[Path]:
+    """Where to look for source data: the folder given, else ./NAME, ./data/NAME, $WSSS_DATA and $WSSS_DATA/NAME."""
+    if given is not None:
+        return [given]
+    places = [folder / name for name in names for folder in (Path(), Path("data"))]
+    if environment := os.environ.get("WSSS_DATA"):
+        places += [Path(environment), *(Path(environment) / name for name in names)]
+    return places
+
+
+def source_home() -> Path:
+    """Where source data goes that is fetched: $WSSS_DATA, else ./data."""
+    return Path(os.environ.get("WSSS_DATA") or "data")
 
 
 def check_id(name: str, where: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from wsss_cli.errors import DataError
-from wsss_cli.files import write_bytes
+from wsss_cli.files import read_json, write_bytes, write_json
 
 IGNORE = 255
 BORDER_COLOR = (224, 224, 192)
@@ -88,3 +89,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
+
+
+def clear_other_masks(folder: Path, made_from: dict[str, Any]) -> None:
+    """Remove the PNGs of a folder of made masks unless its stamp says that they were made from the same as now."""
+    stamp = folder / "made.json"
+    if stamp.is_file() and read_json(stamp) == made_from:
+        return
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    write_json(stamp, made_from)

@@ -28,18 +28,14 @@ def read_labels(path: Path) -> np.ndarray:
     """Class indices, uint8 [H, W], of a mask: a PNG, or one of SBD's .mat files.
 
     Raises:
-        DataError: it cannot be read, or SciPy is needed and not installed.
+        DataError: it cannot be read.
     """
     return _read_mat(path) if path.suffix == ".mat" else read_mask(path)
 
 
 def _read_mat(path: Path) -> np.ndarray:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError(
-            "SBD's .mat masks need SciPy to be read", "pip install scipy, or give a ready folder with --aug-masks"
-        ) from error
+    from scipy.io import loadmat
+
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
     except Exception as error:  # SciPy raises many types on a damaged file

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, nearest, write_dataset
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.dataset import Dataset, Sample, data_places, nearest, source_home, write_dataset
+from wsss_cli.data.download import Archive, Fetched, Tell, fetch_archives
+from wsss_cli.data.masks import clear_other_masks, voc_palette, write_mask
 from wsss_cli.data.sbd import read_labels, sbd_root
 from wsss_cli.data.tags import Tags, annotation_tags, mask_tags, read_ids, read_tags
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import read_json, write_json
 from wsss_cli.processes import in_processes
 
 CLASSES = (
@@ -50,7 +49,24 @@ https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_con
   VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
   VOCdevkit/VOC2012/SegmentationClass/*.png
   VOCdevkit/VOC2012/SegmentationClassAug/*.png        (or --sbd benchmark_RELEASE)
+--download fetches both; where a link is dead, look for the archive at https://web.archive.org, and for the VOC one at
+http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar; put beside VOCdevkit, --download unpacks it.
 Looked in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA; --devkit DIR names another place"""
+
+VOC2012 = Archive(
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    size=1_999_639_040,
+    unpacked=2_100_000_000,
+    makes=("VOCdevkit/VOC2012",),
+    md5="6cd6e144f989b92b3379bac3b3de84fd",  # as torchvision has it
+)
+SBD = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    size=1_419_539_633,
+    unpacked=500_000_000,
+    makes=tuple(f"benchmark_RELEASE/dataset/{part}" for part in ("cls", "train.txt", "val.txt")),
+    md5="82b4d87ceb2ed10f6038a1cba92111cb",  # as torchvision has it
+)
 
 Tick = Callable[[int, int], None]
 
@@ -73,14 +89,66 @@ def find_devkit(given: Path | None) -> Path:
     Raises:
         DataError: there is none; the hint says what to fetch and the layout expected.
     """
-    places = [given] if given else [Path("VOCdevkit"), Path("data/VOCdevkit")]
-    if not given and (environment := os.environ.get("WSSS_DATA")):
-        places += [Path(environment), Path(environment) / "VOCdevkit"]
-    for place in places:
+    root = _devkit(given)
+    if root is not None:
+        return root
+    raise DataError(f"no VOC devkit in {given}" if given else "no VOC devkit found", LAYOUT)
+
+
+def _devkit(given: Path | None) -> Path | None:
+    for place in data_places(given, "VOCdevkit"):
         for root in (place, place / "VOC2012", place / "VOCdevkit" / "VOC2012"):
             if (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir():
                 return root
-    raise DataError(f"no VOC devkit in {given}" if given else "no VOC devkit found", LAYOUT)
+    return None
+
+
+def download_voc(
+    given: Path | None,
+    *,
+    sbd: bool,
+    tell: Tell = lambda title, done, total: None,
+    archives: tuple[Archive, Archive] = (VOC2012, SBD),
+) -> list[Fetched]:
+    """Fetch the devkit unless there is one, and SBD's masks beside it where it lacks a list of train_aug.
+
+    The devkit given is where it goes to; without one, $WSSS_DATA or data.
+
+    Args:
+        sbd: whether SBD may be fetched; not where the user brings the augmented masks.
+    Raises:
+        DataError: as `fetch_archives`.
+    """
+    root = _devkit(given)
+    if root is not None:
+        home = beside_devkit(root)
+    elif given is not None:
+        home = given.parent if given.name == "VOCdevkit" else given
+    else:
+        home = source_home()
+    wanted = [] if root is not None else [archives[0]]
+    if sbd and (root is None or not _lists_augmented(VocSource(root))):
+        wanted.append(archives[1])
+    return fetch_archives(wanted, home, layout=LAYOUT, tell=tell)
+
+
+def beside_devkit(root: Path) -> Path:
+    """The folder that holds VOCdevkit, or the VOC2012 folder `root` where that is not in one."""
+    root = root.absolute()
+    return root.parent.parent if root.parent.name == "VOCdevkit" else root.parent
+
+
+def with_sbd_beside(source: VocSource) -> VocSource:
+    """The source with the SBD release beside its devkit, if it names no augmented masks and the devkit lists none."""
+    there = beside_devkit(source.root) / "benchmark_RELEASE"
+    if source.sbd or _lists_augmented(source) or not (there / "dataset" / "cls").is_dir():
+        return source
+    return replace(source, sbd=there)
+
+
+def _lists_augmented(source: VocSource) -> bool:
+    lists = [source.root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train_aug", "trainaug")]
+    return _aug_folder(source) is not None or any(path.is_file() for path in lists)
 
 
 def prepare_voc(
@@ -241,7 +309,7 @@ def _converted(
         lut[1 : len(CLASSES) + 1] = 255
         for index, label in enumerate(source.classes, 1):
             lut[CLASSES.index(label) + 1] = index
-    _clear_other_classes(folder, source.classes or CLASSES)
+    clear_other_masks(folder, {"classes": list(source.classes or CLASSES)})
     jobs = []
     placed: dict[str, Path | None] = {}
     for name, path in masks.items():
@@ -255,16 +323,6 @@ def _converted(
     for done, _ in enumerate(in_processes(work, jobs, workers), 1):
         tick(done, len(jobs))
     return placed
-
-
-def _clear_other_classes(folder: Path, classes: Sequence[str]) -> None:
-    """Remove masks that were converted for other classes: their values mean something else."""
-    stamp, wanted = folder / "made.json", {"classes": list(classes)}
-    if stamp.is_file() and read_json(stamp) == wanted:
-        return
-    for stale in folder.glob("*.png"):
-        stale.unlink()
-    write_json(stamp, wanted)
 
 
 def _colors(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:

@@ -3,7 +3,7 @@
 oneDNN computes the input gradient of strided, and the weight gradient of 5x5, depthwise convolutions in bfloat16 by a
 reference loop, 20 to 60 times slower than the forward pass. Both gradients have fast equivalents: the input gradient
 is the forward convolution of the (zero-stuffed) output gradient with the mirrored kernel, and the weight gradient is
-fast in float32.
+fast in float32, but for a dilated kernel as wide as the map, which is taken tap by tap.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class _Depthwise(torch.autograd.Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = _input_gradient(grad, weight, x.shape, stride, padding, dilation)
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and stride == 1 and dilation * (weight.shape[-1] - 1) >= max(x.shape[2:]):
+            grad_weight = _weight_by_taps(grad, x, weight, padding, dilation)
+        elif ctx.needs_input_grad[1]:
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
                 grad.float(),
                 x.float(),
@@ -46,6 +48,24 @@ class _Depthwise(torch.autograd.Function):
             )
             grad_weight = grad_weight.to(weight.dtype)
         return grad_x, grad_weight, None, None, None
+
+
+def _weight_by_taps(grad: Tensor, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+    """Weight gradient at stride 1, in float32, of the dtype of `weight`: for each tap, the pixels that it meets."""
+    found = torch.zeros(weight.shape, dtype=torch.float32)
+    (height, width), (out_height, out_width) = x.shape[2:], grad.shape[2:]
+    g, x = grad.float().permute(0, 2, 3, 1), x.float().permute(0, 2, 3, 1)
+    size = weight.shape[-1]
+    for row in range(size):
+        down = row * dilation - padding
+        top, bottom = max(0, -down), min(out_height, height - down)
+        for column in range(size):
+            along = column * dilation - padding
+            left, right = max(0, -along), min(out_width, width - along)
+            if top < bottom and left < right:
+                seen = x[:, top + down : bottom + down, left + along : right + along]
+                found[:, 0, row, column] = (g[:, top:bottom, left:right] * seen).sum((0, 1, 2))
+    return found.to(weight.dtype)
 
 
 def _input_gradient(

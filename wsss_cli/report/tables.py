@@ -119,23 +119,41 @@ def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> 
         file.write(table.to_plain())
 
 
-def class_table(results: Mapping[str, Mapping[str, Any]], title: str = "", notes: Sequence[str] = ()) -> Table:
-    """IoU and accuracy of each class, their means below, the protocol of each result at the end.
+METRICS = {  # key in the scores: (head, key of the mean)
+    "iou": ("IoU", "miou"),
+    "acc": ("Acc", "macc"),
+    "dice": ("Dice", "mdice"),
+    "fscore": ("F", "mfscore"),
+    "precision": ("precision", ""),
+    "recall": ("recall", ""),
+    "biou": ("boundary IoU", "mbiou"),
+}
+
+
+def class_table(
+    results: Mapping[str, Mapping[str, Any]],
+    title: str = "",
+    notes: Sequence[str] = (),
+    metrics: Sequence[str] = ("iou", "acc"),
+) -> Table:
+    """Scores of each class, their means below, the protocol of each result at the end.
 
     Args:
         results: what `metrics.scores.summary` returns, by name, e.g. 'single scale' and 'ms+flip', of the same
             classes.
         notes: further lines, after the protocols.
+        metrics: keys of METRICS.
     """
     if not results:
         raise ValueError("no results to show")
     several = len(results) > 1
-    heads, columns, means, lines = ["class"], [], ["mIoU, mAcc"], []
+    heads, columns, means, lines = ["class"], [], ["mean"], []
     for name, result in results.items():
         prefix = f"{name}: " if several else ""
-        heads += [f"{name} IoU", "Acc"] if several else ["IoU", "Acc"]
-        columns += [result["iou"], result["acc"]]
-        means += [percent(result["miou"]), percent(result["macc"])]
+        shown = [key for key in metrics if key in result]
+        heads += [f"{name} {METRICS[key][0]}" if several and not n else METRICS[key][0] for n, key in enumerate(shown)]
+        columns += [result[key] for key in shown]
+        means += [percent(result.get(METRICS[key][1])) for key in shown]
         lines.append(f"{prefix}aAcc {percent(result['aacc'])}")
         lines += [f"{prefix}{result['protocol']}"] if result.get("protocol") else []
     classes = next(iter(results.values()))["classes"]
@@ -166,6 +184,35 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
     protocol = curve.get("protocol") or ()
     notes = (protocol,) if isinstance(protocol, str) else tuple(protocol)
     return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=notes, left=frozenset({4}))
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Finished trainings in the columns of MMSegmentation's tables, published figures beside, protocols below.
+
+    Args:
+        rows: what `stages.table.run_row` returns.
+    """
+    columns = (
+        *("method", "backbone", "crop", "lr schedule", "supervision", "data", "mem (GiB)", "fps", "device"),
+        *("mIoU", "mIoU (ms+flip)", "reference", "reference (ms+flip)"),
+    )
+    cells = []
+    for row in rows:
+        known = row["reference"] or {}
+        cells.append(
+            (
+                *(row["method"], row["backbone"], f"{row['crop']}x{row['crop']}", f"{row['iters']:,}"),
+                *(row["supervision"], row["data"], percent(row["memory_gib"]), percent(row["fps"])),
+                *(row["device"] or "-", percent(row["miou"]), percent(row["miou_ms_flip"])),
+                *(percent(known.get("miou")), percent(known.get("miou_ms_flip"))),
+            )
+        )
+    notes = []
+    for row in rows:
+        notes += [f"{row['run']}:", *(f"  {line}" for line in row["protocol"])]
+        if row["reference"]:
+            notes.append(f"  reference: {row['reference']['source']}")
+    return Table("", columns, tuple(cells), notes=tuple(notes), left=frozenset({0, 1, 2, 4, 5, 8}))
 
 
 def percent(value: float | int | None) -> str:

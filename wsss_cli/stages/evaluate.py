@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import Preset
+from wsss_cli.config.schema import CrfConfig, EvalConfig, Preset
+from wsss_cli.crf import dense_crf
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import image_size, read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
-from wsss_cli.engine.context import Context
+from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import find_runs
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
-from wsss_cli.metrics.confusion import Confusion
-from wsss_cli.metrics.scores import summary
 from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.processes import in_processes
 from wsss_cli.stages.predict import by_size, load_network, predict
+from wsss_cli.stages.score import Counts
 
 Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]
+CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true mask
 
 
 def score_network(
@@ -35,16 +38,47 @@ def score_network(
     ctx: Context,
     *,
     ms_flip: bool,
+    crf: bool = False,
+    boundary: bool = False,
     title: str,
 ) -> tuple[dict[str, Any], Lost]:
     """Score a network on samples with masks.
 
+    Args:
+        crf: also refine the probabilities (of ms+flip where that is asked for) by `preset.eval.crf`, in processes.
+        boundary: also Boundary IoU.
     Returns:
-        ({'single': summary, 'ms_flip': summary if asked for}, lost images). See `metrics.scores.summary`.
+        ({'single': scores, 'ms_flip', 'single_crf' or 'ms_flip_crf' as asked for}, lost images). Scores are
+        `metrics.scores.summary`, `confusion`: lists of exact integers [K+1][K+1], rows truth, the last row and column
+        what is outside the classes; `biou` and `mbiou`, per cent.
     """
     modes = ["single", "ms_flip"] if ms_flip else ["single"]
-    confusions = {mode: Confusion(dataset.num_classes) for mode in modes}
+    counts = {mode: Counts(dataset.num_classes, boundary) for mode in (*modes, *([f"{modes[-1]}_crf"] if crf else []))}
     lost: Lost = []
+    jobs = _count(model, samples, preset, ctx, counts, lost, crf=crf, title=title)
+    if crf:
+        refine = partial(_refined, crf=preset.eval.crf)
+        for labels, mask in in_processes(refine, jobs, cores(), ahead=2):
+            counts[f"{modes[-1]}_crf"].add(labels, mask)
+    else:
+        for _ in jobs:  # nothing comes: all is counted on the way
+            pass
+    return {mode: count.scores(dataset.classes) for mode, count in counts.items()}, lost
+
+
+def _count(
+    model: DeepLabV3Plus,
+    samples: Sequence[Sample],
+    preset: Preset,
+    ctx: Context,
+    counts: dict[str, Counts],
+    lost: Lost,
+    *,
+    crf: bool,
+    title: str,
+) -> Iterator[CrfJob]:
+    """Predict, add to `counts` and `lost`, and hand on what a CRF needs where one is asked for."""
+    modes = [mode for mode in ("single", "ms_flip") if mode in counts]
     sized: list[tuple[Sample, tuple[int, int]]] = []
     for sample in samples:
         try:
@@ -65,13 +99,23 @@ def score_network(
                     preset.eval,
                     ctx,
                     preset.train.precision,
-                    ms_flip=ms_flip,
+                    ms_flip="ms_flip" in counts,
+                    probabilities=crf,
                 )
                 for mode in modes:
                     for prediction, (_, mask) in zip(found[mode], good, strict=True):
-                        confusions[mode].add(prediction, mask)
+                        counts[mode].add(prediction, mask)
+                if crf:
+                    maps = found[f"{modes[-1]}_probabilities"]
+                    yield from ((image, planes, mask) for planes, (image, mask) in zip(maps, good, strict=True))
             bar.advance(len(read))
-    return {mode: summary(confusion.areas(), dataset.classes) for mode, confusion in confusions.items()}, lost
+
+
+def _refined(job: CrfJob, crf: CrfConfig) -> tuple[np.ndarray, np.ndarray]:
+    """(labels after the CRF, true mask), uint8 [H, W] each; in a worker process."""
+    image, probabilities, mask = job
+    unary = -np.log(np.clip(probabilities, 1e-5, 1.0))
+    return dense_crf(image, unary, **crf.model_dump()).argmax(0).astype(np.uint8), mask
 
 
 def _read(sample: Sample) -> Read:
@@ -98,15 +142,28 @@ def newest_run(runs: Path, stage: str = "train") -> Path:
 
 
 def run_eval(
-    run: Path, ctx: Context, *, ms_flip: bool, split: str = "", checkpoint: str = "latest", data: str = ""
+    run: Path,
+    ctx: Context,
+    *,
+    ms_flip: bool,
+    crf: bool = False,
+    boundary: bool = False,
+    split: str = "",
+    checkpoint: str = "latest",
+    views: dict[str, Any] | None = None,
+    data: str = "",
 ) -> dict[str, Any]:
     """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
+    Scores on another split go to eval-SPLIT.json.
+
     Args:
         run: also a checkpoint folder or an imported directory, see `load_network`.
-        data: another data set directory with the same classes to score on.
+        crf, boundary: see `score_network`.
         split: another split of the data set to score on.
         checkpoint: 'latest' or 'best'.
+        views: fields of the preset's eval section to change.
+        data: another data set directory with the same classes to score on.
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
     """
@@ -119,21 +176,23 @@ def run_eval(
     if dataset.classes != network.classes:
         raise DataError(f"{dataset.root} has other classes than {run} was trained on")
     title = "eval, ms+flip" if ms_flip else "eval"
-    scores, lost = score_network(network.model, samples, dataset, network.preset, ctx, ms_flip=ms_flip, title=title)
-    config = network.preset.eval
-    base = "original image" if config.base == "image" else f"short side {config.short_side}"
-    scales = ", ".join(f"{scale:g}" for scale in config.scales)
+    config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
+    preset = network.preset.model_copy(update={"eval": config})
+    scores, lost = score_network(
+        network.model, samples, dataset, preset, ctx, ms_flip=ms_flip, crf=crf, boundary=boundary, title=title
+    )
     protocol = [
-        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; "
-        f"whole image, scale 1 = {base}; no CRF; 255 ignored",
-        *([f"ms+flip: scales {scales}, softmax averaged"] if ms_flip else []),
+        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; 255 ignored",
+        *_further(config, ms_flip=ms_flip, crf=crf, boundary=boundary),
         *dataset.protocol,
     ]
     result = {
         **scores,
         "run": str(run),
+        "file": str(run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")),
         "dataset": data or network.dataset,
         "split": split,
+        "eval": config.model_dump(mode="json"),
         "checkpoint": checkpoint,
         "step": network.step,
         "classes": list(dataset.classes),
@@ -141,8 +200,31 @@ def run_eval(
         "lost": lost,
         "device": ctx.device_name,
     }
-    write_json(run / "eval.json", result)
+    write_json(Path(result["file"]), result)
     return result
+
+
+def _views(config: EvalConfig) -> str:
+    base = "original image" if config.base == "image" else f"short side {config.short_side}"
+    mode = "whole image" if config.mode == "whole" else f"windows of {config.window}, stride {config.stride}"
+    return f"{mode}, scale 1 = {base}"
+
+
+def _further(config: EvalConfig, *, ms_flip: bool, crf: bool, boundary: bool) -> list[str]:
+    """Protocol lines of what was asked for besides the single scale."""
+    lines = []
+    if ms_flip:
+        lines.append(f"ms+flip: scales {', '.join(f'{scale:g}' for scale in config.scales)}, softmax averaged")
+    p = config.crf
+    bilateral = f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}"
+    lines.append(
+        f"CRF on the probabilities: {p.gauss_sxy:g}/{p.gauss_compat:g}, {bilateral}, {p.iterations} iterations"
+        if crf
+        else "no CRF"
+    )
+    if boundary:
+        lines.append("boundary IoU: within 2 % of the diagonal of a contour; pixels whose truth is 255 are in no class")
+    return lines
 
 
 def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
@@ -150,13 +232,15 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
     checkpoint = find_checkpoint(run / "checkpoints")
     if checkpoint is None or not (run / "eval.json").is_file():
         return None
+    preset = load_preset(str(run / "preset.lock.toml"))
     current = {
         "dataset": read_json(run / "inputs.json")["dataset"],
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
-        "split": load_preset(str(run / "preset.lock.toml")).dataset.val,
+        "split": preset.dataset.val,
+        "eval": preset.eval.model_dump(mode="json"),
         "lost": [],
     }
-    stored = {"dataset": current["dataset"], **read_json(run / "eval.json")}
+    stored = read_json(run / "eval.json")
     fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
     return stored if fits else None

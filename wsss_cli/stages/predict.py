@@ -123,18 +123,22 @@ def predict(
     *,
     single: bool = True,
     ms_flip: bool = False,
+    probabilities: bool = False,
 ) -> dict[str, np.ndarray]:
     """Label maps of images of one size.
 
     Single scale: logits at stride 4, resized to the input and then to the original size, argmax. ms+flip: every view's
-    logits at original size, un-flipped, softmax, mean over all views, argmax.
+    logits at original size, un-flipped, softmax, mean over all views, argmax. An image and its mirrored view, of all
+    images, are one forward.
 
     Args:
         images: RGB, uint8 [H, W, 3], all of one size.
+        probabilities: also return the class probabilities, for a CRF.
     Returns:
-        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W].
+        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
+        'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
 
-    Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference`, `SegTTAModel`.
+    Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference` and `slide_inference`, `SegTTAModel`.
     """
     model.eval()
     height, width = images[0].shape[:2]
@@ -146,21 +150,61 @@ def predict(
         resized = np.stack([_resize(image, size) for image in images])
         x = model.backbone.normalise(torch.from_numpy(resized).to(ctx.device).permute(0, 3, 1, 2))
         in_total = ms_flip and scale in config.scales
+        views = torch.cat([x, x.flip(3)]) if in_total else x
         with ctx.autocast(precision):
-            logits = model(torch.cat([x, x.flip(3)]) if in_total else x)
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+            logits = slide(model, views, config) if config.mode == "slide" else upsampled(model, views)
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
         if scale == 1.0 and single:
             found["single"] = logits[: len(images)].argmax(1).to(torch.uint8).cpu().numpy()
+            if probabilities:
+                found["single_probabilities"] = logits[: len(images)].softmax(1).cpu().numpy()
         if in_total:
             plain, mirrored = logits.softmax(1).chunk(2)
-            views = plain + mirrored.flip(3)
-            total = views if total is None else total.add_(views)
+            both = plain + mirrored.flip(3)
+            total = both if total is None else total.add_(both)
     if total is not None:
-        confidence, labels = (total / (2 * len(config.scales))).max(1)
+        mean = total / (2 * len(config.scales))
+        confidence, labels = mean.max(1)
+        if probabilities:
+            found["ms_flip_probabilities"] = mean.cpu().numpy()
         found["ms_flip"] = labels.to(torch.uint8).cpu().numpy()
         found["ms_flip_confidence"] = confidence.cpu().numpy()
     return found
+
+
+def upsampled(model: DeepLabV3Plus, x: Tensor) -> Tensor:
+    """Logits of whole images [B, 3, h, w] at their size, float32 [B, K, h, w]."""
+    return F.interpolate(model(x).float(), x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def slide(model: DeepLabV3Plus, x: Tensor, config: EvalConfig) -> Tensor:
+    """Logits of images [B, 3, h, w] from overlapping windows, float32 [B, K, h, w]: the mean where windows overlap.
+
+    Source: MMSegmentation 1.2 `EncoderDecoder.slide_inference`; a window at the edge is moved inwards, not cut.
+    """
+    height, width = x.shape[2:]
+    boxes = [
+        (top, top + side_h, left, left + side_w)
+        for top, side_h in window_starts(height, config.window, config.stride)
+        for left, side_w in window_starts(width, config.window, config.stride)
+    ]
+    total: Tensor | None = None
+    count = torch.zeros((1, 1, height, width), device=x.device)
+    for top, bottom, left, right in boxes:
+        logits = upsampled(model, x[:, :, top:bottom, left:right])
+        if total is None:
+            total = logits.new_zeros((len(x), logits.shape[1], height, width))
+        total[:, :, top:bottom, left:right] += logits
+        count[:, :, top:bottom, left:right] += 1
+    assert total is not None
+    return total / count
+
+
+def window_starts(length: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """(start, side) of the windows along a side of `length` pixels; the last one ends with the image."""
+    side = min(window, length)
+    steps = max(length - window + stride - 1, 0) // stride + 1
+    return [(min(step * stride, length - side), side) for step in range(steps)]
 
 
 def view_size(height: int, width: int, scale: float, config: EvalConfig) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import IGNORE, read_mask
 from wsss_cli.errors import DataError
+from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion, size_text
 from wsss_cli.metrics.scores import mean_fn, mean_fp, miou, number, summary
 from wsss_cli.processes import in_processes
@@ -28,12 +29,42 @@ POLICIES = {
 }
 
 
+class Counts:
+    """What is counted of a set of predictions: the confusion and, where asked for, what lies close to contours."""
+
+    def __init__(self, num_classes: int, boundary: bool = False) -> None:
+        self.confusion = Confusion(num_classes)
+        self.boundary = Boundary(num_classes) if boundary else None
+
+    def add(self, pred: np.ndarray, truth: np.ndarray) -> None:
+        """Count one image: class indices, uint8 [H, W] each; 255 in the truth is not scored."""
+        self.confusion.add(pred, truth, IGNORE)
+        if self.boundary:
+            self.boundary.add(pred, truth, IGNORE)
+
+    def merge(self, other: Counts) -> None:
+        """Add the counts of another one."""
+        self.confusion.merge(other.confusion)
+        if self.boundary and other.boundary:
+            self.boundary.merge(other.boundary)
+
+    def scores(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """`metrics.scores.summary`; `confusion`, [K+1][K+1]; `biou` of each class and `mbiou`, per cent, if counted."""
+        found = {**summary(self.confusion.areas(), names), "confusion": self.confusion.matrix.tolist()}
+        if self.boundary:
+            each = 100 * self.boundary.iou()
+            found["biou"] = [number(value) for value in each]
+            found["mbiou"] = number(float(np.nanmean(each))) if not np.isnan(each).all() else None
+        return found
+
+
 def score_masks(
     pred_dir: str | Path,
     truth: str | Path | Sequence[Sample],
     num_classes: int,
     *,
     undecided: Undecided = "background",
+    boundary: bool = False,
     names: Sequence[str] | None = None,
     split: str = "",
     workers: int = 1,
@@ -46,29 +77,31 @@ def score_masks(
         truth: a folder of PNGs with the same names, or the samples of a split; 255 is not scored.
         undecided: what a predicted 255 is: 'background' (IRN), 'drop' for not scored (ToCo; flatters), or 'as-is' for
             outside all classes.
+        boundary: also Boundary IoU.
         names: class names, background first.
         split: what was scored, for the protocol line.
         workers: processes; a few images are scored in this one.
         progress: called with the number of images scored since its last call; an exception from it ends the work.
     Returns:
-        `summary` of the scores, and `images`; `extra`, predictions left out; `undecided_share` of the scored pixels;
+        `Counts.scores`, and `images`; `extra`, predictions left out; `undecided_share` of the scored pixels;
         `out_of_range`, scored pixels whose `truth` or `pred` is outside the classes; `protocol`, one line.
     Raises:
         DataError: no truth, predictions missing, a mask that cannot be read, or sizes that differ.
     """
     pairs, extra = pair_masks(pred_dir, truth)
-    work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided)
-    confusion, undecided_pixels, scored_pixels = Confusion(num_classes), 0, 0
+    work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
+    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
     for part, part_undecided, part_scored in _sweep(work, pairs, workers, progress):
-        confusion.merge(part)
+        counts.merge(part)
         undecided_pixels += part_undecided
         scored_pixels += part_scored
-    outside = {"truth": int(confusion.matrix[-1].sum()), "pred": int(confusion.matrix[:, -1].sum())}
+    matrix = counts.confusion.matrix
+    outside = {"truth": int(matrix[-1].sum()), "pred": int(matrix[:, -1].sum())}
     protocol = f"{split or 'masks'}, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
     if outside["truth"]:
         protocol += f"; {outside['truth']:,} true pixels lie outside the {num_classes} classes"
     return {
-        **summary(confusion.areas(), names),
+        **counts.scores(names),
         "images": len(pairs),
         "extra": extra,
         "undecided_share": undecided_pixels / max(scored_pixels, 1),
@@ -166,9 +199,11 @@ def _pngs(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(files)}
 
 
-def _score_pairs(pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided) -> tuple[Confusion, int, int]:
-    """Confusion of some (prediction, truth) files, undecided pixels and scored pixels."""
-    confusion, undecided_pixels, scored_pixels = Confusion(num_classes), 0, 0
+def _score_pairs(
+    pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool
+) -> tuple[Counts, int, int]:
+    """Counts of some (prediction, truth) files, undecided pixels and scored pixels."""
+    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
     for pred_file, truth_file in pairs:
         pred, truth = read_mask(pred_file), read_mask(truth_file)
         _same_size(pred.shape, pred_file, truth.shape, truth_file)
@@ -179,8 +214,8 @@ def _score_pairs(pairs: list[tuple[Path, Path]], num_classes: int, undecided: Un
             pred[blank] = 0
         elif undecided == "drop":
             truth[blank] = IGNORE
-        confusion.add(pred, truth, IGNORE)
-    return confusion, undecided_pixels, scored_pixels
+        counts.add(pred, truth)
+    return counts, undecided_pixels, scored_pixels
 
 
 def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds: np.ndarray) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""The presets that come with the program say what their names promise."""
+
+import itertools
+
+import pytest
+
+from wsss_cli.config.load import load_preset, preset_names
+from wsss_cli.config.lock import difference, to_toml
+from wsss_cli.config.schema import AdamWConfig
+from wsss_cli.engine.fit import lr_factor
+
+ROWS = list(itertools.product(("r50", "r101"), ("voc", "coco"), ("full", "weak")))
+ZOO = {  # MMSegmentation, VOC 2012 + Aug: (iterations, single scale, ms+flip)
+    "r50": [(20000, 75.93, 77.50), (40000, 76.81, 77.57)],
+    "r101": [(20000, 77.22, 78.59), (40000, 78.62, 79.53)],
+}
+
+
+def differing(left, right):
+    lines = difference(load_preset(left).model_dump(mode="json"), load_preset(right).model_dump(mode="json"))
+    return {line.split(":")[0] for line in lines} - {"name", "description", "extends", "reference"}
+
+
+@pytest.mark.parametrize(("depth", "data", "supervision"), ROWS)
+def test_a_row_of_the_table_differs_from_its_base_in_what_its_name_says(depth, data, supervision):
+    expected = set()
+    if depth == "r101":
+        expected |= {"train.backbone.name"}
+    if data == "coco":
+        expected |= {"dataset.path", "dataset.train", "cam.iters"}
+    if supervision == "weak":
+        expected |= {"train.supervision"}
+    name = f"deeplabv3p-{depth}-{data}-{supervision}"
+    assert differing("deeplabv3p-r50-voc-full", name) == expected
+    assert load_preset(name).train.backbone.name == f"resnet{depth[1:]}c"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_comes_back_from_its_own_lock(name, tmp_path):
+    (tmp_path / f"{name}.toml").write_text(to_toml(load_preset(name)))
+    again = load_preset(str(tmp_path / f"{name}.toml"))
+    assert again.model_copy(update={"extends": ""}) == load_preset(name).model_copy(update={"extends": ""})
+
+
+@pytest.mark.parametrize("depth", ZOO)
+def test_the_reference_figures_are_those_of_the_zoo(depth):
+    given = load_preset(f"deeplabv3p-{depth}-voc-full").reference
+    assert [(row.iters, row.miou, row.miou_ms_flip) for row in given] == ZOO[depth]
+    assert load_preset(f"deeplabv3p-{depth}-voc-weak").reference == ()
+    assert load_preset(f"deeplabv3p-{depth}-coco-full").reference == ()
+
+
+@pytest.mark.parametrize(("depth", "data", "supervision"), ROWS)
+def test_the_adamw_recipe_warms_up_and_ends_at_zero(depth, data, supervision):
+    preset = load_preset(f"deeplabv3p-{depth}-{data}-{supervision}-adamw")
+    train = preset.train
+    assert isinstance(train.optim, AdamWConfig)
+    assert (train.optim.lr, train.optim.head_lr_mult, train.optim.weight_decay) == (1e-4, 10.0, 0.01)
+    assert train.iters == (40000 if data == "voc" else 80000)
+    assert (train.supervision, train.backbone.name) == (supervision, f"resnet{depth[1:]}c")
+    factors = [lr_factor(step, train.iters, train.schedule) for step in (0, 1499, 1500, train.iters - 1)]
+    assert factors == pytest.approx([1e-6, 1.0, 1.0, 0.0])

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import EvalConfig
+from wsss_cli.crf import dense_crf
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.metrics.boundary import Boundary
+from wsss_cli.metrics.confusion import Confusion
+from wsss_cli.stages.evaluate import score_network
+from wsss_cli.stages.predict import predict, slide, window_starts
+
+
+class Colours(nn.Module):
+    """A network of six classes whose logits are colours; with `pooled`, they also know the mean of what is seen."""
+
+    def __init__(self, pooled=0.0):
+        super().__init__()
+        self.pooled = pooled
+
+    @property
+    def backbone(self):
+        return self
+
+    def normalise(self, x):
+        return x.float() / 64 - 2
+
+    def forward(self, x):
+        x = torch.cat([x, -x], 1)
+        return x + self.pooled * x.mean((2, 3), keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    prepare_toy(folder, images=1, val=3, size=64)
+    return open_dataset(folder)
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    return Context(torch.device("cpu"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"),
+    [(3, [(0, 3)]), (4, [(0, 4)]), (5, [(0, 4), (1, 4)]), (10, [(0, 4), (3, 4), (6, 4)]), (11, [0, 3, 6, 7])],
+)
+def test_windows_cover_a_side_and_the_last_ends_with_it(length, starts):
+    expected = [start if isinstance(start, tuple) else (start, 4) for start in starts]
+    assert window_starts(length, window=4, stride=3) == expected
+
+
+def test_sliding_is_the_mean_of_the_windows_that_see_a_pixel():
+    x = torch.arange(6.0).reshape(1, 1, 1, 6).expand(1, 3, 4, 6)
+    logits = slide(Colours(pooled=1.0), x, EvalConfig(mode="slide", window=4, stride=2))
+    # windows 0..3 (mean 1.5) and 2..5 (mean 3.5); columns 2 and 3 are seen by both
+    means = torch.tensor([1.5, 1.5, 2.5, 2.5, 3.5, 3.5])
+    assert logits.shape == (1, 6, 4, 6)
+    assert torch.allclose(logits[0, 0], torch.arange(6.0) + means)
+    assert torch.allclose(logits[0, 3], -(torch.arange(6.0) + means))
+
+
+def test_windows_of_a_network_without_context_change_nothing(dataset, ctx):
+    image = read_image(dataset.split("val")[0].image)
+    whole, windows = (
+        predict(Colours(), [image], EvalConfig(mode=mode, window=40, stride=17), ctx, "fp32", ms_flip=True)
+        for mode in ("whole", "slide")
+    )
+    assert np.array_equal(whole["single"], windows["single"])
+    assert np.allclose(whole["ms_flip_confidence"], windows["ms_flip_confidence"], atol=1e-5)
+
+
+def test_probabilities_are_those_of_the_labels(dataset, ctx):
+    image = read_image(dataset.split("val")[0].image)
+    config = EvalConfig(scales=(0.5, 1.0))
+    found = predict(Colours(), [image, image[:, ::-1]], config, ctx, "fp32", ms_flip=True, probabilities=True)
+    for mode in ("single", "ms_flip"):
+        planes = found[f"{mode}_probabilities"]
+        assert planes.shape == (2, 6, 64, 64)
+        assert np.allclose(planes.sum(1), 1, atol=1e-5)
+        assert np.array_equal(planes.argmax(1), found[mode])
+    assert np.allclose(found["ms_flip_probabilities"].max(1), found["ms_flip_confidence"])
+
+
+def test_scores_of_a_network_with_crf_and_boundaries(dataset, ctx):
+    preset = load_preset("toy", ["eval.scales=[1.0]", "eval.crf.iterations=2"])
+    samples = dataset.split("val")
+    scores, lost = score_network(
+        Colours(), samples, dataset, preset, ctx, ms_flip=True, crf=True, boundary=True, title="eval"
+    )
+    assert lost == []
+    assert scores.keys() == {"single", "ms_flip", "ms_flip_crf"}
+    plain, refined, contours = Confusion(6), Confusion(6), Boundary(6)
+    for sample in samples:
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        found = predict(Colours(), [image], preset.eval, ctx, "fp32", ms_flip=True, probabilities=True)
+        plain.add(found["single"][0], mask)
+        contours.add(found["single"][0], mask)
+        unary = -np.log(np.clip(found["ms_flip_probabilities"][0], 1e-5, 1))
+        refined.add(dense_crf(image, unary, **preset.eval.crf.model_dump()).argmax(0), mask)
+    assert scores["single"]["confusion"] == plain.matrix.tolist()
+    assert scores["ms_flip_crf"]["confusion"] == refined.matrix.tolist()
+    assert refined.matrix.tolist() != plain.matrix.tolist()
+    assert scores["single"]["biou"] == pytest.approx((100 * contours.iou()).tolist(), nan_ok=True)
+    assert scores["single"]["mbiou"] == pytest.approx(100 * np.nanmean(contours.iou()))

@@ -1,0 +1,45 @@
+"""`wsss table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from wsss_cli.cli import console
+from wsss_cli.cli.options import RUNS, RunsOption
+
+
+def table(
+    given: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Training runs; if left out, all that are finished.")
+    ] = None,
+    form: Annotated[
+        Literal["text", "markdown", "csv", "json"], typer.Option("--format", help="How the table is printed.")
+    ] = "text",
+    runs: RunsOption = RUNS,
+) -> None:
+    """Print the results table of finished trainings, published figures beside, protocols below.
+
+    \b
+    wsss table
+    wsss table runs/train-deeplabv3p-r50-voc-full-1a2b3c4d runs/train-deeplabv3p-r50-voc-weak-5e6f7a8b
+    wsss table --format markdown > results.md
+
+    mIoU comes from `wsss eval RUN --ms-flip`, fps from `wsss bench model RUN`, memory from the training itself.
+    """
+    from wsss_cli.report.tables import results_table
+    from wsss_cli.stages.table import find_rows
+
+    rows: list[dict[str, Any]] = find_rows(list(given or ()), runs)
+    if form == "json":
+        console.result_json({"rows": rows})
+        return
+    made = results_table(rows)
+    if form == "markdown":
+        console.result(made.to_markdown())
+    elif form == "csv":
+        console.result(made.to_csv())
+    else:
+        console.table(made)

@@ -1,0 +1,403 @@
+"""Official archives: fetched with resume, checked, unpacked whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from wsss_cli.errors import BusyError, DataError, WriteError
+from wsss_cli.files import read_json, write_json
+
+CHUNK = 1 << 20
+TIMEOUT_S = 60.0
+ATTEMPTS = 6  # in a row without a new byte
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may change
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+RECORD = "downloads.json"
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive to fetch: where from, what it weighs, and which of its files are wanted.
+
+    Args:
+        size: bytes of the archive.
+        unpacked: bytes of what is wanted of it.
+        makes: the files and folders wanted, as they are called in the archive; they become paths below the folder.
+        md5: of the archive, hexadecimal; empty if it is not known.
+        sha256: likewise.
+    """
+
+    url: str
+    size: int
+    unpacked: int
+    makes: tuple[str, ...]
+    md5: str = ""
+    sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """File name of the archive."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came: bytes and SHA-256 of an archive, and whether it was compared with a known checksum."""
+
+    name: str
+    size: int
+    sha256: str
+    compared: bool
+
+
+def fetch_archives(
+    archives: Sequence[Archive],
+    folder: Path,
+    *,
+    layout: str,
+    tell: Tell = lambda title, done, total: None,
+    pause: float = 1.0,
+) -> list[Fetched]:
+    """Fetch, check and unpack those archives whose files are not all there. An archive is removed once it is unpacked.
+
+    An archive that lies in `folder` already is taken, and stays. What came is recorded in downloads.json. A call that
+    was broken goes on where it stood.
+
+    Args:
+        layout: for the hint of errors: where else to look and what is expected where.
+        tell: called with (what is done, bytes done, bytes in all).
+        pause: seconds before the second try; doubled for each further one.
+    Raises:
+        DataError: an address is dead, an archive is damaged or has another checksum, or the disk has no room.
+        BusyError: another process is fetching into the folder.
+    """
+    wanted = [archive for archive in archives if not all((folder / path).exists() for path in archive.makes)]
+    if not wanted:
+        return []
+    done = []
+    with _locked(folder):
+        _refuse_small_disk(wanted, folder)
+        for archive in wanted:
+            path = folder / archive.name
+            own = not path.exists() or archive.name in _record(folder)
+            if path.exists():
+                fetched = check_archive(path, archive, tell)
+            else:
+                fetched = fetch(archive, path, layout=layout, tell=tell, pause=pause)
+            write_json(
+                folder / RECORD,
+                _record(folder) | {archive.name: {"url": archive.url, "size": fetched.size, "sha256": fetched.sha256}},
+            )
+            unpack(path, folder, archive.makes, tell)
+            if own:
+                path.unlink()
+            done.append(fetched)
+    return done
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; it goes with the process, however that ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".download.lock").open("a")
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror}", "choose another folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(f"another process is fetching into {folder}", "wait for it, or stop it") from None
+        yield
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    if not (folder / RECORD).is_file():
+        return {}
+    record = read_json(folder / RECORD)
+    return record if isinstance(record, dict) else {}
+
+
+def _refuse_small_disk(archives: Sequence[Archive], folder: Path) -> None:
+    """Each archive is removed before the next is fetched: what is needed is the peak, less what is there."""
+    held = need = 0
+    for archive in archives:
+        there = max(_size(folder / archive.name), _size(_part(folder / archive.name)))
+        need = max(need, held + max(0, archive.size - there) + archive.unpacked)
+        held += archive.unpacked
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise WriteError(
+            f"{folder} has {free / 1e9:.1f} GB free; {', '.join(archive.name for archive in archives)} need "
+            f"{need / 1e9:.1f} GB until unpacked",
+            "free space or choose another folder",
+        )
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _state(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part.json")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+# -- fetching ----------------------------------------------------------------------------------------------------------
+
+
+class _Cut(Exception):
+    """The connection failed or ended too soon; the message says how."""
+
+
+def fetch(
+    archive: Archive,
+    target: Path,
+    *,
+    layout: str = "",
+    tell: Tell = lambda title, done, total: None,
+    pause: float = 1.0,
+) -> Fetched:
+    """Fetch a file. It grows as <target>.part and takes its name when it is whole and has the right checksum.
+
+    A later call goes on where an earlier one was broken, if the server still has the same file (ETag, else
+    Last-Modified, by If-Range); a server that knows no ranges sends it from the start. A file with another checksum is
+    removed.
+
+    Raises:
+        DataError: the server says that there is no such file, or it was tried in vain, or the checksum is another;
+            `layout` goes into the hint.
+        WriteError: the disk is full.
+    """
+    url = archive.url
+    part, failures, best = _part(target), 0, _size(_part(target))
+    while True:
+        try:
+            if _receive(archive, target, tell):
+                break
+            reason = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code} {error.reason}"
+            error.close()
+            if error.code not in PASSING:
+                raise DataError(f"{url} cannot be fetched: {reason}", layout) from error
+        except _Cut as error:
+            reason = str(error)
+        grown = _size(part)
+        failures, best = (0, grown) if grown > best else (failures + 1, best)
+        if failures >= ATTEMPTS:
+            raise DataError(
+                f"{url} cannot be fetched: {reason} ({ATTEMPTS} tries)", f"run again to go on from here; or {layout}"
+            )
+        tell(f"{reason}; trying {target.name} again", grown, archive.size)
+        time.sleep(pause * 2**failures)
+    try:
+        fetched = check_archive(part, archive, tell)
+    except DataError:
+        part.unlink(missing_ok=True)
+        _state(target).unlink(missing_ok=True)
+        raise
+    part.replace(target)
+    _state(target).unlink(missing_ok=True)
+    return fetched
+
+
+def _receive(archive: Archive, target: Path, tell: Tell) -> bool:
+    """One try: ask for what is missing and add it to the part. Whether the part is whole.
+
+    Raises:
+        HTTPError, _Cut: the server refused, the connection failed.
+    """
+    url, part, state = archive.url, _part(target), _known(target, archive.url)
+    start = _size(part) if state else 0
+    if state and state["total"] and start == state["total"]:
+        return True
+    headers = {"User-Agent": "wsss", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": state["validator"]}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
+            total, validator = _total(response, start), _validator(response)
+            if response.status == 206 and (total is None or validator not in ("", state.get("validator"))):
+                part.unlink(missing_ok=True)  # not what was asked for: from the start
+                return False
+            if response.status != 206:
+                start, total = 0, int(response.headers.get("Content-Length") or 0)
+                part.unlink(missing_ok=True)
+                write_json(_state(target), {"url": url, "validator": validator, "total": total})
+            _append(response, part, start, lambda done: tell(f"fetching {target.name}", done, total or archive.size))
+            return not total or _size(part) == total
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        error.close()
+        part.unlink(missing_ok=True)  # the file is shorter than what is there: another one
+        raise _Cut("the file on the server is another one now") from error
+    except urllib.error.URLError as error:
+        raise _Cut(str(error.reason)) from error
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise _Cut(str(error) or type(error).__name__) from error
+
+
+def _known(target: Path, url: str) -> dict[str, Any]:
+    """What an earlier try noted of the file, if it can be gone on with."""
+    if not _size(_part(target)) or not _state(target).is_file():
+        return {}
+    try:
+        state = read_json(_state(target))
+    except DataError:
+        return {}
+    return state if isinstance(state, dict) and state.get("url") == url and state.get("validator") else {}
+
+
+def _validator(response: Any) -> str:
+    """What names this version of the file: a strong ETag, else its date."""
+    etag = response.headers.get("ETag") or ""
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
+
+
+def _total(response: Any, start: int) -> int | None:
+    """Bytes of the whole file by a Content-Range that begins at `start`."""
+    given = (response.headers.get("Content-Range") or "").removeprefix("bytes ")
+    span, _, total = given.partition("/")
+    return int(total) if span.split("-")[0] == str(start) and total.isdigit() else None
+
+
+def _append(response: IO[bytes], part: Path, start: int, report: Callable[[int], None]) -> None:
+    try:
+        with part.open("ab" if start else "wb") as file:
+            report(start)
+            while chunk := _read(response):
+                file.write(chunk)
+                file.flush()
+                start += len(chunk)
+                report(start)
+    except OSError as error:  # those of the network are `_Cut`
+        raise WriteError(f"cannot write {part}: {error.strerror}", "free space, then run again") from error
+
+
+def _read(response: IO[bytes]) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except http.client.IncompleteRead as error:
+        return error.partial
+    except (http.client.HTTPException, OSError) as error:
+        raise _Cut(str(error) or type(error).__name__) from error
+
+
+# -- checking and unpacking --------------------------------------------------------------------------------------------
+
+
+def check_archive(path: Path, archive: Archive, tell: Tell = lambda title, done, total: None) -> Fetched:
+    """Size and SHA-256 of a fetched archive.
+
+    Raises:
+        DataError: it cannot be read, or has not the checksum of `archive`.
+    """
+    md5, sha256, done, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0, _size(path)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                md5.update(chunk)
+                sha256.update(chunk)
+                done += len(chunk)
+                tell(f"checking {archive.name}", done, size)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    for kind, wanted, found in (("MD5", archive.md5, md5), ("SHA-256", archive.sha256, sha256)):
+        if wanted and found.hexdigest() != wanted:
+            raise DataError(
+                f"{archive.name} from {archive.url} is damaged or another file: "
+                f"its {kind} is {found.hexdigest()}, not {wanted} ({size:,} bytes, not {archive.size:,})",
+                "run again to fetch it anew; if that does not help, fetch and unpack it by hand",
+            )
+    return Fetched(archive.name, size, sha256.hexdigest(), bool(archive.md5 or archive.sha256))
+
+
+def unpack(path: Path, folder: Path, makes: Sequence[str], tell: Tell = lambda title, done, total: None) -> None:
+    """Unpack the files and folders `makes` of a tar or zip archive into `folder`; each appears whole or not at all.
+
+    Only plain files are made: links and devices in an archive are passed over.
+
+    Raises:
+        DataError: it is no archive, is damaged, lacks what is wanted, or a name in it leads out of the folder.
+        WriteError: the disk is full.
+    """
+    staging = folder / f".{path.name}.unpacking"
+    size = max(1, _size(path))
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        for name, at, source in _files(path):
+            if not any(name == wanted or name.startswith(f"{wanted}/") for wanted in makes):
+                continue
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source() as reader, target.open("xb") as writer:
+                shutil.copyfileobj(reader, writer, CHUNK)
+            tell(f"unpacking {path.name}", min(at, size), size)
+        tell(f"unpacking {path.name}", size, size)
+        missing = [wanted for wanted in makes if not (staging / wanted).exists()]
+        if missing:
+            raise DataError(f"{path} holds no {missing[0]}", "is it the right archive? remove it and run again")
+        for wanted in makes:
+            if not (folder / wanted).exists():
+                (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
+                (staging / wanted).replace(folder / wanted)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise WriteError(
+                f"cannot write {folder}: {error.strerror}", "free space or choose another folder"
+            ) from error
+        raise DataError(f"{path} cannot be unpacked: {error}", "remove it and run again") from error
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}", "remove it and run again") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Name, bytes of the archive up to there, and opener of each plain file in an archive."""
+    if zipfile.is_zipfile(path):
+        at = 0
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                at += info.compress_size
+                kind = info.external_attr >> 28  # of the Unix mode: 8 is a plain file, 0 not said
+                name = _safe(info.filename, path)
+                if not info.is_dir() and kind in (0, 8):
+                    yield name, at, lambda info=info: archive.open(info)  # type: ignore[misc]
+        return
+    with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
+        for member in tar:
+            name = _safe(member.name, path)
+            if member.isreg():
+                yield name, raw.tell(), lambda member=member: tar.extractfile(member)  # type: ignore[misc]
+
+
+def _safe(name: str, path: Path) -> str:
+    """The name without './' if it stays below the folder."""
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or any(ord(char) < 32 for char in name):
+        raise DataError(f"{path} holds the name {name!r}, which leads out of the folder", "do not trust this archive")
+    return "/".join(parts)
