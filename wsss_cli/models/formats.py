@@ -162,7 +162,14 @@ def _own(state: State) -> Format:
     backbone = network.backbone if network else _lite(part(state, "backbone.net."))
     if "head.classifier.weight" in state:
         aux, classes = "aux.classifier.weight" in state, int(state["head.classifier.weight"].shape[0])
-        return Format("wsss-segmentor", "a DeepLabV3+ of this program", backbone, classes, aux, "give the run to wsss")
+        return Format(
+            "wsss-segmentor",
+            "a DeepLabV3+ of this program",
+            backbone,
+            classes,
+            aux,
+            "wsss infer, eval and export take its directory",
+        )
     if "classifier.weight" in state:
         classes = int(state["classifier.weight"].shape[0])
         return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)

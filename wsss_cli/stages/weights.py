@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from wsss_cli.models.weights import (
     read_checkpoint,
 )
 
-OWN_FILES = {"model.safetensors", "meta.json", "eval.json"}
+OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
 DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
 HEADS = ("backbone.", "decode_head.", "auxiliary_head.")
 CLASSIFIERS = ("head.classifier.", "aux.classifier.")
@@ -112,9 +113,7 @@ def run_import(
         WeightsError: another architecture or class count, an unknown prefix, a damaged or refused file.
         UsageError: `out` holds other files.
     """
-    if out.exists() and not (
-        out.is_dir() and {path.name for path in out.iterdir() if path.suffix != ".part"} <= OWN_FILES
-    ):
+    if out.exists() and not (out.is_dir() and all(OWN_FILES.fullmatch(path.name) for path in out.iterdir())):
         raise UsageError(f"{out} is there already and is no imported directory", "choose another --out")
     checkpoint = read_checkpoint(file)
     state = without_wrapper(checkpoint.state)
