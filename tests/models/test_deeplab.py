@@ -1,10 +1,10 @@
-import importlib.util
 import json
 from ast import literal_eval
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rules
 import torch
 import torch.nn.functional as F
 
@@ -17,20 +17,8 @@ from wsss_cli.models.weights import import_mmseg, load_into, mmseg_key_map
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def load_rules():
-    spec = importlib.util.spec_from_file_location("golden_rules", GOLDEN / "rules.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def rules():
-    return load_rules()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(rules):
+def checkpoint():
     """A whole checkpoint in the naming of MMSegmentation, made from its key list."""
     state = {}
     for line in (GOLDEN / "mmseg_r50_state_dict.txt").read_text().splitlines():
@@ -61,7 +49,7 @@ def relative_error(ours, theirs):
 
 
 @pytest.mark.parametrize(("case", "seed", "shape"), [("a", 1001, (2, 3, 256, 256)), ("b", 1002, (1, 3, 193, 257))])
-def test_network_agrees_with_mmsegmentation(case, seed, shape, model, golden, rules):
+def test_network_agrees_with_mmsegmentation(case, seed, shape, model, golden):
     x = torch.from_numpy(rules.network_input(seed, shape))
     with torch.no_grad():
         features = model.backbone(x)
@@ -100,7 +88,7 @@ def tolerance(key, step):
     return 0.15 if "aspp" in key else 0.03
 
 
-def test_two_training_steps_agree_with_mmsegmentation(checkpoint, rules):
+def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
     steps = json.loads((GOLDEN / "r50_train_step.json").read_text())["steps"]
     model = reference_model(checkpoint, dropout=0.0).train()
     ours = {theirs: name for name, theirs in mmseg_key_map(model).items()}

@@ -32,6 +32,8 @@ def test_a_row_has_the_figures_of_its_run_and_the_published_ones(tmp_path):
     assert (row["memory_gib"], row["fps"], row["miou"], row["miou_ms_flip"]) == (7.25, None, 78.5, 79.4)
     assert (row["reference"]["miou"], row["reference"]["miou_ms_flip"]) == (78.62, 79.53)
     assert row["protocol"] == ["val", f"fps not measured yet: wsss bench model {tmp_path}/train-a"]
+    write_json(tmp_path / "train-a/eval.json", {"single": {"miou": 70.0}, "dataset": "data/elsewhere"})
+    assert run_row(tmp_path / "train-a")["data"] == "elsewhere"  # the data that the score is of
 
 
 def test_another_number_of_iterations_has_no_reference_and_missing_figures_are_said(tmp_path):

@@ -1,6 +1,5 @@
 """Checkpoints of MMSegmentation taken over: every key accounted for, the same logits, nothing in a file run."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rules
 import torch
 from safetensors.torch import load_file
 
@@ -26,14 +26,6 @@ from wsss_cli.stages.weights import run_import, run_inspect
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def load_rules():
-    spec = importlib.util.spec_from_file_location("golden_rules", GOLDEN / "rules.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-RULES = load_rules()
 R50 = {
     key: literal_eval(shape)
     for key, shape, _ in (line.split("\t") for line in (GOLDEN / "mmseg_r50_state_dict.txt").read_text().splitlines())
@@ -71,7 +63,7 @@ def save(path, state, **around):
 def imported(tmp_path_factory):
     """The name-seeded R-50 as a file in MMSegmentation's naming, and what the import made of it."""
     folder = tmp_path_factory.mktemp("golden")
-    state = {key: torch.from_numpy(np.asarray(RULES.weight(key, shape))) for key, shape in R50.items()}
+    state = {key: torch.from_numpy(np.asarray(rules.weight(key, shape))) for key, shape in R50.items()}
     path = save(folder / "r50.pth", state, meta={"mmseg_version": "0.11.0", "iter": 20000})
     return folder / "r50", run_import(path, folder / "r50"), path
 
@@ -80,7 +72,7 @@ def test_an_imported_network_gives_the_logits_of_mmsegmentation(imported):
     segmentor = wsss_cli.load_segmentor(imported[0])
     with np.load(GOLDEN / "r50_nameseeded.npz") as golden:
         for case, seed, shape in (("a", 1001, (2, 3, 256, 256)), ("b", 1002, (1, 3, 193, 257))):
-            logits = segmentor.logits(torch.from_numpy(RULES.network_input(seed, shape)))
+            logits = segmentor.logits(torch.from_numpy(rules.network_input(seed, shape)))
             theirs = golden[f"{case}_logits"]
             assert logits.shape == theirs.shape and logits.dtype == torch.float32
             assert np.abs(logits.numpy() - theirs).max() < 1e-3 * np.abs(theirs).max()

@@ -37,7 +37,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "crop": preset.train.crop,
         "iters": preset.train.iters,
         "supervision": preset.train.supervision,
-        "data": Path(read_json(run / "inputs.json")["dataset"]).name,
+        "data": Path(scores.get("dataset") or read_json(run / "inputs.json")["dataset"]).name,
         "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
         "fps": bench.get("fps"),
         "device": bench.get("device") or read_json(run / "run.json").get("device"),
