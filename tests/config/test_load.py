@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss_cli.config import load
+from wsss_cli.config.base import AdamWConfig, SgdConfig
 from wsss_cli.config.load import load_preset, origins, preset_names
 from wsss_cli.config.lock import to_toml
-from wsss_cli.config.schema import AdamWConfig, Preset, SgdConfig
+from wsss_cli.config.schema import Preset
 from wsss_cli.errors import UsageError
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from wsss_cli.config.base import AdamWConfig, SgdConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import AdamWConfig, SgdConfig
 from wsss_cli.errors import UsageError
 
 

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
+from wsss_cli.config.base import AdamWConfig
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.config.lock import difference, to_toml
-from wsss_cli.config.schema import AdamWConfig
 from wsss_cli.engine.fit import lr_factor
 
 ROWS = list(itertools.product(("r50", "r101"), ("voc", "coco"), ("full", "weak")))

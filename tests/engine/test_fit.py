@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import AdamWConfig, ScheduleConfig, SgdConfig
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Plan, fit, lr_factor

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wsss_cli.cam.store import write_cam
-from wsss_cli.config.schema import CrfConfig
+from wsss_cli.config.base import CrfConfig
 from wsss_cli.data.masks import read_mask, voc_palette
 from wsss_cli.errors import DataError
 from wsss_cli.pseudo.crf import Job, make_pseudo_mask, pseudo_mask

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.config.schema import AdamWConfig, Optim, ScheduleConfig, SgdConfig
+from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig
 from wsss_cli.engine.checkpoint import find_checkpoint, load_trainer, load_weights, mark_best, save_checkpoint
 from wsss_cli.engine.context import Context, Event
 from wsss_cli.engine.rundir import RunDir, read_metrics

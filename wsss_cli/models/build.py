@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from wsss_cli.config.schema import BackboneConfig, CamConfig, TrainConfig
+from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.schema import CamConfig, TrainConfig
 from wsss_cli.models.backbones import Backbone, build_backbone
 from wsss_cli.models.classifier import CamClassifier
 from wsss_cli.models.deeplab import DeepLabV3Plus

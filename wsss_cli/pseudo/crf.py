@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from wsss_cli.cam.store import read_cam, upsample
-from wsss_cli.config.schema import CrfConfig
+from wsss_cli.config.base import CrfConfig
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import label_unary
 from wsss_cli.data.images import read_image

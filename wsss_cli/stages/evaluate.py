@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import CrfConfig, EvalConfig, Preset
+from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.crf import dense_crf
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image

