@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from wsss_cli.cam.store import read_cam
+from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
 from wsss_cli.data.toy import prepare_toy
 from wsss_cli.files import read_json
@@ -563,3 +564,42 @@ def test_an_unknown_key_and_a_bad_value_are_named(wsss):
     bad = wsss("pseudo", "--preset", "toy", "--data", DATA, "--set", "pseudo.gt_prob=1.5")
     assert bad.returncode == 2
     assert "pseudo.gt_prob" in one_error(bad)
+
+
+# Rounds
+
+
+def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(home, demo):
+    again = ["train", "--preset", "toy", "--data", DATA, "--runs", "X/rounds", "--masks", demo["runs"]["pseudo"]]
+    again += [*SETTINGS, *setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "relabel.min_confidence=0.5")]
+    done = command(home, *again)
+    assert done.returncode == 0, done.stderr
+    assert "round 2 of 2" in done.stderr
+    made = run_of(home / "X/rounds", "pseudo")
+    inputs = read_json(made / "inputs.json")
+    assert Path(inputs["train_run"]).name.startswith("train-toy-")
+    tagged = {s.id: {0, 255, *s.labels} for s in open_dataset(home / DATA).split("train")}
+    masks = sorted((made / "masks").glob("*.png"))
+    assert {path.stem for path in masks} == tagged.keys()
+    assert all(set(np.unique(read_mask(path)).tolist()) <= tagged[path.stem] for path in masks)
+    assert read_json(made / "eval.json")["background"]["miou"] > 0
+    trainings = {path.name: read_json(path / "inputs.json") for path in (home / "X/rounds").glob("train-*")}
+    sources = {Path(inputs["pseudo_run"]).name for inputs in trainings.values()}
+    assert sources == {Path(demo["runs"]["pseudo"]).name, made.name}
+    last = Path(done.stdout.strip())
+    assert Path(trainings[last.name]["pseudo_run"]).name == made.name
+
+    once_more = command(home, *again)
+    assert once_more.returncode == 0, once_more.stderr
+    assert "already done" in once_more.stderr
+    assert once_more.stdout == done.stdout
+
+    shown = command(home, "eval", str(made))
+    assert shown.returncode == 0
+    assert "labelled by a network" in shown.stdout
+
+
+def test_two_sources_of_masks_are_refused(wsss):
+    done = wsss("pseudo", "--preset", "toy", "--data", DATA, "--cams", "a", "--network", "b")
+    assert done.returncode == 2
+    assert "--cams and --network" in one_error(done)

@@ -36,7 +36,8 @@ def run(
     resolved = stage.resolve(preset, overrides, data)
     weak = resolved.train.supervision == "weak"
     if dry_run:
-        stages = ["cam", "pseudo", "train", "eval"] if weak else ["train", "eval"]
+        again = ["pseudo masks by the network", "train"] * (resolved.rounds - 1)
+        stages = ["cam", "pseudo", "train", *again, "eval"] if weak else ["train", "eval"]
         return stage.dry_run(resolved, stages, runs, json_output)
     from wsss_cli.report.tables import class_table, value_table
     from wsss_cli.stages.pipeline import run_pipeline

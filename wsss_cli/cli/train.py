@@ -37,17 +37,19 @@ def train(
     wsss train --preset deeplabv3p-r50-voc-weak --iters 20000
     wsss train --preset toy --set train.supervision=full
     wsss train --preset toy --masks runs/pseudo-toy-1a2b3c4d --set train.optim.lr=1e-4
+    wsss train --preset toy --set rounds=2
 
     Checkpoints as it goes: the same command resumes. A weak preset takes the pseudo masks of its own earlier stages,
-    else of the newest pseudo run on the same data set, and makes them first where there is none.
+    else of the newest pseudo run on the same data set, and makes them first where there is none. With `rounds = 2` the
+    trained network labels the training images anew, within their tags, and a second training follows.
     """
     resolved = stage.resolve(preset, overrides, data, train__iters=iters)
     if dry_run:
         return stage.dry_run(resolved, ["train"], runs, json_output)
-    from wsss_cli.stages.train import run_train
+    from wsss_cli.stages.rounds import run_rounds
 
     with stage.working(device, runs) as ctx:
-        made = run_train(resolved, ctx, masks)
+        made = run_rounds(resolved, ctx, masks)
     if json_output:
         console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost})
     else:

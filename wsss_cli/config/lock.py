@@ -10,7 +10,7 @@ import tomli_w
 
 from wsss_cli.config.schema import Preset
 
-Stage = Literal["cam", "pseudo", "train"]
+Stage = Literal["cam", "pseudo", "train", "relabel"]
 
 
 def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstream: str = "") -> str:

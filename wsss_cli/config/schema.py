@@ -108,6 +108,17 @@ class TrainConfig(Model):
     log_interval: Positive = Field(50, description="iterations between log lines")
 
 
+class RelabelConfig(Model):
+    """Pseudo masks of a further round, from a trained network."""
+
+    scales: tuple[Rate, ...] = Field((0.75, 1.0, 1.25), description="views of the network, each mirrored, too")
+    crf: CrfConfig = Field(
+        CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
+        description="dense CRF on the class probabilities",
+    )
+    min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255, undecided")
+
+
 class EvalConfig(Model):
     mode: Literal["whole", "slide"] = Field("whole", description="the network sees the whole image, or windows of it")
     window: Positive = Field(512, description="side of a window with mode = 'slide', pixels")
@@ -149,5 +160,9 @@ class Preset(Model):
     cam: CamConfig = CamConfig()
     pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
+    rounds: Positive = Field(
+        1, description="trainings; before each but the first the network before it makes new masks of the train split"
+    )
+    relabel: RelabelConfig = RelabelConfig()
     eval: EvalConfig = EvalConfig()
     reference: tuple[ReferenceConfig, ...] = Field((), description="published figures of this recipe, for `wsss table`")

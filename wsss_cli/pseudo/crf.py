@@ -98,8 +98,19 @@ def make_pseudo_mask(job: Job) -> None:
         gt_prob=job.gt_prob,
         crf=job.crf,
     )
+    write_pseudo_mask(job.mask, job.confidence, mask, confidence, job.colors)
+
+
+def write_pseudo_mask(
+    mask_file: Path,
+    confidence_file: Path,
+    mask: np.ndarray,
+    confidence: np.ndarray,
+    colors: tuple[tuple[int, int, int], ...],
+) -> None:
+    """Write a label map (palette PNG) and its confidence in [0, 1] (8-bit grey PNG, 255 = certain)."""
     ok, png = cv2.imencode(".png", np.rint(confidence * 255).astype(np.uint8))
     if not ok:
-        raise DataError(f"cannot encode the confidence of {job.id} as PNG")
-    write_bytes(job.confidence, png.tobytes())
-    write_mask(job.mask, mask, job.colors)  # last: a mask that is there has its confidence beside it
+        raise DataError(f"cannot encode {confidence_file} as PNG")
+    write_bytes(confidence_file, png.tobytes())
+    write_mask(mask_file, mask, colors)  # last: a mask that is there has its confidence beside it

@@ -10,7 +10,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.evaluate import finished_eval, run_eval
 from wsss_cli.stages.pseudo import run_pseudo
-from wsss_cli.stages.train import run_train
+from wsss_cli.stages.rounds import run_rounds
 
 
 def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
             lost += made.lost
             masks = made.run
     ctx.ui.say("== train")
-    trained = run_train(preset, ctx, masks)
+    trained = run_rounds(preset, ctx, masks)
     runs["train"] = str(trained.run)
     lost += trained.lost
     if not _has_masks(preset):

@@ -124,6 +124,7 @@ def predict(
     single: bool = True,
     ms_flip: bool = False,
     probabilities: bool = False,
+    allowed: Tensor | None = None,
 ) -> dict[str, np.ndarray]:
     """Label maps of images of one size.
 
@@ -134,6 +135,7 @@ def predict(
     Args:
         images: RGB, uint8 [H, W, 3], all of one size.
         probabilities: also return the class probabilities, for a CRF.
+        allowed: classes that an image may have, bool [B, K]; others get probability 0 in every view. All by default.
     Returns:
         'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
         'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
@@ -154,6 +156,9 @@ def predict(
         with ctx.autocast(precision):
             logits = slide(model, views, config) if config.mode == "slide" else upsampled(model, views)
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        if allowed is not None:
+            twice = allowed.repeat(len(logits) // len(images), 1)
+            logits = logits.masked_fill(~twice[:, :, None, None].to(logits.device), float("-inf"))
         if scale == 1.0 and single:
             found["single"] = logits[: len(images)].argmax(1).to(torch.uint8).cpu().numpy()
             if probabilities:

@@ -58,7 +58,9 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
             if not mask_path(path, sample.id).is_file() and cam_path(cam_run, sample.id).is_file()
         ]
         lost = sweep_processes(jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks")
-        scores = _score(dataset, preset, run, ctx, (fg, bg))
+        scores = score_pseudo(
+            dataset, preset, run, ctx, _protocol(preset, fg, bg), {"fg_threshold": fg, "bg_threshold": bg}
+        )
         without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
         lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
         run.finish(lost=lost, fg_threshold=fg, bg_threshold=bg)
@@ -98,19 +100,33 @@ def _job(sample: Sample, dataset: Dataset, preset: Preset, cams: Path, run: Path
     )
 
 
-def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, chosen: tuple[float, float]) -> dict[str, Any]:
-    """mIoU of the masks on the score split, with 255 as background and with 255 left out; written to eval.json."""
+def _protocol(preset: Preset, fg: float, bg: float) -> str:
+    crf = preset.pseudo.crf
+    return (
+        f"thresholds {fg:g} and {bg:g} ({preset.pseudo.threshold}), label CRF {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
+        f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
+    )
+
+
+def score_pseudo(
+    dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, how: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Score a pseudo run's masks on the score split, where it has masks; written to the run's eval.json.
+
+    Args:
+        how: how the masks were made, for the protocol.
+        settings: what else goes into the result.
+    Returns:
+        `settings`, `protocol`, and the scores with 255 as 'background' and with 255 left out as 'drop'.
+    """
     samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
     scored = [s for s in samples if s.mask is not None and mask_path(run.path, s.id).is_file()]
-    crf = preset.pseudo.crf
     protocol = [
-        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), thresholds {chosen[0]:g} and "
-        f"{chosen[1]:g} ({preset.pseudo.threshold}), label CRF {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
-        f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations; "
+        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
         "255 in the truth ignored",
         *dataset.protocol,
     ]
-    scores: dict[str, Any] = {"fg_threshold": chosen[0], "bg_threshold": chosen[1], "protocol": protocol}
+    scores: dict[str, Any] = {**settings, "protocol": protocol}
     if scored:
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsss_cli.config.base import CrfConfig
+from wsss_cli.config.schema import EvalConfig, RelabelConfig
+from wsss_cli.data.dataset import Sample
+from wsss_cli.engine.context import Context
+from wsss_cli.stages.predict import predict
+from wsss_cli.stages.relabel import refined, within_tags
+
+OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
+
+
+class Fixed(nn.Module):
+    """A network of three classes with the same logits everywhere."""
+
+    @property
+    def backbone(self):
+        return self
+
+    def normalise(self, x):
+        return x.float()
+
+    def forward(self, x):
+        logits = torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1)
+        return logits.expand(len(x), 3, x.shape[2] // 4, x.shape[3] // 4)
+
+
+def sample(tmp_path, *labels):
+    return Sample("a", tmp_path / "a.png", None, labels)
+
+
+def test_background_and_tags_are_allowed(tmp_path):
+    allowed = within_tags([sample(tmp_path, 2), sample(tmp_path), sample(tmp_path, 1, 3)], 4)
+    assert allowed.int().tolist() == [[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("ms_flip", [False, True])
+def test_probabilities_are_those_among_the_allowed_classes(tmp_path, ms_flip):
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    allowed = torch.tensor([[True, True, False], [True, True, True]])
+    found = predict(
+        Fixed(),
+        images,
+        EvalConfig(scales=(1.0, 2.0)),
+        Context(torch.device("cpu"), tmp_path),
+        "fp32",
+        single=not ms_flip,
+        ms_flip=ms_flip,
+        probabilities=True,
+        allowed=allowed,
+    )
+    planes = found["ms_flip_probabilities" if ms_flip else "single_probabilities"]
+    e = np.e
+    assert planes[0, :, 3, 3] == pytest.approx([1 / (1 + e), e / (1 + e), 0.0])
+    assert planes[1, :, 3, 3] == pytest.approx(np.array([1, e, e**2]) / (1 + e + e**2))
+    labels = found["ms_flip" if ms_flip else "single"]
+    assert (labels[0] == 1).all()
+    assert (labels[1] == 2).all()
+
+
+def test_without_pairs_the_posterior_is_the_probability_and_doubt_is_undecided():
+    image = np.zeros((1, 3, 3), np.uint8)
+    probabilities = np.array([[[0.9, 0.45, 0.2]], [[0.1, 0.55, 0.8]]], np.float32)
+    labels, confidence = refined(image, probabilities, (4,), RelabelConfig(crf=OFF, min_confidence=0.6))
+    assert labels.tolist() == [[0, 255, 4]]
+    assert confidence[0] == pytest.approx([0.9, 0.0, 0.8], abs=1e-5)
+
+
+def test_the_crf_gives_a_stray_pixel_to_those_of_its_colour():
+    image = np.zeros((9, 9, 3), np.uint8)
+    image[:, 5:] = 200
+    probabilities = np.empty((2, 9, 9), np.float32)
+    probabilities[1] = np.where(np.arange(9) < 5, 0.1, 0.9)
+    probabilities[1, 4, 2] = 0.6
+    probabilities[0] = 1 - probabilities[1]
+    labels, confidence = refined(image, probabilities, (2,), RelabelConfig())
+    assert (labels == np.where(np.arange(9) < 5, 0, 2)).all()
+    assert confidence.min() > 0.5
+
+
+def test_an_image_without_tags_is_background():
+    labels, confidence = refined(np.zeros((2, 2, 3), np.uint8), np.ones((1, 2, 2), np.float32), (), RelabelConfig())
+    assert (labels == 0).all()
+    assert (confidence == 1).all()

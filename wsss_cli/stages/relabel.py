@@ -1,0 +1,168 @@
+"""A further round: a trained network labels the train split within the image tags, a dense CRF refines it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsss_cli.config.base import CrfConfig
+from wsss_cli.config.lock import identity
+from wsss_cli.config.schema import EvalConfig, Preset, RelabelConfig
+from wsss_cli.crf import dense_crf
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import image_size
+from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.sweep import Lost, prefetch
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import read_json
+from wsss_cli.processes import in_processes
+from wsss_cli.pseudo.crf import UNDECIDED, write_pseudo_mask
+from wsss_cli.stages.predict import Network, by_size, load_network, predict
+from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo
+from wsss_cli.stages.upstream import Result, dataset_inputs, read_run
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process needs of an image; probabilities: of background and `classes`, float32 [1+C, H, W]."""
+
+    id: str
+    image: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[int, ...]
+    mask: Path
+    confidence: Path
+    colors: tuple[tuple[int, int, int], ...]
+
+
+def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
+    """Make the pseudo masks of the next round with the network of a finished training.
+
+    The result is a pseudo run like that of CAMs: it can be scored, looked at and trained on.
+
+    Raises:
+        UsageError: no finished training run there, or one of other classes.
+    """
+    record = read_run(trained, "train")
+    network = load_network(trained, ctx)
+    dataset = open_dataset(preset.dataset.path)
+    if dataset.classes != network.classes:
+        raise UsageError(f"{trained} was trained on other classes than the data set {dataset.root} has")
+    own = identity(preset, "relabel", dataset.fingerprint, record["identity"])
+    path = run_path(ctx.runs, "pseudo", preset.name, own)
+    inputs = {**dataset_inputs(dataset), "train_run": str(trained), "train_identity": record["identity"]}
+    with open_run(path, "pseudo", preset, own, inputs) as run:
+        if run.done and not run.lost:
+            return Result(path, read_json(path / "eval.json"), skipped=True)
+        lost = _label(network, dataset, preset, run, ctx)
+        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network), {})
+        run.finish(lost=lost)
+        return Result(path, scores, lost)
+
+
+def within_tags(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
+    """Background and the tagged classes of each image, bool [B, K]."""
+    allowed = torch.zeros((len(samples), num_classes), dtype=torch.bool)
+    allowed[:, 0] = True
+    for row, sample in zip(allowed, samples, strict=True):
+        row[list(sample.labels)] = True
+    return allowed
+
+
+def refined(
+    image: np.ndarray, probabilities: np.ndarray, classes: tuple[int, ...], config: RelabelConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and confidence of one image from a network's class probabilities.
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        probabilities: of background and `classes`, float32 [1+C, H, W].
+    Returns:
+        (labels, uint8 [H, W], values 0, `classes` and 255 where the posterior is below `config.min_confidence`; the
+        posterior of the label, float32 [H, W], 0 where undecided).
+    """
+    posterior = dense_crf(image, -np.log(np.clip(probabilities, 1e-5, 1.0)), **config.crf.model_dump())
+    best, confidence = posterior.argmax(0), posterior.max(0)
+    labels = np.asarray((0, *classes), np.uint8)[best]
+    undecided = confidence < config.min_confidence
+    return np.where(undecided, np.uint8(UNDECIDED), labels), np.where(undecided, np.float32(0), confidence)
+
+
+def _label(network: Network, dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> Lost:
+    samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
+    lost: Lost = []
+    sized: list[tuple[Sample, tuple[int, int]]] = []
+    for sample in samples:
+        try:
+            sized.append((sample, image_size(sample.image)))
+        except DataError as error:
+            lost.append({"id": sample.id, "reason": error.message})
+    views = {**network.preset.eval.model_dump(), "scales": preset.relabel.scales, "mode": "whole", "base": "image"}
+    jobs = _jobs(network, sized, EvalConfig.model_validate(views), dataset, run, ctx, lost)
+    workers = preset.pseudo.workers or cores()
+    with ctx.ui.progress(len(sized), "masks of the network") as bar:
+        for _ in in_processes(partial(_finish, config=preset.relabel), jobs, workers, ahead=2, check=ctx.stop.check):
+            bar.advance(1)
+    for entry in lost:
+        run.log(f"lost {entry['id']}: {entry['reason']}")
+    return lost
+
+
+def _jobs(
+    network: Network,
+    sized: Sequence[tuple[Sample, tuple[int, int]]],
+    views: EvalConfig,
+    dataset: Dataset,
+    run: RunDir,
+    ctx: Context,
+    lost: Lost,
+) -> Iterator[Job]:
+    batches = by_size(sized, lambda pair: pair[1], ctx.device)
+    for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
+        lost += [{"id": sample.id, "reason": why} for sample, _, why in read if why]
+        good = [(sample, image) for sample, image, _ in read if image is not None]
+        if not good:
+            continue
+        planes = predict(
+            network.model,
+            [image for _, image in good],
+            views,
+            ctx,
+            network.preset.train.precision,
+            single=False,
+            ms_flip=True,
+            probabilities=True,
+            allowed=within_tags([sample for sample, _ in good], dataset.num_classes),
+        )["ms_flip_probabilities"]
+        for (sample, image), probabilities in zip(good, planes, strict=True):
+            mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
+            of_tags = probabilities[[0, *sample.labels]]
+            yield Job(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
+
+
+def _read(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
+    try:
+        return sample, read_image(sample.image), ""
+    except DataError as error:
+        return sample, None, error.message
+
+
+def _finish(job: Job, config: RelabelConfig) -> None:
+    labels, confidence = refined(job.image, job.probabilities, job.classes, config)
+    write_pseudo_mask(job.mask, job.confidence, labels, confidence, job.colors)
+
+
+def _protocol(config: RelabelConfig, network: Network) -> str:
+    p: CrfConfig = config.crf
+    return (
+        f"labelled by a network ({network.origin}) within the image tags, scales "
+        f"{', '.join(f'{scale:g}' for scale in config.scales)} + flip, CRF {p.gauss_sxy:g}/{p.gauss_compat:g}, "
+        f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}, {p.iterations} iterations"
+    )
