@@ -239,7 +239,7 @@ def test_image_and_mask_stay_together():
     image = np.repeat(mask[:, :, None] * 60, 3, axis=2)  # a picture of its own mask
     augment = AugmentConfig(scale_min=1.0, scale_max=1.0, base_long=80, base_short=60, photometric=False)
     for seed in range(8):
-        cut, cut_mask = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 32)
+        cut, cut_mask, *_ = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 32)
         np.testing.assert_array_equal(cut[..., 0], cut_mask * 60)
 
 
