@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from wsss_cli.config.base import Fraction, Model, Positive, Rate
 
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Scales = Annotated[tuple[Rate, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
 
 
 class GatedCrfConfig(Model):
@@ -32,15 +33,11 @@ class UpdateConfig(Model):
         0.9, description="correct a class once the slope of its curve has dropped by this share since the first point"
     )
     threshold: Fraction = Field(0.8, description="probability above which the prediction replaces the label")
-    scales: tuple[Rate, ...] = Field(
-        (0.7, 1.0, 1.5), min_length=1, description="the prediction is averaged over these image scales"
-    )
+    scales: Scales = Field((0.7, 1.0, 1.5), description="the prediction is averaged over these image scales")
 
 
 class UncertaintyConfig(Model):
-    scales: tuple[Rate, ...] = Field(
-        (0.25, 0.5, 1.0, 2.0, 4.0), description="factors on the teacher's foreground responses"
-    )
+    scales: Scales = Field((0.25, 0.5, 1.0, 2.0, 4.0), description="factors on the teacher's foreground responses")
 
     @field_validator("scales")
     @classmethod
@@ -71,7 +68,9 @@ class NoiseConfig(Model):
     @field_validator("gated_crf", "teacher", "update", "uncertainty", mode="before")
     @classmethod
     def _false_is_off(cls, value: Any) -> Any:
-        return None if value is False else value  # TOML has no null, and a preset that extends another may want it off
+        # TOML has no null, and a preset that extends another may want a table off. A validator that comes before makes
+        # pydantic see the table as Python, where strict mode takes a list for no tuple
+        return None if value is False else value
 
     @model_validator(mode="after")
     def _uncertainty_has_a_teacher(self) -> NoiseConfig:
