@@ -57,11 +57,6 @@ class SegmentationTask:
         self._model, self.config, self.validate = model, config, validate
         self.forward = torch.compile(model.forward_train) if config.compile else model.forward_train
         self.targets = NoisyTargets(model, config, say)
-        self.after_step, self.state, self.load_state = (
-            self.targets.after_step,
-            self.targets.state,
-            self.targets.load_state,
-        )
 
     @property
     def model(self) -> DeepLabV3Plus:
@@ -86,6 +81,15 @@ class SegmentationTask:
 
     def evaluate(self) -> dict[str, float]:
         return self.validate(self.model)
+
+    def after_step(self, step: int) -> None:
+        self.targets.after_step(step)
+
+    def state(self) -> dict[str, Any]:
+        return self.targets.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.targets.load_state(state)
 
 
 def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result:
