@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "engine": BOTTOM | {"config"},
     "report": BOTTOM | {"config", "metrics"},
     "cam": BOTTOM | {"config"} | METHODS,
+    "noise": BOTTOM | {"config"} | METHODS,
     "pseudo": BOTTOM | {"config", "cam"} | METHODS,
-    "stages": BOTTOM | {"config", "cam", "pseudo", "engine", "report"} | METHODS,
-    "cli": BOTTOM | {"config", "cam", "pseudo", "engine", "report", "stages"} | METHODS,
+    "stages": BOTTOM | {"config", "cam", "noise", "pseudo", "engine", "report"} | METHODS,
+    "cli": BOTTOM | {"config", "cam", "noise", "pseudo", "engine", "report", "stages"} | METHODS,
     "__main__": {"cli"},
     "__init__": {"stages"},
 }

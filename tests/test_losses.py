@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from wsss_cli.losses import multilabel_soft_margin, segmentation_loss
+from wsss_cli.losses import multilabel_soft_margin, segmentation_loss, within_tags
 
 
 def test_segmentation_loss_by_hand():
@@ -53,3 +54,89 @@ def test_multilabel_soft_margin_by_hand():
     assert multilabel_soft_margin(logits, 1 - targets).item() == pytest.approx(
         (math.log(2) + math.log(4 / 3)) / 2, rel=1e-6
     )
+
+
+# -- balance and weights -----------------------------------------------------------------------------------------------
+
+
+def plain(logits, target, weight, balance, average):
+    """Pixel by pixel, as the docstring has it."""
+    costs = {"background": [], "objects": []}
+    for b, y, x in np.ndindex(*target.shape):
+        label = int(target[b, y, x])
+        if label != 255:
+            z = logits[b, :, y, x].astype(np.float64)
+            cost = math.log(np.exp(z).sum()) - z[label]
+            costs["objects" if label else "background"].append(float(weight[b, y, x]) * cost)
+    labelled = sum(map(len, costs.values()))
+    divisor = target.size if average == "all" else labelled
+    if balance == "none":
+        return sum(map(sum, costs.values())) / divisor
+    return sum(0.5 * sum(side) / len(side) for side in costs.values()) * labelled / divisor
+
+
+@pytest.mark.parametrize("average", ["all", "valid"])
+@pytest.mark.parametrize("balance", ["none", "fg-bg"])
+def test_balance_and_weights_are_those_of_the_loop(balance, average):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    target = rng.choice([0, 0, 0, 1, 2, 255], (2, 4, 5)).astype(np.uint8)
+    weight = rng.random((2, 4, 5)).astype(np.float32)
+    found = segmentation_loss(
+        *(torch.from_numpy(t) for t in (logits, target)), average, weight=torch.from_numpy(weight), balance=balance
+    )
+    assert found.item() == pytest.approx(plain(logits, target, weight, balance, average), rel=1e-5)
+
+
+def test_balance_by_hand():
+    # class 0 is as likely as 3 of 4: background pixels cost ln 4/3, those of class 1 ln 4
+    logits = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    target = torch.tensor([[[0, 0, 1, 255]]])
+    expected = 0.5 * math.log(4 / 3) + 0.5 * math.log(4)
+    assert segmentation_loss(logits, target, "valid", balance="fg-bg").item() == pytest.approx(expected, rel=1e-6)
+    assert segmentation_loss(logits, target, "all", balance="fg-bg").item() == pytest.approx(0.75 * expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("label", "cost"), [(0, math.log(4 / 3)), (1, math.log(4))])
+def test_a_side_without_pixels_counts_0_and_the_other_keeps_its_half(label, cost):
+    logits = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    target = torch.tensor([[[label, 255]]])
+    assert segmentation_loss(logits, target, "valid", balance="fg-bg").item() == pytest.approx(cost / 2, rel=1e-6)
+    assert segmentation_loss(logits, target, "all", balance="fg-bg").item() == pytest.approx(cost / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("average", ["all", "valid"])
+def test_nothing_but_ignored_pixels_is_0_with_balance_too(average):
+    logits = torch.randn(2, 3, 2, 2, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((2, 4, 4), 255), average, balance="fg-bg")
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_the_weight_is_not_part_of_the_divisor():
+    logits, target = torch.zeros(1, 4, 1, 2), torch.tensor([[[0, 1]]])  # every pixel costs ln 4
+    weight = torch.tensor([[[0.5, 0.0]]])
+    assert segmentation_loss(logits, target, "valid", weight=weight).item() == pytest.approx(0.25 * math.log(4))
+
+
+# -- tags --------------------------------------------------------------------------------------------------------------
+
+
+def test_classes_that_are_not_tagged_are_out():
+    logits = torch.tensor([[1.0, 5.0, 2.0], [1.0, 5.0, 2.0]]).view(2, 3, 1, 1)
+    kept = within_tags(logits, torch.tensor([[1, 0, 1], [0, 1, 0]]))  # the background is always in
+    assert kept.flatten(1).tolist() == [[1.0, -math.inf, 2.0], [1.0, 5.0, -math.inf]]
+    assert kept.softmax(1)[0, 1].item() == 0.0
+    assert logits[0, 1, 0, 0] == 5.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cpu_and_gpu_agree():
+    logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 16, 16))
+    target[0, :5] = 255
+    weight = torch.rand(2, 16, 16)
+    here = segmentation_loss(logits, target, weight=weight, balance="fg-bg")
+    there = segmentation_loss(logits.cuda(), target.cuda(), weight=weight.cuda(), balance="fg-bg")
+    torch.testing.assert_close(here, there.cpu())

@@ -239,7 +239,7 @@ def test_image_and_mask_stay_together():
     image = np.repeat(mask[:, :, None] * 60, 3, axis=2)  # a picture of its own mask
     augment = AugmentConfig(scale_min=1.0, scale_max=1.0, base_long=80, base_short=60, photometric=False)
     for seed in range(8):
-        cut, cut_mask = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 32)
+        cut, cut_mask, *_ = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 32)
         np.testing.assert_array_equal(cut[..., 0], cut_mask * 60)
 
 
@@ -247,6 +247,45 @@ def test_mask_of_another_size_is_refused():
     image, mask = photograph()
     with pytest.raises(DataError, match="60x80, its mask 60x79"):
         transforms.train_sample(image, mask[:, :79], np.random.default_rng(0), AugmentConfig(), 32)
+
+
+def test_the_confidence_goes_where_the_mask_goes():
+    _, mask = photograph()
+    image, confidence = np.repeat(mask[:, :, None] * 60, 3, axis=2), mask * 60 + 7
+    augment = AugmentConfig(scale_min=1.0, scale_max=1.0, base_long=80, base_short=60, photometric=False)
+    for seed in range(8):  # mirrored and not
+        sample = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 70, confidence)
+        assert sample.size == (60, 70)
+        inside = sample.confidence[:60]
+        np.testing.assert_array_equal(inside, sample.mask[:60] * 60 + 7)
+        assert (sample.confidence[60:] == 0).all() and (sample.mask[60:] == 255).all()
+    assert sample.confidence.dtype == np.uint8 and sample.confidence.flags.c_contiguous
+
+
+def test_the_confidence_is_resized_bilinearly():
+    image, mask = np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2), np.uint8)
+    confidence = np.array([[0, 200]], np.uint8)
+    augment = AugmentConfig(scale_min=1.0, scale_max=1.0, base_long=4, base_short=2, flip=0.0, photometric=False)
+    sample = transforms.train_sample(image, mask, np.random.default_rng(0), augment, 4, confidence)
+    assert sample.confidence.tolist() == [[0, 50, 150, 200], [0, 50, 150, 200], [0] * 4, [0] * 4]
+    assert sample.size == (2, 4)
+
+
+def test_the_confidence_changes_neither_crop_nor_colours():
+    image, mask = photograph()
+    augment = AugmentConfig(base_long=160, base_short=48)
+    for seed in range(4):
+        plain = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 40)
+        more = transforms.train_sample(image, mask, np.random.default_rng(seed), augment, 40, mask)
+        assert plain.confidence is None and plain.size == more.size
+        np.testing.assert_array_equal(plain.mask, more.mask)
+        np.testing.assert_array_equal(plain.image, more.image)
+
+
+def test_confidence_of_another_size_is_refused():
+    image, mask = photograph()
+    with pytest.raises(DataError, match="60x80, its confidence map 60x79"):
+        transforms.train_sample(image, mask, np.random.default_rng(0), AugmentConfig(), 32, mask[:, :79])
 
 
 def test_classifier_sample_of_a_large_image_is_a_window_of_it():

@@ -123,6 +123,47 @@ def test_training_learns_and_reports(tmp_path, optim):
     assert torch.equal(state["3.weight"], task.model[3].weight)
 
 
+def test_every_named_loss_is_logged_beside_their_sum(tmp_path):
+    train(tmp_path, iters=4, log_interval=2)
+    for loss, square, absolute in rows(tmp_path, "loss", "loss_square", "loss_absolute"):
+        assert loss == pytest.approx(square + absolute, abs=2e-6)
+        assert 0 < absolute < square
+
+
+def test_a_single_loss_is_logged_once(tmp_path):
+    task = Line()
+    losses = task.losses
+    task.losses = lambda batch: {"square": losses(batch)["square"]}
+    _, events = train(tmp_path, iters=2, task=task)
+    assert not any(key.startswith("loss_") for event in events for key in event)
+
+
+class Remembering(Line):
+    """Remembers the sum of its weights after every iteration."""
+
+    def __init__(self):
+        super().__init__()
+        self.past = torch.zeros(0)
+
+    def after_step(self, step):
+        assert step == len(self.past) + 1
+        self.past = torch.cat([self.past, self.model[3].weight.detach().sum()[None]])
+
+    def state(self):
+        return {"past": self.past}
+
+    def load_state(self, state):
+        self.past = state["past"]
+
+
+def test_what_a_task_remembers_is_resumed_with_the_weights(tmp_path):
+    whole, _ = train(tmp_path / "whole", task=Remembering())
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", 8, crash, task=Remembering())
+    resumed, _ = train(tmp_path / "broken", task=Remembering())
+    assert len(whole.past) == 12 and torch.equal(whole.past, resumed.past)
+
+
 def test_the_head_has_its_own_rate():
     groups = Line().param_groups(0.1, 5.0)
     assert [group["lr"] for group in groups] == [0.1, 0.5]

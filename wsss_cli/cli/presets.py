@@ -71,7 +71,8 @@ def show(
         console.result(to_toml(preset))
         return
     came = origins(name, overrides or ())
-    shown = {key: json.dumps(value, ensure_ascii=False) for key, value in leaves(preset.model_dump(mode="json"))}
+    values = leaves(preset.model_dump(mode="json", exclude_none=True))  # TOML has no null
+    shown = {key: json.dumps(value, ensure_ascii=False) for key, value in values}
     width = max(len(key) + len(value) for key, value in shown.items() if len(key) + len(value) < 60)
     for key, value in shown.items():
         console.result(f"{key} = {value}{' ' * max(width - len(key) - len(value), 0)}  # {came[key]}")

@@ -19,6 +19,7 @@ from wsss_cli.config.base import (
     ScheduleConfig,
     SgdConfig,
 )
+from wsss_cli.config.noise import NoiseConfig
 
 
 class DatasetConfig(Model):
@@ -98,6 +99,9 @@ class TrainConfig(Model):
         "all",
         description="divide the cross-entropy by all pixels (as MMSegmentation does) or by those not 255",
     )
+    noise: NoiseConfig = Field(
+        NoiseConfig(), description="what training does about noisy pseudo masks; nothing by default"
+    )
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     compile: bool = Field(False, description="torch.compile the network")
     channels_last: bool = Field(True, description="NHWC memory layout")
@@ -106,6 +110,11 @@ class TrainConfig(Model):
     val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
     checkpoint_interval: Positive = Field(2000, description="iterations between checkpoints")
     log_interval: Positive = Field(50, description="iterations between log lines")
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> TrainConfig:
+        self.noise.check(self.supervision, self.iters)
+        return self
 
 
 class RelabelConfig(Model):

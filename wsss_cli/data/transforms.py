@@ -7,6 +7,7 @@ not done here but in the network, on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -174,9 +175,30 @@ def pad_to(
     return image, cv2.copyMakeBorder(mask, 0, bottom, 0, right, constant, value=mask_fill)
 
 
+class TrainSample(NamedTuple):
+    """A square crop for training, padded at the right and at the bottom; all arrays contiguous.
+
+    Attributes:
+        image: RGB, uint8 [crop, crop, 3], 0 where padded.
+        mask: class indices or 255, uint8 [crop, crop], 255 where padded.
+        size: rows and columns that are not padding.
+        confidence: uint8 [crop, crop], 255 = certain, 0 where padded; None where none was given.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    size: tuple[int, int]
+    confidence: np.ndarray | None
+
+
 def train_sample(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, augment: AugmentConfig, crop: int
-) -> tuple[np.ndarray, np.ndarray]:
+    image: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    augment: AugmentConfig,
+    crop: int,
+    confidence: np.ndarray | None = None,
+) -> TrainSample:
     """One training sample of a segmentation network: resize, crop, flip, distort, pad.
 
     Args:
@@ -185,10 +207,9 @@ def train_sample(
         rng: source of every random choice.
         augment: ratios and probabilities.
         crop: side of the result.
-    Returns:
-        image uint8 [crop, crop, 3] (0 where padded) and mask uint8 [crop, crop] (255 where padded), contiguous.
+        confidence: of the mask, uint8 [H, W]; resized bilinearly. It has no say in which crop is taken.
     Raises:
-        DataError: image and mask differ in size.
+        DataError: image, mask and confidence differ in size.
     Source: the training pipeline of MMSegmentation 1.2.2 for VOC12Aug.
     """
     if image.shape[:2] != mask.shape:
@@ -196,14 +217,25 @@ def train_sample(
             f"image is {image.shape[0]}x{image.shape[1]}, its mask {'x'.join(map(str, mask.shape))}",
             "masks must have the size of their images",
         )
+    if confidence is not None:
+        if confidence.shape != mask.shape:
+            raise DataError(
+                f"mask is {mask.shape[0]}x{mask.shape[1]}, its confidence map {'x'.join(map(str, confidence.shape))}",
+                "make both anew with `wsss pseudo`",
+            )
+        image = np.dstack([image, confidence])  # a fourth channel goes wherever the colours go
     image, mask = random_resize(image, mask, rng, augment)
     image, mask = random_crop(image, mask, rng, crop, augment.cat_max_ratio)
     if rng.random() < augment.flip:
         image, mask = flip(image, mask)
+    image, trust = (image, None) if confidence is None else (np.ascontiguousarray(image[..., :3]), image[..., 3])
     if augment.photometric:
         image = photometric(image, draw_distortion(rng))
+    height, width = mask.shape
+    if trust is not None:
+        trust = np.ascontiguousarray(pad_to(image, trust, crop, mask_fill=0)[1])
     image, mask = pad_to(image, mask, crop)
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+    return TrainSample(np.ascontiguousarray(image), np.ascontiguousarray(mask), (height, width), trust)
 
 
 def classifier_sample(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,23 @@ class Task(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A task that keeps more than its model from one iteration to the next, such as an average of its weights."""
+
+    def after_step(self, step: int) -> None:
+        """Called after the optimiser's step; `step` iterations are done."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint: tensors and plain values, nested in dictionaries at most."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
         ...
 
 
@@ -98,7 +115,7 @@ def fit(
     optimiser = build_optimiser(plan.optim, groups, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
     folder = run.path / "checkpoints"
-    step = _resume(task.model, optimiser, folder)
+    step = _resume(task, optimiser, folder)
     run.cut_metrics(step)
     if step < plan.iters:
         if step and plan.val_interval and step % plan.val_interval == 0 and step not in _validated(run):
@@ -112,30 +129,37 @@ def fit(
             factor = lr_factor(step, plan.iters, plan.schedule)
             for group, lr in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = lr * factor
-            meter.add(_step(task, batch, optimiser, plan, step, ctx), len(batch["image"]))
+            meter.add(*_step(task, batch, optimiser, plan, step, ctx), len(batch["image"]))
             step += 1
+            if isinstance(task, Stateful):
+                task.after_step(step)
             if step % plan.log_interval == 0 or step == plan.iters:
                 yield _emit(run, meter.event(step, base[0] * factor))
             to_validate = plan.val_interval > 0 and step % plan.val_interval == 0 and step < plan.iters
             if ctx.stop.signal or to_validate or step % plan.checkpoint_interval == 0 or step == plan.iters:
                 meter.check(step, task.model)
-                save_checkpoint(folder, step, task.model, {"optimiser": optimiser.state_dict()}, {})
+                save_checkpoint(folder, step, task.model, _trainer(task, optimiser), {})
                 ctx.stop.check()
             if to_validate:
                 yield _validate(task, run, step)
                 meter.restart()
 
 
-def _step(task: Task, batch: Batch, optimiser: torch.optim.Optimizer, plan: Plan, step: int, ctx: Context) -> Tensor:
+def _step(
+    task: Task, batch: Batch, optimiser: torch.optim.Optimizer, plan: Plan, step: int, ctx: Context
+) -> tuple[list[str], Tensor]:
+    """One iteration: the names of its losses, and their sum followed by each."""
     torch.manual_seed((plan.seed * 1_000_003 + step) % 2**63)  # dropout of a step is the same after a resume
     task.model.train()
     batch = {key: _move(value, ctx.device) for key, value in batch.items()}
     with ctx.autocast(plan.precision):
-        loss = torch.stack(list(task.losses(batch).values())).sum()
+        losses = task.losses(batch)
+        each = torch.stack(list(losses.values()))
+        loss = each.sum()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
-    return loss.detach()
+    return list(losses), torch.cat([loss[None], each]).detach()
 
 
 def _move(value: Any, device: torch.device) -> Any:
@@ -148,13 +172,21 @@ def _emit(run: RunDir, event: Event) -> Event:
     return event
 
 
-def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
+def _trainer(task: Task, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    kept = task.state() if isinstance(task, Stateful) else {}
+    return {"optimiser": optimiser.state_dict(), **({"task": kept} if kept else {})}
+
+
+def _resume(task: Task, optimiser: torch.optim.Optimizer, folder: Path) -> int:
     checkpoint = find_checkpoint(folder)
     if checkpoint is None:
         return 0
     state, meta = load_weights(checkpoint)
-    model.load_state_dict(state)
-    optimiser.load_state_dict(load_trainer(checkpoint)["optimiser"])
+    task.model.load_state_dict(state)
+    trainer = load_trainer(checkpoint)
+    optimiser.load_state_dict(trainer["optimiser"])
+    if isinstance(task, Stateful) and "task" in trainer:
+        task.load_state(trainer["task"])
     return meta["step"]
 
 
@@ -173,16 +205,16 @@ def _validated(run: RunDir) -> dict[int, float]:
 
 
 class _Meter:
-    """Mean loss, images a second and the share of time spent waiting for data, since the last log line."""
+    """Mean losses, images a second and the share of time spent waiting for data, since the last log line."""
 
     def __init__(self, plan: Plan, device: torch.device, step: int) -> None:
         self.plan, self.device = plan, device
-        self.total = torch.zeros((), device=device)
+        self.names: list[str] = []
         self.first, self.begin = step, time.perf_counter()
         self.restart()
 
     def restart(self) -> None:
-        self.total.zero_()
+        self.total = torch.zeros(1, device=self.device)  # as long as there are losses once one is added
         self.steps = self.images = 0
         self.waited, self.since = 0.0, time.perf_counter()
 
@@ -192,13 +224,13 @@ class _Meter:
     def go(self) -> None:
         self.waited += time.perf_counter() - self.mark
 
-    def add(self, loss: Tensor, images: int) -> None:
-        self.total += loss
+    def add(self, names: list[str], losses: Tensor, images: int) -> None:
+        self.names, self.total = names, self.total + losses
         self.steps += 1
         self.images += images
 
     def check(self, step: int, model: nn.Module | None = None) -> float:
-        mean = float(self.total) / max(self.steps, 1)
+        mean = float(self.total[0]) / max(self.steps, 1)
         sound = model is None or all(bool(torch.isfinite(p).all()) for p in model.parameters())
         if not math.isfinite(mean) or not sound:
             raise DivergedError(
@@ -221,6 +253,9 @@ class _Meter:
             "data_wait": round(self.waited / elapsed, 4),
             "eta_s": round(pace * (self.plan.iters - step), 1),
         }
+        if len(self.names) > 1:
+            each = (self.total[1:] / max(self.steps, 1)).tolist()
+            event |= {f"loss_{name}": round(value, 6) for name, value in zip(self.names, each, strict=True)}
         if self.device.type == "cuda":
             event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
         self.restart()

@@ -71,6 +71,10 @@ def _train(model: Any, preset: Preset, num_classes: int, ctx: Context, crop: int
     batch = {
         "image": torch.randint(0, 256, (*size, 3), device=ctx.device, dtype=torch.uint8),
         "mask": torch.randint(0, num_classes, size, device=ctx.device, dtype=torch.uint8),
+        # what a preset with [train.noise] may ask for
+        "confidence": torch.full(size, 255, device=ctx.device, dtype=torch.uint8),
+        "tags": torch.ones(config.batch, num_classes, device=ctx.device, dtype=torch.uint8),
+        "size": torch.full((config.batch, 2), crop, device=ctx.device),
     }
 
     def step() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from wsss_cli.config.schema import Preset, TrainConfig
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import training_batches
+from wsss_cli.data.loader import Make, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
@@ -25,9 +25,11 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import build_segmentor, param_groups
 from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.noise.gated_crf import gated_crf_loss
+from wsss_cli.noise.targets import NoisyTargets, valid_pixels, wanted
 from wsss_cli.stages.cam import data_workers
 from wsss_cli.stages.evaluate import score_network
-from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.pseudo import confidence_path, mask_path, run_pseudo
 from wsss_cli.stages.upstream import (
     Result,
     cam_identity,
@@ -39,11 +41,22 @@ from wsss_cli.stages.upstream import (
 
 
 class SegmentationTask:
-    """Cross-entropy on masks, with an auxiliary head."""
+    """Cross-entropy on masks, with an auxiliary head, and what the preset does about noise in the masks.
 
-    def __init__(self, model: DeepLabV3Plus, config: TrainConfig, validate: Any) -> None:
+    Args:
+        say: told what the methods against noise have to say.
+    """
+
+    def __init__(
+        self,
+        model: DeepLabV3Plus,
+        config: TrainConfig,
+        validate: Any,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._model, self.config, self.validate = model, config, validate
         self.forward = torch.compile(model.forward_train) if config.compile else model.forward_train
+        self.targets = NoisyTargets(model, config, say)
 
     @property
     def model(self) -> DeepLabV3Plus:
@@ -52,11 +65,15 @@ class SegmentationTask:
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
         logits, aux = self.forward(x)
-        target = batch["mask"].long()
-        losses = {"decode": segmentation_loss(logits.float(), target, self.config.loss_average)}
+        noise, average = self.config.noise, self.config.loss_average
+        target, weight = self.targets.make(batch, x, logits.detach())
+        loss = partial(segmentation_loss, target=target, average=average, weight=weight, balance=noise.balance)
+        losses = {"decode": loss(logits.float())}
         if aux is not None:
-            weight = self.config.model.aux_weight
-            losses["aux"] = weight * segmentation_loss(aux.float(), target, self.config.loss_average)
+            losses["aux"] = self.config.model.aux_weight * loss(aux.float())
+        if noise.gated_crf is not None:
+            valid = valid_pixels(batch["size"], *target.shape[-2:])
+            losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)
         return losses
 
     def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
@@ -64,6 +81,15 @@ class SegmentationTask:
 
     def evaluate(self) -> dict[str, float]:
         return self.validate(self.model)
+
+    def after_step(self, step: int) -> None:
+        self.targets.after_step(step)
+
+    def state(self) -> dict[str, Any]:
+        return self.targets.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.targets.load_state(state)
 
 
 def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result:
@@ -88,6 +114,8 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         ]
         if not samples:
             raise DataError(f"{upstream[0]} has no mask of any image in split {preset.dataset.train!r}")
+        if config.noise.confidence != "none":
+            _check_confidence(upstream[0], samples)
     elif masks is not None:
         raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
     elif missing := [s.id for s in samples if s.mask is None]:
@@ -97,6 +125,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         )
     own = train_identity(preset, dataset, upstream[1] if upstream else "")
     path = run_path(ctx.runs, "train", preset.name, own)
+    make = partial(_item, config=config, num_classes=dataset.num_classes, pseudo_run=upstream[0] if upstream else None)
     inputs = dataset_inputs(dataset)
     if upstream:
         inputs |= {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]}
@@ -104,12 +133,12 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         if run.done and not run.lost:
             return Result(path, skipped=True)
         if run.done:
-            left = _still_lost(samples, preset, ctx, dataset.num_classes, run)
+            left = _still_lost(samples, make, ctx, run)
             run.finish(lost=left)
             return Result(path, lost=left, skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device)
-        batches = partial(_batches, samples, preset, ctx, dataset.num_classes, run)
+        batches = partial(_batches, samples, make, preset, ctx, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         plan = Plan(
             config.iters,
@@ -123,7 +152,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         )
         title = f"{config.model.kind}, {config.supervision}"
         with ctx.ui.training_progress(title, config.iters) as show:
-            for event in fit(SegmentationTask(model, config, validate), batches, plan, run, ctx):
+            for event in fit(SegmentationTask(model, config, validate, ctx.ui.say), batches, plan, run, ctx):
                 show(event)
         run.finish(lost=run.lost, device=ctx.device_name)
         return Result(path, lost=run.lost or lost_before)
@@ -143,7 +172,22 @@ def _pseudo_run(
     return found, made.lost
 
 
-def _item(sample: Sample, rng: np.random.Generator, *, config: TrainConfig, num_classes: int) -> dict[str, np.ndarray]:
+def _check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
+    if without := [s.id for s in samples if not confidence_path(pseudo_run, s.id).is_file()]:
+        raise DataError(
+            f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0]}",
+            "make the masks with `wsss pseudo`, or train with --set train.noise.confidence=none",
+        )
+
+
+def _item(
+    sample: Sample,
+    rng: np.random.Generator,
+    *,
+    config: TrainConfig,
+    num_classes: int,
+    pseudo_run: Path | None,
+) -> dict[str, np.ndarray]:
     assert sample.mask is not None
     image, mask = read_image(sample.image), read_mask(sample.mask)
     if image.shape[:2] != mask.shape:
@@ -153,15 +197,25 @@ def _item(sample: Sample, rng: np.random.Generator, *, config: TrainConfig, num_
     wrong = mask[(mask >= num_classes) & (mask != 255)]
     if wrong.size:
         raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
-    crop, target = train_sample(image, mask, rng, config.augment, config.crop)
-    return {"image": crop, "mask": target}
+    needs, trust = wanted(config), None
+    if "confidence" in needs:
+        assert pseudo_run is not None
+        trust = read_mask(confidence_path(pseudo_run, sample.id))
+    crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
+    made = {"image": crop.image, "mask": crop.mask}
+    if crop.confidence is not None:
+        made["confidence"] = crop.confidence
+    if "size" in needs:
+        made["size"] = np.asarray(crop.size)
+    if "tags" in needs:
+        made["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
+    return made
 
 
 def _batches(
-    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, run: RunDir, start: int
+    samples: Sequence[Sample], make: Make, preset: Preset, ctx: Context, run: RunDir, start: int
 ) -> Iterator[dict[str, Any]]:
     config = preset.train
-    make = partial(_item, config=config, num_classes=num_classes)
     for batch in training_batches(
         samples,
         make,
@@ -179,15 +233,13 @@ def _batches(
         yield batch
 
 
-def _still_lost(
-    samples: Sequence[Sample], preset: Preset, ctx: Context, num_classes: int, run: RunDir
-) -> list[dict[str, str]]:
+def _still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:
     """Of what a finished training has lost, that which cannot be used even now."""
     before, left = {entry["id"] for entry in run.lost}, []
     for sample in samples:
         if sample.id in before:
             try:
-                _item(sample, np.random.default_rng(0), config=preset.train, num_classes=num_classes)
+                make(sample, np.random.default_rng(0))
                 ctx.ui.say(f"{sample.id} can be used now; {run.path} was trained without it: remove it to train anew")
             except DataError as error:
                 left.append({"id": sample.id, "reason": error.message})

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness
+
+
+def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
+    network = nn.Linear(1, 1)
+    weights = [1.0, 2.0, 6.0, 4.0]
+    seen = []
+    with torch.no_grad():
+        network.weight.fill_(weights[0])
+        teacher = Teacher(network, decay=0.7)
+        for step, weight in enumerate(weights[1:], 1):
+            network.weight.fill_(weight)
+            teacher.follow(network, step)
+            seen.append(teacher.model.weight.item())
+    # keeps 1/2, 2/3, then 0.7 (3/4 is above the decay)
+    assert seen == pytest.approx([1.5, 3.0, 0.7 * 3.0 + 0.3 * 4.0])
+
+
+def test_the_teacher_has_no_gradient_and_keeps_to_evaluation_mode():
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train()
+    teacher = Teacher(network, 0.5)
+    network(torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
+    teacher.follow(network, 1)
+    assert not any(p.requires_grad for p in teacher.model.parameters()) and not teacher.model.training
+    assert network.training and all(p.requires_grad for p in network.parameters())
+    torch.testing.assert_close(teacher.model[1].running_mean, 0.5 * network[1].running_mean)
+    assert teacher.model[1].num_batches_tracked == network[1].num_batches_tracked == 1
+
+
+def test_sure_classes_fill_undecided_pixels_by_hand():
+    target = torch.tensor([[[255, 255, 255, 1]]])
+    weight = torch.tensor([[[1.0, 0.0, 1.0, 0.5]]])
+    probability = torch.tensor([[0.05, 0.3, 0.95, 0.95], [0.95, 0.7, 0.05, 0.05]]).view(1, 2, 1, 4)
+    valid = torch.tensor([[[True, True, False, True]]])
+    target, weight = fill_undecided(target, weight, probability, valid, threshold=0.9, strength=0.5)
+    assert target.tolist() == [[[1, 255, 255, 1]]]
+    assert weight.flatten().tolist() == pytest.approx([0.475, 0.0, 1.0, 0.5])
+
+
+def steadiness_reference(q, scales):
+    """One pixel: scale the responses of the objects, normalise, take the variance of each class, add up."""
+
+    def uncertainty(q):
+        scaled = np.array([np.concatenate([q[:1], s * q[1:]]) for s in scales])
+        scaled /= scaled.sum(1, keepdims=True)
+        return scaled.var(0).sum()
+
+    return max(1 - uncertainty(q) / uncertainty(np.array([0.5, 0.5])), 0.0)
+
+
+def test_steadiness_is_that_of_the_loop():
+    scales = (0.5, 1.0, 3.0)
+    q = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3).softmax(1)
+    found = steadiness(q, scales)
+    for b, y, x in np.ndindex(2, 3, 5):
+        assert found[b, y, x].item() == pytest.approx(steadiness_reference(q[b, :, y, x].numpy(), scales), abs=1e-12)
+
+
+def test_steadiness_by_hand():
+    # scales 1/3 and 3: half background and half object become (3/4, 1/4) and (1/4, 3/4)
+    # background 3/4: shares 9/10 and 1/2 of it, variance 1/25 for each class against 1/16
+    q = torch.tensor([[1.0, 0.5, 0.0, 0.75], [0.0, 0.5, 1.0, 0.25]]).view(1, 2, 1, 4)
+    assert steadiness(q, (1 / 3, 3.0)).flatten().tolist() == pytest.approx([1.0, 0.0, 1.0, 1 - 16 / 25], abs=1e-6)
+
+
+def test_steadiness_is_mirrored_with_the_map():
+    q = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(1)).softmax(1)
+    assert torch.equal(steadiness(q.flip(-1), (0.5, 2.0)), steadiness(q, (0.5, 2.0)).flip(-1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cpu_and_gpu_agree():
+    q = torch.randn(2, 4, 9, 9).softmax(1)
+    torch.testing.assert_close(steadiness(q, (0.5, 2.0)), steadiness(q.cuda(), (0.5, 2.0)).cpu())
+    target, valid = torch.full((2, 9, 9), 255), torch.ones(2, 9, 9, dtype=torch.bool)
+    arguments = (target, torch.ones(2, 9, 9), q, valid)
+    here = fill_undecided(*arguments, threshold=0.5, strength=1.0)
+    there = fill_undecided(*(a.cuda() for a in arguments), threshold=0.5, strength=1.0)
+    assert (here[0] != 255).any() and torch.equal(here[0], there[0].cpu())
+    torch.testing.assert_close(here[1], there[1].cpu())

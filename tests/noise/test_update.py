@@ -1,0 +1,144 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from wsss_cli.config.noise import UpdateConfig
+from wsss_cli.noise.update import IouCurves, slope_drop
+
+CPU = torch.device("cpu")
+
+
+def curve(points, a=0.8, b=0.5, c=1.0):
+    x = np.arange(1, points + 1)
+    return a * (1 - np.exp(-b * x**c))
+
+
+# -- the fit -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("points", [5, 6, 12])
+def test_the_slope_of_a_known_curve_drops_as_computed_by_hand(points):
+    # f' is proportional to exp(-x / 2)
+    assert slope_drop(curve(points)) == pytest.approx(1 - math.exp(-0.5 * (points - 1)), abs=1e-3)
+
+
+def test_the_drop_of_a_slow_curve_has_its_power():
+    # f'(x) is proportional to x^(c - 1) exp(-b x^c)
+    expected = 1 - 9 ** (0.6 - 1) * math.exp(-0.3 * (9**0.6 - 1))
+    assert slope_drop(curve(9, 0.7, 0.3, 0.6)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_points_without_the_class_are_left_out_of_the_fit():
+    iou = curve(8)
+    iou[[1, 4]] = np.nan
+    assert slope_drop(iou) == pytest.approx(1 - math.exp(-0.5 * 7), abs=1e-3)
+
+
+@pytest.mark.parametrize("iou", [curve(4), np.full(9, np.nan), np.zeros(9), np.full(9, 0.004)])
+def test_too_few_points_and_a_class_that_is_not_learned_have_no_slope(iou):
+    assert math.isnan(slope_drop(iou))
+
+
+def test_a_line_has_no_drop_to_speak_of():
+    assert slope_drop(np.linspace(0.02, 0.2, 10)) < 0.5
+
+
+# -- the record --------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_is_the_iou_over_all_batches_of_its_part():
+    curves = IouCurves(3, UpdateConfig(points=5), iters=10, device=CPU)
+    curves.record(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 255]]], dtype=torch.uint8))
+    assert curves.after_step(1) == []
+    assert len(curves.curves) == 0
+    curves.record(torch.tensor([[[0, 1, 2, 1]]]), torch.tensor([[[0, 0, 0, 1]]], dtype=torch.uint8))
+    assert curves.after_step(2) == []
+    # background: 2 hits, labelled 4, predicted 3; class 1: 2 hits, labelled 3, predicted 3; class 2: never labelled
+    np.testing.assert_allclose(curves.curves.numpy(), [[2 / 5, 2 / 4, np.nan]])
+    assert curves.confusion.sum() == 0
+
+
+def played(curves, values, start=0):
+    """Feed parts of one iteration whose IoU of class 1 are `values` (in thousandths); when its labels got corrected."""
+    found = []
+    for step, value in enumerate(values, start + 1):
+        label = torch.ones(1, 1, 1000, dtype=torch.uint8)
+        prediction = torch.zeros(1, 1, 1000, dtype=torch.int64)
+        prediction[..., : round(1000 * value)] = 1
+        curves.record(prediction, label)
+        found += [(step, label) for label in curves.after_step(step)]
+    return found
+
+
+def test_a_class_is_corrected_from_the_point_on_where_its_curve_is_flat():
+    curves = IouCurves(3, UpdateConfig(points=12), iters=12, device=CPU)
+    assert played(curves, curve(12)) == [(6, 1)]  # 1 - exp(-2) = 0.86 at point 5, 1 - exp(-2.5) = 0.92 at point 6
+    assert curves.corrected.tolist() == [False, True, False]
+
+
+def test_a_record_that_is_saved_and_loaded_goes_on_alike():
+    whole = IouCurves(3, UpdateConfig(points=12), iters=24, device=CPU)
+    played(whole, curve(9))
+    rest = IouCurves(3, UpdateConfig(points=12), iters=24, device=CPU)
+    rest.load_state(whole.state())
+    played(whole, curve(15)[9:], 9)
+    played(rest, curve(15)[9:], 9)
+    assert torch.equal(torch.nan_to_num(whole.curves), torch.nan_to_num(rest.curves))
+    assert torch.equal(whole.confusion, rest.confusion) and whole.confusion.sum() > 0
+    assert torch.equal(whole.corrected, rest.corrected)
+
+
+# -- the replacement ---------------------------------------------------------------------------------------------------
+
+
+def flat(*classes):
+    curves = IouCurves(3, UpdateConfig(), iters=100, device=CPU)
+    corrected = torch.zeros(3, dtype=torch.bool)
+    corrected[list(classes)] = True
+    curves.load_state({**curves.state(), "corrected": corrected})
+    return curves
+
+
+def test_sure_predictions_replace_the_labels_of_corrected_classes_by_hand():
+    target = torch.tensor([[[1, 1, 1, 2, 255]]])
+    probability = torch.tensor(
+        [[0.9, 0.8, 0.05, 0.9, 0.9], [0.05, 0.1, 0.9, 0.05, 0.05], [0.05, 0.1, 0.05, 0.05, 0.05]]
+    )
+    fresh, certainty = flat(1).replace(target, probability.view(1, 3, 1, 5))
+    assert fresh.tolist() == [[[0, 1, 1, 2, 255]]]  # sure; at the threshold; the same; not corrected; no label
+    assert certainty.flatten().tolist() == pytest.approx([0.9, 1.0, 1.0, 1.0, 1.0])
+    fresh, _ = flat().replace(target, probability.view(1, 3, 1, 5))
+    assert torch.equal(fresh, target)
+
+
+def test_replacement_is_that_of_the_loop():
+    rng = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 3, (2, 6, 7), generator=rng)
+    target[0, :2] = 255
+    probability = (4 * torch.randn(2, 3, 6, 7, generator=rng)).softmax(1)
+    fresh, certainty = flat(0, 2).replace(target, probability)
+    changed = 0
+    for b, y, x in np.ndindex(2, 6, 7):
+        p = probability[b, :, y, x].numpy()
+        label, best = int(target[b, y, x]), int(p.argmax())
+        expected = best if label in (0, 2) and p[best] > 0.8 else label
+        assert fresh[b, y, x] == expected
+        assert certainty[b, y, x] == (p[best] if expected != label else 1.0)
+        changed += expected != label
+    assert changed > 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cpu_and_gpu_agree():
+    prediction, label = torch.randint(0, 3, (2, 8, 8)), torch.randint(0, 3, (2, 8, 8)).to(torch.uint8)
+    label[0, :3] = 255
+    here = IouCurves(3, UpdateConfig(points=5), iters=5, device=CPU)
+    there = IouCurves(3, UpdateConfig(points=5), iters=5, device=torch.device("cuda"))
+    here.record(prediction, label)
+    there.record(prediction.cuda(), label.cuda())
+    here.after_step(1)
+    there.after_step(1)
+    assert torch.equal(here.curves, there.curves)

@@ -1,0 +1,57 @@
+import cv2
+import numpy as np
+import pytest
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.errors import DataError
+from wsss_cli.stages.pseudo import confidence_path, mask_path
+from wsss_cli.stages.train import _check_confidence, _item
+
+K = 4
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A photograph of 20 x 30 with a pseudo mask, tagged with class 2."""
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "a.png"), rng.integers(0, 256, (20, 30, 3), np.uint8))
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:, :12], mask[:5] = 2, 255
+    write_mask(mask_path(tmp_path / "run", "a"), mask, voc_palette(K))
+    confidence_path(tmp_path / "run", "a").parent.mkdir()
+    cv2.imwrite(str(confidence_path(tmp_path / "run", "a")), np.full((20, 30), 200, np.uint8))
+    return Sample("a", tmp_path / "a.png", mask_path(tmp_path / "run", "a"), (2,))
+
+
+def item(sample, *methods, run=None):
+    place = "train.augment={ scale_min = 1.0, scale_max = 1.0, base_long = 30, base_short = 20 }"
+    config = load_preset("toy", ["train.crop=32", place, *(f"train.noise.{method}" for method in methods)]).train
+    return _item(sample, np.random.default_rng(0), config=config, num_classes=K, pseudo_run=run)
+
+
+def test_a_batch_holds_what_the_methods_ask_for_and_nothing_else(sample, tmp_path):
+    assert set(item(sample)) == {"image", "mask"}
+    assert set(item(sample, "balance=fg-bg")) == {"image", "mask"}
+    assert set(item(sample, "gated_crf={}")) == {"image", "mask", "size"}
+    assert set(item(sample, "update={}")) == {"image", "mask", "tags"}
+    assert set(item(sample, "confidence=ignore", run=tmp_path / "run")) == {"image", "mask", "confidence"}
+
+
+def test_tags_size_and_confidence_are_those_of_the_image(sample, tmp_path):
+    made = item(sample, "teacher={}", "confidence=weight", run=tmp_path / "run")
+    assert made["tags"].tolist() == [1, 0, 1, 0]
+    assert made["size"].tolist() == [20, 30]
+    expected = np.zeros((32, 32), np.uint8)
+    expected[:20, :30] = 200
+    np.testing.assert_array_equal(made["confidence"], expected)
+    np.testing.assert_array_equal(made["mask"], item(sample)["mask"])
+
+
+def test_a_pseudo_run_without_confidence_maps_is_refused(sample, tmp_path):
+    _check_confidence(tmp_path / "run", [sample])
+    other = Sample("b", sample.image, sample.mask, (2,))
+    with pytest.raises(DataError, match="no confidence map of 1 of 2 images, first: b") as caught:
+        _check_confidence(tmp_path / "run", [sample, other])
+    assert "train.noise.confidence=none" in caught.value.hint

@@ -1,0 +1,101 @@
+"""`[train.noise]`: what training does about wrong and missing labels in pseudo masks. The defaults do nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from wsss_cli.config.base import Fraction, Model, Positive, Rate
+
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Scales = Annotated[tuple[Rate, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
+
+
+class GatedCrfConfig(Model):
+    weight: Rate = Field(0.1, description="factor on the gated CRF loss")
+    radius: int = Field(5, ge=1, le=20, description="half side of the window of pairs, pixels of the reduced map")
+    sxy: Rate = Field(6.0, description="kernel: standard deviation in space, pixels of the reduced map")
+    srgb: Rate = Field(25.5, description="kernel: standard deviation in colour, 0..255 units")
+    stride: Positive = Field(4, description="crop pixels per pixel of the reduced map")
+
+
+class TeacherConfig(Model):
+    decay: BelowOne = Field(0.999, description="share of the teacher that an iteration keeps, once the average is long")
+    start: BelowOne = Field(0.25, description="share of train.iters after which the teacher is asked")
+    weight: Rate = Field(1.0, description="weight of a filled pixel at certainty 1")
+    threshold: Fraction = Field(0.9, description="probability from which on the teacher's class fills a pixel")
+
+
+class UpdateConfig(Model):
+    points: int = Field(20, ge=5, description="points of each class's IoU curve over the whole training")
+    slope_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.9, description="correct a class once the slope of its curve has dropped by this share since the first point"
+    )
+    threshold: Fraction = Field(0.8, description="probability above which the prediction replaces the label")
+    scales: Scales = Field((0.7, 1.0, 1.5), description="the prediction is averaged over these image scales")
+
+
+class UncertaintyConfig(Model):
+    scales: Scales = Field((0.25, 0.5, 1.0, 2.0, 4.0), description="factors on the teacher's foreground responses")
+
+    @field_validator("scales")
+    @classmethod
+    def _differ(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(scales)) < 2:
+            raise ValueError("a variance needs at least two different scales")
+        return scales
+
+
+class NoiseConfig(Model):
+    """The optional tables are off where they are missing or `false`; an empty table takes their defaults."""
+
+    balance: Literal["none", "fg-bg"] = Field(
+        "none", description="fg-bg: half the mean loss of background pixels and half that of object pixels"
+    )
+    confidence: Literal["none", "weight", "ignore"] = Field(
+        "none",
+        description="confidence maps of the pseudo run: weight pixels by them, or ignore what is below min_confidence",
+    )
+    min_confidence: Fraction = Field(0.95, description="with confidence = 'ignore': pixels below this become 255")
+    gated_crf: GatedCrfConfig | None = Field(None, description="gated CRF loss: neighbours of like colour agree")
+    teacher: TeacherConfig | None = Field(None, description="a moving average of the network fills undecided pixels")
+    update: UpdateConfig | None = Field(None, description="replace labels of a class once its IoU curve flattens")
+    uncertainty: UncertaintyConfig | None = Field(
+        None, description="weight pixels by how little the teacher changes when its responses are scaled"
+    )
+
+    @field_validator("gated_crf", "teacher", "update", "uncertainty", mode="before")
+    @classmethod
+    def _false_is_off(cls, value: Any) -> Any:
+        # TOML has no null, and a preset that extends another may want a table off. A validator that comes before makes
+        # pydantic see the table as Python, where strict mode takes a list for no tuple
+        return None if value is False else value
+
+    @model_validator(mode="after")
+    def _uncertainty_has_a_teacher(self) -> NoiseConfig:
+        if self.uncertainty is not None and self.teacher is None:
+            raise ValueError(
+                "uncertainty without teacher: it is the teacher whose uncertainty counts; add train.noise.teacher={}"
+            )
+        return self
+
+    def check(self, supervision: str, iters: int) -> None:
+        """Refuse what does not go with the rest of the section `train`.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        if supervision == "full":
+            reasons = {
+                "confidence": (self.confidence != "none", "true masks have no confidence maps"),
+                "teacher": (self.teacher is not None, "255 in a true mask is no missing label"),
+                "update": (self.update is not None, "true masks are not to be corrected"),
+            }
+            for name, (on, reason) in reasons.items():
+                if on:
+                    raise ValueError(f"noise.{name} with supervision 'full': {reason}")
+        if self.update is not None and self.update.points > iters:
+            raise ValueError(
+                f"noise.update.points {self.update.points} is above iters {iters}: a point needs an iteration"
+            )

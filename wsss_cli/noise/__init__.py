@@ -1,0 +1,1 @@
+"""Training on pseudo masks whose labels are partly wrong or missing."""
