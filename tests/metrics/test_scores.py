@@ -74,7 +74,7 @@ def test_summary_is_json_with_null_where_undefined() -> None:
 
 def test_summary_of_nothing_is_null_throughout() -> None:
     result = scores.summary(Confusion(2).areas())
-    assert [result[key] for key in ("miou", "macc", "aacc", "fp", "fn")] == [None] * 5
+    assert [result[key] for key in ("miou", "macc", "aacc", "mfp", "mfn")] == [None] * 5
     assert result["iou"] == [None, None]
     assert result["classes"] == ["0", "1"]
 

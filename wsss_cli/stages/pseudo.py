@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.config.schema import Preset
+from wsss_cli.config.refine import CrfStep, ParStep
+from wsss_cli.config.schema import Preset, PseudoConfig
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import sweep_processes
-from wsss_cli.errors import DataError
+from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.files import read_json, write_json
-from wsss_cli.pseudo.crf import Job, make_pseudo_mask
-from wsss_cli.stages.cam import cam_path, run_cam
+from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.score import score_masks
+from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs, find_upstream, pseudo_identity
 
 
@@ -50,78 +52,108 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
-        fg, bg = thresholds(preset, cam_run)
-        workers = preset.pseudo.workers or cores()
-        jobs = [
-            _job(sample, dataset, preset, cam_run, path, fg, bg)
-            for sample in samples
-            if not mask_path(path, sample.id).is_file() and cam_path(cam_run, sample.id).is_file()
-        ]
-        lost = sweep_processes(jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks")
-        scores = _score(dataset, preset, run, ctx, (fg, bg))
-        without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
-        lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
-        run.finish(lost=lost, fg_threshold=fg, bg_threshold=bg)
+        folder = _scores(preset, cam_run, run, ctx)
+        chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
+        lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
+        scores = _score(dataset, preset, run, ctx, chosen, cost)
+        without_cam = [s.id for s in samples if not (folder / f"{s.id}.npz").is_file()]
+        lost += [{"id": name, "reason": f"{folder.parent} has no CAM of it"} for name in without_cam]
+        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
         return Result(path, scores, lost or lost_before)
 
 
-def thresholds(preset: Preset, cam_run: Path) -> tuple[float, float]:
-    """Background scores of the confident-foreground and confident-background runs.
+def _scores(preset: Preset, cam_run: Path, run: RunDir, ctx: Context) -> Path:
+    """The folder of the scores that are thresholded, <id>.npz as `cam.store` writes them: without steps that turn CAMs
+    into CAMs, those of the cam run."""
+    return cam_run / "cams"
 
-    Raises:
-        DataError: they are to be taken from the train curve, and the cam run has none.
-    """
+
+def _refine(
+    samples: list[Sample],
+    dataset: Dataset,
+    preset: Preset,
+    folder: Path,
+    chosen: Thresholds,
+    run: RunDir,
+    ctx: Context,
+) -> tuple[Lost, dict[str, Any]]:
+    """Make the masks that are not there yet; the lost images, and what an image cost."""
     config = preset.pseudo
-    if config.threshold == "fixed":
-        return config.fg_threshold, config.bg_threshold
-    if not (cam_run / "eval.json").is_file():
-        raise DataError(
-            f"{cam_run} has no threshold curve, as split {preset.dataset.score!r} has no masks to score seeds on",
-            "give thresholds: --set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2",
-        )
-    best = read_json(cam_run / "eval.json")["best_threshold"]
-    return round(min(best + config.fg_threshold, 0.99), 4), round(max(best + config.bg_threshold, 0.01), 4)
-
-
-def _job(sample: Sample, dataset: Dataset, preset: Preset, cams: Path, run: Path, fg: float, bg: float) -> Job:
-    return Job(
-        sample.id,
-        sample.image,
-        cam_path(cams, sample.id),
-        mask_path(run, sample.id),
-        confidence_path(run, sample.id),
-        fg,
-        bg,
-        preset.pseudo.gt_prob,
-        preset.pseudo.crf,
-        dataset.colors,
+    on_device = ctx.device.type == "cuda" and any(isinstance(step, ParStep) for step in config.steps)
+    settings = Settings(
+        chosen.fg,
+        chosen.bg,
+        config.steps,
+        config.min_confidence,
+        chosen.factors,
+        str(ctx.device) if on_device else "cpu",
     )
+    jobs = [
+        Job(
+            sample.id,
+            sample.image,
+            folder / f"{sample.id}.npz",
+            mask_path(run.path, sample.id),
+            confidence_path(run.path, sample.id),
+            settings,
+            dataset.colors,
+        )
+        for sample in samples
+        if not mask_path(run.path, sample.id).is_file() and (folder / f"{sample.id}.npz").is_file()
+    ]
+    workers = 1 if on_device else config.workers or cores()  # one process holds the device
+    costs: list[Cost] = []
+    lost = sweep_processes(
+        jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks", collect=costs.append
+    )
+    if not costs:
+        return lost, {}
+    seconds, peak = mean_cost(costs)
+    rounded = {name: round(value, 4) for name, value in seconds.items()}
+    return lost, {"seconds_per_image": rounded, "timed_images": len(costs), "peak_memory_mib": round(peak)}
 
 
-def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, chosen: tuple[float, float]) -> dict[str, Any]:
+def _score(
+    dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, chosen: Thresholds, cost: dict[str, Any]
+) -> dict[str, Any]:
     """mIoU of the masks on the score split, with 255 as background and with 255 left out; written to eval.json."""
     samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
     scored = [s for s in samples if s.mask is not None and mask_path(run.path, s.id).is_file()]
-    crf = preset.pseudo.crf
     protocol = [
-        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), thresholds {chosen[0]:g} and "
-        f"{chosen[1]:g} ({preset.pseudo.threshold}), label CRF {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
-        f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations; "
-        "255 in the truth ignored",
+        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), thresholds {chosen.fg:g} and "
+        f"{chosen.bg:g} ({_how(preset.pseudo)}), {_steps(preset.pseudo)}; 255 in the truth ignored",
         *dataset.protocol,
     ]
-    scores: dict[str, Any] = {"fg_threshold": chosen[0], "bg_threshold": chosen[1], "protocol": protocol}
+    scores: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg, "protocol": protocol, **cost}
+    if chosen.by_class:
+        scores["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
     if scored:
+        count = partial(score_masks, run.path / "masks", scored, dataset.num_classes, boundary=True)
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):
-                scores[undecided] = score_masks(
-                    run.path / "masks",
-                    scored,
-                    dataset.num_classes,
-                    undecided=undecided,
-                    workers=cores(),
-                    names=dataset.classes,
-                    progress=bar.advance,
+                scores[undecided] = count(
+                    undecided=undecided, workers=cores(), names=dataset.classes, progress=bar.advance
                 )
     write_json(run.path / "eval.json", scores)
     return scores
+
+
+def _how(config: PseudoConfig) -> str:
+    return f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+
+
+def _steps(config: PseudoConfig) -> str:
+    """The steps in the words of a protocol line."""
+    lines = []
+    for step in config.steps:
+        if isinstance(step, CrfStep):
+            crf = step.values
+            lines.append(
+                f"{'label CRF' if step.on == 'labels' else 'CRF on scores'} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
+                f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
+            )
+        else:
+            lines.append(f"PAR, {step.iterations} iterations, scale {step.scale:g}")
+    if config.min_confidence:
+        lines.append(f"255 where the posterior is below {config.min_confidence:g}")
+    return ", ".join(lines) or "no refinement"
