@@ -1,4 +1,4 @@
-"""The steps of `[[pseudo.steps]]`: what they are, what is refused, and what is said of a typo inside a list of tables."""
+"""The steps of `[[pseudo.steps]]`: what is taken, what is refused, and what is said of a typo in a list of tables."""
 
 import pytest
 
