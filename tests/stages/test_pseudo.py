@@ -92,9 +92,7 @@ def test_what_is_there_is_not_made_again(made, data):
 
 
 def test_fixed_thresholds_are_taken_as_given(made, data, cams):
-    _, scores = made(
-        "pseudo.threshold=fixed", "pseudo.fg_threshold=0.4", "pseudo.bg_threshold=0.4", "pseudo.steps=[]"
-    )
+    _, scores = made("pseudo.threshold=fixed", "pseudo.fg_threshold=0.4", "pseudo.bg_threshold=0.4", "pseudo.steps=[]")
     assert (scores["fg_threshold"], scores["bg_threshold"]) == (0.4, 0.4)
     assert "thresholds 0.4 and 0.4 (fixed), no refinement" in scores["protocol"][0]
     curve = cam_curve(pairs(data, cams), 6)
