@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from wsss_cli.cam.store import read_cam, write_cam
+from wsss_cli.cli.eval import _stored_masks
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.pseudo.thresholds import otsu, score_histogram
 from wsss_cli.stages.pseudo import confidence_path, mask_path, run_pseudo
@@ -122,6 +123,7 @@ def test_thresholds_of_the_scores_alone_need_no_masks(made, data, cams):
     files = [cam for cam, _ in pairs(data, cams)]
     best = otsu(score_histogram(files, 6).sum(axis=0))
     _, scores = made("pseudo.threshold=self", "pseudo.fg_threshold=0.05", "pseudo.bg_threshold=-0.1", "pseudo.steps=[]")
+    assert scores["threshold"] == best
     assert scores["fg_threshold"] == pytest.approx(best + 0.05, abs=1e-4)
     assert scores["bg_threshold"] == pytest.approx(best - 0.1, abs=1e-4)
     assert 0.1 < best < 0.6
@@ -155,3 +157,17 @@ def test_an_image_without_scores_is_lost_and_named(data, cams, tmp_path):
     preset = load_preset("toy", [f"dataset.path={data}", "pseudo.workers=1", "pseudo.steps=[]"])
     result = run_pseudo(preset, Context(torch.device("cpu"), tmp_path / "runs"), other)
     assert result.lost == [{"id": first.id, "reason": f"{other} has no CAM of it"}]
+
+
+def test_the_scores_of_a_run_have_the_columns_that_are_asked_for(made):
+    run, scores = made("pseudo.steps=[]")
+    stored, table = _stored_masks(run, ["iou", "fp", "fn", "biou"])
+    assert stored == scores
+    assert table.columns[1:5] == ("255 as background IoU", "FP", "FN", "boundary IoU")
+    assert table.footer[2:5] == tuple(f"{scores['background'][key]:.2f}" for key in ("mfp", "mfn", "mbiou"))
+    assert f"undecided (255): {100 * scores['background']['undecided_share']:.2f} %" in table.notes
+    for policy in ("background", "drop"):
+        del scores[policy]["biou"]
+    write_json(run / "eval.json", scores)
+    with pytest.raises(UsageError, match=r"was scored without biou .*wsss eval --pred .*/masks --truth MASKS"):
+        _stored_masks(run, ["iou", "biou"])

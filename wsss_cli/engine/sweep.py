@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError, WriteError
 from wsss_cli.processes import in_processes
+
+if TYPE_CHECKING:
+    from wsss_cli.engine.context import Context  # loads torch, half a gigabyte that most worker processes need not hold
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")

@@ -125,6 +125,8 @@ def _score(
         *dataset.protocol,
     ]
     scores: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg, "protocol": protocol, **cost}
+    if chosen.best is not None:
+        scores["threshold"] = chosen.best
     if chosen.by_class:
         scores["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
     if scored:
