@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -79,6 +80,7 @@ def start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(0)  # the processes are the parallelism
+    os.environ["OMP_NUM_THREADS"] = "1"  # likewise for torch, where the work loads it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":

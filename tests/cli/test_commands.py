@@ -561,9 +561,9 @@ def test_an_unknown_key_and_a_bad_value_are_named(wsss):
     assert unknown.returncode == 2
     assert "unknown key cam.iterz" in one_error(unknown)
     assert "cam.iters" in unknown.stderr
-    bad = wsss("pseudo", "--preset", "toy", "--data", DATA, "--set", "pseudo.gt_prob=1.5")
+    bad = wsss("pseudo", "--preset", "toy", "--data", DATA, "--set", 'pseudo.steps=[{kind="crf", gt_prob=1.5}]')
     assert bad.returncode == 2
-    assert "pseudo.gt_prob" in one_error(bad)
+    assert "pseudo.steps.0.gt_prob" in one_error(bad)
 
 
 # Rounds

@@ -54,6 +54,14 @@ def test_show_with_origins_is_toml_too_and_names_them(wsss, tmp_path):
     assert tomllib.loads(done.stdout) == expected
 
 
+def test_show_has_tables_in_lists_on_a_line_of_their_own(wsss, tmp_path):
+    steps = 'pseudo.steps=[{kind="par"}, {kind="crf", crf={bilateral_srgb=9.0}}]'
+    expected = load_preset("toy", [steps])
+    for arguments in ((), ("--origin",)):
+        (tmp_path / "mine.toml").write_text(wsss("presets", "show", "toy", "--set", steps, *arguments).stdout)
+        assert load_preset(str(tmp_path / "mine.toml")) == expected
+
+
 def test_an_unknown_key_exits_2_with_the_nearest(wsss):
     done = wsss("presets", "show", "toy", "--set", "train.itres=7")
     assert (done.returncode, done.stdout) == (2, "")

@@ -25,11 +25,11 @@ def test_setting_one_key_of_a_section_keeps_its_other_defaults(minimal):
 
 
 def test_each_bad_value_has_a_line_with_its_key():
-    bad = ["pseudo.crf.gauss_sxy=-1", "train.optim.lr=high", "cam.scales=[1.0, 0]"]
+    bad = ['pseudo.steps=[{kind="crf", crf={gauss_sxy=-1}}]', "train.optim.lr=high", "cam.scales=[1.0, 0]"]
     with pytest.raises(UsageError) as caught:
         load_preset("toy", bad)
     assert [line.split()[2] for line in caught.value.message.splitlines()] == [
-        *("cam.scales.1", "pseudo.crf.gauss_sxy", "train.optim.lr")
+        *("cam.scales.1", "pseudo.steps.0.crf.gauss_sxy", "train.optim.lr")
     ]
     assert all("from --set" in line for line in caught.value.message.splitlines())
 
@@ -71,4 +71,7 @@ def test_name_and_description_are_not_inherited(tmp_path):
 def test_the_right_key_in_the_wrong_table_names_the_right_one():
     with pytest.raises(UsageError, match="unknown key iters") as caught:
         load_preset("toy", ["iters=3"])
-    assert caught.value.hint == "did you mean cam.iters (int, default 500) or train.iters (int, default 20000)?"
+    assert caught.value.hint == (
+        "did you mean cam.iters (int, default 500) or train.iters (int, default 20000) or "
+        "reference[].iters (int, required)?"
+    )

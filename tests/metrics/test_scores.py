@@ -67,6 +67,9 @@ def test_summary_is_json_with_null_where_undefined() -> None:
     assert result["classes"] == ["background", "cat", "dog", "cow"]
     assert result["iou"] == pytest.approx([75, 60, 0, None])
     assert result["acc"] == pytest.approx([75, 75, None, None])
+    assert result["fp"] == pytest.approx([0, 20, 100, None])
+    assert result["fn"] == pytest.approx([25, 20, 0, None])
+    assert (result["mfp"], result["mfn"]) == pytest.approx((60, 10))
     assert result["label"] == [8, 4, 0, 0]
     assert result["union"] == [8, 5, 2, 0]
     assert result["miou"] == pytest.approx(45)
@@ -74,7 +77,7 @@ def test_summary_is_json_with_null_where_undefined() -> None:
 
 def test_summary_of_nothing_is_null_throughout() -> None:
     result = scores.summary(Confusion(2).areas())
-    assert [result[key] for key in ("miou", "macc", "aacc", "fp", "fn")] == [None] * 5
+    assert [result[key] for key in ("miou", "macc", "aacc", "mfp", "mfn")] == [None] * 5
     assert result["iou"] == [None, None]
     assert result["classes"] == ["0", "1"]
 

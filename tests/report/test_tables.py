@@ -120,3 +120,12 @@ def test_rows_of_another_length_are_refused() -> None:
         Table("", ("a", "b"), (("1",),))
     with pytest.raises(ValueError, match="no results"):
         class_table({})
+
+
+def test_over_and_under_activation_have_columns_and_the_undecided_share_a_line() -> None:
+    scores = {**RESULT, "fp": [3.0, 12.5], "fn": [5.0, None], "mfp": 12.5, "mfn": None, "undecided_share": 0.249}
+    table = class_table({"255 as background": scores, "255 left out": scores}, metrics=("iou", "fp", "fn"))
+    assert table.columns[1:4] == ("255 as background IoU", "FP", "FN")
+    assert table.rows[1][1:4] == ("-", "12.50", "-")
+    assert table.footer[1:4] == ("91.23", "12.50", "-")
+    assert [note for note in table.notes if "undecided" in note] == ["undecided (255): 24.90 %"]

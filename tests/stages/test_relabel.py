@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from wsss_cli.config.base import CrfConfig
-from wsss_cli.config.schema import EvalConfig, RelabelConfig
+from wsss_cli.config.refine import CrfStep, RelabelConfig
+from wsss_cli.config.schema import EvalConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.stages.predict import predict
-from wsss_cli.stages.relabel import refined, within_tags
+from wsss_cli.stages.relabel import allowed_classes, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
 
@@ -33,7 +34,7 @@ def sample(tmp_path, *labels):
 
 
 def test_background_and_tags_are_allowed(tmp_path):
-    allowed = within_tags([sample(tmp_path, 2), sample(tmp_path), sample(tmp_path, 1, 3)], 4)
+    allowed = allowed_classes([sample(tmp_path, 2), sample(tmp_path), sample(tmp_path, 1, 3)], 4)
     assert allowed.int().tolist() == [[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]]
 
 
@@ -64,7 +65,9 @@ def test_probabilities_are_those_among_the_allowed_classes(tmp_path, ms_flip):
 def test_without_pairs_the_posterior_is_the_probability_and_doubt_is_undecided():
     image = np.zeros((1, 3, 3), np.uint8)
     probabilities = np.array([[[0.9, 0.45, 0.2]], [[0.1, 0.55, 0.8]]], np.float32)
-    labels, confidence = refined(image, probabilities, (4,), RelabelConfig(crf=OFF, min_confidence=0.6))
+    labels, confidence = refined(
+        image, probabilities, (4,), RelabelConfig(steps=(CrfStep(on="scores", crf=OFF),), min_confidence=0.6)
+    )
     assert labels.tolist() == [[0, 255, 4]]
     assert confidence[0] == pytest.approx([0.9, 0.0, 0.8], abs=1e-5)
 

@@ -29,7 +29,7 @@ def evaluate(
         typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU).")
+        str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU), fp, fn.")
     ] = "iou,acc",
     confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix as CSV.")] = None,
     undecided: Annotated[
@@ -146,6 +146,13 @@ def _stored_masks(run: Path, columns: list[str]) -> Scored:
     stored = _stored(run)
     if "background" not in stored:
         raise UsageError(f"{run} has no scores: its score split has no masks")
+    lacking = [key for key in columns if not isinstance(stored["background"].get(key), list)]
+    if lacking:
+        raise UsageError(
+            f"{run} was scored without {', '.join(lacking)}",
+            f"wsss eval --pred {run}/masks --truth MASKS --num-classes {len(stored['background']['classes'])} "
+            f"--undecided background --metrics {','.join(columns)}",
+        )
     results = {"255 as background": stored["background"], "255 left out": stored["drop"]}
     return stored, class_table(results, "pseudo masks", stored["protocol"], columns)
 

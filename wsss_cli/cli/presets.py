@@ -71,11 +71,19 @@ def show(
         console.result(to_toml(preset))
         return
     came = origins(name, overrides or ())
-    values = leaves(preset.model_dump(mode="json", exclude_none=True))  # TOML has no null
-    shown = {key: json.dumps(value, ensure_ascii=False) for key, value in values}
+    shown = {key: _toml(value) for key, value in leaves(preset.model_dump(mode="json", exclude_none=True))}
     width = max(len(key) + len(value) for key, value in shown.items() if len(key) + len(value) < 60)
     for key, value in shown.items():
         console.result(f"{key} = {value}{' ' * max(width - len(key) - len(value), 0)}  # {came[key]}")
+
+
+def _toml(value: Any) -> str:
+    """A value in one line of TOML; tables occur in lists only."""
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 @app.command()

@@ -34,11 +34,12 @@ def pseudo(
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Turn CAMs into pseudo masks: two thresholds, a dense CRF at each, 255 where they disagree.
+    """Turn CAMs into pseudo masks: two thresholds, refining steps at each, 255 where they disagree.
 
     \b
     wsss pseudo --preset toy
     wsss pseudo --preset toy --set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2
+    wsss pseudo --preset toy --set 'pseudo.steps=[{kind="par"}, {kind="crf"}]' --set pseudo.threshold=self
     wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
 
@@ -59,7 +60,7 @@ def pseudo(
         console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
     elif "background" in made.scores:
         results = {"255 as background": made.scores["background"], "255 left out": made.scores["drop"]}
-        console.table(class_table(results, "pseudo masks", made.scores["protocol"]))
+        console.table(class_table(results, "pseudo masks", made.scores["protocol"], ("iou", "fp", "fn")))
     return stage.finish(
         str(made.run),
         made.skipped,

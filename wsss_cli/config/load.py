@@ -198,7 +198,25 @@ def _check_keys(table: Table, model: type[BaseModel], prefix: str, where: str, l
                 _check_keys(value, variant, f"{prefix}{key}.", where, beside, below)
         elif isinstance(value, dict):
             inner = next(iter(value), "")
-            raise UsageError(f"{where}: unknown key {prefix}{key}.{inner}", f"{prefix}{key} is a value, not a table")
+            what = "a list of tables, set as a whole" if _item_models(field.annotation) else "a value, not a table"
+            raise UsageError(f"{where}: unknown key {prefix}{key}.{inner}", f"{prefix}{key} is {what}")
+        elif isinstance(value, list):
+            _check_items(value, _item_models(field.annotation), f"{prefix}{key}", where)
+
+
+def _check_items(items: list[Any], models: list[type[BaseModel]], name: str, where: str) -> None:
+    """`_check_keys` for the tables of a list; each is whole, as lists are not merged."""
+    for number, item in enumerate(items):
+        if not models or not isinstance(item, dict):
+            continue  # values; and what is no table is refused with the types of all values
+        variant = _variant(models, item.get("kind"))
+        if variant is None:
+            kinds = [str(model.model_fields["kind"].default) for model in models]
+            near = difflib.get_close_matches(str(item.get("kind")), kinds, 1, 0.5)
+            what = f"there is no kind {item['kind']!r}" if "kind" in item else "kind is missing"
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"{where}: {name}.{number}: {what}", f"{meant}kinds: {', '.join(kinds)}")
+        _check_keys(item, variant, f"{name}.{number}.", where, item, {})
 
 
 def _below(table: Table, key: str) -> Table:
@@ -213,6 +231,13 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if origin in (typing.Union, types.UnionType):
         return [model for arg in typing.get_args(annotation) for model in _models(arg)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def _item_models(annotation: Any) -> list[type[BaseModel]]:
+    """The models of the tables that a list holds; none for a list of values, and for what is no list."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _item_models(typing.get_args(annotation)[0])
+    return _models(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is tuple else []
 
 
 def _variant(models: list[type[BaseModel]], kind: Any) -> type[BaseModel] | None:
@@ -237,6 +262,8 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
         yield f"{prefix}{key}", field
         for inner in _models(field.annotation):
             yield from _all_keys(inner, f"{prefix}{key}.")
+        for inner in _item_models(field.annotation):
+            yield from _all_keys(inner, f"{prefix}{key}[].")
 
 
 def _described(name: str, field: FieldInfo) -> str:
@@ -245,6 +272,8 @@ def _described(name: str, field: FieldInfo) -> str:
         shown = "required"
     elif isinstance(default, BaseModel):
         shown = "a table"
+    elif isinstance(default, tuple) and any(isinstance(item, BaseModel) for item in default):
+        shown = "a list of tables"
     else:
         shown = f"default {json.dumps(default)}"
     return f"{name} ({_type_name(field.annotation)}, {shown})"
@@ -282,6 +311,8 @@ def _key(location: tuple[int | str, ...]) -> str:
             models = [variant]
             continue
         parts.append(str(part))
+        if isinstance(part, int):
+            continue  # the place in a list, whose tables are of the models found before
         field = models[0].model_fields.get(str(part)) if len(models) == 1 else None
-        models = _models(field.annotation) if field is not None else []
+        models = [*_models(field.annotation), *_item_models(field.annotation)] if field is not None else []
     return ".".join(parts)

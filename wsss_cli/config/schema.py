@@ -20,6 +20,7 @@ from wsss_cli.config.base import (
     SgdConfig,
 )
 from wsss_cli.config.noise import NoiseConfig
+from wsss_cli.config.refine import PseudoConfig, RelabelConfig
 
 
 class DatasetConfig(Model):
@@ -52,26 +53,6 @@ class CamConfig(Model):
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
     flip: bool = Field(True, description="add the mirrored view of every scale")
-
-
-class PseudoConfig(Model):
-    kind: Literal["crf"] = "crf"
-    threshold: Literal["fixed", "train-curve"] = Field(
-        "fixed",
-        description="fixed: fg_threshold and bg_threshold as given; train-curve: both are offsets from the background "
-        "threshold that scores best on dataset.score, which must have masks",
-    )
-    fg_threshold: float = Field(0.30, ge=-1.0, le=1.0, description="CAM score above which a pixel is surely object")
-    bg_threshold: float = Field(0.05, ge=-1.0, le=1.0, description="CAM score below which a pixel is surely background")
-    gt_prob: float = Field(0.7, gt=0.0, lt=1.0, description="trust of the label CRF in its input labels")
-    crf: CrfConfig = CrfConfig()
-    workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> PseudoConfig:
-        if self.fg_threshold < self.bg_threshold:
-            raise ValueError(f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}")
-        return self
 
 
 class DeepLabConfig(Model):
@@ -115,17 +96,6 @@ class TrainConfig(Model):
     def _noise_fits(self) -> TrainConfig:
         self.noise.check(self.supervision, self.iters)
         return self
-
-
-class RelabelConfig(Model):
-    """Pseudo masks of a further round, from a trained network."""
-
-    scales: tuple[Rate, ...] = Field((0.75, 1.0, 1.25), description="views of the network, each mirrored, too")
-    crf: CrfConfig = Field(
-        CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
-        description="dense CRF on the class probabilities",
-    )
-    min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255, undecided")
 
 
 class EvalConfig(Model):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError, WriteError
 from wsss_cli.processes import in_processes
 
+if TYPE_CHECKING:
+    from wsss_cli.engine.context import Context  # loads torch, half a gigabyte that most worker processes need not hold
+
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
+Made = TypeVar("Made")
 Lost = list[dict[str, str]]
 
 
@@ -53,32 +56,38 @@ def sweep(
 
 def sweep_processes(
     items: Sequence[Item],
-    work: Callable[[Item], Any],
+    work: Callable[[Item], Made],
     name: Callable[[Item], str],
     workers: int,
     run: RunDir,
     ctx: Context,
     title: str,
+    collect: Callable[[Made], object] = lambda made: None,
 ) -> Lost:
-    """Like `sweep`, an item at a time in worker processes. `work` must be picklable; its DataErrors lose the item."""
+    """Like `sweep`, an item at a time in worker processes. `work` must be picklable; its DataErrors lose the item.
+
+    Args:
+        collect: given what `work` returned for each item that is not lost, in order.
+    """
     lost: Lost = []
     with ctx.ui.progress(len(items), title) as bar:
-        problems = in_processes(partial(_problem, work), items, workers, few=2, check=ctx.stop.check)
-        for item, problem in zip(items, problems, strict=True):
-            if problem:
+        outcomes = in_processes(partial(_outcome, work), items, workers, few=2, check=ctx.stop.check)
+        for item, (problem, made) in zip(items, outcomes, strict=True):
+            if made is None:
                 lost.append({"id": name(item), "reason": problem})
+            else:
+                collect(made[0])
             bar.advance(1)
     for entry in lost:
         run.log(f"lost {entry['id']}: {entry['reason']}")
     return lost
 
 
-def _problem(work: Callable[[Item], Any], item: Item) -> str:
-    """Do an item; what is wrong with it, or nothing."""
+def _outcome(work: Callable[[Item], Made], item: Item) -> tuple[str, tuple[Made] | None]:
+    """Do an item: ("", what was made), or (what is wrong with it, None)."""
     try:
-        work(item)
+        return "", (work(item),)
     except WriteError:
         raise
     except DataError as error:
-        return error.message
-    return ""
+        return error.message, None

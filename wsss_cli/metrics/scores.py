@@ -87,17 +87,24 @@ def summary(areas: Areas, names: Sequence[str] | None = None) -> dict[str, Any]:
         areas: see the top of this file.
         names: class names, background first; without them '0', '1', ...
     Returns:
-        `miou, macc, aacc, mdice, mfscore, fp, fn`: per cent, None where undefined; `classes`; `iou, acc, dice, fscore,
-        precision, recall`: lists, per cent, None where undefined; `intersect, union, pred, label`: lists of exact
-        integers.
+        `miou, macc, aacc, mdice, mfscore, mfp, mfn`: per cent, None where undefined, the latter two of the foreground;
+        `classes`; `iou, acc, dice, fscore, precision, recall, fp, fn`: lists, per cent, None where undefined;
+        `intersect, union, pred, label`: lists of exact integers.
     """
     count = len(areas["intersect"])
     classes = [str(index) for index in range(count)] if names is None else list(names)
     if len(classes) != count:
         raise ValueError(f"{len(classes)} class names for {count} classes")
-    means = {"miou": miou(areas), "macc": macc(areas), "aacc": aacc(areas), "fp": mean_fp(areas), "fn": mean_fn(areas)}
+    means = {
+        "miou": miou(areas),
+        "macc": macc(areas),
+        "aacc": aacc(areas),
+        "mfp": mean_fp(areas),
+        "mfn": mean_fn(areas),
+    }
     means |= {"mdice": _mean_percent(dice(areas)), "mfscore": _mean_percent(fscore(areas))}
     lists = {"iou": iou, "acc": acc, "dice": dice, "fscore": fscore, "precision": precision, "recall": recall}
+    lists |= {"fp": false_positive, "fn": false_negative}
     return {
         **{key: number(value) for key, value in means.items()},
         "classes": classes,

@@ -127,6 +127,8 @@ METRICS = {  # key in the scores: (head, key of the mean)
     "precision": ("precision", ""),
     "recall": ("recall", ""),
     "biou": ("boundary IoU", "mbiou"),
+    "fp": ("FP", "mfp"),  # over-activation, in parts of the union; the mean is of the foreground
+    "fn": ("FN", "mfn"),  # under-activation, likewise
 }
 
 
@@ -155,6 +157,8 @@ def class_table(
         columns += [result[key] for key in shown]
         means += [percent(result.get(METRICS[key][1])) for key in shown]
         lines.append(f"{prefix}aAcc {percent(result['aacc'])}")
+        if (share := result.get("undecided_share")) and (line := f"undecided (255): {100 * share:.2f} %") not in lines:
+            lines.append(line)  # the same for all ways to count it
         lines += [f"{prefix}{result['protocol']}"] if result.get("protocol") else []
     classes = next(iter(results.values()))["classes"]
     rows = tuple((name, *(percent(column[index]) for column in columns)) for index, name in enumerate(classes))

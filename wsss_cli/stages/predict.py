@@ -22,6 +22,7 @@ from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json
+from wsss_cli.losses import within_tags
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.deeplab import DeepLabV3Plus
 
@@ -157,8 +158,7 @@ def predict(
             logits = slide(model, views, config) if config.mode == "slide" else upsampled(model, views)
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
         if allowed is not None:
-            twice = allowed.repeat(len(logits) // len(images), 1)
-            logits = logits.masked_fill(~twice[:, :, None, None].to(logits.device), float("-inf"))
+            logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
         if scale == 1.0 and single:
             found["single"] = logits[: len(images)].argmax(1).to(torch.uint8).cpu().numpy()
             if probabilities:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import sweep_processes
-from wsss_cli.errors import DataError
+from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.files import read_json, write_json
-from wsss_cli.pseudo.crf import Job, make_pseudo_mask
-from wsss_cli.stages.cam import cam_path, run_cam
+from wsss_cli.pseudo.refine import Cost, Job, LabelStep, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.score import score_masks
+from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs, find_upstream, pseudo_identity
 
 
@@ -50,62 +53,81 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
-        fg, bg = thresholds(preset, cam_run)
-        workers = preset.pseudo.workers or cores()
-        jobs = [
-            _job(sample, dataset, preset, cam_run, path, fg, bg)
-            for sample in samples
-            if not mask_path(path, sample.id).is_file() and cam_path(cam_run, sample.id).is_file()
-        ]
-        lost = sweep_processes(jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks")
-        scores = score_pseudo(
-            dataset, preset, run, ctx, _protocol(preset, fg, bg), {"fg_threshold": fg, "bg_threshold": bg}
-        )
-        without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
-        lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
-        run.finish(lost=lost, fg_threshold=fg, bg_threshold=bg)
+        folder = _scores(preset, cam_run, run, ctx)
+        chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
+        lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
+        settings = {**_settings(dataset, chosen), **cost}
+        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.pseudo, chosen), settings)
+        without_cam = [s.id for s in samples if not (folder / f"{s.id}.npz").is_file()]
+        lost += [{"id": name, "reason": f"{folder.parent} has no CAM of it"} for name in without_cam]
+        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
         return Result(path, scores, lost or lost_before)
 
 
-def thresholds(preset: Preset, cam_run: Path) -> tuple[float, float]:
-    """Background scores of the confident-foreground and confident-background runs.
+def _scores(preset: Preset, cam_run: Path, run: RunDir, ctx: Context) -> Path:
+    """The folder of the scores that are thresholded, <id>.npz as `cam.store` writes them: without steps that turn CAMs
+    into CAMs, those of the cam run."""
+    return cam_run / "cams"
 
-    Raises:
-        DataError: they are to be taken from the train curve, and the cam run has none.
-    """
+
+def _refine(
+    samples: list[Sample],
+    dataset: Dataset,
+    preset: Preset,
+    folder: Path,
+    chosen: Thresholds,
+    run: RunDir,
+    ctx: Context,
+) -> tuple[Lost, dict[str, Any]]:
+    """Make the masks that are not there yet; the lost images, and what an image cost."""
     config = preset.pseudo
-    if config.threshold == "fixed":
-        return config.fg_threshold, config.bg_threshold
-    if not (cam_run / "eval.json").is_file():
-        raise DataError(
-            f"{cam_run} has no threshold curve, as split {preset.dataset.score!r} has no masks to score seeds on",
-            "give thresholds: --set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2",
+    on_device = ctx.device.type == "cuda" and any(isinstance(step, ParStep) for step in config.steps)
+    settings = Settings(
+        chosen.fg,
+        chosen.bg,
+        config.steps,
+        config.min_confidence,
+        chosen.factors,
+        str(ctx.device) if on_device else "cpu",
+    )
+    jobs = [
+        Job(
+            sample.id,
+            sample.image,
+            folder / f"{sample.id}.npz",
+            mask_path(run.path, sample.id),
+            confidence_path(run.path, sample.id),
+            settings,
+            dataset.colors,
         )
-    best = read_json(cam_run / "eval.json")["best_threshold"]
-    return round(min(best + config.fg_threshold, 0.99), 4), round(max(best + config.bg_threshold, 0.01), 4)
-
-
-def _job(sample: Sample, dataset: Dataset, preset: Preset, cams: Path, run: Path, fg: float, bg: float) -> Job:
-    return Job(
-        sample.id,
-        sample.image,
-        cam_path(cams, sample.id),
-        mask_path(run, sample.id),
-        confidence_path(run, sample.id),
-        fg,
-        bg,
-        preset.pseudo.gt_prob,
-        preset.pseudo.crf,
-        dataset.colors,
+        for sample in samples
+        if not mask_path(run.path, sample.id).is_file() and (folder / f"{sample.id}.npz").is_file()
+    ]
+    workers = 1 if on_device else config.workers or cores()  # one process holds the device
+    costs: list[Cost] = []
+    lost = sweep_processes(
+        jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks", collect=costs.append
     )
+    if not costs:
+        return lost, {}
+    seconds, peak = mean_cost(costs)
+    rounded = {name: round(value, 4) for name, value in seconds.items()}
+    return lost, {"seconds_per_image": rounded, "timed_images": len(costs), "peak_memory_mib": round(peak)}
 
 
-def _protocol(preset: Preset, fg: float, bg: float) -> str:
-    crf = preset.pseudo.crf
-    return (
-        f"thresholds {fg:g} and {bg:g} ({preset.pseudo.threshold}), label CRF {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
-        f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
-    )
+def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
+    """The thresholds, for eval.json."""
+    found: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
+    if chosen.best is not None:
+        found["threshold"] = chosen.best
+    if chosen.by_class:
+        found["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
+    return found
+
+
+def _protocol(config: PseudoConfig, chosen: Thresholds) -> str:
+    steps = steps_in_words(config.steps, config.min_confidence)
+    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({_how(config)}), {steps}"
 
 
 def score_pseudo(
@@ -128,16 +150,32 @@ def score_pseudo(
     ]
     scores: dict[str, Any] = {**settings, "protocol": protocol}
     if scored:
+        count = partial(score_masks, run.path / "masks", scored, dataset.num_classes, boundary=True)
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):
-                scores[undecided] = score_masks(
-                    run.path / "masks",
-                    scored,
-                    dataset.num_classes,
-                    undecided=undecided,
-                    workers=cores(),
-                    names=dataset.classes,
-                    progress=bar.advance,
+                scores[undecided] = count(
+                    undecided=undecided, workers=cores(), names=dataset.classes, progress=bar.advance
                 )
     write_json(run.path / "eval.json", scores)
     return scores
+
+
+def _how(config: PseudoConfig) -> str:
+    return f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+
+
+def steps_in_words(steps: Sequence[LabelStep], min_confidence: float) -> str:
+    """Refining steps in the words of a protocol line."""
+    lines = []
+    for step in steps:
+        if isinstance(step, CrfStep):
+            crf = step.values
+            lines.append(
+                f"{'label CRF' if step.on == 'labels' else 'CRF on scores'} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
+                f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
+            )
+        else:
+            lines.append(f"PAR, {step.iterations} iterations, scale {step.scale:g}")
+    if min_confidence > 0:
+        lines.append(f"255 where the posterior is below {min_confidence:g}")
+    return ", ".join(lines) or "no refinement"

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.lock import identity
-from wsss_cli.config.schema import EvalConfig, Preset, RelabelConfig
-from wsss_cli.crf import dense_crf
+from wsss_cli.config.refine import RelabelConfig
+from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import image_size
@@ -23,9 +22,9 @@ from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.processes import in_processes
-from wsss_cli.pseudo.crf import UNDECIDED, write_pseudo_mask
+from wsss_cli.pseudo.refine import UNDECIDED, refine, write_pseudo_mask
 from wsss_cli.stages.predict import Network, by_size, load_network, predict
-from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo
+from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo, steps_in_words
 from wsss_cli.stages.upstream import Result, dataset_inputs, read_run
 
 
@@ -67,7 +66,7 @@ def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
         return Result(path, scores, lost)
 
 
-def within_tags(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
+def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
     """Background and the tagged classes of each image, bool [B, K]."""
     allowed = torch.zeros((len(samples), num_classes), dtype=torch.bool)
     allowed[:, 0] = True
@@ -88,7 +87,7 @@ def refined(
         (labels, uint8 [H, W], values 0, `classes` and 255 where the posterior is below `config.min_confidence`; the
         posterior of the label, float32 [H, W], 0 where undecided).
     """
-    posterior = dense_crf(image, -np.log(np.clip(probabilities, 1e-5, 1.0)), **config.crf.model_dump())
+    posterior = refine(image, [probabilities], config.steps, posterior=True)[0]
     best, confidence = posterior.argmax(0), posterior.max(0)
     labels = np.asarray((0, *classes), np.uint8)[best]
     undecided = confidence < config.min_confidence
@@ -139,7 +138,7 @@ def _jobs(
             single=False,
             ms_flip=True,
             probabilities=True,
-            allowed=within_tags([sample for sample, _ in good], dataset.num_classes),
+            allowed=allowed_classes([sample for sample, _ in good], dataset.num_classes),
         )["ms_flip_probabilities"]
         for (sample, image), probabilities in zip(good, planes, strict=True):
             mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
@@ -160,9 +159,8 @@ def _finish(job: Job, config: RelabelConfig) -> None:
 
 
 def _protocol(config: RelabelConfig, network: Network) -> str:
-    p: CrfConfig = config.crf
+    scales = ", ".join(f"{scale:g}" for scale in config.scales)
     return (
-        f"labelled by a network ({network.origin}) within the image tags, scales "
-        f"{', '.join(f'{scale:g}' for scale in config.scales)} + flip, CRF {p.gauss_sxy:g}/{p.gauss_compat:g}, "
-        f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}, {p.iterations} iterations"
+        f"labelled by a network ({network.origin}) within the image tags, scales {scales} + flip, "
+        f"{steps_in_words(config.steps, config.min_confidence)}"
     )

@@ -14,7 +14,7 @@ from wsss_cli.data.masks import IGNORE, read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion, size_text
-from wsss_cli.metrics.scores import mean_fn, mean_fp, miou, number, summary
+from wsss_cli.metrics.scores import iou, mean_fn, mean_fp, miou, number, summary
 from wsss_cli.processes import in_processes
 
 Undecided = Literal["background", "drop", "as-is"]
@@ -159,7 +159,8 @@ def cam_curve(
         names, split, workers, progress: as for `score_masks`.
     Returns:
         `thresholds`; `miou`, `fp`, `fn` at each, per cent, the latter two means over the foreground; `best_threshold`
-        and the `summary` there as `best`; `images`; `protocol`, one line.
+        and the `summary` there as `best`; `class_thresholds`, where each class has its best IoU, None for the
+        background and for a class without any; `images`; `protocol`, one line.
     Raises:
         DataError: no files, a file that cannot be read, sizes that differ, a class outside the classes, or no labelled
             pixel.
@@ -185,10 +186,18 @@ def cam_curve(
         "fn": [number(mean_fn(at)) for at in areas],
         "best_threshold": float(thresholds[best]),
         "best": summary(areas[best], names),
+        "class_thresholds": [None, *_class_thresholds(areas, thresholds)],
         "images": len(pairs),
         "protocol": f"{split or 'CAMs'}, {len(pairs):,} images; true 255 is not scored; "
         f"background threshold {thresholds[best]:.2f} is the best of {len(steps)} on these same images",
     }
+
+
+def _class_thresholds(areas: Sequence[dict[str, np.ndarray]], thresholds: Sequence[float]) -> list[float | None]:
+    """The threshold at which each foreground class has its highest IoU; that of a class depends on no other's."""
+    each = np.nan_to_num(np.stack([iou(at)[1:] for at in areas]))
+    best = each.argmax(axis=0)
+    return [float(thresholds[step]) if each[step, index] > 0 else None for index, step in enumerate(best)]
 
 
 def _pngs(folder: Path) -> dict[str, Path]:

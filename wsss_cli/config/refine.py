@@ -1,0 +1,145 @@
+"""How CAMs become pseudo masks: background thresholds, then refining steps in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from wsss_cli.config.base import CrfConfig, Fraction, Model, Positive, Rate
+
+CRF_SETS = {
+    # IRN `misc/imutils.py: crf_inference_label`, on labels
+    "irn": CrfConfig(),
+    # PSA `tool/imutils.py: crf_inference`, on CAM scores; SEAM and those after it likewise
+    "psa": CrfConfig(bilateral_sxy=80.0, bilateral_srgb=13.0),
+    # deeplab-pytorch `configs/voc12.yaml`, on probabilities; CLIP-ES likewise
+    "deeplab": CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
+    # ToCo `tools/infer_seg_voc.py`, on probabilities
+    "toco": CrfConfig(gauss_sxy=1.0, gauss_compat=1.0, bilateral_sxy=121.0, bilateral_compat=4.0),
+}
+"""Published dense CRF parameters by name; 10 iterations each."""
+
+SCORE_STEPS = ("irn-walk", "psa-walk")
+"""Kinds of steps that turn CAMs into CAMs, without a background; all others work on labels and probabilities."""
+
+PAR_LIMIT = math.e / (math.e + 1)
+"""Softmax of the scores 1 and 0: above it lies no posterior that PAR, which averages, makes of CAMs."""
+
+
+class CrfStep(Model):
+    kind: Literal["crf"] = "crf"
+    on: Literal["labels", "scores"] = Field(
+        "labels", description="unary energies of the label map, or of the scores taken as probabilities"
+    )
+    parameters: Literal["irn", "psa", "deeplab", "toco", "own"] = Field(
+        "irn", description="a published set of kernel parameters; own: those under crf"
+    )
+    crf: CrfConfig | None = Field(None, description="kernel parameters of one's own, with parameters = 'own'")
+    gt_prob: float = Field(0.7, gt=0.0, lt=1.0, description="trust in the input labels, with on = 'labels'")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_when_given(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("crf") is not None and "parameters" not in given:
+            return {**given, "parameters": "own"}
+        return given
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> CrfStep:
+        if self.crf is not None and self.parameters != "own":
+            raise ValueError(f"parameters = {self.parameters!r} has its own values; leave out either it or crf")
+        if self.crf is None and self.parameters == "own":
+            raise ValueError("parameters = 'own' needs a table crf with the values")
+        if self.on == "scores" and self.gt_prob != 0.7:
+            raise ValueError("gt_prob is the trust in labels; with on = 'scores' there are none")
+        return self
+
+    @property
+    def values(self) -> CrfConfig:
+        """The kernel parameters that are meant."""
+        return self.crf or CRF_SETS[self.parameters]
+
+
+class ParStep(Model):
+    kind: Literal["par"] = "par"
+    iterations: Positive = Field(10, description="rounds in which each pixel takes the average of its neighbours")
+    dilations: tuple[Positive, ...] = Field(
+        (1, 2, 4, 8, 12, 24), min_length=1, description="rings of 8 neighbours, pixels away at the reduced size"
+    )
+    w1: Rate = Field(0.3, description="width of the colour and position kernels, in standard deviations")
+    w2: float = Field(0.01, ge=0.0, description="weight of the position kernel beside the colour kernel")
+    scale: float = Field(0.5, gt=0.0, le=1.0, description="works at this fraction of the image's size")
+
+
+Step = Annotated[CrfStep | ParStep, Field(discriminator="kind")]
+
+
+class PseudoConfig(Model):
+    threshold: Literal["fixed", "train-curve", "self"] = Field(
+        "fixed",
+        description="fixed: fg_threshold and bg_threshold as given; otherwise both are offsets from a background "
+        "threshold: the one that scores best on dataset.score (train-curve), which must have masks, or one found from "
+        "the scores alone (self)",
+    )
+    per_class: bool = Field(False, description="a background threshold for each class, unless threshold = 'fixed'")
+    fg_threshold: float = Field(0.30, ge=-1.0, le=1.0, description="CAM score above which a pixel is surely object")
+    bg_threshold: float = Field(0.05, ge=-1.0, le=1.0, description="CAM score below which a pixel is surely background")
+    steps: tuple[Step, ...] = Field((CrfStep(),), description="what is done to the thresholded CAMs, in order")
+    min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255")
+    workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PseudoConfig:
+        if self.fg_threshold < self.bg_threshold:
+            raise ValueError(f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}")
+        if self.threshold == "fixed" and self.bg_threshold < 0:
+            raise ValueError(f"bg_threshold {self.bg_threshold} is no CAM score; threshold = 'fixed' takes no offsets")
+        if self.threshold == "fixed" and self.per_class:
+            raise ValueError("per_class needs thresholds that are found: threshold = 'train-curve' or 'self'")
+        kinds = [step.kind for step in self.steps]
+        check_order(kinds)
+        refining = [kind for kind in kinds if kind not in SCORE_STEPS]
+        if self.min_confidence > 0 and not refining:
+            raise ValueError("min_confidence needs a posterior, which only a step crf or par makes")
+        if self.min_confidence >= PAR_LIMIT and "crf" not in refining and not self.per_class:
+            raise ValueError(
+                f"min_confidence {self.min_confidence} leaves no pixel: without a crf no posterior reaches 0.7311"
+            )
+        return self
+
+
+class RelabelConfig(Model):
+    """Pseudo masks of a further round, from a trained network."""
+
+    scales: tuple[Rate, ...] = Field(
+        (0.75, 1.0, 1.25), min_length=1, description="views of the network, each mirrored, too"
+    )
+    steps: tuple[Step, ...] = Field(
+        (CrfStep(on="scores", parameters="deeplab"),), description="what is done to its class probabilities, in order"
+    )
+    min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255, undecided")
+
+    @model_validator(mode="after")
+    def _no_walks(self) -> RelabelConfig:
+        walks = [step.kind for step in self.steps if step.kind in SCORE_STEPS]
+        if walks:
+            raise ValueError(f"step {walks[0]} works on CAMs; a network gives probabilities")
+        return self
+
+
+def check_order(kinds: Sequence[str]) -> None:
+    """Refuse steps in an order that has no meaning.
+
+    Args:
+        kinds: the `kind` of each step, in order.
+    Raises:
+        ValueError: with the reason.
+    """
+    walks = [kind for kind in kinds if kind in SCORE_STEPS]
+    if len(walks) > 1:
+        raise ValueError(f"steps {walks[0]} and {walks[1]}: a second random walk would only blur the first; leave one")
+    if walks and kinds[0] != walks[0]:
+        raise ValueError(f"step {walks[0]} works on CAMs, before there is a background; put it before {kinds[0]}")

@@ -1,0 +1,76 @@
+"""Pixel-adaptive refinement: scores spread to neighbours of like colour, on the CPU and the GPU alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+@torch.no_grad()
+def par(image: Tensor, planes: Tensor, *, dilations: Sequence[int], iterations: int, w1: float, w2: float) -> Tensor:
+    """Replace each pixel by an average of its neighbours, weighted by likeness of colour, again and again.
+
+    The neighbours are rings of 8 at the given distances (without the pixel itself); beyond the edge the image goes on
+    with its outermost pixels. Weights are computed once; planes do not mix. Memory: one map for each neighbour, and a
+    few times the planes.
+
+    Args:
+        image: RGB in [0, 255], float [B, 3, H, W].
+        planes: scores or probabilities, float [B, C, H, W].
+        dilations: distances of the rings, pixels.
+        iterations: rounds.
+        w1: width of the kernels, in standard deviations of the neighbours' colours (or distances).
+        w2: weight of the position kernel beside the colour kernel.
+    Returns:
+        float [B, C, H, W]. Planes that sum to one over C still do: the weights of a pixel, 1 + w2 in sum as published,
+        are divided by that.
+
+    Source: Ru et al., ToCo, CVPR 2023, `model/PAR.py` (after AFA, CVPR 2022, eq. 8-10).
+    """
+    weights = _affinity(image, dilations, w1, w2)
+    for _ in range(iterations):
+        spread = torch.zeros_like(planes)
+        for index, neighbour in enumerate(_neighbours(planes, dilations)):
+            spread.addcmul_(weights[:, index : index + 1], neighbour)
+        planes = spread
+    return planes
+
+
+def _affinity(image: Tensor, dilations: Sequence[int], w1: float, w2: float) -> Tensor:
+    """Weights of the neighbours, float [B, N, H, W], which sum to one over N."""
+    count = len(RING) * len(dilations)
+    mean = sum(_neighbours(image, dilations), torch.zeros_like(image)) / count
+    variance = torch.zeros_like(image)
+    for neighbour in _neighbours(image, dilations):
+        variance += (neighbour - mean) ** 2
+    deviation = (variance / (count - 1)).sqrt()  # unbiased, of the neighbours alone
+    colour = torch.stack(
+        [
+            -(((neighbour - image) / (deviation + 1e-8) / w1) ** 2).mean(1)
+            for neighbour in _neighbours(image, dilations)
+        ],
+        dim=1,
+    )
+    distance = torch.tensor(
+        [step * (dy * dy + dx * dx) ** 0.5 for step in dilations for dy, dx in RING],
+        dtype=image.dtype,
+        device=image.device,
+    )
+    position = -((distance / (distance.std() + 1e-8) / w1) ** 2)
+    return (colour.softmax(1) + w2 * position.softmax(0)[None, :, None, None]) / (1 + w2)
+
+
+def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """Views of [B, C, H, W] moved by each neighbour's offset, ring by ring; one at a time, never all in memory."""
+    height, width = maps.shape[2:]
+    reach = max(dilations)
+    padded = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
+    for step in dilations:
+        for dy, dx in RING:
+            top, left = reach + dy * step, reach + dx * step
+            yield padded[:, :, top : top + height, left : left + width]
