@@ -20,7 +20,7 @@ from wsss_cli.cam.consistency import (
 from wsss_cli.cam.multiscale import multiscale_cam
 from wsss_cli.config.cam import SeamConfig, SeamErConfig
 from wsss_cli.errors import UsageError
-from wsss_cli.models.classifier import CamClassifier, SeamClassifier
+from wsss_cli.models.classifier import CamClassifier, SeamClassifier, pixel_affinity
 
 TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
@@ -83,7 +83,8 @@ def seam(tiny):
 def test_the_affinity_against_a_plain_reference(seam):
     x = draw(1, 3, 16, 24)
     with torch.no_grad():
-        activations, affinity = seam.activations_and_affinity(x)
+        activations, pixels = seam.activations_and_pixels(x)
+        affinity = pixel_affinity(pixels)
         third, fourth = seam.backbone(x)
         size = fourth.shape[-2:]
         parts = [
@@ -165,7 +166,7 @@ def test_a_network_that_does_not_look_across_tiles_has_no_puzzle_loss(tiny):
     model = CamClassifier(tiny, 4)
     x = draw(2, 3, 32, 32).abs()  # strides and kernels of the small network are equal, so no pixel sees another tile
     losses = puzzle_losses(model, x, TAGS, 4.0)
-    assert float(losses["puzzle"]) == pytest.approx(0.0, abs=1e-5)
+    assert losses["puzzle"].item() == pytest.approx(0.0, abs=1e-5)
     torch.testing.assert_close(losses["tags"], losses["tiles"])
 
 
@@ -183,7 +184,7 @@ def test_the_puzzle_loss_by_hand():
     x = torch.tensor([[0.0, 4.0], [8.0, 4.0]]).expand(1, 3, 2, 2)
     losses = puzzle_losses(model, x, torch.tensor([[1.0, 0.0]]), 0.5)
     # whole 4 everywhere, tiles 0, 4, 8, 4: distance 4, 0, 4, 0 of the first class, the second is not tagged
-    assert float(losses["puzzle"]) == pytest.approx(0.5 * (4 + 4) / 8)
+    assert losses["puzzle"].item() == pytest.approx(0.5 * (4 + 4) / 8)
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (25, 2.0), (50, 4.0), (99, 4.0)])

@@ -98,8 +98,8 @@ def test_an_inner_layer_against_finite_differences(model, name):
 def test_tokens_of_a_transformer_against_finite_differences(vit):
     x = images(1, (32, 48))
     layer = find_layer(vit.backbone.net, "blocks.10.norm1")
-    found = torch.cat([grad_cam(vit.float(), x, [[index]], layer)[0, index] for index in range(3)])
-    expected = np.concatenate([slopes(vit, layer, x, index, 6) for index in range(3)])
+    found = torch.cat([grad_cam(vit.float(), x, [[index]], layer)[0, index] for index in (0, 1)])
+    expected = np.concatenate([slopes(vit, layer, x, index, 6) for index in (0, 1)])
     vit.float()
     assert expected.any()
     np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=2e-3, atol=1e-6)
@@ -113,6 +113,11 @@ def test_a_transformer_takes_any_size(vit, size):
     torch.testing.assert_close(found, vit.cam(x) / found[0, 0].numel(), atol=1e-6, rtol=1e-4)
 
 
+class Plain:
+    def __init__(self, model):
+        self.normalise, self.cam = model.backbone.normalise, model.cam
+
+
 @pytest.mark.parametrize("layer", ["", "conv1"])
 def test_a_mirrored_image_gives_mirrored_maps(model, layer):
     rng = np.random.default_rng(0)
@@ -123,7 +128,10 @@ def test_a_mirrored_image_gives_mirrored_maps(model, layer):
     turned = multiscale_cam(view, mirrored, (1.0, 0.5), True, torch.device("cpu"))
     assert straight[0, :2].max() > 0
     assert not straight[0, 2].any()
-    torch.testing.assert_close(turned.flip(3), straight, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(turned.flip(3), straight, atol=1e-4, rtol=1e-4)
+    if not layer:
+        plain = multiscale_cam(Plain(model), batch, (1.0, 0.5), True, torch.device("cpu"))
+        torch.testing.assert_close(straight[0, :2], plain[0, :2], atol=1e-4, rtol=1e-4)
 
 
 def test_the_layers_of_timm_are_found_by_their_own_names(model, vit):

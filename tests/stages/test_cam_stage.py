@@ -96,8 +96,8 @@ def test_every_method_gives_maps_of_the_tagged_classes(make, data, name):
         assert classes == sample.labels
         assert size == (64, 64)
         highest += [float(plane.max()) for plane in found]
-    assert set(highest) <= {0.0, 1.0}
-    assert 1.0 in highest
+    assert 0.9 < max(highest) <= 1.0
+    assert min(highest) >= 0.0
     assert (run / "eval.json").is_file()
     assert (run / "prototypes.safetensors").is_file() == (name == "lpcam")
     assert (run / "recam").is_dir() == (name == "recam")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsss_cli.config.cam import SeamConfig, SeamErConfig
 from wsss_cli.losses import multilabel_soft_margin
-from wsss_cli.models.classifier import CamClassifier, SeamClassifier
+from wsss_cli.models.classifier import CamClassifier, SeamClassifier, pixel_affinity
 
 
 def tagged_planes(activations: Tensor, tags: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def refine(activations: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
     objects = planes[:, 1:]
     objects = objects * (objects == objects.amax(1, keepdim=True))
     source = torch.cat([planes[:, :1], objects], 1)
-    return (source.flatten(2).to(affinity.dtype) @ affinity).view_as(source)
+    return (source.flatten(2) @ affinity).float().view_as(source)
 
 
 def seam_er_losses(model: CamClassifier, x: Tensor, tags: Tensor, config: SeamErConfig) -> dict[str, Tensor]:
@@ -86,11 +86,11 @@ def seam_er_losses(model: CamClassifier, x: Tensor, tags: Tensor, config: SeamEr
 
 def seam_losses(model: SeamClassifier, x: Tensor, tags: Tensor, config: SeamConfig) -> dict[str, Tensor]:
     """As `seam_er_losses`, and the ECR loss of both views, which trains the PCM."""
-    activations, affinity = model.activations_and_affinity(x)
-    small_activations, small_affinity = model.activations_and_affinity(_smaller(x, config.scale))
+    activations, pixels = model.activations_and_pixels(x)
+    small_activations, small_pixels = model.activations_and_pixels(_smaller(x, config.scale))
     full, small = tagged_planes(activations, tags), tagged_planes(small_activations, tags)
-    refined = _resized(refine(activations, affinity, tags), small)
-    small_refined = refine(small_activations, small_affinity, tags)
+    refined = _resized(refine(activations, pixel_affinity(pixels), tags), small)
+    small_refined = refine(small_activations, pixel_affinity(small_pixels), tags)
     resized = _resized(full, small)
     ecr = correlation_loss(refined, small, config.hard) + correlation_loss(small_refined, resized, config.hard)
     logits = (activations.mean((2, 3)), small_activations.mean((2, 3)))  # a linear classifier may be pooled after
@@ -150,11 +150,12 @@ class SeamCam:
 
     def cam(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> scores in [0, 1], [B, C, h, w]; those of untagged classes are 0."""
-        activations, affinity = self.model.activations_and_affinity(x)
+        activations, pixels = self.model.activations_and_pixels(x)
         tags = activations.new_zeros(activations.shape[:2])
         for row, classes in enumerate(list(self.tags) * (len(x) // max(len(self.tags), 1))):
             tags[row, list(classes)] = 1.0
-        return refine(activations, affinity, tags)[:, 1:]
+        each = zip(activations.split(1), pixels.split(1), tags.split(1), strict=True)  # an affinity is (hw)^2 large
+        return torch.cat([refine(maps, pixel_affinity(own), row)[:, 1:] for maps, own, row in each])
 
 
 def _both(model: CamClassifier, full: Tensor, small: Tensor, tags: Tensor) -> Tensor:

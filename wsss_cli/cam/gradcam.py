@@ -29,8 +29,12 @@ class GradCam:
         self.layer = find_layer(model.backbone.net, layer) if layer else None
 
     def cam(self, x: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] -> maps >= 0, [B, C, h, w]; those of untagged classes are 0."""
-        return grad_cam(self.model, x, list(self.tags) * (len(x) // max(len(self.tags), 1)), self.layer)
+        """Normalised images [B, 3, H, W] -> h * w times `grad_cam`, [B, C, h, w]: at the last map the plain CAM.
+
+        Without the factor the small scales, whose maps have few pixels, would outweigh the others in the sum.
+        """
+        maps = grad_cam(self.model, x, list(self.tags) * (len(x) // max(len(self.tags), 1)), self.layer)
+        return maps * maps[0, 0].numel()
 
 
 def grad_cam(model: CamClassifier, x: Tensor, tags: Sequence[Sequence[int]], layer: nn.Module | None = None) -> Tensor:

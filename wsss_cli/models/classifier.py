@@ -83,17 +83,18 @@ class SeamClassifier(CamClassifier):
         self.pcm_fourth = nn.Conv2d(backbone.channels[-1], 128, 1, bias=False)
         self.pcm_joint = nn.Conv2d(64 + 128 + 3, channels, 1, bias=False)
 
-    def activations_and_affinity(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images [B, 3, H, W] -> (class activations [B, K-1, h, w], affinity of their pixels [B, hw, hw]).
-
-        The affinity is ReLU(cosine) of pixel features; each column sums to 1.
-        """
+    def activations_and_pixels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [B, 3, H, W] -> (class activations [B, K-1, h, w], unit features of pixels [B, E, hw])."""
         maps = self.backbone(x)
         third, fourth = maps[-2].detach(), maps[-1].detach()
         size = fourth.shape[-2:]
         third = F.interpolate(F.relu(self.pcm_third(third)), size, mode="bilinear", align_corners=False)
         small = F.interpolate(x, size, mode="bilinear", align_corners=False)
         joint = torch.cat([small, third, F.relu(self.pcm_fourth(fourth))], 1)
-        pixels = F.normalize(self.pcm_joint(joint).flatten(2).float(), dim=1, eps=1e-5)
-        affinity = F.relu(pixels.transpose(1, 2) @ pixels)
-        return self.classifier(maps[-1]), affinity / (affinity.sum(1, keepdim=True) + 1e-5)
+        return self.classifier(maps[-1]), F.normalize(self.pcm_joint(joint).flatten(2).float(), dim=1, eps=1e-5)
+
+
+def pixel_affinity(pixels: Tensor) -> Tensor:
+    """Features of length 1, [B, E, n] -> ReLU(cosine) of every two pixels, each column summing to 1, [B, n, n]."""
+    affinity = F.relu(pixels.transpose(1, 2) @ pixels).float()
+    return affinity / (affinity.sum(1, keepdim=True) + 1e-5)
