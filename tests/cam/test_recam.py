@@ -56,7 +56,7 @@ def test_the_loss_against_a_plain_reference(model):
             logits = second @ vectors[image, index]
             total += (np.log(np.exp(logits).sum()) - logits[index]) / len(classes)
     found = softmax_loss(model, features, tags)
-    assert float(found) == pytest.approx(total / 3, abs=1e-5)
+    assert found.item() == pytest.approx(total / 3, abs=1e-5)
     found.backward()
     assert model.second.weight.grad.any()
     assert model.classifier.weight.grad.any()
