@@ -194,3 +194,25 @@ def test_classifier_scores_are_the_mean_of_its_maps_before_the_relu():
     torch.testing.assert_close(logits, maps.mean((2, 3)))
     assert torch.equal(cam, maps.clamp(min=0)) and (maps < 0).any() and (cam > 0).any()
     assert model.classifier.bias is None
+
+
+def test_a_plain_transformer_has_one_map_and_takes_its_weights_from_a_file(tmp_path):
+    torch.manual_seed(3)
+    whole = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, depth=2).eval()
+    save_file(whole.state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(WeightsError, match="missing"):  # two blocks of twelve
+        build_backbone(
+            "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), single_map=True
+        )
+    full = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
+    save_file(full.state_dict(), tmp_path / "vit.safetensors")
+    backbone = build_backbone(
+        "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), single_map=True
+    ).eval()
+    assert (backbone.channels, backbone.strides) == ((192,), (16,))
+    x = torch.rand(1, 3, 48, 80)
+    with torch.no_grad():
+        (found,) = backbone(x)
+        tokens = full.forward_features(x)[:, 1:]
+    assert found.shape == (1, 192, 3, 5)
+    torch.testing.assert_close(found.flatten(2).transpose(1, 2), tokens, atol=1e-4, rtol=1e-4)

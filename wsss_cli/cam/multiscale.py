@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class CamModel(Protocol):
-    """What CAMs are made with: a classifier that can also say where."""
+    """What CAMs are made with: says where the classes are in a normalised batch, [B, 3, H, W] -> [B, C, h, w], >= 0."""
 
     def normalise(self, x: Tensor) -> Tensor: ...
     def cam(self, x: Tensor) -> Tensor: ...
@@ -27,9 +27,23 @@ def bucket_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
     return max(round(height / multiple), 1) * multiple, max(round(width / multiple), 1) * multiple
 
 
+def image_batch(
+    images: list[np.ndarray], size: tuple[int, int], device: torch.device, *, shrink: bool = False
+) -> Tensor:
+    """Images, uint8 [H, W, 3], resized to `size`: uint8 [B, 3, h, w] on `device`; bicubic, or by area to `shrink`."""
+    method = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+    resized = np.stack([cv2.resize(image, (size[1], size[0]), interpolation=method) for image in images])
+    return torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
+
+
 @torch.no_grad()
 def multiscale_cam(
-    model: CamModel, images: list[np.ndarray], scales: tuple[float, ...], flip: bool, device: torch.device
+    model: CamModel,
+    images: list[np.ndarray],
+    scales: tuple[float, ...],
+    flip: bool,
+    device: torch.device,
+    multiple: int = 16,
 ) -> Tensor:
     """Sum of ReLU'd CAMs over scales (and mirrored views).
 
@@ -37,6 +51,7 @@ def multiscale_cam(
         images: RGB, uint8 [H, W, 3], all of one size bucket.
         scales: factors on the bucket's size.
         flip: add the un-flipped maps of the mirrored images.
+        multiple: sides of the scaled images are multiples of this; a network of patches wants those of its patch.
     Returns:
         float32 [B, C, h, w] at stride 4 of the bucket's size; not normalised.
 
@@ -46,11 +61,8 @@ def multiscale_cam(
     out_size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
     total: Tensor | None = None
     for scale in scales:
-        size = bucket_size(round(height * scale), round(width * scale), 16)
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        resized = np.stack([cv2.resize(image, (size[1], size[0]), interpolation=method) for image in images])
-        x = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
-        x = model.normalise(x)
+        size = bucket_size(round(height * scale), round(width * scale), multiple)
+        x = model.normalise(image_batch(images, size, device, shrink=scale < 1))
         if flip:
             x = torch.cat([x, x.flip(3)])
         maps = model.cam(x).float()

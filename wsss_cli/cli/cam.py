@@ -23,7 +23,9 @@ def cam(
     preset: PresetOption,
     overrides: SetOption = None,
     data: DataOption = "",
-    weights: Annotated[str, typer.Option(metavar="FILE", help="A trained classifier; none is trained then.")] = "",
+    weights: Annotated[
+        str, typer.Option(metavar="FILE", help="A trained classifier, or its run; none is trained then.")
+    ] = "",
     iters: Annotated[int | None, typer.Option(min=1, help="Training iterations of the classifier.")] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
@@ -36,6 +38,10 @@ def cam(
     wsss cam --preset toy
     wsss cam --preset voc-animals-lite0 --set cam.scales=[1.0,0.5,1.5]
     wsss cam --preset toy --data data/mine --weights classifier.safetensors
+    wsss cam --preset toy --weights runs/cam-toy-1a2b3c4d --set cam.method.kind=lpcam
+    wsss cam --preset toy --set cam.method.kind=gradcam --set cam.method.layer=blocks.4
+    wsss cam --preset toy --set cam.method.kind=recam --set cam.method.iters=60
+    wsss cam --preset toy --set cam.consistency.kind=puzzle
 
     Runs again where it stopped. Where the data set has masks, the seeds are scored at every background threshold.
     """

@@ -252,6 +252,8 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     if near:
         return f"did you mean {_described(prefix + near[0], model.model_fields[near[0]])}?"
     elsewhere = {name: field for name, field in _all_keys(Preset) if name.rpartition(".")[2] == key}
+    depth = min((name.count(".") for name in elsewhere), default=0)  # keys of sections before those of kinds
+    elsewhere = {name: field for name, field in elsewhere.items() if name.count(".") == depth}
     if elsewhere:  # the right key in the wrong table
         return f"did you mean {' or '.join(_described(name, field) for name, field in elsewhere.items())}?"
     return f"keys there: {', '.join(prefix + name for name in model.model_fields)}"

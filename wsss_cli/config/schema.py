@@ -19,6 +19,7 @@ from wsss_cli.config.base import (
     ScheduleConfig,
     SgdConfig,
 )
+from wsss_cli.config.cam import CamMethod, Consistency, NoConsistencyConfig, PlainCamConfig, cam_fault
 from wsss_cli.config.noise import NoiseConfig
 from wsss_cli.config.refine import PseudoConfig, RelabelConfig
 
@@ -42,7 +43,11 @@ class AugmentConfig(Model):
 
 class CamConfig(Model):
     backbone: BackboneConfig = BackboneConfig()
-    classifier: str = Field("", description="checkpoint of a trained classifier; empty: train one")
+    method: CamMethod = PlainCamConfig()
+    consistency: Consistency = NoConsistencyConfig()
+    classifier: str = Field(
+        "", description="a trained classifier: its cam run, checkpoint folder or weight file; empty: train one"
+    )
     iters: Positive = Field(500, description="training iterations of the classifier")
     batch: Positive = Field(16, description="images in a batch")
     crop: Positive = Field(320, description="side of the square training crop, pixels")
@@ -53,6 +58,12 @@ class CamConfig(Model):
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
     flip: bool = Field(True, description="add the mirrored view of every scale")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CamConfig:
+        if fault := cam_fault(self.method, self.consistency, self.crop, self.backbone.output_stride):
+            raise ValueError(fault)
+        return self
 
 
 class DeepLabConfig(Model):

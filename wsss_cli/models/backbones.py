@@ -1,4 +1,7 @@
-"""timm backbones that give features at strides 4, 8, 16 and 32 (or the last ones dilated), and their weights."""
+"""timm backbones that give features at strides 4, 8, 16 and 32 (or the last ones dilated), and their weights.
+
+For classifiers there are also networks with one grid of tokens (plain vision transformers): they give one map.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come w
 
 
 class Backbone(nn.Module):
-    """A timm network that gives its last four stages.
+    """A timm network that gives its last four stages, or its only map.
 
     Attributes:
-        channels, strides: of the four feature maps; the first stride is 4.
+        channels, strides: of the feature maps; the first stride of four is 4.
         mean, std: RGB normalisation in 0..255 units.
 
     Args:
@@ -59,7 +62,7 @@ class Backbone(nn.Module):
         Args:
             x: float [B, 3, H, W], as `normalise` gives it.
         Returns:
-            Four maps [B, channels[i], H / strides[i], W / strides[i]] (sizes rounded up).
+            Four maps, or one, [B, channels[i], H / strides[i], W / strides[i]] (sizes rounded up).
         """
         return self.net(x)
 
@@ -73,7 +76,38 @@ class Backbone(nn.Module):
         return self
 
 
-def build_backbone(name: str, *, output_stride: int, weights: str, freeze_bn: bool = False) -> Backbone:
+class _Tokens(nn.Module):
+    """A whole timm transformer whose last tokens, normalised as for its classifier, are the one map."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        last = net.feature_info[-1]
+        self.model, self.pretrained_cfg = net, net.pretrained_cfg
+        self.feature_info = _OneMap(last["num_chs"], last["reduction"])
+        _, _, *grid = self(torch.zeros(1, 3, 2 * last["reduction"], 3 * last["reduction"]))[0].shape
+        if grid != [2, 3]:
+            raise ValueError(f"{grid} tokens for an image of 2 x 3 patches")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)
+
+
+class _OneMap:
+    """What timm's feature networks say of their maps, for one map."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        self._channels, self._reduction = channels, reduction
+
+    def channels(self) -> list[int]:
+        return [self._channels]
+
+    def reduction(self) -> list[int]:
+        return [self._reduction]
+
+
+def build_backbone(
+    name: str, *, output_stride: int, weights: str, freeze_bn: bool = False, single_map: bool = False
+) -> Backbone:
     """Build a timm network as a feature extractor.
 
     Args:
@@ -82,12 +116,21 @@ def build_backbone(name: str, *, output_stride: int, weights: str, freeze_bn: bo
         weights: 'none' (random), 'imagenet', or a file with the weights of this backbone (timm's naming,
             MMSegmentation's ResNetV1c, or a checkpoint of this program that holds such a backbone).
         freeze_bn: keep the statistics of batch norm as loaded.
+        single_map: take a network without such stages too, a plain vision transformer: its last tokens, normalised as
+            the network does it, are its one map; `output_stride` does not change that map's stride.
     Raises:
         UsageError: no such timm model, or it cannot give these features.
         WeightsError: the weights cannot be had or do not fit.
     """
     packaged = weights == "imagenet" and name == PACKAGED
-    net = _create(name, output_stride, pretrained=weights == "imagenet" and not packaged)
+    pretrained = weights == "imagenet" and not packaged
+    try:
+        net = _create(name, output_stride, pretrained=pretrained)
+    except UsageError:
+        tokens = _create_tokens(name, pretrained=pretrained) if single_map and timm.is_model(name) else None
+        if tokens is None:
+            raise
+        net = tokens
     if packaged:
         _load_backbone(net, _packaged_state(name), f"imagenet ({name})")
     elif weights not in ("imagenet", "none"):
@@ -122,8 +165,23 @@ def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
             f"backbone {name} gives features at strides {strides}; 4 at first and {output_stride} at last are needed",
             "choose a convolutional backbone, e.g. resnet50c or tf_efficientnet_lite0",
         )
-    if not pretrained:
-        return net
+    return _fetched(name, **options) if pretrained else net
+
+
+def _create_tokens(name: str, *, pretrained: bool) -> nn.Module | None:
+    """A transformer with one grid of tokens, for images of any size; None where the network is not of that kind."""
+    options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True, "dynamic_img_pad": True}
+    try:
+        net: Any = timm.create_model(name, pretrained=False, **options)
+        if pretrained:
+            net = _fetched(name, **options)
+        tokens = _Tokens(net)
+    except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError):
+        return None
+    return tokens
+
+
+def _fetched(name: str, **options: Any) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub raises errors of many libraries (requests, httpx, huggingface_hub, OSError)
@@ -177,8 +235,9 @@ def _own_name(key: str, own: Mapping[str, Tensor]) -> str:
     stem = key.replace("stem.", "conv1.", 1)
     if key.startswith("stem.") and stem in own:
         return stem
+    inner = f"model.{key}"  # networks of one map hold timm's whole network
     flat = key.replace(".", "_", 1)  # timm's feature networks call stages.0 stages_0
-    return flat if flat in own else key
+    return next((name for name in (inner, flat) if name in own), key)
 
 
 def _packaged_state(name: str) -> State:

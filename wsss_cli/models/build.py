@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.cam import SeamConfig
 from wsss_cli.config.schema import CamConfig, TrainConfig
+from wsss_cli.errors import UsageError
 from wsss_cli.models.backbones import Backbone, build_backbone
-from wsss_cli.models.classifier import CamClassifier
+from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.models.depthwise import speed_up_depthwise
 
@@ -18,8 +20,32 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def build_classifier(config: CamConfig, num_classes: int, device: torch.device) -> CamClassifier:
-    """The CAM classifier of a preset on `device`, in evaluation mode."""
-    return _place(CamClassifier(_backbone(config.backbone), num_classes), device, channels_last=True)
+    """The CAM classifier of a preset on `device`, in evaluation mode.
+
+    Raises:
+        UsageError: SEAM with a backbone of one map, or a backbone that cannot be had or takes one size only.
+    """
+    backbone = _backbone(config.backbone, single_map=True)
+    _check_maps(backbone, config.backbone.name)
+    match config.consistency:
+        case SeamConfig():
+            network: CamClassifier = SeamClassifier(backbone, num_classes, config.consistency.channels)
+        case _:
+            network = CamClassifier(backbone, num_classes)
+    return _place(network, device, channels_last=True)
+
+
+def _check_maps(backbone: Backbone, name: str) -> None:
+    """Refuse a network that takes images of one size only, or whose maps have their channels last."""
+    backbone.eval()
+    hint = "choose another backbone, e.g. tf_efficientnet_lite0, resnet50c or vit_small_patch16_224"
+    try:
+        with torch.no_grad():
+            last = backbone(torch.zeros(1, 3, 64, 96))[-1]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"backbone {name} does not take images of any size: {error}", hint) from error
+    if last.shape[1] != backbone.channels[-1]:
+        raise UsageError(f"backbone {name} gives maps {list(last.shape)}, whose channels are not in second place", hint)
 
 
 def build_segmentor(
@@ -44,10 +70,19 @@ def build_segmentor(
     return _place(network, device, channels_last=config.channels_last)
 
 
-def _backbone(config: BackboneConfig) -> Backbone:
+def _backbone(config: BackboneConfig, *, single_map: bool = False) -> Backbone:
     backbone = build_backbone(
-        config.name, output_stride=config.output_stride, weights=config.weights, freeze_bn=config.freeze_bn
+        config.name,
+        output_stride=config.output_stride,
+        weights=config.weights,
+        freeze_bn=config.freeze_bn,
+        single_map=single_map,
     )
+    if config.frozen_stages and len(backbone.strides) == 1:
+        raise UsageError(
+            f"backbone {config.name} has one map and no stages: frozen_stages {config.frozen_stages} means nothing",
+            "--set cam.backbone.frozen_stages=0",
+        )
     if config.frozen_stages:
         _freeze(backbone, config.frozen_stages)
     return backbone

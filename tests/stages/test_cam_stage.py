@@ -1,0 +1,244 @@
+"""The cam stage with a small network: every method and loss, what resumes, and which classifiers can be given."""
+
+import signal
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from wsss_cli.cam.store import read_cam
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.toy import prepare_toy
+from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import DataError, Preempted, UsageError, WeightsError
+from wsss_cli.models.backbones import Backbone
+from wsss_cli.models.build import build_classifier
+from wsss_cli.models.classifier import CamClassifier, SeamClassifier
+from wsss_cli.stages import cam, classifier
+
+
+class Info:
+    def channels(self):
+        return [4, 8]
+
+    def reduction(self):
+        return [4, 8]
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.feature_info = Info()
+        self.conv1 = nn.Conv2d(3, 4, 4, stride=4)
+        self.conv2 = nn.Conv2d(4, 8, 2, stride=2)
+
+    def forward(self, x):
+        first = torch.relu(self.conv1(x))
+        return [first, torch.relu(self.conv2(first))]
+
+
+def build(config, num_classes, device):
+    backbone = Backbone(Net(), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    seam = config.consistency.kind == "seam"
+    return (SeamClassifier(backbone, num_classes, 8) if seam else CamClassifier(backbone, num_classes)).eval()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare_toy(folder / "toy", images=8, val=1, seed=0, size=64)
+    return folder / "toy"
+
+
+@pytest.fixture
+def make(data, tmp_path, monkeypatch):
+    """Makes a cam run in a folder of the test; returns its directory."""
+    monkeypatch.setattr(cam, "build_classifier", build)
+    monkeypatch.setattr(cam, "data_workers", lambda asked, ctx: 0)
+    monkeypatch.setattr(cam, "cores", lambda: 1)
+
+    def run(*overrides, runs="runs", ctx=None):
+        common = ["cam.iters=3", "cam.batch=2", "cam.crop=64", "cam.scales=[1.0]", "cam.precision=fp32"]
+        preset = load_preset("toy", [f'dataset.path="{data}"', *common, *overrides])
+        made = cam.run_cam(preset, ctx or Context(torch.device("cpu"), tmp_path / runs))
+        assert made.lost == []
+        return made.run
+
+    return run
+
+
+def maps(run):
+    return {path.name: path.read_bytes() for path in sorted((run / "cams").iterdir())}
+
+
+METHODS = {
+    "cam": [],
+    "gradcam": ["cam.method.kind=gradcam"],
+    "gradcam-layer": ["cam.method.kind=gradcam", "cam.method.layer=conv1"],
+    "recam": ["cam.method.kind=recam", "cam.method.iters=2"],
+    "lpcam": ["cam.method.kind=lpcam", "cam.method.clusters=3", "cam.method.images_per_class=3"],
+    "seam-er": ["cam.consistency.kind=seam-er", "cam.consistency.scale=0.5"],
+    "seam": ["cam.consistency.kind=seam", "cam.consistency.scale=0.5"],
+    "puzzle": ["cam.consistency.kind=puzzle"],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_maps_of_the_tagged_classes(make, data, name):
+    run = make(*METHODS[name])
+    samples = open_dataset(data).split("train")
+    highest = []
+    for sample in samples:
+        found, classes, size = read_cam(run / "cams" / f"{sample.id}.npz")
+        assert classes == sample.labels
+        assert size == (64, 64)
+        highest += [float(plane.max()) for plane in found]
+    assert 0.9 < max(highest) <= 1.0
+    assert min(highest) >= 0.0
+    assert (run / "eval.json").is_file()
+    assert (run / "prototypes.safetensors").is_file() == (name == "lpcam")
+    assert (run / "recam").is_dir() == (name == "recam")
+
+
+def test_grad_cam_of_the_last_map_is_the_plain_cam(make):
+    plain = make()
+    given = make(*METHODS["gradcam"], f'cam.classifier="{plain}"')
+    for name in maps(plain):
+        a, b = read_cam(plain / "cams" / name)[0], read_cam(given / "cams" / name)[0]
+        assert abs(a - b).max() < 1.5 / 255
+
+
+# -- ReCAM -------------------------------------------------------------------------------------------------------------
+
+RECAM = ["cam.method.kind=recam", "cam.method.iters=4"]
+
+
+def second_weights(run):
+    return load_weights(find_checkpoint(run / "recam" / "checkpoints"))[0]
+
+
+def test_the_second_phase_starts_from_the_first_and_keeps_its_own_checkpoints(make):
+    plain, run = make(runs="plain"), make(*RECAM)
+    first = load_weights(find_checkpoint(run / "checkpoints"))[0]
+    state = second_weights(run)
+    assert set(state) == set(first) | {"second.weight"}
+    expected = load_weights(find_checkpoint(plain / "checkpoints"))[0]
+    assert all(torch.equal(first[key], expected[key]) for key in expected)
+    assert not torch.equal(state["backbone.net.conv2.weight"], first["backbone.net.conv2.weight"])
+    assert maps(plain) != maps(run)
+
+
+@pytest.mark.parametrize("how", ["killed after the first phase", "stopped in the second"])
+def test_a_second_phase_that_was_broken_off_ends_with_the_same_bits(make, monkeypatch, tmp_path, how):
+    whole = make(*RECAM, runs="whole")
+    ctx = Context(torch.device("cpu"), tmp_path / "broken")
+    loss, calls = classifier.softmax_loss, []
+
+    def broken(*arguments):
+        calls.append(1)
+        if how.startswith("killed"):
+            raise KeyboardInterrupt
+        if len(calls) == 2:
+            ctx.stop.signal = signal.SIGTERM
+        return loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "softmax_loss", broken)
+        with pytest.raises(KeyboardInterrupt if how.startswith("killed") else Preempted):
+            make(*RECAM, ctx=ctx)
+    steps = [path.name for path in (tmp_path / "broken").glob("*/recam/checkpoints/step-*")]
+    assert steps == ([] if how.startswith("killed") else ["step-00000002"])
+    monkeypatch.setattr(classifier.ClassifierTask, "losses", None)  # the first phase is not trained again
+    resumed = make(*RECAM, runs="broken")
+    expected = second_weights(whole)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in second_weights(resumed).items())
+    assert maps(resumed) == maps(whole)
+
+
+# -- LPCAM -------------------------------------------------------------------------------------------------------------
+
+
+def test_prototypes_are_a_function_of_the_seed_and_are_made_once(make):
+    run = make(*METHODS["lpcam"])
+    again = make(*METHODS["lpcam"], runs="again")
+    file = run / "prototypes.safetensors"
+    before = file.read_bytes()
+    assert (again / "prototypes.safetensors").read_bytes() == before
+    assert maps(again) == maps(run)
+    state = safetensors.torch.load(before)
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith("1.")}
+    assert 0 < len(kept) < len(state)
+    file.write_bytes(safetensors.torch.save(kept))  # as if the run had ended after the other classes
+    record = run / "run.json"
+    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    make(*METHODS["lpcam"])
+    resumed = safetensors.torch.load(file.read_bytes())
+    assert resumed.keys() == state.keys()
+    assert all(torch.equal(resumed[key], state[key]) for key in state)
+    file.write_bytes(before[:40])
+    record.write_text(record.read_text().replace('"state": "done"', '"state": "running"'))
+    with pytest.raises(DataError, match="is damaged"):
+        make(*METHODS["lpcam"])
+
+
+# -- a classifier that is there ----------------------------------------------------------------------------------------
+
+
+def test_a_classifier_is_given_by_its_run_its_folder_or_its_file(make, monkeypatch):
+    run = make()
+    checkpoint = find_checkpoint(run / "checkpoints")
+    monkeypatch.setattr(classifier, "fit", None)  # nothing is trained
+    for given in (run, run / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
+        assert maps(make(f'cam.classifier="{given}"')) == maps(run), given
+    for method in ("gradcam-layer", "lpcam"):
+        assert maps(make(*METHODS[method], f'cam.classifier="{run}"')).keys() == maps(run).keys()
+
+
+def test_a_classifier_trained_with_seam_serves_other_methods(make):
+    run = make(*METHODS["seam"])
+    assert maps(make(*METHODS["lpcam"], f'cam.classifier="{run}"')).keys() == maps(run).keys()
+
+
+def test_a_folder_without_a_checkpoint_is_refused(make, data):
+    with pytest.raises(WeightsError, match="holds no checkpoint") as caught:
+        make(f'cam.classifier="{data}"')
+    assert "cam run" in caught.value.hint
+
+
+# -- what does not go together -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["cam.consistency.kind=puzzle", "cam.crop=72"], "no multiple of 32"),
+        (["cam.consistency.kind=seam-er", "cam.consistency.scale=0.1"], "fewer than two steps"),
+        (["cam.consistency.kind=seam", "cam.method.kind=lpcam"], "take consistency seam-er, or method cam"),
+        (["cam.consistency.kind=seam", "cam.method.kind=recam"], "take consistency seam-er, or method cam"),
+        (["cam.method.kind=lpcam", "cam.method.tau=1.0"], "cam.method.tau"),
+        (["cam.method.kind=smoothgrad"], "cam.method"),
+        (["cam.method.kind=gradcam", "cam.method.clusters=3"], "unknown key cam.method.clusters"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_with_the_reason(overrides, reason):
+    with pytest.raises(UsageError, match=reason):
+        load_preset("toy", overrides)
+
+
+def test_a_backbone_for_images_of_one_size_is_refused():
+    swin = ["cam.backbone.name=swin_tiny_patch4_window7_224", "cam.backbone.weights=none"]
+    swin += ["cam.backbone.frozen_stages=0", "cam.backbone.output_stride=32"]
+    with pytest.raises(UsageError, match="does not take images of any size"):
+        build_classifier(load_preset("toy", swin).cam, 3, torch.device("cpu"))
+
+
+def test_a_transformer_has_no_stages_to_freeze_and_none_for_seam():
+    vit = ["cam.backbone.name=vit_tiny_patch16_224", "cam.backbone.weights=none"]
+    with pytest.raises(UsageError, match="frozen_stages"):
+        build_classifier(load_preset("toy", vit).cam, 3, torch.device("cpu"))
+    vit += ["cam.backbone.frozen_stages=0", "cam.consistency.kind=seam", "cam.consistency.scale=0.5"]
+    with pytest.raises(UsageError, match="one map"):
+        build_classifier(load_preset("toy", vit).cam, 3, torch.device("cpu"))
