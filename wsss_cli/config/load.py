@@ -75,12 +75,14 @@ def _resolve(name_or_path: str, overrides: Sequence[str]) -> tuple[Preset, dict[
     merged = _defaults()
     found: dict[str, str] = {}
     for origin, table in layers:
+        _begin_optional(merged, table, Preset)
         _check_keys(table, Preset, "", f"preset {origin}", table, merged)
         _merge(merged, table, origin, found)
     parsed = [(text, _parse_override(text)) for text in overrides]
     together: Table = {}
     for _, table in parsed:
         _overlay(together, table)  # first among themselves: `kind` may come before or after the keys of its variant
+    _begin_optional(merged, together, Preset)
     for text, table in parsed:
         _check_keys(table, Preset, "", f"--set {text}", together, merged)
     _merge(merged, together, "--set", found)
@@ -108,6 +110,17 @@ def _defaults() -> Table:
     """The schema's own sections as the lowest layer, so that changing one key of a section keeps its others."""
     defaults = {name: field.default for name, field in Preset.model_fields.items()}
     return {name: value.model_dump(mode="json") for name, value in defaults.items() if isinstance(value, BaseModel)}
+
+
+def _begin_optional(into: Table, table: Table, model: type[BaseModel]) -> None:
+    """Where `table` is the first to give (part of) a table that may be left out, lay its defaults under it."""
+    for key, value in table.items():
+        variants = _models(model.model_fields[key].annotation) if key in model.model_fields else []
+        if not isinstance(value, dict) or len(variants) != 1:
+            continue
+        if key in into and into[key] is None:
+            into[key] = variants[0]().model_dump(mode="json")
+        _begin_optional(_below(into, key), value, variants[0])
 
 
 def _overlay(into: Table, table: Table) -> None:
@@ -245,6 +258,8 @@ def _described(name: str, field: FieldInfo) -> str:
         shown = "required"
     elif isinstance(default, BaseModel):
         shown = "a table"
+    elif default is None:
+        shown = "left out"
     else:
         shown = f"default {json.dumps(default)}"
     return f"{name} ({_type_name(field.annotation)}, {shown})"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from wsss_cli.config.affinity import AffinityConfig
 from wsss_cli.config.base import (
     AdamWConfig,
     BackboneConfig,
@@ -147,6 +148,7 @@ class Preset(Model):
     seed: int = Field(0, ge=0, description="seed of every random choice")
     dataset: DatasetConfig
     cam: CamConfig = CamConfig()
+    affinity: AffinityConfig = AffinityConfig()
     pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

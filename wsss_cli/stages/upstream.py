@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wsss_cli.config.lock import identity
 from wsss_cli.config.schema import Preset
@@ -27,6 +27,10 @@ class Result:
 
 def cam_identity(preset: Preset, dataset: Dataset) -> str:
     return identity(preset, "cam", dataset.fingerprint)
+
+
+def affinity_identity(preset: Preset, kind: Literal["irn", "psa"], dataset: Dataset, cam: str) -> str:
+    return identity(preset, kind, dataset.fingerprint, cam)
 
 
 def pseudo_identity(preset: Preset, dataset: Dataset, cam: str) -> str:
