@@ -71,4 +71,7 @@ def test_name_and_description_are_not_inherited(tmp_path):
 def test_the_right_key_in_the_wrong_table_names_the_right_one():
     with pytest.raises(UsageError, match="unknown key iters") as caught:
         load_preset("toy", ["iters=3"])
-    assert caught.value.hint == "did you mean cam.iters (int, default 500) or train.iters (int, default 20000)?"
+    assert caught.value.hint == (
+        "did you mean cam.iters (int, default 500) or affinity.irn.iters (int, default 992) or "
+        "affinity.psa.iters (int, default 10582) or train.iters (int, default 20000)?"
+    )

@@ -61,10 +61,10 @@ def test_one_step_on_4x4_by_hand():
 def test_constants_stay_and_the_sum_weighted_by_degree_is_kept():
     maps, affinities, offsets = random_case(5, 10, 11, 5)
     constant = torch.full((1, 10, 11), 0.7)
-    torch.testing.assert_close(random_walk(constant, affinities, offsets, 256), constant)
+    torch.testing.assert_close(random_walk(constant, affinities, offsets, 256), constant, rtol=1e-5, atol=0)
     degree = dense_transition(affinities, offsets).diagonal() ** -1  # a_ii = 1, so T_ii = 1 / d_i
     walked = random_walk(maps, affinities, offsets, 256).double().numpy().reshape(3, -1)
-    np.testing.assert_allclose(walked @ degree, maps.double().numpy().reshape(3, -1) @ degree, rtol=1e-5)
+    np.testing.assert_allclose(walked @ degree, maps.double().numpy().reshape(3, -1) @ degree, rtol=1e-4)
 
 
 def test_without_a_boundary_a_long_walk_is_flat_and_a_wall_keeps_what_is_behind_it():
@@ -144,6 +144,7 @@ def test_what_a_step_needs():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_gpu_agrees():
     maps, affinities, offsets = random_case(9, 40, 50, 5)
     on_cpu = random_walk(maps, affinities, offsets, 256)

@@ -79,7 +79,7 @@ class PsaConfig(Model):
         32.0, description="a pixel that is background at background (1 - CAM)^alpha_high surely is background"
     )
     crf: CrfConfig = CrfConfig(bilateral_sxy=80.0, bilateral_srgb=13.0)
-    backbone: BackboneConfig = BackboneConfig(output_stride=8, frozen_stages=1)
+    backbone: BackboneConfig = BackboneConfig(output_stride=8)
     radius: int = Field(5, ge=2, le=32, description="pairs in training are closer than this, stride-8 pixels")
     iters: Positive = Field(10582, description="training iterations; 10582 are 8 epochs of 10582 images")
     batch: Positive = Field(8, description="images in a batch")

@@ -53,11 +53,11 @@ def origins(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 
 def leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value in nested tables."""
+    """(dotted key, value) of every value in nested tables; what is left out (None) has none."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{key}", value
 
 

@@ -20,10 +20,9 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
         dataset_fingerprint: of the data set directory.
         upstream: identity of the run that the stage reads; empty where it reads none.
     """
-    own = preset.affinity if stage in ("irn", "psa") else preset
-    sections = preset.model_dump(mode="json", include={"seed", "dataset"}) | own.model_dump(
-        mode="json", include={stage}
-    )
+    table: set[str] = {stage}
+    sections = preset.model_dump(mode="json", include={"seed", "dataset"} | table)
+    sections |= preset.affinity.model_dump(mode="json", include=table)
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
     for section, irrelevant in IRRELEVANT.items():
         if section in sections:

@@ -218,8 +218,9 @@ class _Framing:
 
 
 def _draw_framing(
-    h: int, w: int, rng: np.random.Generator, crop: int, resize_min: float, resize_max: float
+    size: tuple[int, ...], rng: np.random.Generator, crop: int, resize_min: float, resize_max: float
 ) -> _Framing:
+    h, w = size
     factor = rng.uniform(resize_min, resize_max) * crop / max(h, w)
     h, w = max(int(h * factor + 0.5), 1), max(int(w * factor + 0.5), 1)
     mirrored = bool(rng.random() < 0.5)
@@ -257,7 +258,7 @@ def classifier_sample(
         uint8 RGB [crop, crop, 3], contiguous; the mean colour of ImageNet where there is no image.
     Source: Ahn et al. (IRN), CVPR 2019, released code: resize by the long side and crop into a frame.
     """
-    framing = _draw_framing(*image.shape[:2], rng, crop, resize_min, resize_max)
+    framing = _draw_framing(image.shape[:2], rng, crop, resize_min, resize_max)
     return _framed(image, framing, crop, cv2.INTER_LINEAR, MEAN_COLOUR)
 
 
@@ -281,7 +282,7 @@ def affinity_sample(
         image uint8 [crop, crop, 3] and label uint8 [ceil(crop / stride), ceil(crop / stride)], the value at the middle
         of each grid pixel; 255 where there is no image.
     """
-    framing = _draw_framing(*image.shape[:2], rng, crop, resize_min, resize_max)
+    framing = _draw_framing(image.shape[:2], rng, crop, resize_min, resize_max)
     frame = _framed(label, framing, crop, cv2.INTER_NEAREST, IGNORE)
     side = -(-crop // stride)
     middle = ((np.arange(side) + 0.5) * crop / side).astype(np.intp)

@@ -35,7 +35,7 @@ def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> 
         A scalar, float32; 0 where there is no pair.
     Source: Ahn et al. (IRN), CVPR 2019, eq. 4 and 6; weights as released.
     """
-    return _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))  # type: ignore
+    return _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))
 
 
 def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
@@ -49,7 +49,7 @@ def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) ->
         A scalar, float32; 0 where there is no pair.
     Source: Ahn and Kwak (PSA), CVPR 2018, eq. 2 and 5-8.
     """
-    return _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))  # type: ignore
+    return _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))
 
 
 class _WithGradient(torch.autograd.Function):
@@ -79,8 +79,9 @@ def _boundary(logits: Tensor, *, labels: Tensor, offsets: Sequence[Offset]) -> t
     shares = _shares(labels, offsets)
     for offset in offsets:
         window = windows(offset, height, width)
-        highest = shifted(rank, window, (0, 0))
-        for step in path(offset)[1:]:
+        first, *others = path(offset)
+        highest = shifted(rank, window, first)
+        for step in others:
             highest = torch.maximum(highest, shifted(rank, window, step))
         top = highest.reshape(batch, -1).long()
         affinity = torch.sigmoid(-values.gather(1, top)).view(highest.shape)

@@ -58,8 +58,9 @@ def boundary_affinities(edge: Tensor, offsets: Sequence[Offset]) -> Tensor:
     affinities = edge.new_zeros(len(offsets), *edge.shape)
     for plane, offset in zip(affinities, offsets, strict=True):
         window = windows(offset, *edge.shape)
-        highest = shifted(edge, window, (0, 0))
-        for step in path(offset)[1:]:
+        first, *others = path(offset)
+        highest = shifted(edge, window, first)
+        for step in others:
             highest = torch.maximum(highest, shifted(edge, window, step))
         plane[window] = 1.0 - highest
     return affinities

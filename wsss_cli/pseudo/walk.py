@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -50,18 +51,21 @@ def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], ite
 def _taps(affinities: Tensor, offsets: Sequence[Offset]) -> list[tuple[int, Tensor]]:
     """(distance in memory, share [H * W]) of each neighbour of a pixel, both ways, and of the pixel itself.
 
-    In memory the neighbour of a pixel at the end of a row is in the next row; but off the grid affinities are 0.
+    In memory the neighbour of a pixel at the end of a row is in the next row; but off the grid affinities are 0. Far
+    neighbours come first and the pixel itself last: small terms are added to each other before they are added to large
+    ones, else float32 would lose them, the same ones in every step.
     """
     _, height, width = affinities.shape
-    distances, weights = [0], [affinities.new_ones(height * width)]
-    for plane, (dy, dx) in zip(affinities.flatten(1), offsets, strict=True):
+    distances, weights = [], []
+    near_last = sorted(zip(offsets, affinities.flatten(1), strict=True), key=lambda pair: -math.hypot(*pair[0]))
+    for (dy, dx), plane in near_last:
         if dy < height and abs(dx) < width:
             distance = dy * width + dx
             distances += [distance, -distance]
             weights += [plane, F.pad(plane, (distance, -distance))]
-    shares = torch.stack(weights)
-    shares /= shares.sum(0)
-    return list(zip(distances, shares.unbind(0), strict=True))
+    shares = torch.stack([*weights, affinities.new_ones(height * width)])
+    shares = (shares / shares.sum(0, dtype=torch.float64)).float()
+    return list(zip([*distances, 0], shares.unbind(0), strict=True))
 
 
 def irn_walk(cam: Tensor, edge: Tensor, step: IrnWalk) -> Tensor:
