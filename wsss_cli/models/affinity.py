@@ -26,7 +26,7 @@ class BoundaryNet(nn.Module):
 
     Args:
         backbone: feature extractor; its weights take no gradient and its batch norm keeps its statistics.
-    Source: Ahn et al. (IRN), CVPR 2019, section 4.1, and the released code (`net/resnet50_irn.py`).
+    Source: Ahn et al. (IRN), CVPR 2019, and the released code (`net/resnet50_irn.py`).
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -61,7 +61,7 @@ class AffinityNet(nn.Module):
     The three maps: 1x1 convolutions to 64, 128 and 256 channels, ELU, resize to stride 8; together: 1x1 convolution
     448 -> 448, ELU. PSA's backbone has all three maps at stride 8; `output_stride = 8` is nearest to that.
 
-    Source: Ahn and Kwak (PSA), CVPR 2018, section 3.2, and the released code (`network/resnet38_aff.py`).
+    Source: Ahn and Kwak (PSA), CVPR 2018, and the released code (`network/resnet38_aff.py`).
     """
 
     def __init__(self, backbone: Backbone) -> None:

@@ -49,7 +49,7 @@ def psa_label(image: np.ndarray, cam: np.ndarray, classes: tuple[int, ...], conf
         classes: class index of each map, 1 .. K-1.
     Returns:
         uint8 [H, W]; values 0, `classes` and 255.
-    Source: Ahn and Kwak (PSA), CVPR 2018, section 3.2, and the released code (`infer_cls.py`).
+    Source: Ahn and Kwak (PSA), CVPR 2018, and the released code (`infer_cls.py`).
     """
     if not classes:
         return np.zeros(image.shape[:2], np.uint8)

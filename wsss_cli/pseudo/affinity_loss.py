@@ -33,7 +33,7 @@ def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> 
         offsets: as `pairs.half_disc` gives them.
     Returns:
         A scalar, float32; 0 where there is no pair.
-    Source: Ahn et al. (IRN), CVPR 2019, eq. 4 and 6; weights as released.
+    Source: Ahn et al. (IRN), CVPR 2019; weights as in the released code.
     """
     return _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))
 
@@ -47,7 +47,7 @@ def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) ->
         offsets: as `pairs.half_disc` gives them.
     Returns:
         A scalar, float32; 0 where there is no pair.
-    Source: Ahn and Kwak (PSA), CVPR 2018, eq. 2 and 5-8.
+    Source: Ahn and Kwak (PSA), CVPR 2018; weights as in the released code.
     """
     return _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))
 

@@ -53,7 +53,7 @@ def boundary_affinities(edge: Tensor, offsets: Sequence[Offset]) -> Tensor:
         offsets: as `half_disc` gives them.
     Returns:
         Affinities in [0, 1], [len(offsets), H, W], at the pixel that a pair starts from; 0 where it ends off the grid.
-    Source: Ahn et al. (IRN), CVPR 2019, eq. 4.
+    Source: Ahn et al. (IRN), CVPR 2019.
     """
     affinities = edge.new_zeros(len(offsets), *edge.shape)
     for plane, offset in zip(affinities, offsets, strict=True):
@@ -74,7 +74,7 @@ def feature_affinities(features: Tensor, offsets: Sequence[Offset]) -> Tensor:
         offsets: as `half_disc` gives them.
     Returns:
         Affinities in (0, 1], [len(offsets), H, W], at the pixel that a pair starts from; 0 where it ends off the grid.
-    Source: Ahn and Kwak (PSA), CVPR 2018, eq. 2, with the mean over channels of the released code.
+    Source: Ahn and Kwak (PSA), CVPR 2018, with the mean over channels of the released code.
     """
     affinities = features.new_zeros(len(offsets), *features.shape[1:])
     for plane, offset in zip(affinities, offsets, strict=True):
