@@ -4,6 +4,7 @@ import re
 import pytest
 from pydantic import BaseModel
 
+from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.config.lock import IRRELEVANT, difference, identity, to_toml
 from wsss_cli.config.schema import CamConfig, PseudoConfig, TrainConfig
@@ -57,7 +58,13 @@ def test_a_setting_changes_the_stages_that_use_it(override, changed):
 
 
 def test_what_is_called_irrelevant_exists():
-    models: dict[str, type[BaseModel]] = {"cam": CamConfig, "pseudo": PseudoConfig, "train": TrainConfig}
+    models: dict[str, type[BaseModel]] = {
+        "cam": CamConfig,
+        "irn": IrnConfig,
+        "psa": PsaConfig,
+        "pseudo": PseudoConfig,
+        "train": TrainConfig,
+    }
     for section, keys in IRRELEVANT.items():
         assert set(keys) <= set(models[section].model_fields)
 

@@ -40,8 +40,12 @@ def test_own_values_need_no_word_for_it():
         ('{kind="crf", paramaters="irn"}', "unknown key pseudo.steps.0.paramaters", "did you mean pseudo.steps.0.para"),
         ('{kind="par"}, {kind="crf", w1=1}', "unknown key pseudo.steps.1.w1", "did you mean pseudo.steps[].w1 (float"),
         ('{kind="crf", crf={gaus_sxy=1}}', "pseudo.steps.0.crf.gaus_sxy", "did you mean pseudo.steps.0.crf.gauss_sxy"),
-        ('{kind="cfr"}', "pseudo.steps.0: there is no kind 'cfr'", "did you mean crf? kinds: crf, par"),
-        ('{on="labels"}', "pseudo.steps.0: kind is missing", "kinds: crf, par"),
+        (
+            '{kind="cfr"}',
+            "pseudo.steps.0: there is no kind 'cfr'",
+            "did you mean crf? kinds: irn-walk, psa-walk, crf, par",
+        ),
+        ('{on="labels"}', "pseudo.steps.0: kind is missing", "kinds: irn-walk, psa-walk, crf, par"),
     ],
 )
 def test_a_typo_in_a_step_names_the_nearest(steps, message, hint):
@@ -89,8 +93,11 @@ def test_what_has_a_meaning_is_taken():
     load_preset("toy", ["pseudo.threshold=self", "pseudo.per_class=true"])
 
 
-@pytest.mark.parametrize("kinds", [[], ["crf"], ["irn-walk"], ["psa-walk", "par", "crf"], ["crf", "crf", "par"]])
-def test_a_walk_comes_first_and_alone(kinds):
+@pytest.mark.parametrize(
+    "kinds",
+    [[], ["crf"], ["irn-walk"], ["irn-walk", "psa-walk", "crf"], ["psa-walk", "par", "crf"], ["crf", "crf", "par"]],
+)
+def test_walks_come_first(kinds):
     check_order(kinds)
 
 
@@ -99,9 +106,24 @@ def test_a_walk_comes_first_and_alone(kinds):
     [
         (["crf", "irn-walk"], "step irn-walk works on CAMs.*put it before crf"),
         (["par", "crf", "psa-walk"], "put it before par"),
-        (["irn-walk", "psa-walk", "crf"], "irn-walk and psa-walk: a second random walk"),
+        (["irn-walk", "irn-walk", "crf"], "two steps irn-walk on end"),
     ],
 )
 def test_another_order_is_refused(kinds, reason):
     with pytest.raises(ValueError, match=reason):
         check_order(kinds)
+
+
+def test_a_walk_without_its_network_is_refused():
+    with pytest.raises(UsageError, match=r"irn-walk, which needs the network of \[affinity\.irn\]"):
+        load_preset("toy", ['pseudo.steps=[{kind="irn-walk"}, {kind="crf"}]'])
+    with pytest.raises(UsageError, match=r"psa-walk, which needs the network of \[affinity\.psa\]"):
+        load_preset("toy", ['pseudo.steps=[{kind="psa-walk"}]', "affinity.irn.iters=3"])
+    preset = load_preset("toy", ['pseudo.steps=[{kind="irn-walk"}, {kind="crf"}]', "affinity.irn.iters=3"])
+    assert [step.kind for step in preset.pseudo.walks] == ["irn-walk"]
+    assert [step.kind for step in preset.pseudo.label_steps] == ["crf"]
+
+
+def test_a_network_gives_no_cams_to_walk_on():
+    with pytest.raises(UsageError, match="relabel.steps"):
+        load_preset("toy", ['relabel.steps=[{kind="irn-walk"}]'])

@@ -326,3 +326,16 @@ def test_classifier_sample_size_is_drawn_between_the_bounds():
         sample = transforms.classifier_sample(image, np.random.default_rng(seed), 64, 0.5, 1.0)
         sides.append(int((sample == 200).all(2).any(0).sum()))
     assert 32 <= min(sides) < 35 and 61 < max(sides) <= 64
+
+
+def test_an_affinity_sample_is_a_classifier_sample_with_its_label_on_the_grid():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    label = np.where(np.arange(60) < 30, 3, 0).astype(np.uint8)[None].repeat(40, 0)
+    for seed in range(8):
+        picture, target = transforms.affinity_sample(image, label, np.random.default_rng(seed), 32, 0.5, 1.5, 4)
+        expected = transforms.classifier_sample(image, np.random.default_rng(seed), 32, 0.5, 1.5)
+        assert (picture == expected).all()
+        assert (target.shape, target.dtype) == ((8, 8), np.uint8)
+        padded = (picture == transforms.MEAN_COLOUR).all(-1)[2::4, 2::4]
+        assert (target[padded] == 255).all()
+        assert set(np.unique(target[~padded])) <= {0, 3}

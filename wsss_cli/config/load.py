@@ -53,11 +53,11 @@ def origins(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 
 def leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value in nested tables."""
+    """(dotted key, value) of every value in nested tables; what is left out (None) has none."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{key}", value
 
 
@@ -75,12 +75,14 @@ def _resolve(name_or_path: str, overrides: Sequence[str]) -> tuple[Preset, dict[
     merged = _defaults()
     found: dict[str, str] = {}
     for origin, table in layers:
+        _begin_optional(merged, table, Preset)
         _check_keys(table, Preset, "", f"preset {origin}", table, merged)
         _merge(merged, table, origin, found)
     parsed = [(text, _parse_override(text)) for text in overrides]
     together: Table = {}
     for _, table in parsed:
         _overlay(together, table)  # first among themselves: `kind` may come before or after the keys of its variant
+    _begin_optional(merged, together, Preset)
     for text, table in parsed:
         _check_keys(table, Preset, "", f"--set {text}", together, merged)
     _merge(merged, together, "--set", found)
@@ -108,6 +110,17 @@ def _defaults() -> Table:
     """The schema's own sections as the lowest layer, so that changing one key of a section keeps its others."""
     defaults = {name: field.default for name, field in Preset.model_fields.items()}
     return {name: value.model_dump(mode="json") for name, value in defaults.items() if isinstance(value, BaseModel)}
+
+
+def _begin_optional(into: Table, table: Table, model: type[BaseModel]) -> None:
+    """Where `table` is the first to give (part of) a table that may be left out, lay its defaults under it."""
+    for key, value in table.items():
+        variants = _models(model.model_fields[key].annotation) if key in model.model_fields else []
+        if not isinstance(value, dict) or len(variants) != 1:
+            continue
+        if key in into and into[key] is None:
+            into[key] = variants[0]().model_dump(mode="json")
+        _begin_optional(_below(into, key), value, variants[0])
 
 
 def _overlay(into: Table, table: Table) -> None:
@@ -252,6 +265,8 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     if near:
         return f"did you mean {_described(prefix + near[0], model.model_fields[near[0]])}?"
     elsewhere = {name: field for name, field in _all_keys(Preset) if name.rpartition(".")[2] == key}
+    if prefix and (below := {name: field for name, field in elsewhere.items() if name.startswith(prefix)}):
+        elsewhere = below
     depth = min((name.count(".") for name in elsewhere), default=0)  # keys of sections before those of kinds
     elsewhere = {name: field for name, field in elsewhere.items() if name.count(".") == depth}
     if elsewhere:  # the right key in the wrong table
@@ -276,6 +291,8 @@ def _described(name: str, field: FieldInfo) -> str:
         shown = "a table"
     elif isinstance(default, tuple) and any(isinstance(item, BaseModel) for item in default):
         shown = "a list of tables"
+    elif default is None:
+        shown = "left out"
     else:
         shown = f"default {json.dumps(default)}"
     return f"{name} ({_type_name(field.annotation)}, {shown})"

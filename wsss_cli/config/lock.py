@@ -10,7 +10,7 @@ import tomli_w
 
 from wsss_cli.config.schema import Preset
 
-Stage = Literal["cam", "pseudo", "train", "relabel"]
+Stage = Literal["cam", "irn", "psa", "pseudo", "train", "relabel"]
 
 
 def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstream: str = "") -> str:
@@ -20,7 +20,9 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
         dataset_fingerprint: of the data set directory.
         upstream: identity of the run that the stage reads; empty where it reads none.
     """
-    sections = preset.model_dump(mode="json", include={"seed", "dataset", stage})
+    table: set[str] = {stage}
+    sections = preset.model_dump(mode="json", include={"seed", "dataset"} | table)
+    sections |= preset.affinity.model_dump(mode="json", include=table)
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
     for section, irrelevant in IRRELEVANT.items():
         if section in sections:
@@ -31,6 +33,8 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
 
 
 IRRELEVANT = {
+    "irn": ("workers",),
+    "psa": ("workers",),
     "pseudo": ("workers",),
     "train": ("workers", "log_interval", "val_interval", "val_images", "checkpoint_interval"),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.config.base import CrfConfig, Fraction, Model, Positive, Rate
 
 CRF_SETS = {
@@ -74,7 +76,8 @@ class ParStep(Model):
     scale: float = Field(0.5, gt=0.0, le=1.0, description="works at this fraction of the image's size")
 
 
-Step = Annotated[CrfStep | ParStep, Field(discriminator="kind")]
+LabelStep = Annotated[CrfStep | ParStep, Field(discriminator="kind")]
+Step = Annotated[IrnWalk | PsaWalk | CrfStep | ParStep, Field(discriminator="kind")]
 
 
 class PseudoConfig(Model):
@@ -90,6 +93,16 @@ class PseudoConfig(Model):
     steps: tuple[Step, ...] = Field((CrfStep(),), description="what is done to the thresholded CAMs, in order")
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255")
     workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
+
+    @property
+    def walks(self) -> tuple[IrnWalk | PsaWalk, ...]:
+        """The steps that spread CAMs; they come first."""
+        return tuple(step for step in self.steps if isinstance(step, (IrnWalk, PsaWalk)))
+
+    @property
+    def label_steps(self) -> tuple[CrfStep | ParStep, ...]:
+        """The steps that refine what the thresholds have decided."""
+        return tuple(step for step in self.steps if isinstance(step, (CrfStep, ParStep)))
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PseudoConfig:
@@ -117,17 +130,10 @@ class RelabelConfig(Model):
     scales: tuple[Rate, ...] = Field(
         (0.75, 1.0, 1.25), min_length=1, description="views of the network, each mirrored, too"
     )
-    steps: tuple[Step, ...] = Field(
+    steps: tuple[LabelStep, ...] = Field(
         (CrfStep(on="scores", parameters="deeplab"),), description="what is done to its class probabilities, in order"
     )
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255, undecided")
-
-    @model_validator(mode="after")
-    def _no_walks(self) -> RelabelConfig:
-        walks = [step.kind for step in self.steps if step.kind in SCORE_STEPS]
-        if walks:
-            raise ValueError(f"step {walks[0]} works on CAMs; a network gives probabilities")
-        return self
 
 
 def check_order(kinds: Sequence[str]) -> None:
@@ -138,8 +144,10 @@ def check_order(kinds: Sequence[str]) -> None:
     Raises:
         ValueError: with the reason.
     """
-    walks = [kind for kind in kinds if kind in SCORE_STEPS]
-    if len(walks) > 1:
-        raise ValueError(f"steps {walks[0]} and {walks[1]}: a second random walk would only blur the first; leave one")
-    if walks and kinds[0] != walks[0]:
-        raise ValueError(f"step {walks[0]} works on CAMs, before there is a background; put it before {kinds[0]}")
+    for earlier, later in itertools.pairwise(kinds):
+        if later in SCORE_STEPS and earlier == later:
+            raise ValueError(f"two steps {later} on end are one with more iterations; leave one")
+    first = next((kind for kind in kinds if kind not in SCORE_STEPS), "")
+    late = [kind for kind in kinds[kinds.index(first) :] if kind in SCORE_STEPS] if first else []
+    if late:
+        raise ValueError(f"step {late[0]} works on CAMs, before there is a background; put it before {first}")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from wsss_cli.config.affinity import AffinityConfig, needs
 from wsss_cli.config.base import (
     AdamWConfig,
     BackboneConfig,
@@ -148,6 +149,7 @@ class Preset(Model):
     seed: int = Field(0, ge=0, description="seed of every random choice")
     dataset: DatasetConfig
     cam: CamConfig = CamConfig()
+    affinity: AffinityConfig = AffinityConfig()
     pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
     rounds: Positive = Field(
@@ -156,3 +158,14 @@ class Preset(Model):
     relabel: RelabelConfig = RelabelConfig()
     eval: EvalConfig = EvalConfig()
     reference: tuple[ReferenceConfig, ...] = Field((), description="published figures of this recipe, for `wsss table`")
+
+    @model_validator(mode="after")
+    def _walks_have_networks(self) -> Preset:
+        for step in self.pseudo.walks:
+            table = needs(step)
+            if getattr(self.affinity, table) is None:
+                raise ValueError(
+                    f"pseudo.steps has {step.kind}, which needs the network of [affinity.{table}]; "
+                    f"add that table, or --set affinity.{table}.iters=N"
+                )
+        return self

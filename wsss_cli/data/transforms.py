@@ -238,6 +238,44 @@ def train_sample(
     return TrainSample(np.ascontiguousarray(image), np.ascontiguousarray(mask), (height, width), trust)
 
 
+@dataclass(frozen=True)
+class _Framing:
+    """A size, perhaps a mirror image, and a window of it at a place in a square frame."""
+
+    height: int
+    width: int
+    mirrored: bool
+    window: tuple[slice, slice]
+    place: tuple[slice, slice]
+
+
+def _draw_framing(
+    size: tuple[int, ...], rng: np.random.Generator, crop: int, resize_min: float, resize_max: float
+) -> _Framing:
+    h, w = size
+    factor = rng.uniform(resize_min, resize_max) * crop / max(h, w)
+    h, w = max(int(h * factor + 0.5), 1), max(int(w * factor + 0.5), 1)
+    mirrored = bool(rng.random() < 0.5)
+    from_y, to_y, rows = _place(h, crop, rng)
+    from_x, to_x, columns = _place(w, crop, rng)
+    window = slice(from_y, from_y + rows), slice(from_x, from_x + columns)
+    return _Framing(h, w, mirrored, window, (slice(to_y, to_y + rows), slice(to_x, to_x + columns)))
+
+
+def _framed(
+    array: np.ndarray, framing: _Framing, crop: int, method: int, fill: int | tuple[int, int, int]
+) -> np.ndarray:
+    array = cv2.resize(array, (framing.width, framing.height), interpolation=method)
+    window = array[framing.window]
+    window = cv2.flip(window, 1) if framing.mirrored else window
+    if window.shape[:2] == (crop, crop):
+        return np.ascontiguousarray(window)
+    frame = np.empty((crop, crop, *array.shape[2:]), np.uint8)
+    frame[:] = fill
+    frame[framing.place] = window
+    return frame
+
+
 def classifier_sample(
     image: np.ndarray, rng: np.random.Generator, crop: int, resize_min: float, resize_max: float
 ) -> np.ndarray:
@@ -252,21 +290,36 @@ def classifier_sample(
         uint8 RGB [crop, crop, 3], contiguous; the mean colour of ImageNet where there is no image.
     Source: Ahn et al. (IRN), CVPR 2019, released code: resize by the long side and crop into a frame.
     """
-    h, w = image.shape[:2]
-    factor = rng.uniform(resize_min, resize_max) * crop / max(h, w)
-    h, w = max(int(h * factor + 0.5), 1), max(int(w * factor + 0.5), 1)
-    image = cv2.resize(image, (w, h))
-    mirrored = rng.random() < 0.5
-    from_y, to_y, rows = _place(h, crop, rng)
-    from_x, to_x, columns = _place(w, crop, rng)
-    window = image[from_y : from_y + rows, from_x : from_x + columns]
-    window = cv2.flip(window, 1) if mirrored else window
-    if window.shape[:2] == (crop, crop):
-        return np.ascontiguousarray(window)
-    frame = np.empty((crop, crop, 3), np.uint8)
-    frame[:] = MEAN_COLOUR
-    frame[to_y : to_y + rows, to_x : to_x + columns] = window
-    return frame
+    framing = _draw_framing(image.shape[:2], rng, crop, resize_min, resize_max)
+    return _framed(image, framing, crop, cv2.INTER_LINEAR, MEAN_COLOUR)
+
+
+def affinity_sample(
+    image: np.ndarray,
+    label: np.ndarray,
+    rng: np.random.Generator,
+    crop: int,
+    resize_min: float,
+    resize_max: float,
+    stride: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One training sample of an affinity network: as `classifier_sample`, with the label on the network's grid.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        label: class indices or 255, uint8 [H, W].
+        rng, crop, resize_min, resize_max: as for `classifier_sample`.
+        stride: image pixels a grid pixel.
+    Returns:
+        image uint8 [crop, crop, 3] and label uint8 [ceil(crop / stride), ceil(crop / stride)], the value at the middle
+        of each grid pixel; 255 where there is no image.
+    """
+    framing = _draw_framing(image.shape[:2], rng, crop, resize_min, resize_max)
+    frame = _framed(label, framing, crop, cv2.INTER_NEAREST, IGNORE)
+    side = -(-crop // stride)
+    middle = ((np.arange(side) + 0.5) * crop / side).astype(np.intp)
+    picture = _framed(image, framing, crop, cv2.INTER_LINEAR, MEAN_COLOUR)
+    return picture, np.ascontiguousarray(frame[np.ix_(middle, middle)])
 
 
 def _place(length: int, frame: int, rng: np.random.Generator) -> tuple[int, int, int]:

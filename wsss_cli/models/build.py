@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.cam import SeamConfig
 from wsss_cli.config.schema import CamConfig, TrainConfig
 from wsss_cli.errors import UsageError
+from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.backbones import Backbone, build_backbone
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.models.deeplab import DeepLabV3Plus
@@ -68,6 +70,15 @@ def build_segmentor(
         aux_weight=model.aux_weight,
     )
     return _place(network, device, channels_last=config.channels_last)
+
+
+def build_affinity(
+    config: IrnConfig | PsaConfig, device: torch.device, *, weights: bool = True
+) -> BoundaryNet | AffinityNet:
+    """IRN's or PSA's network of a preset on `device`, in evaluation mode; `weights` as for `build_segmentor`."""
+    backbone = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
+    kind = BoundaryNet if isinstance(config, IrnConfig) else AffinityNet
+    return _place(kind(_backbone(backbone)), device, channels_last=True)
 
 
 def _backbone(config: BackboneConfig, *, single_map: bool = False) -> Backbone:

@@ -88,7 +88,7 @@ def _make_cams(
     model: CamClassifier, view: View, samples: Sequence[Sample], config: CamConfig, run: RunDir, ctx: Context
 ) -> Lost:
     pending = [sample for sample in samples if not cam_path(run.path, sample.id).is_file()]
-    batches, lost = _buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
+    batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
     stride = model.backbone.strides[-1]
     multiple = stride if 16 % stride and stride % 16 else 16
 
@@ -121,7 +121,7 @@ class _Normalised:
         self.normalise, self.cam = model.backbone.normalise, model.cam
 
 
-def _buckets(samples: Sequence[Sample], pixels: int) -> tuple[list[list[Sample]], Lost]:
+def size_buckets(samples: Sequence[Sample], pixels: int) -> tuple[list[list[Sample]], Lost]:
     """Batches of images of one size bucket; images whose header cannot be read are lost."""
     sizes: dict[tuple[int, int], list[Sample]] = defaultdict(list)
     lost: Lost = []

@@ -1,24 +1,28 @@
-"""The pseudo stage: CAMs to pseudo masks, in worker processes."""
+"""The pseudo stage: random walks, thresholds, refining steps; CAMs in, pseudo masks out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
+from wsss_cli.config.affinity import needs
+from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig, Step
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.files import read_json, write_json
-from wsss_cli.pseudo.refine import Cost, Job, LabelStep, Settings, make_pseudo_mask, mean_cost
-from wsss_cli.stages.cam import run_cam
+from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.stages.affinity import Kind, run_affinity
+from wsss_cli.stages.cam import cam_path, run_cam
 from wsss_cli.stages.score import score_masks
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs, find_upstream, pseudo_identity
+from wsss_cli.stages.walk import run_walk
 
 
 def mask_path(run: Path, sample: str) -> Path:
@@ -33,6 +37,8 @@ def confidence_path(run: Path, sample: str) -> Path:
 
 def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result:
     """Make the pseudo masks of the train split and score them where the score split has masks.
+
+    Affinity networks that random walks among the steps need are trained first.
 
     Args:
         cams: the cam run to read; by default the one of this preset, which is made first where it is missing.
@@ -53,21 +59,42 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
-        folder = _scores(preset, cam_run, run, ctx)
+        networks = {needs(step): run_affinity(preset, ctx, needs(step), *found) for step in preset.pseudo.walks}
+        folder, walk_seconds = _walked(samples, preset, found[0], networks, run, ctx)
         chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
         lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
         settings = {**_settings(dataset, chosen), **cost}
+        if walk_seconds:
+            settings["walk_seconds_per_image"] = walk_seconds
         scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.pseudo, chosen), settings)
-        without_cam = [s.id for s in samples if not (folder / f"{s.id}.npz").is_file()]
-        lost += [{"id": name, "reason": f"{folder.parent} has no CAM of it"} for name in without_cam]
-        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
+        without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
+        lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
+        unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
+        lost += [{"id": name, "reason": "its random walk failed, see log.txt"} for name in unwalked]
+        used = {f"{kind}_run": str(made.run) for kind, made in networks.items()}
+        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg, **used)
         return Result(path, scores, lost or lost_before)
 
 
-def _scores(preset: Preset, cam_run: Path, run: RunDir, ctx: Context) -> Path:
-    """The folder of the scores that are thresholded, <id>.npz as `cam.store` writes them: without steps that turn CAMs
-    into CAMs, those of the cam run."""
-    return cam_run / "cams"
+def _walked(
+    samples: list[Sample], preset: Preset, cam_run: Path, networks: Mapping[Kind, Result], run: RunDir, ctx: Context
+) -> tuple[Path, dict[str, float]]:
+    """Do the random walks that are not done yet.
+
+    Returns:
+        (folder of the scores that are to be thresholded, <id>.npz: those of the last walk, without one those of the cam
+        run; seconds an image of each walk, where enough was left to do to tell).
+    """
+    folder, seconds = cam_run / "cams", {}
+    for number, step in enumerate(preset.pseudo.walks, 1):
+        out = run.path / "scores" / f"{number}-{step.kind}"
+        before, begin = len(list(out.glob("*.npz"))), time.perf_counter()
+        run_walk(step, preset, ctx, samples, folder, networks[needs(step)].run, run, out)
+        made = len(list(out.glob("*.npz"))) - before
+        if made:
+            seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / made, 4)
+        folder = out
+    return folder, seconds
 
 
 def _refine(
@@ -81,11 +108,11 @@ def _refine(
 ) -> tuple[Lost, dict[str, Any]]:
     """Make the masks that are not there yet; the lost images, and what an image cost."""
     config = preset.pseudo
-    on_device = ctx.device.type == "cuda" and any(isinstance(step, ParStep) for step in config.steps)
+    on_device = ctx.device.type == "cuda" and any(isinstance(step, ParStep) for step in config.label_steps)
     settings = Settings(
         chosen.fg,
         chosen.bg,
-        config.steps,
+        config.label_steps,
         config.min_confidence,
         chosen.factors,
         str(ctx.device) if on_device else "cpu",
@@ -164,7 +191,7 @@ def _how(config: PseudoConfig) -> str:
     return f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
 
 
-def steps_in_words(steps: Sequence[LabelStep], min_confidence: float) -> str:
+def steps_in_words(steps: Sequence[Step], min_confidence: float) -> str:
     """Refining steps in the words of a protocol line."""
     lines = []
     for step in steps:
@@ -174,8 +201,11 @@ def steps_in_words(steps: Sequence[LabelStep], min_confidence: float) -> str:
                 f"{'label CRF' if step.on == 'labels' else 'CRF on scores'} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
                 f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
             )
-        else:
+        elif isinstance(step, ParStep):
             lines.append(f"PAR, {step.iterations} iterations, scale {step.scale:g}")
+        else:
+            name = {"irn": "IRN", "psa": "PSA"}[needs(step)]
+            lines.append(f"{name} walk, radius {step.radius}, beta {step.beta:g}, {step.iterations} steps")
     if min_confidence > 0:
         lines.append(f"255 where the posterior is below {min_confidence:g}")
     return ", ".join(lines) or "no refinement"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from wsss_cli.config.affinity import needs
 from wsss_cli.config.lock import identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
@@ -29,8 +30,14 @@ def cam_identity(preset: Preset, dataset: Dataset) -> str:
     return identity(preset, "cam", dataset.fingerprint)
 
 
+def affinity_identity(preset: Preset, kind: Literal["irn", "psa"], dataset: Dataset, cam: str) -> str:
+    return identity(preset, kind, dataset.fingerprint, cam)
+
+
 def pseudo_identity(preset: Preset, dataset: Dataset, cam: str) -> str:
-    return identity(preset, "pseudo", dataset.fingerprint, cam)
+    """Of the pseudo run that is made from a cam run, and from the affinity networks that its steps use."""
+    networks = [affinity_identity(preset, needs(step), dataset, cam) for step in preset.pseudo.walks]
+    return identity(preset, "pseudo", dataset.fingerprint, " ".join([cam, *networks]))
 
 
 def train_identity(preset: Preset, dataset: Dataset, masks: str) -> str:

@@ -1,0 +1,203 @@
+"""The irn and psa stages: confident labels from CAMs, then a network that says which pixels belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config.affinity import IrnConfig, PsaConfig
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.images import read_image
+from wsss_cli.data.loader import training_batches
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.transforms import affinity_sample
+from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.fit import Plan, fit
+from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.sweep import Lost, sweep_processes
+from wsss_cli.errors import DataError, UsageError, WeightsError
+from wsss_cli.files import read_json
+from wsss_cli.models.affinity import AffinityNet, BoundaryNet
+from wsss_cli.models.build import build_affinity, param_groups
+from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
+from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
+from wsss_cli.pseudo.pairs import half_disc
+from wsss_cli.stages.cam import cam_path, data_workers
+from wsss_cli.stages.upstream import Result, affinity_identity, dataset_inputs
+
+Kind = Literal["irn", "psa"]
+STRIDE = {"irn": 4, "psa": 8}  # image pixels a pixel of the network's grid
+
+
+class AffinityTask:
+    """Boundaries, or features, that tell pairs of pixels of one label from pairs of two."""
+
+    def __init__(self, model: BoundaryNet | AffinityNet, radius: int) -> None:
+        self._model, self.offsets = model, half_disc(radius)
+
+    @property
+    def model(self) -> BoundaryNet | AffinityNet:
+        return self._model
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        made = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
+        loss = boundary_loss if isinstance(self.model, BoundaryNet) else feature_loss
+        return {"affinity": loss(made, batch["label"], self.offsets)}
+
+    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
+        return param_groups(self.model, base_lr, head_lr_mult)
+
+    def evaluate(self) -> dict[str, float]:
+        return {}
+
+
+def run_affinity(preset: Preset, ctx: Context, kind: Kind, cam_run: Path, cam_id: str) -> Result:
+    """Make the confident labels of the train split, and train IRN's or PSA's network on them.
+
+    Writes labels/<id>.png and checkpoints into a run directory of its own. Resumes where it stopped.
+
+    Args:
+        kind: which network; the preset must have its table, `[affinity.irn]` or `[affinity.psa]`.
+        cam_run, cam_id: directory and identity of the cam run whose CAMs the labels are made from.
+    Raises:
+        UsageError: the preset lacks the table.
+        DataError: the cam run has no CAM of any image, or no threshold curve where the preset asks for it.
+    """
+    config = affinity_config(preset, kind)
+    dataset = open_dataset(preset.dataset.path)
+    samples = dataset.split(preset.dataset.train)
+    own = affinity_identity(preset, kind, dataset, cam_id)
+    path = run_path(ctx.runs, kind, preset.name, own)
+    inputs = {**dataset_inputs(dataset), "cam_run": str(cam_run), "cam_identity": cam_id}
+    with open_run(path, kind, preset, own, inputs) as run:
+        if run.done and not run.lost:
+            return Result(path, skipped=True)
+        lost = _make_labels(samples, dataset, config, cam_run, run, ctx)
+        labelled = [sample for sample in samples if label_path(path, sample.id).is_file()]
+        if not labelled:
+            raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")
+        torch.manual_seed(preset.seed)  # the new layers' first weights
+        _train(build_affinity(config, ctx.device), labelled, preset, kind, config, run, ctx)
+        run.finish(lost=lost, device=ctx.device_name)
+        return Result(path, lost=lost)
+
+
+def affinity_config(preset: Preset, kind: Kind) -> IrnConfig | PsaConfig:
+    """The table of a preset that says how a network is trained.
+
+    Raises:
+        UsageError: it is left out.
+    """
+    config = preset.affinity.irn if kind == "irn" else preset.affinity.psa
+    if config is None:
+        raise UsageError(
+            f"preset {preset.name} has no table [affinity.{kind}]", f"add it, or --set affinity.{kind}.iters=1000"
+        )
+    return config
+
+
+def label_path(run: Path, sample: str) -> Path:
+    """Where an irn or psa run keeps the label that its network learns an image from."""
+    return run / "labels" / f"{sample}.png"
+
+
+def load_affinity(run: Path, kind: Kind, ctx: Context) -> BoundaryNet | AffinityNet:
+    """The network of a finished irn or psa run, in evaluation mode.
+
+    Raises:
+        WeightsError: there is no checkpoint, or it is damaged.
+    """
+    checkpoint = find_checkpoint(run / "checkpoints")
+    if checkpoint is None:
+        raise WeightsError(f"{run} has no checkpoint", "run its command again to finish it")
+    config = affinity_config(load_preset(str(run / "preset.lock.toml")), kind)
+    model = build_affinity(config, ctx.device, weights=False)
+    model.load_state_dict(load_weights(checkpoint)[0])
+    return model.eval()
+
+
+def _make_labels(
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    config: IrnConfig | PsaConfig,
+    cam_run: Path,
+    run: RunDir,
+    ctx: Context,
+) -> Lost:
+    fg, bg = _thresholds(config, cam_run) if isinstance(config, IrnConfig) else (0.0, 0.0)
+    jobs, lost = [], []
+    for sample in samples:
+        cam, label = cam_path(cam_run, sample.id), label_path(run.path, sample.id)
+        if not cam.is_file():
+            lost.append({"id": sample.id, "reason": f"{cam_run} has no CAM of it"})
+        elif not label.is_file():
+            jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors))
+    workers = config.workers or cores()
+    return lost + sweep_processes(jobs, make_label, lambda job: job.id, workers, run, ctx, "affinity labels")
+
+
+def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
+    if config.threshold == "fixed":
+        return config.fg_threshold, config.bg_threshold
+    if not (cam_run / "eval.json").is_file():
+        raise DataError(
+            f"{cam_run} has no threshold curve, as there were no masks to score seeds on",
+            "give thresholds: --set affinity.irn.threshold=fixed --set affinity.irn.fg_threshold=0.4 "
+            "--set affinity.irn.bg_threshold=0.2",
+        )
+    best = read_json(cam_run / "eval.json")["best_threshold"]
+    return round(min(best + config.fg_threshold, 0.99), 4), round(max(best + config.bg_threshold, 0.01), 4)
+
+
+def _item(
+    sample: Sample, rng: np.random.Generator, *, labels: Path, config: IrnConfig | PsaConfig, stride: int
+) -> dict[str, np.ndarray]:
+    image, label = read_image(sample.image), read_mask(label_path(labels, sample.id))
+    crop, target = affinity_sample(image, label, rng, config.crop, config.resize_min, config.resize_max, stride)
+    return {"image": crop, "label": target}
+
+
+def _train(
+    model: BoundaryNet | AffinityNet,
+    samples: Sequence[Sample],
+    preset: Preset,
+    kind: Kind,
+    config: IrnConfig | PsaConfig,
+    run: RunDir,
+    ctx: Context,
+) -> None:
+    plan = Plan(
+        config.iters,
+        config.optim,
+        config.schedule,
+        config.precision,
+        preset.seed,
+        log_interval=max(1, min(50, config.iters // 4)),
+        checkpoint_interval=200,
+    )
+    make = partial(_item, labels=run.path, config=config, stride=STRIDE[kind])
+
+    def batches(start: int) -> Iterator[dict[str, Any]]:
+        return training_batches(
+            samples,
+            make,
+            batch=config.batch,
+            seed=preset.seed,
+            workers=data_workers(-1, ctx),
+            start=start,
+            pin=ctx.device.type == "cuda",
+        )
+
+    title = {"irn": "boundary network", "psa": "AffinityNet"}[kind]
+    with ctx.ui.training_progress(title, config.iters) as show:
+        for event in fit(AffinityTask(model, config.radius), batches, plan, run, ctx):
+            show(event)

@@ -1,0 +1,107 @@
+"""Random walks over a data set: CAMs and a trained affinity network in, spread scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.cam.multiscale import bucket_size
+from wsss_cli.cam.store import read_cam, upsample, write_cam
+from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.images import read_image
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.rundir import RunDir
+from wsss_cli.engine.sweep import Lost, sweep
+from wsss_cli.errors import DataError, WriteError
+from wsss_cli.models.affinity import AffinityNet, BoundaryNet
+from wsss_cli.pseudo.walk import irn_walk, psa_walk
+from wsss_cli.stages.affinity import affinity_config, load_affinity
+from wsss_cli.stages.cam import PIXELS_PER_BATCH, size_buckets
+
+Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
+
+
+def run_walk(
+    step: IrnWalk | PsaWalk,
+    preset: Preset,
+    ctx: Context,
+    samples: Sequence[Sample],
+    cam_folder: Path,
+    affinity_run: Path,
+    run: RunDir,
+    out_folder: Path,
+) -> Lost:
+    """Spread the CAMs of samples by a random walk. What is there already is left as it is.
+
+    Args:
+        samples: images; CAMs are read from `cam_folder`/<id>.npz and written to `out_folder`/<id>.npz.
+        affinity_run: finished run of the kind that `needs(step)` names.
+        run: the run that the walk is a part of; its log names lost items.
+    Returns:
+        Every lost item: {'id', 'reason'}.
+    Raises:
+        WeightsError: the affinity run has no sound checkpoint.
+    """
+    pending = [sample for sample in samples if not (out_folder / f"{sample.id}.npz").is_file()]
+    if not pending:
+        return []
+    kind = needs(step)
+    model = load_affinity(affinity_run, kind, ctx)
+    precision = affinity_config(preset, kind).precision
+    batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
+
+    def work(batch: Sequence[Sample]) -> Lost:
+        failed: Lost = []
+        read: list[tuple[Sample, np.ndarray, Cam]] = []
+        for sample in batch:
+            try:
+                read.append((sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")))
+            except WriteError:
+                raise
+            except DataError as error:
+                failed.append({"id": sample.id, "reason": error.message})
+        if read:
+            with ctx.autocast(precision):
+                made = predict_affinity(model, [image for _, image, _ in read], ctx.device)
+            for (sample, _, (cam, classes, size)), plane in zip(read, made, strict=True):
+                write_cam(out_folder / f"{sample.id}.npz", _walk(step, cam, plane), classes, size)
+        return failed
+
+    return lost + sweep(batches, work, run, ctx, f"random walk ({kind})")
+
+
+@torch.no_grad()
+def predict_affinity(model: BoundaryNet | AffinityNet, images: list[np.ndarray], device: torch.device) -> Tensor:
+    """What a walk needs to know of images.
+
+    Args:
+        images: RGB, uint8 [H, W, 3], all of one size bucket.
+    Returns:
+        Of a boundary network the probability of a boundary, the sigmoid of the mean of both mirror views' logits,
+        float32 [B, h, w] at stride 4 of the bucket's size; of AffinityNet the features, float32 [B, D, h, w] at
+        stride 8.
+    Source: IRN, `misc/indexing.py` and `step/make_sem_seg_labels.py`; PSA, `infer_aff.py` (no mirror view).
+    """
+    height, width = bucket_size(*images[0].shape[:2])
+    x = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images])
+    normal = model.backbone.normalise(torch.from_numpy(x).to(device).permute(0, 3, 1, 2))
+    if isinstance(model, AffinityNet):
+        return model(normal).float()
+    plain, mirrored = model(torch.cat([normal, normal.flip(3)])).float().chunk(2)
+    return torch.sigmoid((plain + mirrored.flip(2)) / 2)
+
+
+def _walk(step: IrnWalk | PsaWalk, cam: np.ndarray, made: Tensor) -> np.ndarray:
+    """Walked scores, float32 [C, h, w], of one image's CAMs, which are brought to the grid of the network first."""
+    factor = 1 if isinstance(step, IrnWalk) else 2
+    size = (factor * made.shape[-2], factor * made.shape[-1])
+    maps = torch.from_numpy(upsample(cam, size)).to(made.device)
+    walked = irn_walk(maps, made, step) if isinstance(step, IrnWalk) else psa_walk(maps, made, step)
+    return walked.cpu().numpy()
