@@ -30,8 +30,8 @@ def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], ite
         iterations: steps.
     Returns:
         float32 [C, H, W].
-    Source: Ahn et al. (IRN), CVPR 2019, and Ahn and Kwak (PSA), CVPR 2018, whose released code makes the dense power; same
-        result up to rounding.
+    Source: Ahn et al. (IRN), CVPR 2019, and Ahn and Kwak (PSA), CVPR 2018; the dense power
+        of their released code is the same up to rounding.
     """
     classes, height, width = maps.shape
     count = height * width
