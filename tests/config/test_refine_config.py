@@ -125,5 +125,5 @@ def test_a_walk_without_its_network_is_refused():
 
 
 def test_a_network_gives_no_cams_to_walk_on():
-    with pytest.raises(UsageError, match="relabel.steps"):
+    with pytest.raises(UsageError, match=r"relabel\.steps"):
         load_preset("toy", ['relabel.steps=[{kind="irn-walk"}]'])
