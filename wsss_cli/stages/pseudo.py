@@ -13,7 +13,7 @@ from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.files import read_json, write_json
-from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.pseudo.refine import Cost, Job, LabelStep, Settings, make_pseudo_mask, mean_cost
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.score import score_masks
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
@@ -83,7 +83,7 @@ def _refine(
     settings = Settings(
         chosen.fg,
         chosen.bg,
-        config.steps,
+        tuple(step for step in config.steps if isinstance(step, LabelStep)),
         config.min_confidence,
         chosen.factors,
         str(ctx.device) if on_device else "cpu",
@@ -154,7 +154,7 @@ def _steps(config: PseudoConfig) -> str:
                 f"{'label CRF' if step.on == 'labels' else 'CRF on scores'} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
                 f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
             )
-        else:
+        elif isinstance(step, ParStep):
             lines.append(f"PAR, {step.iterations} iterations, scale {step.scale:g}")
     if config.min_confidence:
         lines.append(f"255 where the posterior is below {config.min_confidence:g}")
