@@ -176,13 +176,24 @@ def make_pseudo_mask(job: Job) -> Cost:
     seconds = {"read": time.perf_counter() - begin}
     mask, confidence = pseudo_mask(image, upsample(cam, size), classes, job.settings, seconds)
     begin = time.perf_counter()
-    ok, png = cv2.imencode(".png", np.rint(confidence * 255).astype(np.uint8))
-    if not ok:
-        raise DataError(f"cannot encode the confidence of {job.id} as PNG")
-    write_bytes(job.confidence, png.tobytes())
-    write_mask(job.mask, mask, job.colors)  # last: a mask that is there has its confidence beside it
+    write_pseudo_mask(job.mask, job.confidence, mask, confidence, job.colors)
     seconds["write"] = time.perf_counter() - begin
     return Cost(seconds, _peak_mib())
+
+
+def write_pseudo_mask(
+    mask_file: Path,
+    confidence_file: Path,
+    mask: np.ndarray,
+    confidence: np.ndarray,
+    colors: tuple[tuple[int, int, int], ...],
+) -> None:
+    """Write a label map (palette PNG) and its confidence in [0, 1] (8-bit grey PNG, 255 = certain)."""
+    ok, png = cv2.imencode(".png", np.rint(confidence * 255).astype(np.uint8))
+    if not ok:
+        raise DataError(f"cannot encode {confidence_file} as PNG")
+    write_bytes(confidence_file, png.tobytes())
+    write_mask(mask_file, mask, colors)  # last: a mask that is there has its confidence beside it
 
 
 def _peak_mib() -> float:

@@ -55,7 +55,8 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
         folder = _scores(preset, cam_run, run, ctx)
         chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
         lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
-        scores = _score(dataset, preset, run, ctx, chosen, cost)
+        how = _protocol(preset.pseudo, chosen)
+        scores = score_pseudo(dataset, preset, run, ctx, how, {**_settings(dataset, chosen), **cost})
         without_cam = [s.id for s in samples if not (folder / f"{s.id}.npz").is_file()]
         lost += [{"id": name, "reason": f"{folder.parent} has no CAM of it"} for name in without_cam]
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
@@ -113,22 +114,25 @@ def _refine(
     return lost, {"seconds_per_image": rounded, "timed_images": len(costs), "peak_memory_mib": round(peak)}
 
 
-def _score(
-    dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, chosen: Thresholds, cost: dict[str, Any]
+def score_pseudo(
+    dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, how: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """mIoU of the masks on the score split, with 255 as background and with 255 left out; written to eval.json."""
+    """Score a pseudo run's masks on the score split, where it has masks; written to the run's eval.json.
+
+    Args:
+        how: how the masks were made, for the protocol.
+        settings: what else goes into the result.
+    Returns:
+        `settings`, `protocol`, and the scores with 255 as 'background' and with 255 left out as 'drop'.
+    """
     samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
     scored = [s for s in samples if s.mask is not None and mask_path(run.path, s.id).is_file()]
     protocol = [
-        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), thresholds {chosen.fg:g} and "
-        f"{chosen.bg:g} ({_how(preset.pseudo)}), {_steps(preset.pseudo)}; 255 in the truth ignored",
+        f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
+        "255 in the truth ignored",
         *dataset.protocol,
     ]
-    scores: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg, "protocol": protocol, **cost}
-    if chosen.best is not None:
-        scores["threshold"] = chosen.best
-    if chosen.by_class:
-        scores["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
+    scores: dict[str, Any] = {**settings, "protocol": protocol}
     if scored:
         count = partial(score_masks, run.path / "masks", scored, dataset.num_classes, boundary=True)
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
@@ -140,8 +144,19 @@ def _score(
     return scores
 
 
-def _how(config: PseudoConfig) -> str:
-    return f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
+    """The thresholds as they are stored with the scores."""
+    made: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
+    if chosen.best is not None:
+        made["threshold"] = chosen.best
+    if chosen.by_class:
+        made["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
+    return made
+
+
+def _protocol(config: PseudoConfig, chosen: Thresholds) -> str:
+    how = f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {_steps(config)}"
 
 
 def _steps(config: PseudoConfig) -> str:
