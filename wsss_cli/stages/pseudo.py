@@ -142,21 +142,6 @@ def _refine(
     return lost, {"seconds_per_image": rounded, "timed_images": len(costs), "peak_memory_mib": round(peak)}
 
 
-def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
-    """The thresholds, for eval.json."""
-    found: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
-    if chosen.best is not None:
-        found["threshold"] = chosen.best
-    if chosen.by_class:
-        found["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
-    return found
-
-
-def _protocol(config: PseudoConfig, chosen: Thresholds) -> str:
-    steps = steps_in_words(config.steps, config.min_confidence)
-    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({_how(config)}), {steps}"
-
-
 def score_pseudo(
     dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, how: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
@@ -187,8 +172,19 @@ def score_pseudo(
     return scores
 
 
-def _how(config: PseudoConfig) -> str:
-    return f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
+    """The thresholds as they are stored with the scores."""
+    made: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
+    if chosen.best is not None:
+        made["threshold"] = chosen.best
+    if chosen.by_class:
+        made["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
+    return made
+
+
+def _protocol(config: PseudoConfig, chosen: Thresholds) -> str:
+    how = f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps_in_words(config.steps, config.min_confidence)}"
 
 
 def steps_in_words(steps: Sequence[Step], min_confidence: float) -> str:
