@@ -88,6 +88,8 @@ class TrainConfig(Model):
     )
     backbone: BackboneConfig = BackboneConfig()
     model: DeepLabConfig = DeepLabConfig()
+    init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
+    reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
     iters: Positive = Field(20000, description="training iterations; the schedule follows")
     batch: Positive = Field(16, description="images in a batch")
     crop: Positive = Field(512, description="side of the square training crop, pixels")
@@ -106,6 +108,12 @@ class TrainConfig(Model):
     val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
     checkpoint_interval: Positive = Field(2000, description="iterations between checkpoints")
     log_interval: Positive = Field(50, description="iterations between log lines")
+
+    @model_validator(mode="after")
+    def _reset_what(self) -> TrainConfig:
+        if self.reset_head and not self.init:
+            raise ValueError("reset_head is for a network that training starts from; name it with init (--init DIR)")
+        return self
 
 
 class EvalConfig(Model):
