@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +24,11 @@ from wsss_cli.data.masks import read_mask
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _wsss(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def _wsss(
+    *arguments: str | Path, cwd: Path, stage: Sequence[str] = ("prepare",), **environment: str
+) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if key != "WSSS_DATA"}
-    command = [sys.executable, "-m", "wsss_cli.cli.app", "prepare", *map(str, arguments)]
+    command = [sys.executable, "-m", "wsss_cli.cli.app", *stage, *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, env=kept | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=60
     )
@@ -152,6 +156,49 @@ def test_coco14_of_a_cut_off_json_is_one_line_and_3(tmp_path: Path) -> None:
     done = _wsss("coco14", cwd=tmp_path)
     assert done.returncode == 3
     assert "error: coco/annotations/instances_train2014.json is not valid JSON at byte" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _unlisted(root: Path) -> None:
+    path = root / "annotations" / "instances_val2014.json"
+    record = json.loads(path.read_text())
+    record["annotations"][0]["category_id"] = 9
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda root: (root / "val2014" / "val2.jpg").unlink(), "1 of 2 images listed in .* the first: val2.jpg"),
+        (_unlisted, "instances_val2014.json: an annotation of val1.jpg has the unknown category id 9"),
+    ],
+)
+def test_coco14_without_an_image_or_with_an_unknown_category_is_one_line_and_3(
+    tmp_path: Path, harm: Callable[[Path], None], says: str
+) -> None:
+    harm(_coco(tmp_path / "coco"))
+    done = _wsss("coco14", cwd=tmp_path)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, done.stdout, len(errors)) == (3, "", 1)
+    assert re.search(says, errors[0])
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data" / "coco14" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("of", ["eval", "prepare"])
+def test_masks_with_colours_in_place_of_indices_are_one_line_and_3(tmp_path: Path, of: str) -> None:
+    photos = _photos(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for photo in photos.iterdir():
+        Image.new("RGB", (8, 6), (128, 0, 0)).save(tmp_path / "masks" / f"{photo.stem}.png")
+    arguments = ("prepare", "folder", "photos", "labels.csv", "--masks", "masks", "--classes", "cat,dog", "--out", "x")
+    if of == "eval":
+        arguments = ("eval", "--pred", "masks", "--truth", "masks", "--num-classes", "3")
+    done = _wsss(*arguments, cwd=tmp_path, stage=())
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, done.stdout, len(errors)) == (3, "", 1)
+    assert "is a mask of mode RGB, not of class indices" in errors[0]
+    assert "palette or 8-bit grey PNGs" in done.stderr
     assert "Traceback" not in done.stderr
 
 

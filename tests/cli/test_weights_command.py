@@ -51,6 +51,9 @@ def home(tmp_path_factory):
     torch.save({"state_dict": state, "meta": {"mmseg_version": "0.11.0"}}, folder / "r50.pth")
     done = command(folder, "weights", "import-mmseg", "r50.pth", "--out", "zoo")
     assert done.returncode == 0, done.stderr
+    torch.save({f"ema.{key.removeprefix('module.')}": value for key, value in state.items()}, folder / "ema.pth")
+    psp = {key.replace("aspp_modules", "psp_modules"): value for key, value in state.items()}
+    torch.save({"state_dict": psp}, folder / "psp.pth")
     (folder / "shown.txt").write_text(done.stdout)
     return folder
 
@@ -89,6 +92,8 @@ def test_inspect_prints_what_the_file_is(home):
     ("arguments", "code", "words"),
     [
         (["weights", "import-mmseg", "r50.pth", "--out", "x", "--classes", "5"], 3, "has 21 classes, not 5"),
+        (["weights", "import-mmseg", "ema.pth", "--out", "x"], 3, "every key begins with 'ema'"),
+        (["weights", "import-mmseg", "psp.pth", "--out", "x"], 3, "missing (decode_head.aspp_modules.0.conv.weight, "),
         (["weights", "import-mmseg", "none.pth", "--out", "x"], 3, "none.pth do not exist"),
         (["weights", "inspect", "shown.txt"], 3, "shown.txt are damaged or not a weight file"),
         (["weights", "import-mmseg", "r50.pth", "--out", "."], 2, "is no imported directory"),
@@ -101,6 +106,7 @@ def test_a_failure_is_one_line(home, arguments, code, words):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and words in errors[0]
     assert "Traceback" not in done.stderr and done.stdout == ""
+    assert ("--reset-head" in done.stderr) == ("--classes" in arguments)
 
 
 def test_export_writes_a_file_and_prints_the_differences(home):

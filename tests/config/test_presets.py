@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from wsss_cli.config.base import AdamWConfig
-from wsss_cli.config.load import load_preset, preset_names
+from wsss_cli.config.load import load_preset, preset_folder, preset_names
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.engine.fit import lr_factor
 
@@ -48,6 +48,28 @@ def test_the_reference_figures_are_those_of_the_zoo(depth):
     assert [(row.iters, row.miou, row.miou_ms_flip) for row in given] == ZOO[depth]
     assert load_preset(f"deeplabv3p-{depth}-voc-weak").reference == ()
     assert load_preset(f"deeplabv3p-{depth}-coco-full").reference == ()
+
+
+def test_the_reference_figures_of_adamw_are_those_of_the_fork():
+    given = {name: load_preset(name).reference for name in preset_names() if name.endswith("-adamw")}
+    assert len(given) == 8
+    found = {name: [(row.iters, row.miou, row.miou_ms_flip) for row in rows] for name, rows in given.items() if rows}
+    assert found == {
+        "deeplabv3p-r101-voc-weak-adamw": [(40000, 76.70, 77.77)],
+        "deeplabv3p-r101-coco-full-adamw": [(80000, 58.85, 59.75)],
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("deeplabv3p-")])
+def test_the_header_of_a_preset_has_its_reference_figures(name):
+    lines = itertools.takewhile(
+        lambda line: line.startswith("#"), (preset_folder() / f"{name}.toml").read_text().splitlines()
+    )
+    shown = [line.split() for line in lines if " iterations  " in line]
+    assert shown == [
+        ["#", f"{row.iters:,}", "iterations", f"{row.miou:.2f}", "/", f"{row.miou_ms_flip:.2f}"]
+        for row in load_preset(name).reference
+    ]
 
 
 @pytest.mark.parametrize(("depth", "data", "supervision"), ROWS)

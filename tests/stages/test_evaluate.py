@@ -77,6 +77,13 @@ def test_windows_of_a_network_without_context_change_nothing(dataset, ctx):
     assert np.allclose(whole["ms_flip_confidence"], windows["ms_flip_confidence"], atol=1e-5)
 
 
+def test_an_image_and_its_mirror_of_all_images_of_a_size_are_one_forward_for_each_scale(dataset, ctx):
+    image, model, seen = read_image(dataset.split("val")[0].image), Colours(), []
+    model.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    predict(model, [image, image], EvalConfig(), ctx, "fp32", ms_flip=True)
+    assert seen == [(4, 3, side, side) for side in (32, 48, 64, 80, 96, 112)]
+
+
 def test_probabilities_are_those_of_the_labels(dataset, ctx):
     image = read_image(dataset.split("val")[0].image)
     config = EvalConfig(scales=(0.5, 1.0))

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import subprocess
 import sys
 import types
 from ast import literal_eval
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rules
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import wsss_cli
@@ -23,7 +25,8 @@ from wsss_cli.models.formats import recognise
 from wsss_cli.models.weights import load_state, mmseg_key_map, read_checkpoint
 from wsss_cli.stages.weights import run_import, run_inspect
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden"
 
 
 R50 = {
@@ -61,11 +64,14 @@ def save(path, state, **around):
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """The name-seeded R-50 as a file in MMSegmentation's naming, and what the import made of it."""
+    """The name-seeded R-50 as a file in MMSegmentation's naming, and what the command line made of it."""
     folder = tmp_path_factory.mktemp("golden")
     state = {key: torch.from_numpy(np.asarray(rules.weight(key, shape))) for key, shape in R50.items()}
     path = save(folder / "r50.pth", state, meta={"mmseg_version": "0.11.0", "iter": 20000})
-    return folder / "r50", run_import(path, folder / "r50"), path
+    command = [sys.executable, "-m", "wsss_cli", "weights", "import-mmseg", path, "--out", folder / "r50", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return folder / "r50", json.loads(done.stdout), path
 
 
 def test_an_imported_network_gives_the_logits_of_mmsegmentation(imported):
@@ -128,6 +134,77 @@ def test_r101_has_730_keys_of_the_same_pattern():
         model = DeepLabV3Plus(build_backbone("resnet101c", output_stride=8, weights="none"), 21)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     assert {theirs: shapes[ours] for ours, theirs in mmseg_key_map(model).items()} == r101()
+
+
+def reference_logits(state, x, blocks):
+    """DeepLabV3+ at output stride 8 in evaluation mode, written out from a state dict in MMSegmentation's naming.
+
+    Dilations: the first block of the last two stages takes half of its stage's (1 of 2, 2 of 4).
+    """
+
+    def conv(x, key, **how):
+        return F.conv2d(x, state[f"{key}.weight"], state.get(f"{key}.bias"), **how)
+
+    def norm(x, key):
+        mean, var, weight, bias = (state[f"{key}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt() * weight[:, None, None] + bias[
+            :, None, None
+        ]
+
+    def unit(x, key, **how):
+        return norm(conv(x, f"{key}.conv", **how), f"{key}.bn").relu()
+
+    def separable(x, key, dilation):
+        x = unit(x, f"{key}.depthwise_conv", padding=dilation, dilation=dilation, groups=x.shape[1])
+        return unit(x, f"{key}.pointwise_conv")
+
+    for index, stride in ((0, 2), (3, 1), (6, 1)):
+        x = norm(conv(x, f"backbone.stem.{index}", stride=stride, padding=1), f"backbone.stem.{index + 1}").relu()
+    x, maps = F.max_pool2d(x, 3, 2, 1), []
+    for stage, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), 1):
+        for block in range(blocks[stage - 1]):
+            key = f"backbone.layer{stage}.{block}"
+            step = stride if block == 0 else 1
+            d = max(dilation // 2, 1) if block == 0 else dilation
+            y = norm(conv(x, f"{key}.conv1"), f"{key}.bn1").relu()
+            y = norm(conv(y, f"{key}.conv2", stride=step, padding=d, dilation=d), f"{key}.bn2").relu()
+            y = norm(conv(y, f"{key}.conv3"), f"{key}.bn3")
+            if block == 0:
+                x = norm(conv(x, f"{key}.downsample.0", stride=step), f"{key}.downsample.1")
+            x = (x + y).relu()
+        maps.append(x)
+    low, head = maps[0], "decode_head"
+    pooled = unit(x.mean((2, 3), keepdim=True), f"{head}.image_pool.1").expand(-1, -1, *x.shape[2:])
+    branches = [separable(x, f"{head}.aspp_modules.{i}", 12 * i) for i in (1, 2, 3)]
+    x = torch.cat([pooled, unit(x, f"{head}.aspp_modules.0"), *branches], 1)
+    x = unit(x, f"{head}.bottleneck", padding=1)
+    x = F.interpolate(x, low.shape[2:], mode="bilinear", align_corners=False)
+    x = torch.cat([x, unit(low, f"{head}.c1_bottleneck")], 1)
+    for index in (0, 1):
+        x = separable(x, f"{head}.sep_bottleneck.{index}", 1)
+    return conv(x, f"{head}.conv_seg")
+
+
+def test_the_reference_of_the_deeper_network_gives_the_golden_logits_of_r50(imported):
+    state = load_state(imported[2])
+    with np.load(GOLDEN / "r50_nameseeded.npz") as golden:
+        theirs = golden["b_logits"]
+    ours = reference_logits(state, torch.from_numpy(rules.network_input(1002, (1, 3, 193, 257))), (3, 4, 6, 3)).numpy()
+    assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max()
+
+
+def test_the_name_seeded_r101_is_imported_with_the_logits_of_its_reference(tmp_path):
+    state = {key: torch.from_numpy(np.asarray(rules.weight(key, shape))) for key, shape in r101().items()}
+    made = run_import(save(tmp_path / "r101.pth", state, meta={}), tmp_path / "out")
+    assert len(made["keys"]["used"]) == 730
+    assert (made["backbone"], made["keys"]["missing"], made["keys"]["left_over"]) == ("resnet101c", [], [])
+    segmentor = wsss_cli.load_segmentor(tmp_path / "out")
+    x = torch.from_numpy(rules.network_input(1003, (1, 3, 65, 97)))
+    logits = segmentor.logits(x)
+    assert logits.shape == (1, 21, 17, 25) and logits.isfinite().all()
+    assert torch.equal(logits, segmentor.logits(x))
+    theirs = reference_logits(state, x, (3, 4, 23, 3))
+    assert (logits - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
 def test_r101_without_its_auxiliary_head_is_imported(tmp_path):

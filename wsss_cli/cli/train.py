@@ -26,6 +26,12 @@ def train(
     overrides: SetOption = None,
     data: DataOption = "",
     masks: Annotated[Path | None, typer.Option(metavar="RUN", help="The pseudo run whose masks to train on.")] = None,
+    init: Annotated[
+        str, typer.Option("--init", metavar="DIR", help="Start from the network of a run, or of an imported directory.")
+    ] = "",
+    reset_head: Annotated[
+        bool, typer.Option("--reset-head", help="With --init: keep all but the classifiers; draw those anew.")
+    ] = False,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     dry_run: DryRunOption = False,
@@ -38,12 +44,15 @@ def train(
     wsss train --preset toy --set train.supervision=full
     wsss train --preset toy --masks runs/pseudo-toy-1a2b3c4d --set train.optim.lr=1e-4
     wsss train --preset toy --set rounds=2
+    wsss train --preset deeplabv3p-r50-voc-full --data data/mine --init zoo/r50 --reset-head
 
     Checkpoints as it goes: the same command resumes. A weak preset takes the pseudo masks of its own earlier stages,
     else of the newest pseudo run on the same data set, and makes them first where there is none. With `rounds = 2` the
     trained network labels the training images anew, within their tags, and a second training follows.
     """
-    resolved = stage.resolve(preset, overrides, data, train__iters=iters)
+    resolved = stage.resolve(
+        preset, overrides, data, train__iters=iters, train__init=init, train__reset_head=reset_head or None
+    )
     if dry_run:
         return stage.dry_run(resolved, ["train"], runs, json_output)
     from wsss_cli.stages.rounds import run_rounds

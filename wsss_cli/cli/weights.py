@@ -89,6 +89,8 @@ def import_mmseg(
         console.say(
             f"next: --set train.backbone.name={made['backbone']} --set train.backbone.weights={out}/model.safetensors"
         )
+    elif made["fresh"]:
+        console.say(f"next: wsss train --preset NAME --init {out}")
     else:
         console.say(f"next: wsss infer {out} IMAGES --out DIR")
 

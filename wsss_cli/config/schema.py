@@ -82,6 +82,8 @@ class TrainConfig(Model):
     )
     backbone: BackboneConfig = BackboneConfig()
     model: DeepLabConfig = DeepLabConfig()
+    init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
+    reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
     iters: Positive = Field(20000, description="training iterations; the schedule follows")
     batch: Positive = Field(16, description="images in a batch")
     crop: Positive = Field(512, description="side of the square training crop, pixels")
@@ -107,6 +109,12 @@ class TrainConfig(Model):
     @model_validator(mode="after")
     def _noise_fits(self) -> TrainConfig:
         self.noise.check(self.supervision, self.iters)
+        return self
+
+    @model_validator(mode="after")
+    def _reset_what(self) -> TrainConfig:
+        if self.reset_head and not self.init:
+            raise ValueError("reset_head is for a network that training starts from; name it with init (--init DIR)")
         return self
 
 

@@ -79,7 +79,9 @@ def prepare_folder(
     bad = {finding["id"] for finding in found}
     good = [row for row in rows if row.id not in bad]
     if not good:
-        raise DataError(f"none of the {len(rows)} images of {table} can be used, first: {found[0]['problem']}")
+        raise DataError(
+            f"none of the {len(rows)} images of {table} can be used, first: {found[0]['problem']}", found[0]["fix"]
+        )
     val = _val_ids(good, val_fraction, seed)
     bare = [row for row in good if row.id in val and row.mask is None]
     if bare:

@@ -175,7 +175,10 @@ def run_eval(
     if not samples:
         raise DataError(f"split {split!r} of {dataset.root} has no masks to score against")
     if dataset.classes != network.classes:
-        raise DataError(f"{dataset.root} has other classes than {run} was trained on")
+        raise DataError(
+            f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(network.classes)}",
+            f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
+        )
     title = "eval, ms+flip" if ms_flip else "eval"
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
@@ -203,6 +206,10 @@ def run_eval(
     }
     write_json(Path(result["file"]), result)
     return result
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
 def _views(config: EvalConfig) -> str:

@@ -21,10 +21,12 @@ from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import build_segmentor, param_groups
 from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.formats import recognise
+from wsss_cli.models.weights import differences, load_into, load_state
 from wsss_cli.noise.gated_crf import gated_crf_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels, wanted
 from wsss_cli.stages.cam import data_workers
@@ -38,6 +40,7 @@ from wsss_cli.stages.upstream import (
     pseudo_identity,
     train_identity,
 )
+from wsss_cli.stages.weights import CLASSIFIERS, weight_file
 
 
 class SegmentationTask:
@@ -137,7 +140,9 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
             run.finish(lost=left)
             return Result(path, lost=left, skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
-        model = build_segmentor(config, dataset.num_classes, ctx.device)
+        model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
+        if config.init:
+            start_from(model, Path(config.init), reset_head=config.reset_head)
         batches = partial(_batches, samples, make, preset, ctx, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         plan = Plan(
@@ -156,6 +161,41 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
                 show(event)
         run.finish(lost=run.lost, device=ctx.device_name)
         return Result(path, lost=run.lost or lost_before)
+
+
+def start_from(model: DeepLabV3Plus, path: Path, *, reset_head: bool) -> None:
+    """Give a new network the weights of a trained one.
+
+    Args:
+        path: a train run (its last checkpoint), a checkpoint folder, an imported directory, or a weight file of one.
+        reset_head: keep the model's own classifiers, and its own auxiliary head where the weights have none.
+    Raises:
+        WeightsError: another architecture or class count; the first keys that differ are named.
+    """
+    file = weight_file(path)
+    state, own = load_state(file), model.state_dict()
+    if (found := recognise(state)).kind != "wsss-segmentor":
+        raise WeightsError(
+            f"{file} is {found.title}, no network to start from", found.advice.replace("FILE", str(file))
+        )
+    if model.aux is None:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("aux.")}
+    fresh = {key: tensor for key, tensor in own.items() if key.startswith(CLASSIFIERS)}
+    if not any(key.startswith("aux.") for key in state):
+        fresh |= {key: tensor for key, tensor in own.items() if key.startswith("aux.")}
+    kept = {key: tensor for key, tensor in state.items() if key not in fresh} | fresh
+    if reset_head:
+        load_into(model, kept, str(file))
+        return
+    wrong = differences(own, state)
+    if wrong and not differences(own, kept):  # the body fits
+        same = found.num_classes == model.num_classes
+        fault = "has no auxiliary head" if same else f"has {found.num_classes} classes, {model.num_classes} are needed"
+        raise WeightsError(
+            f"{file} {fault}: {'; '.join(wrong)}",
+            "--reset-head keeps everything but the classifiers and draws those anew",
+        )
+    load_into(model, state, str(file))
 
 
 def _pseudo_run(

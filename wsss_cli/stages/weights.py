@@ -46,7 +46,7 @@ def run_inspect(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: missing, damaged, or refused.
     """
-    file = _weight_file(path)
+    file = weight_file(path)
     checkpoint = read_checkpoint(file)
     found = recognise(checkpoint.state)
     names = list(checkpoint.state)
@@ -70,7 +70,12 @@ def run_inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def _weight_file(path: Path) -> Path:
+def weight_file(path: Path) -> Path:
+    """The weights of a train run's last checkpoint, of a checkpoint folder or of an imported directory; a file itself.
+
+    Raises:
+        WeightsError: a directory without weights.
+    """
     if not path.is_dir():
         return path
     folder = find_checkpoint(path / "checkpoints") if (path / "run.json").is_file() else path
