@@ -102,7 +102,7 @@ def _backbone(config: BackboneConfig, *, single_map: bool = False) -> Backbone:
 def _freeze(backbone: Backbone, stages: int) -> None:
     """Take everything up to the feature map `stages` (1: stride 4) out of training; timm registers layers in order."""
     info: Any = backbone.net.feature_info
-    last = str(info.module_name(stages - 1)).replace(".", "_")
+    last = str(info.module_name()[stages - 1]).replace(".", "_")  # an index would count levels before stride 4, too
     own = dict(backbone.net.named_parameters())
     ends = [i for i, key in enumerate(own) if key.replace(".", "_").startswith(last + "_")]
     if not ends:  # a network with other names, such as one whose layers are not registered in order
