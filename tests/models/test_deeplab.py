@@ -76,10 +76,10 @@ def test_forward_gives_the_logits_of_training(model):
 def tolerance(key, step):
     """Relative tolerance of a gradient norm.
 
-    Batch norm over the two values of the pooled branch amplifies rounding, so that a norm depends on the order in
-    which a processor's convolutions add. Seen on two threads: 6e-5 in the first step and 4e-4 in the second (2.6e-3 in
-    the depthwise convolution) where AVX-512 is; 1e-3 and 6e-2 where it is not. What does not pass that branch, losses,
-    and weights after a step, are held to 1e-4 and 1e-3 everywhere.
+    Batch norm over the two values of the pooled branch amplifies rounding, the reference's own too: in float64, losses
+    are within 8e-8 and 5e-6 of it in the two steps, the worst norm within 2e-3 and 2e-2. Seen in float32 on two
+    threads: 6e-5 and 4e-4 (2.6e-3 in the depthwise convolution) where AVX-512 is; 1e-3 and 6e-2 where it is not.
+    What does not pass that branch, losses, and weights after a step, are held to 1e-4 and 1e-3 everywhere.
     """
     if "conv_seg" in key or "auxiliary" in key:  # not behind that branch's amplification
         return 1e-3
@@ -102,8 +102,9 @@ def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
         (main_loss + aux_loss).backward()
         parameters = dict(model.named_parameters())
         assert sum(p.grad is None for p in parameters.values()) == step["n_params_without_grad"]
-        for key, norm in step["grad_norm"].items():
-            assert parameters[ours[key]].grad.norm().item() == pytest.approx(norm, rel=tolerance(key, number)), key
+        off = {key: abs(parameters[ours[key]].grad.norm().item() / norm - 1) for key, norm in step["grad_norm"].items()}
+        assert all(error <= tolerance(key, number) for key, error in off.items()), max(off.items(), key=lambda x: x[1])
+        assert np.median(list(off.values())) <= (5e-4, 1e-2)[number]
         total = torch.stack([p.grad.norm() for p in parameters.values()]).norm().item()
         assert total == pytest.approx(step["global_grad_norm"], rel=tolerance("", number))
         optimizer.step()

@@ -171,3 +171,31 @@ def test_the_scores_of_a_run_have_the_columns_that_are_asked_for(made):
     write_json(run / "eval.json", scores)
     with pytest.raises(UsageError, match=r"was scored without biou .*wsss eval --pred .*/masks --truth MASKS"):
         _stored_masks(run, ["iou", "biou"])
+
+
+NETWORKS = ["affinity.irn.backbone.weights=none", "affinity.psa.backbone.weights=none"]
+for table in ("irn", "psa"):
+    NETWORKS += [f"affinity.{table}.{key}" for key in ("iters=2", "batch=2", "crop=64", "workers=1")]
+
+
+def test_walks_train_their_networks_first_and_their_scores_are_thresholded(made, data, cams, tmp_path):
+    steps = 'pseudo.steps=[{kind="irn-walk", iterations=8}, {kind="psa-walk", iterations=8}, {kind="crf"}]'
+    run, scores = made(*NETWORKS, steps)
+    assert list(scores["walk_seconds_per_image"]) == ["1 irn-walk", "2 psa-walk"]
+    assert list(scores["seconds_per_image"]) == ["read", "1 crf", "write"]
+    assert "IRN walk, radius 5, beta 10, 8 steps, PSA walk" in scores["protocol"][0]
+    assert {path.name.split("-")[0] for path in (tmp_path / "runs").iterdir()} == {"irn", "psa", "pseudo"}
+    for sample in open_dataset(data).split("train"):
+        _, classes, size = read_cam(cams / "cams" / f"{sample.id}.npz")
+        first, *_ = read_cam(run / "scores" / "1-irn-walk" / f"{sample.id}.npz")
+        last, last_classes, last_size = read_cam(run / "scores" / "2-psa-walk" / f"{sample.id}.npz")
+        assert (last_classes, last_size, classes) == (sample.labels, size, sample.labels)
+        assert first.max() == pytest.approx(1.0)  # divided by the maximum over all classes
+        assert last.min() >= 0 and last.max() <= 1 and np.ptp(last) > 0
+        assert set(np.unique(read_mask(mask_path(run, sample.id)))) <= {0, *sample.labels, 255}
+    walked = [(run / "scores" / "2-psa-walk" / f"{s.id}.npz", s.mask) for s in open_dataset(data).split("train")]
+    assert scores["threshold"] == cam_curve(walked, 6)["best_threshold"]
+
+    other, _ = made(*NETWORKS, steps.replace("iterations=8", "iterations=9", 1))
+    assert other != run
+    assert len(list((tmp_path / "runs").glob("irn-*"))) == 1  # the walk is another, the network the same
