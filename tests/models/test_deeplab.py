@@ -104,7 +104,6 @@ def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
         assert sum(p.grad is None for p in parameters.values()) == step["n_params_without_grad"]
         off = {key: abs(parameters[ours[key]].grad.norm().item() / norm - 1) for key, norm in step["grad_norm"].items()}
         assert all(error <= tolerance(key, number) for key, error in off.items()), max(off.items(), key=lambda x: x[1])
-        assert np.median(list(off.values())) <= (5e-4, 1e-2)[number]
         total = torch.stack([p.grad.norm() for p in parameters.values()]).norm().item()
         assert total == pytest.approx(step["global_grad_norm"], rel=tolerance("", number))
         optimizer.step()
