@@ -32,6 +32,7 @@ from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.stages.cam import cam_path, data_workers
+from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.upstream import Result, affinity_identity, dataset_inputs
 
 Kind = Literal["irn", "psa"]
@@ -154,8 +155,7 @@ def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
             "give thresholds: --set affinity.irn.threshold=fixed --set affinity.irn.fg_threshold=0.4 "
             "--set affinity.irn.bg_threshold=0.2",
         )
-    best = read_json(cam_run / "eval.json")["best_threshold"]
-    return round(min(best + config.fg_threshold, 0.99), 4), round(max(best + config.bg_threshold, 0.01), 4)
+    return around(read_json(cam_run / "eval.json")["best_threshold"], config)
 
 
 def _item(

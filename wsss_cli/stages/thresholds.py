@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from wsss_cli.config.affinity import IrnConfig
+from wsss_cli.config.refine import PseudoConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context, cores
@@ -58,8 +60,13 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Path, cam_run: P
         best, by_class = _from_curve(preset, dataset, scores, cam_run, ctx)
     else:
         best, by_class = _from_scores(preset, dataset, scores, ctx)
+    return Thresholds(*around(best, config), best, by_class if config.per_class else ())
+
+
+def around(best: float, config: PseudoConfig | IrnConfig) -> tuple[float, float]:
+    """The thresholds (fg, bg) whose offsets from the best one `config` gives, kept within the scores."""
     fg, bg = min(best + config.fg_threshold, 0.99), max(best + config.bg_threshold, LOWEST)
-    return Thresholds(round(fg, 4), round(bg, 4), best, by_class if config.per_class else ())
+    return round(fg, 4), round(bg, 4)
 
 
 Found = tuple[float, tuple[float | None, ...]]
