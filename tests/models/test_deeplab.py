@@ -114,6 +114,29 @@ def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
         assert stem.running_var.sum().item() == pytest.approx(step["bn_running_var_sum_stem"], rel=1e-4)
 
 
+def test_gradients_in_double_precision_agree_with_mmsegmentation_on_every_processor(checkpoint):
+    """What is left between float64 and the reference's float32 is the rounding of the reference."""
+    steps = json.loads((GOLDEN / "r50_train_step.json").read_text())["steps"]
+    model = reference_model(checkpoint, dropout=0.0).train().double()
+    ours = {theirs: name for name, theirs in mmseg_key_map(model).items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    for number, step in enumerate(steps):
+        x = torch.from_numpy(rules.network_input(2001 + number, (2, 3, 128, 128))).double()
+        labels = torch.from_numpy(rules.train_labels(number)).long()
+        losses = []
+        for logits in model.forward_train(x):  # the loss of the project works in float32
+            full = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+            losses.append(F.cross_entropy(full, labels, ignore_index=255, reduction="sum") / labels.numel())
+        assert losses[0].item() == pytest.approx(step["log"]["decode.loss_ce"], rel=1e-5)
+        assert model.aux_weight * losses[1].item() == pytest.approx(step["log"]["aux.loss_ce"], rel=1e-5)
+        optimizer.zero_grad()
+        (losses[0] + model.aux_weight * losses[1]).backward()
+        for key, norm in step["grad_norm"].items():
+            grad = model.get_parameter(ours[key]).grad
+            assert grad.norm().item() == pytest.approx(norm, rel=(5e-3, 0.03)[number]), key
+        optimizer.step()
+
+
 def test_initialisation_has_the_statistics_of_mmsegmentation():
     expected = json.loads((GOLDEN / "r50_default_init_stats.json").read_text())
     torch.manual_seed(0)
