@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
 BOTTOM = {"errors", "files", "processes"}
-METHODS = {"data", "models", "losses", "metrics", "crf"}
+METHODS = {"data", "models", "losses", "metrics", "crf", "kernels"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "processes": {"errors"},
     "config": BOTTOM,
-    **{name: BOTTOM | {"config"} for name in METHODS},
+    **{name: BOTTOM | {"config", "kernels"} for name in METHODS},
+    "kernels": BOTTOM,
     "engine": BOTTOM | {"config"},
     "report": BOTTOM | {"config", "metrics"},
     "cam": BOTTOM | {"config"} | METHODS,
