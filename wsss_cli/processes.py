@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ def in_processes(
     *,
     few: int = FEW,
     ahead: int = AHEAD,
+    threads: bool = False,
     check: Callable[[], object] = lambda: None,
 ) -> Iterator[Made]:
     """`work(item)` for each item, in order; the first error ends it.
@@ -36,6 +37,7 @@ def in_processes(
         work: picklable; runs in a fresh process (one with threads cannot be forked safely), or in this one where
             there are fewer than two workers, or than `few` items in a sequence.
         ahead: items that each process is given before their results are asked for.
+        threads: threads of this process instead, for work that shares a GPU.
         check: called after each item and at least once a second; what it raises ends the work.
     Raises:
         WsssError: a worker process died.
@@ -45,7 +47,14 @@ def in_processes(
             yield work(item)
             check()
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
+    pool: Executor
+    if threads:
+        import torch  # here: worker processes may do without
+
+        gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
+        pool = ThreadPoolExecutor(workers, "work", *(() if gpu is None else (torch.cuda.set_device, (gpu,))))
+    else:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
     try:
         for future in _window(pool, work, items, ahead * workers):
             while not wait((future,), timeout=1.0).done:
@@ -58,9 +67,7 @@ def in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _window(
-    pool: ProcessPoolExecutor, work: Callable[[Item], Made], items: Iterable[Item], size: int
-) -> Iterator[Future[Made]]:
+def _window(pool: Executor, work: Callable[[Item], Made], items: Iterable[Item], size: int) -> Iterator[Future[Made]]:
     """Futures in order, at most `size` of them ahead, so that results do not pile up."""
     waiting: deque[Future[Made]] = deque()
     for item in items:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import contextlib
+import importlib.util
+import threading
+from typing import Any, Literal
 
 import numpy as np
 
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
+
+Backend = Literal["auto", "lattice", "exact", "triton"]
+TOLERANCE = 1e-4  # of the Triton kernel: pairs of tiles whose kernel is nowhere above this are left out
+_GPU = threading.Lock()  # threads take turns on it: its memory holds the planes of one image
 
 
 def dense_crf(
@@ -19,7 +26,7 @@ def dense_crf(
     bilateral_srgb: float,
     bilateral_compat: float,
     iterations: int = 10,
-    backend: Literal["auto", "lattice"] = "auto",
+    backend: Backend = "auto",
 ) -> np.ndarray:
     """Mean field over a spatial and a bilateral Gaussian kernel with Potts compatibilities, all pixel pairs.
 
@@ -28,26 +35,89 @@ def dense_crf(
 
     Args:
         image: RGB, uint8 [H, W, 3].
-        unary: negative log-probabilities, float32 [K, H, W], K >= 1.
+        unary: negative log-probabilities, float32 [K, H, W], K >= 1; or [S, K, H, W], S labellings of the image that
+            share its kernels.
         gauss_sxy, bilateral_sxy: standard deviations in space, pixels.
         bilateral_srgb: standard deviation in colour, 0..255 units.
         gauss_compat, bilateral_compat: weights of the kernels; 0 leaves a kernel out.
-        backend: 'lattice' is pydensecrf's permutohedral approximation on the CPU; 'auto' takes the fastest there is.
+        backend: 'lattice' is pydensecrf's permutohedral approximation on the CPU; 'exact' sums over all pairs in torch
+            on the CPU, in float32, for small images (its time grows with the square of the pixels); 'triton' sums over
+            all pairs but those whose kernel is below TOLERANCE, on a GPU; 'auto' is 'triton' where that can run, else
+            'lattice'.
     Returns:
-        Q, the posterior, float32 [K, H, W], sums to 1 over K.
+        Q, the posterior, float32, of the shape of `unary`, sums to 1 over K.
     Raises:
         DataError: shapes differ, the image is not uint8, or the unary holds NaN or infinity.
+        UsageError: 'triton' on a machine without a CUDA device or without Triton.
 
     Source: Kraehenbuehl and Koltun, NeurIPS 2011, eq. 3 and algorithm 1; conventions of pydensecrf.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise DataError(f"dense CRF: the image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    if unary.ndim != 3 or unary.shape[1:] != image.shape[:2]:
+    if unary.ndim not in (3, 4) or unary.shape[-2:] != image.shape[:2]:
         raise DataError(f"dense CRF: unary {list(unary.shape)} does not fit an image of {list(image.shape[:2])}")
     if not np.isfinite(unary).all():
         raise DataError("dense CRF: the unary holds NaN or infinity", "clip probabilities before taking the logarithm")
-    if unary.shape[0] == 1:
+    if unary.shape[-3] == 1:
         return np.ones(unary.shape, np.float32)
+    kernels = {
+        "gauss_sxy": gauss_sxy,
+        "gauss_compat": gauss_compat,
+        "bilateral_sxy": bilateral_sxy,
+        "bilateral_srgb": bilateral_srgb,
+        "bilateral_compat": bilateral_compat,
+    }
+    stacks = unary.reshape(-1, *unary.shape[-3:])
+    if backend == "lattice" or (backend == "auto" and not gpu_can()):
+        found = np.stack([_lattice(image, stack, iterations, **kernels) for stack in stacks])
+    else:
+        found = _mean_field(image, stacks, iterations, gpu=backend != "exact", **kernels)
+    return found.reshape(unary.shape)
+
+
+def backend_for(device: str) -> Backend:
+    """What computes the dense CRF of a stage that runs on a device ('cpu', 'cuda')."""
+    return "triton" if device == "cuda" and gpu_can() else "lattice"
+
+
+def gpu_can() -> bool:
+    """Whether the exact dense CRF can run on a GPU of this machine."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    import torch  # half a gigabyte: worker processes name their backend and need not hold it
+
+    return torch.cuda.is_available()
+
+
+def _mean_field(image: np.ndarray, unary: np.ndarray, iterations: int, *, gpu: bool, **kernels: Any) -> np.ndarray:
+    if gpu and not gpu_can():
+        raise UsageError(
+            "dense CRF: backend 'triton' needs a CUDA device and the package triton", "backend 'lattice' runs anywhere"
+        )
+    import torch
+
+    from wsss_cli.crf.mean_field import mean_field
+
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+    tolerance = TOLERANCE if gpu else None
+    with _GPU if gpu else contextlib.nullcontext():
+        images = [torch.from_numpy(np.ascontiguousarray(image)).to(device)]
+        unaries = [torch.from_numpy(np.ascontiguousarray(unary, dtype=np.float32)).to(device)]
+        made = mean_field(images, unaries, iterations=iterations, tolerance=tolerance, **kernels)
+        return made[0].cpu().numpy()
+
+
+def _lattice(
+    image: np.ndarray,
+    unary: np.ndarray,
+    iterations: int,
+    *,
+    gauss_sxy: float,
+    gauss_compat: float,
+    bilateral_sxy: float,
+    bilateral_srgb: float,
+    bilateral_compat: float,
+) -> np.ndarray:
     from pydensecrf import densecrf  # a compiled extension: only where it is used
 
     labels, height, width = unary.shape

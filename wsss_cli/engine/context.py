@@ -89,6 +89,7 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
     """
     chosen = pick_device(device)
     if chosen.type == "cuda":
+        torch.cuda.set_device(chosen.index or 0)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     else:

@@ -63,15 +63,18 @@ def sweep_processes(
     ctx: Context,
     title: str,
     collect: Callable[[Made], object] = lambda made: None,
+    *,
+    threads: bool = False,
 ) -> Lost:
     """Like `sweep`, an item at a time in worker processes. `work` must be picklable; its DataErrors lose the item.
 
     Args:
         collect: given what `work` returned for each item that is not lost, in order.
+        threads: in threads of this process instead, for work that shares a GPU.
     """
     lost: Lost = []
     with ctx.ui.progress(len(items), title) as bar:
-        outcomes = in_processes(partial(_outcome, work), items, workers, few=2, check=ctx.stop.check)
+        outcomes = in_processes(partial(_outcome, work), items, workers, few=2, threads=threads, check=ctx.stop.check)
         for item, (problem, made) in zip(items, outcomes, strict=True):
             if made is None:
                 lost.append({"id": name(item), "reason": problem})

@@ -12,6 +12,7 @@ from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.refine import CrfStep
 from wsss_cli.crf import dense_crf
+from wsss_cli.crf.dense import Backend
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
@@ -25,6 +26,7 @@ class LabelJob:
     Attributes:
         config: of the network that learns from it.
         fg_threshold, bg_threshold: background scores of IRN's two runs; PSA does not use them.
+        crf: what computes the dense CRF.
     """
 
     id: str
@@ -35,9 +37,12 @@ class LabelJob:
     fg_threshold: float
     bg_threshold: float
     colors: tuple[tuple[int, int, int], ...]
+    crf: Backend = "lattice"
 
 
-def psa_label(image: np.ndarray, cam: np.ndarray, classes: tuple[int, ...], config: PsaConfig) -> np.ndarray:
+def psa_label(
+    image: np.ndarray, cam: np.ndarray, classes: tuple[int, ...], config: PsaConfig, crf: Backend = "lattice"
+) -> np.ndarray:
     """PSA's confident label map of one image.
 
     Background scores (1 - max CAM)^alpha are set before the CAMs, for a low and a high alpha; a dense CRF takes both as
@@ -48,21 +53,22 @@ def psa_label(image: np.ndarray, cam: np.ndarray, classes: tuple[int, ...], conf
         image: RGB, uint8 [H, W, 3].
         cam: scores in [0, 1] at image size, float32 [C, H, W].
         classes: class index of each map, 1 .. K-1.
+        crf: what computes the dense CRF.
     Returns:
         uint8 [H, W]; values 0, `classes` and 255.
     Source: Ahn and Kwak (PSA), CVPR 2018, and the released code (`infer_cls.py`).
     """
     if not classes:
         return np.zeros(image.shape[:2], np.uint8)
-    low, high = (_run(image, cam, alpha, config) for alpha in (config.alpha_low, config.alpha_high))
+    unaries = np.stack([_unary(cam, alpha) for alpha in (config.alpha_low, config.alpha_high)])
+    low, high = dense_crf(image, unaries, **config.crf.model_dump(), backend=crf).argmax(axis=1)
     values = np.asarray((0, *classes), np.uint8)[low]
     return np.where((low == 0) & (high != 0), np.uint8(UNDECIDED), values)
 
 
-def _run(image: np.ndarray, cam: np.ndarray, alpha: float, config: PsaConfig) -> np.ndarray:
+def _unary(cam: np.ndarray, alpha: float) -> np.ndarray:
     background = (1.0 - cam.max(axis=0, keepdims=True)).clip(0.0, 1.0) ** alpha
-    unary = -np.log(np.concatenate([background, cam]).clip(1e-5, 1.0)).astype(np.float32)
-    return dense_crf(image, unary, **config.crf.model_dump()).argmax(axis=0)
+    return -np.log(np.concatenate([background, cam]).clip(1e-5, 1.0)).astype(np.float32)
 
 
 def make_label(job: LabelJob) -> None:
@@ -78,8 +84,9 @@ def make_label(job: LabelJob) -> None:
         raise DataError(f"{job.cam} was made for an image of {size[0]}x{size[1]}, {job.image} is another size")
     cam, config = upsample(stored, size), job.config
     if isinstance(config, PsaConfig):
-        label = psa_label(image, cam, classes, config)
+        label = psa_label(image, cam, classes, config, job.crf)
     else:
         step = CrfStep(on="labels", crf=config.crf, gt_prob=config.gt_prob)
-        label, _ = pseudo_mask(image, cam, classes, Settings(job.fg_threshold, job.bg_threshold, (step,)))
+        settings = Settings(job.fg_threshold, job.bg_threshold, (step,), crf=job.crf)
+        label, _ = pseudo_mask(image, cam, classes, settings)
     write_mask(job.label, label, job.colors)

@@ -16,7 +16,7 @@ import numpy as np
 from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.refine import CrfStep, ParStep
 from wsss_cli.crf import dense_crf
-from wsss_cli.crf.dense import label_unary
+from wsss_cli.crf.dense import Backend, label_unary
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
@@ -36,7 +36,8 @@ class Settings:
         steps: refining steps in order; none is allowed.
         min_confidence: pixels whose posterior is below this become 255.
         class_factors: factor on the scores of class 1, 2, ...; empty: all 1. See `pseudo.thresholds`.
-        device: of the steps that use one.
+        device: of PAR.
+        crf: what computes the dense CRF.
     """
 
     fg_threshold: float
@@ -45,6 +46,7 @@ class Settings:
     min_confidence: float = 0.0
     class_factors: tuple[float, ...] = ()
     device: str = "cpu"
+    crf: Backend = "lattice"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def pseudo_mask(
         cam = cam * np.array([settings.class_factors[index - 1] for index in classes], np.float32)[:, None, None]
     levels = dict.fromkeys((settings.fg_threshold, settings.bg_threshold))  # once, where they are equal
     stacks = [np.concatenate([np.full((1, height, width), level, np.float32), cam]) for level in levels]
-    posteriors = refine(image, stacks, settings.steps, device=settings.device, seconds=seconds)
+    posteriors = refine(image, stacks, settings.steps, device=settings.device, crf=settings.crf, seconds=seconds)
     high, low = posteriors[0].argmax(axis=0), posteriors[-1].argmax(axis=0)
     mean = (posteriors[0] + posteriors[-1]) / 2
     confidence = np.take_along_axis(mean, high[None], axis=0)[0]
@@ -110,6 +112,7 @@ def refine(
     *,
     posterior: bool = False,
     device: str = "cpu",
+    crf: Backend = "lattice",
     seconds: Seconds | None = None,
 ) -> list[np.ndarray]:
     """Stacks of an image after all steps.
@@ -118,7 +121,8 @@ def refine(
         image: RGB, uint8 [H, W, 3].
         stacks: scores, the background first, float32 [1+C, H, W] each.
         posterior: they are probabilities already, not CAM scores.
-        device: of the steps that use one.
+        device: of PAR.
+        crf: what computes the dense CRF.
         seconds: what each step takes is added to it.
     Returns:
         Probabilities, float32 [1+C, H, W] each.
@@ -129,19 +133,20 @@ def refine(
         if isinstance(step, ParStep):
             stacks = _par(image, stacks if posterior else [_softmax(stack) for stack in stacks], step, device)
         else:
-            stacks = [_crf(image, stack, step) for stack in stacks]
+            stacks = _crf(image, stacks, step, crf)
         posterior = True
         name = f"{number} {step.kind}"
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
     return stacks if posterior else [_shares(stack) for stack in stacks]
 
 
-def _crf(image: np.ndarray, stack: np.ndarray, step: CrfStep) -> np.ndarray:
+def _crf(image: np.ndarray, stacks: list[np.ndarray], step: CrfStep, backend: Backend) -> list[np.ndarray]:
+    """All stacks at once: they share the kernels of the image."""
     if step.on == "labels":
-        unary = label_unary(stack.argmax(axis=0), len(stack), step.gt_prob)
+        unaries = [label_unary(stack.argmax(axis=0), len(stack), step.gt_prob) for stack in stacks]
     else:
-        unary = -np.log(np.clip(_shares(stack), 1e-5, 1.0))
-    return dense_crf(image, unary, **step.values.model_dump())
+        unaries = [-np.log(np.clip(_shares(stack), 1e-5, 1.0)) for stack in stacks]
+    return list(dense_crf(image, np.stack(unaries), **step.values.model_dump(), backend=backend))
 
 
 def _par(image: np.ndarray, stacks: list[np.ndarray], step: ParStep, device: str) -> list[np.ndarray]:

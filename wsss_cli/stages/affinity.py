@@ -14,6 +14,7 @@ from torch import Tensor
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
+from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import training_batches
@@ -135,15 +136,18 @@ def _make_labels(
     ctx: Context,
 ) -> Lost:
     fg, bg = _thresholds(config, cam_run) if isinstance(config, IrnConfig) else (0.0, 0.0)
+    crf = backend_for(ctx.device.type)
     jobs, lost = [], []
     for sample in samples:
         cam, label = cam_path(cam_run, sample.id), label_path(run.path, sample.id)
         if not cam.is_file():
             lost.append({"id": sample.id, "reason": f"{cam_run} has no CAM of it"})
         elif not label.is_file():
-            jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors))
+            jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf))
     workers = config.workers or cores()
-    return lost + sweep_processes(jobs, make_label, lambda job: job.id, workers, run, ctx, "affinity labels")
+    threads = crf == "triton"
+    title = "affinity labels"
+    return lost + sweep_processes(jobs, make_label, lambda job: job.id, workers, run, ctx, title, threads=threads)
 
 
 def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.crf import dense_crf
+from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import image_size, read_mask
@@ -58,8 +59,9 @@ def score_network(
     lost: Lost = []
     jobs = _count(model, samples, preset, ctx, counts, lost, crf=crf, title=title)
     if crf:
-        refine = partial(_refined, crf=preset.eval.crf)
-        for labels, mask in in_processes(refine, jobs, cores(), ahead=2):
+        backend = backend_for(ctx.device.type)
+        refine = partial(_refined, crf=preset.eval.crf, backend=backend)
+        for labels, mask in in_processes(refine, jobs, cores(), ahead=2, threads=backend == "triton"):
             counts[f"{modes[-1]}_crf"].add(labels, mask)
     else:
         for _ in jobs:  # nothing comes: all is counted on the way
@@ -112,11 +114,11 @@ def _count(
             bar.advance(len(read))
 
 
-def _refined(job: CrfJob, crf: CrfConfig) -> tuple[np.ndarray, np.ndarray]:
+def _refined(job: CrfJob, crf: CrfConfig, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
     """(labels after the CRF, true mask), uint8 [H, W] each; in a worker process."""
     image, probabilities, mask = job
     unary = -np.log(np.clip(probabilities, 1e-5, 1.0))
-    return dense_crf(image, unary, **crf.model_dump()).argmax(0).astype(np.uint8), mask
+    return dense_crf(image, unary, **crf.model_dump(), backend=backend).argmax(0).astype(np.uint8), mask
 
 
 def _read(sample: Sample) -> Read:
@@ -187,7 +189,7 @@ def run_eval(
     )
     protocol = [
         f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; 255 ignored",
-        *_further(config, ms_flip=ms_flip, crf=crf, boundary=boundary),
+        *_further(config, ms_flip=ms_flip, crf=backend_for(ctx.device.type) if crf else None, boundary=boundary),
         *dataset.protocol,
     ]
     result = {
@@ -218,18 +220,19 @@ def _views(config: EvalConfig) -> str:
     return f"{mode}, scale 1 = {base}"
 
 
-def _further(config: EvalConfig, *, ms_flip: bool, crf: bool, boundary: bool) -> list[str]:
+def _further(config: EvalConfig, *, ms_flip: bool, crf: Backend | None, boundary: bool) -> list[str]:
     """Protocol lines of what was asked for besides the single scale."""
     lines = []
     if ms_flip:
         lines.append(f"ms+flip: scales {', '.join(f'{scale:g}' for scale in config.scales)}, softmax averaged")
-    p = config.crf
-    bilateral = f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}"
-    lines.append(
-        f"CRF on the probabilities: {p.gauss_sxy:g}/{p.gauss_compat:g}, {bilateral}, {p.iterations} iterations"
-        if crf
-        else "no CRF"
-    )
+    if crf:
+        p, kind = config.crf, "exact CRF" if crf == "triton" else "CRF"
+        bilateral = f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}"
+        lines.append(
+            f"{kind} on the probabilities: {p.gauss_sxy:g}/{p.gauss_compat:g}, {bilateral}, {p.iterations} iterations"
+        )
+    else:
+        lines.append("no CRF")
     if boundary:
         lines.append("boundary IoU: within 2 % of the diagonal of a contour; pixels whose truth is 255 are in no class")
     return lines

@@ -11,6 +11,7 @@ from typing import Any
 from wsss_cli.config.affinity import needs
 from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig, Step
 from wsss_cli.config.schema import Preset
+from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
@@ -66,7 +67,9 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
         settings = {**_settings(dataset, chosen), **cost}
         if walk_seconds:
             settings["walk_seconds_per_image"] = walk_seconds
-        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.pseudo, chosen), settings)
+        scores = score_pseudo(
+            dataset, preset, run, ctx, _protocol(preset.pseudo, chosen, backend_for(ctx.device.type)), settings
+        )
         without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
         lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
         unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
@@ -108,14 +111,17 @@ def _refine(
 ) -> tuple[Lost, dict[str, Any]]:
     """Make the masks that are not there yet; the lost images, and what an image cost."""
     config = preset.pseudo
-    on_device = ctx.device.type == "cuda" and any(isinstance(step, ParStep) for step in config.label_steps)
+    on_gpu = ctx.device.type == "cuda"
+    has_par = any(isinstance(step, ParStep) for step in config.label_steps)
+    crf = backend_for(ctx.device.type)
     settings = Settings(
         chosen.fg,
         chosen.bg,
         config.label_steps,
         config.min_confidence,
         chosen.factors,
-        str(ctx.device) if on_device else "cpu",
+        str(ctx.device) if on_gpu and has_par else "cpu",
+        crf,
     )
     jobs = [
         Job(
@@ -130,16 +136,31 @@ def _refine(
         for sample in samples
         if not mask_path(run.path, sample.id).is_file() and (folder / f"{sample.id}.npz").is_file()
     ]
-    workers = 1 if on_device else config.workers or cores()  # one process holds the device
+    # what shares the GPU does so in threads of this process; where a CRF needs none, processes are faster
+    threads = on_gpu and (has_par or crf == "triton")
+    workers = config.workers or cores()
     costs: list[Cost] = []
     lost = sweep_processes(
-        jobs, make_pseudo_mask, lambda job: job.id, workers, run, ctx, "pseudo masks", collect=costs.append
+        jobs,
+        make_pseudo_mask,
+        lambda job: job.id,
+        workers,
+        run,
+        ctx,
+        "pseudo masks",
+        collect=costs.append,
+        threads=threads,
     )
     if not costs:
         return lost, {}
     seconds, peak = mean_cost(costs)
     rounded = {name: round(value, 4) for name, value in seconds.items()}
-    return lost, {"seconds_per_image": rounded, "timed_images": len(costs), "peak_memory_mib": round(peak)}
+    return lost, {
+        "crf_backend": crf,
+        "seconds_per_image": rounded,
+        "timed_images": len(costs),
+        "peak_memory_mib": round(peak),
+    }
 
 
 def score_pseudo(
@@ -182,19 +203,22 @@ def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
     return made
 
 
-def _protocol(config: PseudoConfig, chosen: Thresholds) -> str:
+def _protocol(config: PseudoConfig, chosen: Thresholds, crf: Backend) -> str:
     how = f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
-    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps_in_words(config.steps, config.min_confidence)}"
+    steps = steps_in_words(config.steps, config.min_confidence, crf)
+    return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps}"
 
 
-def steps_in_words(steps: Sequence[Step], min_confidence: float) -> str:
+def steps_in_words(steps: Sequence[Step], min_confidence: float, backend: Backend) -> str:
     """Refining steps in the words of a protocol line."""
+    exact = "" if backend == "lattice" else "exact "
     lines = []
     for step in steps:
         if isinstance(step, CrfStep):
             crf = step.values
+            kind = "label CRF" if step.on == "labels" else "CRF on scores"
             lines.append(
-                f"{'label CRF' if step.on == 'labels' else 'CRF on scores'} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
+                f"{exact}{kind} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
                 f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
             )
         elif isinstance(step, ParStep):

@@ -13,6 +13,7 @@ import torch
 from wsss_cli.config.lock import identity
 from wsss_cli.config.refine import RelabelConfig
 from wsss_cli.config.schema import EvalConfig, Preset
+from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import image_size
@@ -61,7 +62,7 @@ def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
         lost = _label(network, dataset, preset, run, ctx)
-        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network), {})
+        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {})
         run.finish(lost=lost)
         return Result(path, scores, lost)
 
@@ -76,18 +77,25 @@ def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor
 
 
 def refined(
-    image: np.ndarray, probabilities: np.ndarray, classes: tuple[int, ...], config: RelabelConfig
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[int, ...],
+    config: RelabelConfig,
+    device: str = "cpu",
+    crf: Backend = "lattice",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label map and confidence of one image from a network's class probabilities.
 
     Args:
         image: RGB, uint8 [H, W, 3].
         probabilities: of background and `classes`, float32 [1+C, H, W].
+        device: of PAR.
+        crf: what computes the dense CRF.
     Returns:
         (labels, uint8 [H, W], values 0, `classes` and 255 where the posterior is below `config.min_confidence`; the
         posterior of the label, float32 [H, W], 0 where undecided).
     """
-    posterior = refine(image, [probabilities], config.steps, posterior=True)[0]
+    posterior = refine(image, [probabilities], config.steps, posterior=True, device=device, crf=crf)[0]
     best, confidence = posterior.argmax(0), posterior.max(0)
     labels = np.asarray((0, *classes), np.uint8)[best]
     undecided = confidence < config.min_confidence
@@ -106,8 +114,11 @@ def _label(network: Network, dataset: Dataset, preset: Preset, run: RunDir, ctx:
     views = {**network.preset.eval.model_dump(), "scales": preset.relabel.scales, "mode": "whole", "base": "image"}
     jobs = _jobs(network, sized, EvalConfig.model_validate(views), dataset, run, ctx, lost)
     workers = preset.pseudo.workers or cores()
+    crf = backend_for(ctx.device.type)
+    on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in preset.relabel.steps))
+    finish = partial(_finish, config=preset.relabel, device=str(ctx.device) if on_gpu else "cpu", crf=crf)
     with ctx.ui.progress(len(sized), "masks of the network") as bar:
-        for _ in in_processes(partial(_finish, config=preset.relabel), jobs, workers, ahead=2, check=ctx.stop.check):
+        for _ in in_processes(finish, jobs, workers, ahead=2, threads=on_gpu, check=ctx.stop.check):
             bar.advance(1)
     for entry in lost:
         run.log(f"lost {entry['id']}: {entry['reason']}")
@@ -153,14 +164,14 @@ def _read(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
         return sample, None, error.message
 
 
-def _finish(job: Job, config: RelabelConfig) -> None:
-    labels, confidence = refined(job.image, job.probabilities, job.classes, config)
+def _finish(job: Job, config: RelabelConfig, device: str, crf: Backend) -> None:
+    labels, confidence = refined(job.image, job.probabilities, job.classes, config, device, crf)
     write_pseudo_mask(job.mask, job.confidence, labels, confidence, job.colors)
 
 
-def _protocol(config: RelabelConfig, network: Network) -> str:
+def _protocol(config: RelabelConfig, network: Network, ctx: Context) -> str:
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
     return (
         f"labelled by a network ({network.origin}) within the image tags, scales {scales} + flip, "
-        f"{steps_in_words(config.steps, config.min_confidence)}"
+        f"{steps_in_words(config.steps, config.min_confidence, backend_for(ctx.device.type))}"
     )
