@@ -8,7 +8,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import open_run
 from wsss_cli.engine.sweep import prefetch, sweep, sweep_processes
-from wsss_cli.errors import Preempted, WriteError
+from wsss_cli.errors import DataError, Preempted, WriteError
 from wsss_cli.files import read_json, write_json
 
 
@@ -43,29 +43,72 @@ def test_prefetch_passes_an_error_on():
         list(prefetch([1, 0], lambda item: 1 // item, 1, 1))
 
 
+def swept(batches, run, ctx, load=str, compute=list, store=lambda made: None):
+    return sweep(batches, load, compute, store, str, run, ctx, "title")
+
+
 def test_a_sweep_names_what_it_lost(run, ctx):
-    done = []
+    computed, stored = [], []
 
-    def work(batch):
-        done.extend(batch)
-        return [{"id": item, "reason": "bad"} for item in batch if item == "b"]
+    def load(item):
+        if item == "b":
+            raise DataError("bad")
+        return item.upper()
 
-    assert sweep([["a", "b"], ["c"]], work, run, ctx, "title") == [{"id": "b", "reason": "bad"}]
-    assert done == ["a", "b", "c"]
+    def compute(loaded):
+        computed.append(loaded)
+        return [item * 2 for item in loaded]
+
+    assert (
+        swept([["a", "b"], ["c"], ["b"]], run, ctx, load, compute, stored.append) == [{"id": "b", "reason": "bad"}] * 2
+    )
+    assert computed == [["A"], ["C"]]
+    assert sorted(stored) == ["AA", "CC"]
     assert "lost b: bad" in (run.path / "log.txt").read_text()
 
 
-def test_a_sweep_stops_between_batches(run, ctx):
-    done = []
+def test_a_sweep_stops_between_batches_and_stores_what_is_computed(run, ctx):
+    stored = []
 
-    def work(batch):
-        done.extend(batch)
+    def compute(loaded):
         ctx.stop.signal = 15
-        return []
+        return loaded
 
     with pytest.raises(Preempted):
-        sweep([["a"], ["b"]], work, run, ctx, "title")
-    assert done == ["a"]
+        swept([["a"], ["b"]], run, ctx, compute=compute, store=stored.append)
+    assert stored == ["a"]
+
+
+def test_a_sweep_reads_ahead_and_writes_behind(run, ctx):
+    read, written, go = [], threading.Event(), threading.Event()
+
+    def load(item):
+        read.append(item)
+        return item
+
+    def compute(loaded):
+        if loaded == [1]:
+            assert written.wait(10)  # the first batch is stored while the second is computed
+            go.set()
+        return loaded
+
+    def store(made):
+        if made == 0:
+            written.set()
+            assert go.wait(10)
+
+    assert swept([[0], [1]], run, ctx, load, compute, store) == []
+    assert sorted(read) == [0, 1]
+
+
+def test_a_disk_that_is_full_ends_a_sweep(run, ctx):
+    def fail(item):
+        raise WriteError("no space")
+
+    with pytest.raises(WriteError):
+        swept([["a"]], run, ctx, load=fail)
+    with pytest.raises(WriteError):
+        swept([["a"]], run, ctx, store=fail)
 
 
 def test_processes_go_on_after_a_bad_item_and_stop_at_a_full_disk(tmp_path, run, ctx):

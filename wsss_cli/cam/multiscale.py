@@ -33,7 +33,13 @@ def image_batch(
     """Images, uint8 [H, W, 3], resized to `size`: uint8 [B, 3, h, w] on `device`; bicubic, or by area to `shrink`."""
     method = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
     resized = np.stack([cv2.resize(image, (size[1], size[0]), interpolation=method) for image in images])
-    return torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
+    return to_device(resized, device).permute(0, 3, 1, 2)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy on `device`; a GPU's is under way when this returns, so that the next images can be resized meanwhile."""
+    host = torch.from_numpy(array)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 @torch.no_grad()

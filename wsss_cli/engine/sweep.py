@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,7 @@ Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Made = TypeVar("Made")
 Lost = list[dict[str, str]]
+THREADS = 4  # that read ahead, and as many that write
 
 
 def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], workers: int, ahead: int) -> Iterator[Loaded]:
@@ -33,22 +35,44 @@ def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], workers: int
 
 
 def sweep(
-    batches: Sequence[Sequence[Item]], work: Callable[[Sequence[Item]], Lost], run: RunDir, ctx: Context, title: str
+    batches: Sequence[Sequence[Item]],
+    load: Callable[[Item], Loaded],
+    compute: Callable[[list[Loaded]], Iterable[Made]],
+    store: Callable[[Made], object],
+    name: Callable[[Item], str],
+    run: RunDir,
+    ctx: Context,
+    title: str,
 ) -> Lost:
     """Work through batches in this process; between two of them the stop flag is looked at.
 
+    Reading, computing and writing overlap: `load` and `store` run in threads, ahead of `compute` and behind it.
+
     Args:
         batches: what is still to be done.
-        work: writes the results of a batch, whole or not at all; returns the items that were lost.
+        load: reads an item; its DataErrors lose the item.
+        compute: what is to be stored of each item of a batch, from all that could be loaded of it.
+        store: writes an item's result, whole or not at all.
     Returns:
         Every lost item: {'id', 'reason'}.
     """
     lost: Lost = []
-    with ctx.ui.progress(sum(len(batch) for batch in batches), title) as bar:
-        for batch in batches:
+    writing: deque[Future[object]] = deque()
+    outcome = partial(_outcome, load)
+    ahead = prefetch(batches, lambda batch: [outcome(item) for item in batch], THREADS, THREADS)
+    with ThreadPoolExecutor(THREADS) as pool, ctx.ui.progress(sum(len(batch) for batch in batches), title) as bar:
+        for batch, loaded in zip(batches, ahead, strict=True):
             ctx.stop.check()
-            lost += work(batch)
+            lost += [
+                {"id": name(item), "reason": why} for item, (why, found) in zip(batch, loaded, strict=True) if not found
+            ]
+            if good := [found[0] for _, found in loaded if found]:
+                writing.extend(pool.submit(store, made) for made in compute(good))
+            while len(writing) > 2 * len(batch) + THREADS:
+                writing.popleft().result()
             bar.advance(len(batch))
+        for future in writing:
+            future.result()
     for entry in lost:
         run.log(f"lost {entry['id']}: {entry['reason']}")
     return lost

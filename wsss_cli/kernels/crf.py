@@ -7,7 +7,7 @@ to 21 bits); exp2; and the product with the values, float16, summed in float32. 
 the list of near tiles.
 
 By arithmetic, on an H100 SXM (132 multiprocessors at 1.7 GHz, 16 exp2 a clock in each): of the 3.5e10 pairs of a
-375x500 image one in nine is near (mean of three photographs, sxy 50, srgb 5), and their exp2 take 1.1 ms. Compiled for
+375x500 image one in eight is near (mean of three photographs, sxy 50, srgb 5), and their exp2 take 1.2 ms. Compiled for
 it, the inner loop holds about eight other instructions a pair, at 128 a clock another 1.1 ms, in part at the same time.
 Not measured.
 """

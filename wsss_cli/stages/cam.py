@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from wsss_cli.stages.score import cam_curve
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
+Made = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
 PIXELS_PER_BATCH = {"cuda": 32 * 384 * 384, "cpu": 4 * 384 * 384}  # at scale 1, mirrored views not counted
 
 
@@ -92,26 +93,25 @@ def _make_cams(
     stride = model.backbone.strides[-1]
     multiple = stride if 16 % stride and stride % 16 else 16
 
-    def work(batch: Sequence[Sample]) -> Lost:
-        failed: Lost = []
-        read: list[tuple[Sample, np.ndarray]] = []
-        for sample in batch:
-            try:
-                read.append((sample, read_image(sample.image)))
-            except DataError as error:
-                failed.append({"id": sample.id, "reason": error.message})
-        if read:
-            tags = [[label - 1 for label in sample.labels] for sample, _ in read]
-            images = [image for _, image in read]
-            with ctx.autocast(config.precision):
-                maps = multiscale_cam(view(tags), images, config.scales, config.flip, ctx.device, multiple)
-            for (sample, image), own, planes in zip(read, tags, maps.cpu().numpy(), strict=True):
-                tagged = normalise_cam(planes[own])
-                height, width = image.shape[:2]
-                write_cam(cam_path(run.path, sample.id), tagged, sample.labels, (height, width))
-        return failed
+    def load(sample: Sample) -> tuple[Sample, np.ndarray]:
+        return sample, read_image(sample.image)
 
-    return lost + sweep(batches, work, run, ctx, "CAMs")
+    def compute(batch: list[tuple[Sample, np.ndarray]]) -> Iterator[Made]:
+        tags = [[label - 1 for label in sample.labels] for sample, _ in batch]
+        images = [image for _, image in batch]
+        with ctx.autocast(config.precision):
+            maps = multiscale_cam(view(tags), images, config.scales, config.flip, ctx.device, multiple)
+        chosen = [planes[own] for planes, own in zip(maps, tags, strict=True)]  # only the tagged ones leave the device
+        flat = torch.cat([planes.flatten() for planes in chosen]).cpu().numpy()
+        ends = np.cumsum([planes.numel() for planes in chosen])
+        for (sample, image), own, part in zip(batch, tags, np.split(flat, ends[:-1]), strict=True):
+            yield sample, part.reshape(len(own), *maps.shape[2:]), (image.shape[0], image.shape[1])
+
+    def store(made: Made) -> None:
+        sample, planes, size = made
+        write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
+
+    return lost + sweep(batches, load, compute, store, lambda sample: sample.id, run, ctx, "CAMs")
 
 
 class _Normalised:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_cli.cam.multiscale import to_device
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.data.transforms import keep_ratio_size
@@ -145,13 +146,13 @@ def predict(
     """
     model.eval()
     height, width = images[0].shape[:2]
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Tensor] = {}  # brought to the CPU at the end: until then nothing waits for the device
     total: Tensor | None = None
     scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
     for scale in scales:
         size = view_size(height, width, scale, config)
         resized = np.stack([_resize(image, size) for image in images])
-        x = model.backbone.normalise(torch.from_numpy(resized).to(ctx.device).permute(0, 3, 1, 2))
+        x = model.backbone.normalise(to_device(resized, ctx.device).permute(0, 3, 1, 2))
         in_total = ms_flip and scale in config.scales
         views = torch.cat([x, x.flip(3)]) if in_total else x
         with ctx.autocast(precision):
@@ -160,9 +161,9 @@ def predict(
         if allowed is not None:
             logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
         if scale == 1.0 and single:
-            found["single"] = logits[: len(images)].argmax(1).to(torch.uint8).cpu().numpy()
+            found["single"] = logits[: len(images)].argmax(1).to(torch.uint8)
             if probabilities:
-                found["single_probabilities"] = logits[: len(images)].softmax(1).cpu().numpy()
+                found["single_probabilities"] = logits[: len(images)].softmax(1)
         if in_total:
             plain, mirrored = logits.softmax(1).chunk(2)
             both = plain + mirrored.flip(3)
@@ -171,10 +172,10 @@ def predict(
         mean = total / (2 * len(config.scales))
         confidence, labels = mean.max(1)
         if probabilities:
-            found["ms_flip_probabilities"] = mean.cpu().numpy()
-        found["ms_flip"] = labels.to(torch.uint8).cpu().numpy()
-        found["ms_flip_confidence"] = confidence.cpu().numpy()
-    return found
+            found["ms_flip_probabilities"] = mean
+        found["ms_flip"] = labels.to(torch.uint8)
+        found["ms_flip_confidence"] = confidence
+    return {name: made.cpu().numpy() for name, made in found.items()}
 
 
 def upsampled(model: DeepLabV3Plus, x: Tensor) -> Tensor:

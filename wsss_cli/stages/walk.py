@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.cam.multiscale import bucket_size
+from wsss_cli.cam.multiscale import bucket_size, to_device
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.config.schema import Preset
@@ -19,13 +19,13 @@ from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, sweep
-from wsss_cli.errors import DataError, WriteError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.pseudo.walk import irn_walk, psa_walk
 from wsss_cli.stages.affinity import affinity_config, load_affinity
 from wsss_cli.stages.cam import PIXELS_PER_BATCH, size_buckets
 
 Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
+Read = tuple[Sample, np.ndarray, Cam]
 
 
 def run_walk(
@@ -57,24 +57,21 @@ def run_walk(
     precision = affinity_config(preset, kind).precision
     batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
 
-    def work(batch: Sequence[Sample]) -> Lost:
-        failed: Lost = []
-        read: list[tuple[Sample, np.ndarray, Cam]] = []
-        for sample in batch:
-            try:
-                read.append((sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")))
-            except WriteError:
-                raise
-            except DataError as error:
-                failed.append({"id": sample.id, "reason": error.message})
-        if read:
-            with ctx.autocast(precision):
-                made = predict_affinity(model, [image for _, image, _ in read], ctx.device)
-            for (sample, _, (cam, classes, size)), plane in zip(read, made, strict=True):
-                write_cam(out_folder / f"{sample.id}.npz", _walk(step, cam, plane), classes, size)
-        return failed
+    def load(sample: Sample) -> Read:
+        return sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")
 
-    return lost + sweep(batches, work, run, ctx, f"random walk ({kind})")
+    def compute(batch: list[Read]) -> Iterator[tuple[Sample, Cam]]:
+        with ctx.autocast(precision):
+            made = predict_affinity(model, [image for _, image, _ in batch], ctx.device)
+        for (sample, _, (cam, classes, size)), plane in zip(batch, made, strict=True):
+            yield sample, (_walk(step, cam, plane), classes, size)
+
+    def store(made: tuple[Sample, Cam]) -> None:
+        sample, walked = made
+        write_cam(out_folder / f"{sample.id}.npz", *walked)
+
+    title = f"random walk ({kind})"
+    return lost + sweep(batches, load, compute, store, lambda sample: sample.id, run, ctx, title)
 
 
 @torch.no_grad()
@@ -91,7 +88,7 @@ def predict_affinity(model: BoundaryNet | AffinityNet, images: list[np.ndarray],
     """
     height, width = bucket_size(*images[0].shape[:2])
     x = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images])
-    normal = model.backbone.normalise(torch.from_numpy(x).to(device).permute(0, 3, 1, 2))
+    normal = model.backbone.normalise(to_device(x, device).permute(0, 3, 1, 2))
     if isinstance(model, AffinityNet):
         return model(normal).float()
     plain, mirrored = model(torch.cat([normal, normal.flip(3)])).float().chunk(2)
