@@ -8,8 +8,10 @@ from wsss_cli.config.refine import CrfStep, RelabelConfig
 from wsss_cli.config.schema import EvalConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
+from wsss_cli.errors import UsageError
+from wsss_cli.files import write_json
 from wsss_cli.stages.predict import predict
-from wsss_cli.stages.relabel import allowed_classes, refined
+from wsss_cli.stages.relabel import allowed_classes, first_scores, mixed, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
 
@@ -88,3 +90,46 @@ def test_an_image_without_tags_is_background():
     labels, confidence = refined(np.zeros((2, 2, 3), np.uint8), np.ones((1, 2, 2), np.float32), (), RelabelConfig())
     assert (labels == 0).all()
     assert (confidence == 1).all()
+
+
+def test_scores_of_cams_are_averaged_in():
+    probabilities = np.array([[[0.8]], [[0.2]]], np.float32)
+    cam = np.array([[[1.0]]], np.float32)
+    # 0.5 * (0.8, 0.2) + 0.5 * (0.4, 1.0) = (0.6, 0.6)
+    np.testing.assert_allclose(mixed(probabilities, cam, 0.4, 0.5), [[[0.5]], [[0.5]]], atol=1e-6)
+    np.testing.assert_allclose(mixed(probabilities, cam, 0.4, 0.0), probabilities, atol=1e-6)
+
+
+def finished(path, stage, inputs, **record):
+    path.mkdir(parents=True)
+    write_json(path / "run.json", {"stage": stage, "state": "done", "identity": path.name, **record})
+    write_json(path / "inputs.json", inputs)
+    return path
+
+
+def test_the_first_scores_are_those_behind_all_rounds(tmp_path):
+    cam = tmp_path / "cam"
+    (cam / "cams").mkdir(parents=True)
+    thresholds = {"fg_threshold": 0.5, "bg_threshold": 0.3}
+    first = finished(tmp_path / "first", "pseudo", {"cam_run": str(cam)}, **thresholds)
+    one = finished(tmp_path / "one", "train", {"pseudo_run": str(first)})
+    again = finished(tmp_path / "again", "pseudo", {"train_run": str(one)})
+    two = finished(tmp_path / "two", "train", {"pseudo_run": str(again)})
+    for trained in (one, two):
+        found = first_scores(trained)
+        assert found.folder == cam / "cams"
+        assert found.background == pytest.approx(0.4)
+    write_json(first / "eval.json", {"threshold": 0.45})
+    assert first_scores(one).background == pytest.approx(0.45)
+    for name in ("2-psa-walk", "1-irn-walk", "10-irn-walk"):
+        (first / "scores" / name).mkdir(parents=True)
+    assert first_scores(two).folder == first / "scores" / "10-irn-walk"
+
+
+def test_there_are_no_first_scores_behind_true_masks_or_where_they_are_gone(tmp_path):
+    full = finished(tmp_path / "full", "train", {})
+    with pytest.raises(UsageError, match="true masks"):
+        first_scores(full)
+    first = finished(tmp_path / "first", "pseudo", {"cam_run": "gone"}, fg_threshold=0.5, bg_threshold=0.3)
+    with pytest.raises(UsageError, match="is gone"):
+        first_scores(finished(tmp_path / "one", "train", {"pseudo_run": str(first)}))

@@ -134,6 +134,9 @@ class RelabelConfig(Model):
         (CrfStep(on="scores", parameters="deeplab"),), description="what is done to its class probabilities, in order"
     )
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255, undecided")
+    cam_weight: Fraction = Field(
+        0.0, description="share of the first round's scores, walked where it walked, beside the network's probabilities"
+    )
 
 
 def check_order(kinds: Sequence[str]) -> None:

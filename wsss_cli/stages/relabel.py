@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.lock import identity
 from wsss_cli.config.refine import RelabelConfig
 from wsss_cli.config.schema import EvalConfig, Preset
@@ -61,7 +62,8 @@ def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
-        lost = _label(network, dataset, preset, run, ctx)
+        cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
+        lost = _label(network, dataset, preset, cams, run, ctx)
         scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {})
         run.finish(lost=lost)
         return Result(path, scores, lost)
@@ -74,6 +76,53 @@ def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor
     for row, sample in zip(allowed, samples, strict=True):
         row[list(sample.labels)] = True
     return allowed
+
+
+@dataclass(frozen=True)
+class Cams:
+    """The scores that the masks of the first round were made from: their folder, and the background's score."""
+
+    folder: Path
+    background: float
+
+
+def first_scores(trained: Path) -> Cams:
+    """What the training at the beginning of the rounds that led to `trained` has learned from.
+
+    Raises:
+        UsageError: a training of that line was on true masks, or a run of it is gone.
+    """
+    while True:
+        masks = read_json(trained / "inputs.json").get("pseudo_run")
+        if masks is None:
+            raise UsageError(
+                f"{trained} was trained on true masks: there are no CAMs behind it", "--set relabel.cam_weight=0"
+            )
+        record, inputs = read_run(Path(masks), "pseudo"), read_json(Path(masks) / "inputs.json")
+        if "train_run" not in inputs:
+            break
+        trained = Path(inputs["train_run"])
+    walked = sorted((Path(masks) / "scores").glob("*-*"), key=lambda folder: int(folder.name.split("-")[0]))
+    folder = walked[-1] if walked else Path(inputs["cam_run"]) / "cams"
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is gone; the masks of {masks} were made from its scores", "make them again")
+    scored = Path(masks) / "eval.json"
+    chosen = read_json(scored).get("threshold") if scored.is_file() else None
+    return Cams(folder, chosen if chosen is not None else (record["fg_threshold"] + record["bg_threshold"]) / 2)
+
+
+def mixed(probabilities: np.ndarray, cam: np.ndarray, background: float, weight: float) -> np.ndarray:
+    """A network's probabilities and the scores of CAMs, averaged and divided by their sum over classes.
+
+    Args:
+        probabilities: of background and classes, float32 [1+C, H, W].
+        cam: scores of the classes in [0, 1], float32 [C, H, W].
+        background: the background's score beside them.
+        weight: share of the CAMs.
+    """
+    scores = np.concatenate([np.full((1, *cam.shape[1:]), background, np.float32), cam])
+    both = (1 - weight) * probabilities + weight * scores
+    return both / both.sum(axis=0).clip(1e-5)
 
 
 def refined(
@@ -102,7 +151,7 @@ def refined(
     return np.where(undecided, np.uint8(UNDECIDED), labels), np.where(undecided, np.float32(0), confidence)
 
 
-def _label(network: Network, dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> Lost:
+def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None, run: RunDir, ctx: Context) -> Lost:
     samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
     lost: Lost = []
     sized: list[tuple[Sample, tuple[int, int]]] = []
@@ -112,7 +161,7 @@ def _label(network: Network, dataset: Dataset, preset: Preset, run: RunDir, ctx:
         except DataError as error:
             lost.append({"id": sample.id, "reason": error.message})
     views = {**network.preset.eval.model_dump(), "scales": preset.relabel.scales, "mode": "whole", "base": "image"}
-    jobs = _jobs(network, sized, EvalConfig.model_validate(views), dataset, run, ctx, lost)
+    jobs = _jobs(network, sized, EvalConfig.model_validate(views), preset.relabel, dataset, cams, run, ctx, lost)
     workers = preset.pseudo.workers or cores()
     crf = backend_for(ctx.device.type)
     on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in preset.relabel.steps))
@@ -129,39 +178,50 @@ def _jobs(
     network: Network,
     sized: Sequence[tuple[Sample, tuple[int, int]]],
     views: EvalConfig,
+    config: RelabelConfig,
     dataset: Dataset,
+    cams: Cams | None,
     run: RunDir,
     ctx: Context,
     lost: Lost,
 ) -> Iterator[Job]:
     batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
-        lost += [{"id": sample.id, "reason": why} for sample, _, why in read if why]
-        good = [(sample, image) for sample, image, _ in read if image is not None]
+    for read in prefetch(batches, lambda batch: [_read(sample, cams) for sample, _ in batch], 2, 4):
+        lost += [{"id": sample.id, "reason": why} for sample, _, _, why in read if why]
+        good = [(sample, image, cam) for sample, image, cam, _ in read if image is not None]
         if not good:
             continue
         planes = predict(
             network.model,
-            [image for _, image in good],
+            [image for _, image, _ in good],
             views,
             ctx,
             network.preset.train.precision,
             single=False,
             ms_flip=True,
             probabilities=True,
-            allowed=allowed_classes([sample for sample, _ in good], dataset.num_classes),
+            allowed=allowed_classes([sample for sample, _, _ in good], dataset.num_classes),
         )["ms_flip_probabilities"]
-        for (sample, image), probabilities in zip(good, planes, strict=True):
+        for (sample, image, cam), probabilities in zip(good, planes, strict=True):
             mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
             of_tags = probabilities[[0, *sample.labels]]
+            if cams is not None and cam is not None:
+                of_tags = mixed(of_tags, upsample(cam, image.shape[:2]), cams.background, config.cam_weight)
             yield Job(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
 
 
-def _read(sample: Sample) -> tuple[Sample, np.ndarray | None, str]:
+def _read(sample: Sample, cams: Cams | None) -> tuple[Sample, np.ndarray | None, np.ndarray | None, str]:
     try:
-        return sample, read_image(sample.image), ""
+        image = read_image(sample.image)
+        if cams is None:
+            return sample, image, None, ""
+        file = cams.folder / f"{sample.id}.npz"
+        cam, classes, size = read_cam(file)
+        if classes != tuple(sample.labels) or size != image.shape[:2]:
+            return sample, None, None, f"{file} is of other tags, or of an image of another size"
+        return sample, image, cam, ""
     except DataError as error:
-        return sample, None, error.message
+        return sample, None, None, error.message
 
 
 def _finish(job: Job, config: RelabelConfig, device: str, crf: Backend) -> None:
@@ -171,7 +231,8 @@ def _finish(job: Job, config: RelabelConfig, device: str, crf: Backend) -> None:
 
 def _protocol(config: RelabelConfig, network: Network, ctx: Context) -> str:
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
+    first = f"averaged with the first round's scores (their share {config.cam_weight:g}), " if config.cam_weight else ""
     return (
-        f"labelled by a network ({network.origin}) within the image tags, scales {scales} + flip, "
+        f"labelled by a network ({network.origin}) within the image tags, scales {scales} + flip, {first}"
         f"{steps_in_words(config.steps, config.min_confidence, backend_for(ctx.device.type))}"
     )
