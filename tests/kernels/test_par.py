@@ -8,7 +8,7 @@ from compiling import compile_kernel
 from wsss_cli.pseudo.par import par
 
 RING = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-SETTINGS = {"dilations": (1, 2), "iterations": 2, "w1": 0.3, "w2": 0.01}
+SETTINGS = {"dilations": (1, 2), "iterations": 1, "w1": 0.3, "w2": 0.01}
 
 
 def scene(seed, batch, classes, height, width):
@@ -53,13 +53,18 @@ def fused(device, image, planes, **settings):
 def poisoned(device, monkeypatch):
     """Memory that nobody has written is NaN."""
     plain = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: plain(self, *size).fill_(float("nan")))
+
+    def new_empty(self, *size, **options):
+        made = plain(self, *size, **options)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
     monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, float("nan")))
 
 
 @pytest.mark.parametrize(
     ("size", "settings"),
-    [((2, 3, 4, 5), {}), ((1, 2, 5, 17), {"dilations": (1,), "w1": 1.5, "w2": 0.7}), ((1, 9, 1, 3), {})],
+    [((2, 3, 3, 4), {"dilations": (1,), "iterations": 2}), ((1, 9, 5, 2), {"w1": 1.5, "w2": 0.7})],
 )
 def test_it_equals_plain_loops(poisoned, device, size, settings):
     image, planes = scene(1, *size)
@@ -67,23 +72,23 @@ def test_it_equals_plain_loops(poisoned, device, size, settings):
     made = fused(device, image, planes, **settings).numpy()
     np.testing.assert_allclose(made, expected, atol=2e-5)
     assert (made.argmax(1) == expected.argmax(1)).all()
-    assert np.abs(expected - planes.numpy()).max() > 0.1
+    assert np.abs(expected - planes.numpy()).max() > 0.01
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1, 1), (1, 5, 3, 1), (1, 21, 2, 2)])
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (1, 4, 1, 17), (1, 21, 3, 1)])
 def test_it_is_the_same_as_torch(poisoned, device, size):
     image, planes = scene(2, *size)
-    made = fused(device, image, planes, dilations=(1, 24), iterations=1)
+    made = fused(device, image, planes, dilations=(24,))
     assert made.shape == planes.shape
     assert made.is_contiguous()
-    expected = par(image, planes, **SETTINGS | {"dilations": (1, 24), "iterations": 1}, backend="torch")
+    expected = par(image, planes, **SETTINGS | {"dilations": (24,)}, backend="torch")
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
 def test_the_same_bits_again_and_the_input_stays(poisoned, device):
     image, planes = scene(3, 1, 2, 3, 4)
     kept = image.clone(), planes.clone()
-    assert torch.equal(fused(device, image, planes, iterations=1), fused(device, image, planes, iterations=1))
+    assert torch.equal(*(fused(device, image, planes, dilations=(1,)) for _ in range(2)))
     assert torch.equal(image, kept[0])
     assert torch.equal(planes, kept[1])
 
@@ -92,7 +97,7 @@ def test_a_pixel_unlike_a_flat_neighbourhood_takes_their_mean(poisoned, device):
     image = torch.full((1, 3, 3, 3), 100.0)
     image[..., 1, 1] = 50.0  # the deviation of its neighbours is 0, and each energy about 10^20
     _, planes = scene(4, 1, 2, 3, 3)
-    made = fused(device, image, planes, dilations=(1,), iterations=1, w2=0.0)
+    made = fused(device, image, planes, dilations=(1,), w2=0.0)
     around = (planes.sum((2, 3)) - planes[..., 1, 1]) / 8
     torch.testing.assert_close(made[..., 1, 1], around)
 

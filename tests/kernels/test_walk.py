@@ -41,13 +41,18 @@ def fused(device, maps, affinities, offsets, iterations):
 def poisoned(device, monkeypatch):
     """Memory that nobody has written is NaN."""
     plain = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: plain(self, *size).fill_(float("nan")))
+
+    def new_empty(self, *size, **options):
+        made = plain(self, *size, **options)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
     monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, float("nan")))
 
 
 @pytest.mark.parametrize(
     ("classes", "height", "width", "radius", "iterations"),
-    [(3, 6, 17, 3, 4), (1, 5, 3, 5, 3)],  # more than one tile; narrower than the radius
+    [(3, 5, 17, 3, 2), (1, 4, 3, 5, 3)],  # more than one tile; narrower than the radius
 )
 def test_it_is_the_power_of_the_dense_matrix(device, classes, height, width, radius, iterations):
     given = case(height, classes, height, width, radius)
@@ -59,7 +64,7 @@ def test_it_is_the_power_of_the_dense_matrix(device, classes, height, width, rad
 
 @pytest.mark.parametrize(
     ("classes", "height", "width", "radius"),
-    [(1, 1, 1, 3), (2, 1, 6, 5), (5, 4, 1, 3), (9, 2, 3, 3), (21, 2, 2, 3)],  # up to 3 blocks of classes
+    [(1, 1, 1, 3), (2, 1, 6, 4), (5, 4, 1, 3), (21, 2, 2, 3)],  # up to 3 blocks of classes
 )
 def test_it_is_the_same_as_torch(device, classes, height, width, radius):
     maps, affinities, offsets = case(classes, classes, height, width, radius)
@@ -70,7 +75,7 @@ def test_it_is_the_same_as_torch(device, classes, height, width, radius):
 
 
 def test_what_nobody_has_written_is_not_used_and_the_input_stays(poisoned, device):
-    maps, affinities, offsets = case(3, 5, 3, 5, 3)
+    maps, affinities, offsets = case(3, 5, 3, 5, 2)
     kept = maps.clone(), affinities.clone()
     first, second = (fused(device, maps, affinities, offsets, 3) for _ in range(2))
     assert torch.equal(first, second)
@@ -80,13 +85,13 @@ def test_what_nobody_has_written_is_not_used_and_the_input_stays(poisoned, devic
 
 
 def test_a_constant_stays_to_the_bit(device):
-    _, affinities, offsets = case(4, 1, 3, 5, 3)
+    _, affinities, offsets = case(4, 1, 3, 5, 2)
     maps = torch.tensor([0.7, 1 / 3]).view(2, 1, 1).expand(2, 3, 5)
     assert torch.equal(fused(device, maps, affinities, offsets, 3), maps)
 
 
 def test_no_step_and_no_class(device):
-    maps, affinities, offsets = case(5, 2, 3, 4, 3)
+    maps, affinities, offsets = case(5, 2, 3, 4, 2)
     assert torch.equal(fused(device, maps, affinities, offsets, 0), maps)
     assert fused(device, maps[:0], affinities, offsets, 2).shape == (0, 3, 4)
 

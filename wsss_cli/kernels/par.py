@@ -59,7 +59,8 @@ def par(
         shares = torch.tensor([w2 * share / (1 + w2) for share in position], dtype=torch.float32).to(planes.device)
         scales = image.new_empty(batch, 5, count)
         par_scales[(triton.cdiv(count, SCALES_BLOCK), batch)](
-            image, steps, scales, height, width, len(offsets), w1, 1 / (1 + w2), BLOCK=SCALES_BLOCK, enable_fp_fusion=False,
+            image, steps, scales, height, width, len(offsets), w1, 1 / (1 + w2),
+            BLOCK=SCALES_BLOCK, enable_fp_fusion=False,
         )  # fmt: skip
         now = image.new_zeros(batch, count, blocks * block)
         now[..., :classes] = planes.flatten(2).mT
