@@ -73,7 +73,7 @@ def par(
                 num_warps=ROWS * COLUMNS * block // 128, num_stages=1, enable_fp_fusion=False,
             )  # fmt: skip
             now, new = new, now
-        return now[..., :classes].mT.reshape(planes.shape)
+        return now[..., :classes].mT.contiguous().view(planes.shape)
 
 
 @triton.jit

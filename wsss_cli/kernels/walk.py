@@ -73,7 +73,7 @@ def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[tuple[int, i
                 buffers.reverse()
 
         (_replayed if maps.is_cuda else _launched)(steps, iterations)
-        return buffers[0][margin : margin + count, :classes].t().reshape(maps.shape)
+        return buffers[0][margin : margin + count, :classes].t().contiguous().view(maps.shape)
 
 
 def _launched(steps: Callable[[int], None], iterations: int) -> None:
