@@ -102,7 +102,7 @@ def test_a_pixel_unlike_a_flat_neighbourhood_takes_their_mean(poisoned, device):
     torch.testing.assert_close(made[..., 1, 1], around)
 
 
-@pytest.mark.parametrize(("classes", "block"), [(4, 4), (8, 8), (24, 8)])
+@pytest.mark.parametrize(("classes", "block"), [(4, 4), (24, 8)])
 def test_the_step_compiles(classes, block):
     signature = {
         **dict.fromkeys(("now", "new", "image", "scales"), "*fp32"),
