@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_cli.kernels.backend import Backend, takes_triton
+
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 @torch.no_grad()
-def par(image: Tensor, planes: Tensor, *, dilations: Sequence[int], iterations: int, w1: float, w2: float) -> Tensor:
+def par(
+    image: Tensor,
+    planes: Tensor,
+    *,
+    dilations: Sequence[int],
+    iterations: int,
+    w1: float,
+    w2: float,
+    backend: Backend = "auto",
+) -> Tensor:
     """Replace each pixel by an average of its neighbours, weighted by likeness of colour, again and again.
 
     The neighbours are rings of 8 at the given distances (without the pixel itself); beyond the edge the image goes on
-    with its outermost pixels. Weights are computed once; planes do not mix. Memory: one map for each neighbour, and a
-    few times the planes.
+    with its outermost pixels. Planes do not mix. Memory: a few times the planes, and with torch one map for each
+    neighbour: its weights, which are computed once.
 
     Args:
         image: RGB in [0, 255], float [B, 3, H, W].
@@ -26,12 +38,18 @@ def par(image: Tensor, planes: Tensor, *, dilations: Sequence[int], iterations: 
         iterations: rounds.
         w1: width of the kernels, in standard deviations of the neighbours' colours (or distances).
         w2: weight of the position kernel beside the colour kernel.
+        backend: `kernels.par` (triton) or torch; auto: the kernel on a CUDA device that has Triton.
     Returns:
         float [B, C, H, W]. Planes that sum to one over C still do: the weights of a pixel, 1 + w2 in sum as published,
         are divided by that.
 
     Source: Ru et al., ToCo, CVPR 2023, `model/PAR.py` (after AFA, CVPR 2022, eq. 8-10).
     """
+    if takes_triton(backend, planes):
+        from wsss_cli.kernels.par import par as fused  # here: not every machine has Triton
+
+        position = _position(dilations, w1).tolist()
+        return fused(image, planes, _offsets(dilations), position, iterations=iterations, w1=w1, w2=w2)
     weights = _affinity(image, dilations, w1, w2)
     for _ in range(iterations):
         spread = torch.zeros_like(planes)
@@ -56,13 +74,19 @@ def _affinity(image: Tensor, dilations: Sequence[int], w1: float, w2: float) -> 
         ],
         dim=1,
     )
-    distance = torch.tensor(
-        [step * (dy * dy + dx * dx) ** 0.5 for step in dilations for dy, dx in RING],
-        dtype=image.dtype,
-        device=image.device,
-    )
-    position = -((distance / (distance.std() + 1e-8) / w1) ** 2)
-    return (colour.softmax(1) + w2 * position.softmax(0)[None, :, None, None]) / (1 + w2)
+    position = _position(dilations, w1).to(image)
+    return (colour.softmax(1) + w2 * position[None, :, None, None]) / (1 + w2)
+
+
+def _offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
+    """(dy, dx) of each neighbour, ring by ring."""
+    return [(step * dy, step * dx) for step in dilations for dy, dx in RING]
+
+
+def _position(dilations: Sequence[int], w1: float) -> Tensor:
+    """Weights of the neighbours by their distances, float64 [N], which sum to one."""
+    distance = torch.tensor([math.hypot(*offset) for offset in _offsets(dilations)], dtype=torch.float64)
+    return (-((distance / (distance.std() + 1e-8) / w1) ** 2)).softmax(0)
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
@@ -70,7 +94,6 @@ def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
     height, width = maps.shape[2:]
     reach = max(dilations)
     padded = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
-    for step in dilations:
-        for dy, dx in RING:
-            top, left = reach + dy * step, reach + dx * step
-            yield padded[:, :, top : top + height, left : left + width]
+    for dy, dx in _offsets(dilations):
+        top, left = reach + dy, reach + dx
+        yield padded[:, :, top : top + height, left : left + width]

@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
+from wsss_cli.kernels.backend import Backend, takes_triton
 from wsss_cli.pseudo.pairs import Offset, boundary_affinities, feature_affinities, half_disc
 
 
-def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], iterations: int) -> Tensor:
+def random_walk(
+    maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], iterations: int, *, backend: Backend = "auto"
+) -> Tensor:
     """Steps of a random walk, taken one after another: x <- x T.
 
     T_ij = a_ij / sum_k a_kj with a_ii = 1 and a_ij = a_ji, so every step makes a pixel the mean of itself and its
@@ -27,11 +30,16 @@ def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], ite
             0 where j lies off the grid.
         offsets: (dy, dx) of each pair, dy >= 0, as `half_disc` gives them.
         iterations: steps.
+        backend: `kernels.walk` (triton) or torch; auto: the kernel on a CUDA device that has Triton.
     Returns:
         float32 [C, H, W].
     Source: Ahn et al. (IRN), CVPR 2019, and Ahn and Kwak (PSA), CVPR 2018, whose released code makes the dense power;
         same result up to rounding.
     """
+    if takes_triton(backend, maps):
+        from wsss_cli.kernels.walk import random_walk as fused  # here: not every machine has Triton
+
+        return fused(maps, affinities, offsets, iterations)
     classes, height, width = maps.shape
     count = height * width
     taps = _taps(affinities, offsets)
