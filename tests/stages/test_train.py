@@ -7,7 +7,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.stages.pseudo import confidence_path, mask_path
-from wsss_cli.stages.train import _check_confidence, _item
+from wsss_cli.stages.train import _check_confidence, training_item
 
 K = 4
 
@@ -28,7 +28,7 @@ def sample(tmp_path):
 def item(sample, *methods, run=None):
     place = "train.augment={ scale_min = 1.0, scale_max = 1.0, base_long = 30, base_short = 20 }"
     config = load_preset("toy", ["train.crop=32", place, *(f"train.noise.{method}" for method in methods)]).train
-    return _item(sample, np.random.default_rng(0), config=config, num_classes=K, pseudo_run=run)
+    return training_item(sample, np.random.default_rng(0), config=config, num_classes=K, pseudo_run=run)
 
 
 def test_a_batch_holds_what_the_methods_ask_for_and_nothing_else(sample, tmp_path):

@@ -58,8 +58,11 @@ class Context:
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Automatic mixed precision as the preset asks for it ('auto', 'fp32', 'bf16')."""
-        use = precision == "bf16" or (precision == "auto" and bf16_serves(self.device))
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=use)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16(precision))
+
+    def in_bf16(self, precision: str) -> bool:
+        """Whether a precision of a preset ('auto', 'fp32', 'bf16') means bfloat16 here."""
+        return precision == "bf16" or (precision == "auto" and bf16_serves(self.device))
 
     @property
     def device_name(self) -> str:

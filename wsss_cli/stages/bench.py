@@ -15,6 +15,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import build_optimiser
 from wsss_cli.models.build import build_segmentor
+from wsss_cli.stages.bench_measure import wait
 from wsss_cli.stages.predict import upsampled
 from wsss_cli.stages.train import SegmentationTask
 
@@ -104,17 +105,12 @@ def _seconds(work: Callable[[], object], steps: int, ctx: Context, title: str) -
         for number in range(warm_up + steps):
             ctx.stop.check()
             if number == warm_up:
-                _wait(ctx.device)
+                wait(ctx.device)
                 begin = time.perf_counter()
             work()
             bar.advance(1)
-        _wait(ctx.device)
+        wait(ctx.device)
     return time.perf_counter() - begin
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -55,7 +55,7 @@ def run_cam(preset: Preset, ctx: Context) -> Result:
         model = trained_classifier(model, samples, dataset.num_classes, preset, data_workers(-1, ctx), run, ctx)
         model.eval().requires_grad_(False)
         view = _view(model, samples, preset, run, ctx)
-        lost = _make_cams(model, view, samples, preset.cam, run, ctx)
+        lost = make_cams(model, view, samples, preset.cam, run, ctx)
         scores = _score(dataset, preset, run, ctx)
         run.finish(lost=lost, device=ctx.device_name)
         return Result(path, scores, lost)
@@ -81,17 +81,16 @@ def _view(model: CamClassifier, samples: Sequence[Sample], preset: Preset, run: 
             return lambda tags: lpcam
     if isinstance(model, SeamClassifier):
         return lambda tags: SeamCam(model, tags)
-    plain = _Normalised(model)
+    plain = PlainCam(model)
     return lambda tags: plain
 
 
-def _make_cams(
+def make_cams(
     model: CamClassifier, view: View, samples: Sequence[Sample], config: CamConfig, run: RunDir, ctx: Context
 ) -> Lost:
     pending = [sample for sample in samples if not cam_path(run.path, sample.id).is_file()]
     batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
-    stride = model.backbone.strides[-1]
-    multiple = stride if 16 % stride and stride % 16 else 16
+    multiple = side_multiple(model)
 
     def load(sample: Sample) -> tuple[Sample, np.ndarray]:
         return sample, read_image(sample.image)
@@ -114,7 +113,13 @@ def _make_cams(
     return lost + sweep(batches, load, compute, store, lambda sample: sample.id, run, ctx, "CAMs")
 
 
-class _Normalised:
+def side_multiple(model: CamClassifier) -> int:
+    """What the sides of scaled images are multiples of: 16, or the patch of a network of patches."""
+    stride = model.backbone.strides[-1]
+    return stride if 16 % stride and stride % 16 else 16
+
+
+class PlainCam:
     """The classifier together with its backbone's normalisation."""
 
     def __init__(self, model: CamClassifier) -> None:

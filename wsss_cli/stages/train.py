@@ -128,7 +128,9 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         )
     own = train_identity(preset, dataset, upstream[1] if upstream else "")
     path = run_path(ctx.runs, "train", preset.name, own)
-    make = partial(_item, config=config, num_classes=dataset.num_classes, pseudo_run=upstream[0] if upstream else None)
+    make = partial(
+        training_item, config=config, num_classes=dataset.num_classes, pseudo_run=upstream[0] if upstream else None
+    )
     inputs = dataset_inputs(dataset)
     if upstream:
         inputs |= {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]}
@@ -220,7 +222,7 @@ def _check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
         )
 
 
-def _item(
+def training_item(
     sample: Sample,
     rng: np.random.Generator,
     *,
