@@ -50,10 +50,11 @@ def test_a_shipped_preset_is_valid_and_described(name):
     assert preset.train.checkpoint_interval <= preset.train.iters
 
 
-def test_weak_and_full_differ_in_supervision_alone():
+def test_weak_and_full_differ_in_supervision_and_in_how_masks_are_made_alone():
     weak, full = (load_preset(f"deeplabv3p-r50-voc-{kind}").model_dump() for kind in ("weak", "full"))
     assert (weak["train"].pop("supervision"), full["train"].pop("supervision")) == ("weak", "full")
-    assert {key for key in weak if weak[key] != full[key]} == {"name", "description", "extends", "reference"}
+    described = {"name", "description", "extends", "reference"}
+    assert {key for key in weak if weak[key] != full[key]} == described | {"affinity", "pseudo"}
 
 
 def test_the_full_preset_is_the_published_recipe():
