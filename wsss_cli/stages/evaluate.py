@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from wsss_cli.stages.predict import by_size, load_network, predict
 from wsss_cli.stages.score import Counts
 
 Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]
+WAITING = 64  # predictions that may wait to be counted
 CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true mask
 
 
@@ -89,7 +92,9 @@ def _count(
         except DataError as error:
             lost.append({"id": sample.id, "reason": error.message})
     batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    with ctx.ui.progress(len(samples), title) as bar:
+    # counted in a thread while the next batch is computed; one thread, as the counts are shared
+    counting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as counter, ctx.ui.progress(len(samples), title) as bar:
         bar.advance(len(lost))
         for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
             ctx.stop.check()
@@ -107,11 +112,15 @@ def _count(
                 )
                 for mode in modes:
                     for prediction, (_, mask) in zip(found[mode], good, strict=True):
-                        counts[mode].add(prediction, mask)
+                        counting.append(counter.submit(counts[mode].add, prediction, mask))
+                while len(counting) > WAITING:
+                    counting.popleft().result()
                 if crf:
                     maps = found[f"{modes[-1]}_probabilities"]
                     yield from ((image, planes, mask) for planes, (image, mask) in zip(maps, good, strict=True))
             bar.advance(len(read))
+        for counted in counting:
+            counted.result()
 
 
 def _refined(job: CrfJob, crf: CrfConfig, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
