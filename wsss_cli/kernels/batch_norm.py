@@ -34,7 +34,7 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
 
     relu = False
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """x, float [B, C, H, W], normalised; plus `residual` of the same shape; clipped where `relu` says so."""
         if not self.training or x.numel() <= self.num_features:  # one value a channel: torch says what is wrong
             out = super().forward(x)

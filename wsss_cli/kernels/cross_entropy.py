@@ -46,7 +46,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         batch, height, width, classes = logits.shape
         out_height, out_width = target.shape[-2:]
         padded = triton.next_power_of_2(classes)
-        tile_height = min(max(4096 // padded, TILE_WIDTH), 256) // TILE_WIDTH
+        tile_height = min(max(2048 // padded, TILE_WIDTH), 256) // TILE_WIDTH
         tiles = (triton.cdiv(out_height, tile_height), triton.cdiv(out_width, TILE_WIDTH))
         programs = batch * tiles[0] * tiles[1]
         log_sum = logits.new_empty(target.shape, dtype=torch.float32)
@@ -79,7 +79,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         logits, target, weight, log_sum = ctx.saved_tensors
         classes, height, width, out_height, out_width, *_ = ctx.sizes
         padded = triton.next_power_of_2(classes)
-        cells = min(max(1024 // padded, 4), 64)
+        cells = min(max(512 // padded, 4), 64)
         tiles = triton.cdiv(width, cells)
         grad = torch.empty_like(logits)
         cross_entropy_backward[(logits.shape[0] * height * tiles,)](
