@@ -18,6 +18,7 @@ def segmentation_loss(
     *,
     weight: Tensor | None = None,
     balance: Literal["none", "fg-bg"] = "none",
+    kernels: Literal["plain", "fused"] = "plain",
 ) -> Tensor:
     """Pixel cross-entropy of logits that are upsampled to the size of the target.
 
@@ -31,11 +32,17 @@ def segmentation_loss(
         average: 'all' divides the sum by all B*H*W pixels, ignored ones included; 'valid' by those that are not 255.
         weight: factor on each pixel's loss, float [B, H, W]; not part of the divisor, so doubt makes the loss smaller.
         balance: 'fg-bg' gives background and objects the same share.
+        kernels: 'fused' never has the upsampled logits in memory; CUDA only, and without balance.
     Returns:
         A scalar, float32; 0 with a (zero) gradient when every pixel is ignored.
     Source: 'all' is MMSegmentation 1.2.2's default (`avg_non_ignore=False`), 'valid' is PyTorch's mean; balance is that
         of Huang et al. (DSRG), CVPR 2018, with all objects as one side, as Ru et al. (ToCo), CVPR 2023, have it.
     """
+    if kernels == "fused" and balance == "none":
+        from wsss_cli.kernels.cross_entropy import upsampled_cross_entropy  # here, as not every machine has Triton
+
+        total, labelled = upsampled_cross_entropy(logits, target, weight)
+        return total / (target.numel() if average == "all" else labelled.clamp(min=1))
     logits = logits.float()
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)

@@ -47,6 +47,7 @@ def test_data_set_and_upstream_change_it(stage):
         ("eval.scales=[1.0]", set()),
         ("pseudo.workers=3", set()),
         ("train.workers=3", set()),
+        ("train.kernels=fused", set()),
         ("train.log_interval=3", set()),
         ("train.val_interval=3", set()),
         ("train.val_images=3", set()),

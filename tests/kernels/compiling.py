@@ -1,4 +1,4 @@
-"""Compile a kernel for a Hopper GPU, which needs no GPU, in a process without the interpreter."""
+"""Compile kernels for a Hopper GPU, which needs no GPU, in a process without the interpreter."""
 
 import json
 import os
@@ -8,38 +8,49 @@ import sys
 import pytest
 
 SCRIPT = """
-import importlib, json, sys
+import importlib, json, re, subprocess, sys, tempfile
+from pathlib import Path
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-module, kernels = json.loads(sys.argv[1])
-for name, signature, constants, options in kernels:
+tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+for module, name, signature, constants, aligned, options in json.loads(sys.argv[1]):
     kernel = getattr(importlib.import_module(module), name)
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    known = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(signature)
+             if name in aligned or signature[name].startswith("*")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=known)
     made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    print(json.dumps({"shared": made.metadata.shared, "bytes": len(made.asm["cubin"])}))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.search(rf"{what}:(\\d+)", said)[1]) for what in ("REG", "STACK"))
+    print(json.dumps({"shared": made.metadata.shared, "bytes": len(made.asm["cubin"]), "registers": registers,
+                      "spilled": stack}))
 """
 
 
-def compile_kernel(module, name, signature, constants, **options):
-    """`compile_kernels` with one kernel."""
-    return compile_kernels(module, [(name, signature, constants, options)])[0]
+def compile_kernel(module, name, signature, constants, aligned=(), **options):
+    """What a kernel takes: shared memory and machine code, bytes; registers of a thread; bytes spilled from them.
 
-
-def compile_kernels(module, kernels):
-    """Shared memory, bytes, and size of the machine code of kernels of a module; fails where one does not compile.
+    Fails where it does not compile.
 
     Args:
-        kernels: of each its name; type of every argument in order, as Triton names them ('*fp32', 'i32', 'constexpr');
-            value of each 'constexpr'; options (num_warps, num_stages).
+        signature: type of every argument in order, as Triton names them: '*fp32', 'i32', 'constexpr'.
+        constants: value of each 'constexpr'.
+        aligned: integers that a launch would find to be multiples of 16; pointers are taken to be.
+        options: num_warps, num_stages.
     """
+    return compile_kernels([(module, name, signature, constants, aligned, options)])[0]
+
+
+def compile_kernels(jobs):
+    """The same for many kernels, in one process: each as the arguments of `compile_kernel`, options last."""
     pytest.importorskip("triton")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps([module, kernels])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, "-c", SCRIPT, json.dumps(jobs)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in done.stdout.splitlines()]

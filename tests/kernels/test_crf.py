@@ -159,14 +159,16 @@ def test_the_kernels_compile_for_a_gpu_without_much_shared_memory():
     kernels = []
     for fill in (False, True):
         constants = {"FILL": fill, "QUERY_TILES": 2, "KEYS": 64, "BLOCK": 256}
-        kernels.append(("_near", near | dict.fromkeys(constants, "constexpr"), constants, {}))
+        kernels.append(("_near", near | dict.fromkeys(constants, "constexpr"), constants, (), {}))
     for width in (16, 32, 64):
         constants = {"WIDTH": width, "QUERIES": 128, "KEYS": 64}
         options = {"num_warps": 8, "num_stages": 3}
-        kernels.append(("_spread", spread | dict.fromkeys(constants, "constexpr"), constants, options))
-    made = compile_kernels("wsss_cli.kernels.crf", kernels)
+        signature = spread | dict.fromkeys(constants, "constexpr")
+        kernels.append(("_spread", signature, constants, ("columns",), options))
+    made = compile_kernels([("wsss_cli.kernels.crf", *kernel) for kernel in kernels])
     assert len(made) == 5
     assert max(kernel["shared"] for kernel in made) <= 100_000
+    assert not any(kernel["spilled"] for kernel in made)
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from compiling import compile_kernel
+from compiling import compile_kernels
 
 from wsss_cli.pseudo.par import par
 
@@ -102,28 +102,25 @@ def test_a_pixel_unlike_a_flat_neighbourhood_takes_their_mean(poisoned, device):
     torch.testing.assert_close(made[..., 1, 1], around)
 
 
-@pytest.mark.parametrize(("classes", "block"), [(4, 4), (24, 8)])
-def test_the_step_compiles(classes, block):
-    signature = {
+@pytest.mark.slow
+def test_the_kernels_compile_and_keep_everything_in_registers():
+    module, exactly = "wsss_cli.kernels.par", {"enable_fp_fusion": False}
+    step = {
         **dict.fromkeys(("now", "new", "image", "scales"), "*fp32"),
         "steps": "*i32",
         "shares": "*fp32",
         **dict.fromkeys(("height", "width", "neighbours"), "i32"),
         **dict.fromkeys(("CLASSES", "BLOCK", "ROWS", "COLUMNS", "UNROLL"), "constexpr"),
     }
-    constants = {"CLASSES": classes, "BLOCK": block, "ROWS": 4, "COLUMNS": 16, "UNROLL": 4}
-    made = compile_kernel(
-        "wsss_cli.kernels.par", "par_step", signature, constants, num_warps=block // 2, enable_fp_fusion=False
-    )
-    assert made["bytes"] > 0
-
-
-def test_the_scales_compile():
-    signature = {"image": "*fp32", "steps": "*i32", "scales": "*fp32"}
-    signature |= dict.fromkeys(("height", "width", "neighbours"), "i32")
-    signature |= {"w1": "fp32", "share": "fp32", "BLOCK": "constexpr"}
-    made = compile_kernel("wsss_cli.kernels.par", "par_scales", signature, {"BLOCK": 128}, enable_fp_fusion=False)
-    assert made["bytes"] > 0
+    jobs = []
+    for classes, block in ((4, 4), (24, 8)):
+        constants = {"CLASSES": classes, "BLOCK": block, "ROWS": 4, "COLUMNS": 16, "UNROLL": 4}
+        jobs.append((module, "par_step", step, constants, (), {"num_warps": block // 2, **exactly}))
+    scales = {"image": "*fp32", "steps": "*i32", "scales": "*fp32"}
+    scales |= dict.fromkeys(("height", "width", "neighbours"), "i32")
+    scales |= {"w1": "fp32", "share": "fp32", "BLOCK": "constexpr"}
+    jobs.append((module, "par_scales", scales, {"BLOCK": 128}, (), exactly))
+    assert [made["spilled"] for made in compile_kernels(jobs)] == [0] * 3
 
 
 @pytest.mark.gpu

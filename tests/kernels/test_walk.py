@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from compiling import compile_kernel
+from compiling import compile_kernels
 
 from wsss_cli.kernels.backend import takes_triton
 from wsss_cli.pseudo.pairs import boundary_affinities, half_disc
@@ -103,23 +103,23 @@ def test_the_cpu_is_left_to_torch():
     assert takes_triton("triton", x)
 
 
-@pytest.mark.parametrize(("classes", "block"), [(4, 4), (24, 8)])
-def test_the_step_compiles(classes, block):
-    signature = {
+@pytest.mark.slow
+def test_the_kernels_compile_and_keep_everything_in_registers():
+    module = "wsss_cli.kernels.walk"
+    step = {
         **dict.fromkeys(("now", "new", "affinities", "degrees"), "*fp32"),
         "distances": "*i32",
         **dict.fromkeys(("pairs", "height", "width", "margin", "size"), "i32"),
         **dict.fromkeys(("CLASSES", "BLOCK", "ROWS", "COLUMNS", "UNROLL"), "constexpr"),
     }
-    constants = {"CLASSES": classes, "BLOCK": block, "ROWS": 4, "COLUMNS": 16, "UNROLL": 8}
-    made = compile_kernel("wsss_cli.kernels.walk", "walk_step", signature, constants, num_warps=block // 2)
-    assert made["bytes"] > 0
-
-
-def test_the_degrees_compile():
-    signature = {"affinities": "*fp32", "distances": "*i32", "degrees": "*fp32"}
-    signature |= dict.fromkeys(("pairs", "count", "margin", "size"), "i32") | {"BLOCK": "constexpr"}
-    assert compile_kernel("wsss_cli.kernels.walk", "walk_degrees", signature, {"BLOCK": 256})["bytes"] > 0
+    jobs = []
+    for classes, block in ((4, 4), (24, 8)):
+        constants = {"CLASSES": classes, "BLOCK": block, "ROWS": 4, "COLUMNS": 16, "UNROLL": 8}
+        jobs.append((module, "walk_step", step, constants, (), {"num_warps": block // 2, "num_stages": 1}))
+    degrees = {"affinities": "*fp32", "distances": "*i32", "degrees": "*fp32"}
+    degrees |= dict.fromkeys(("pairs", "count", "margin", "size"), "i32") | {"BLOCK": "constexpr"}
+    jobs.append((module, "walk_degrees", degrees, {"BLOCK": 256}, (), {}))
+    assert [(made["spilled"], made["shared"]) for made in compile_kernels(jobs)] == [(0, 0)] * 3
 
 
 @pytest.mark.gpu

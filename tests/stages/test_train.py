@@ -1,13 +1,15 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import voc_palette, write_mask
-from wsss_cli.errors import DataError
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages.pseudo import confidence_path, mask_path
-from wsss_cli.stages.train import _check_confidence, training_item
+from wsss_cli.stages.train import _check_confidence, check_kernels, run_train, training_item
 
 K = 4
 
@@ -55,3 +57,21 @@ def test_a_pseudo_run_without_confidence_maps_is_refused(sample, tmp_path):
     with pytest.raises(DataError, match="no confidence map of 1 of 2 images, first: b") as caught:
         _check_confidence(tmp_path / "run", [sample, other])
     assert "train.noise.confidence=none" in caught.value.hint
+
+
+def test_fused_kernels_are_refused_where_they_cannot_run(tmp_path, monkeypatch):
+    preset = load_preset("toy", ["train.kernels=fused"])
+    with pytest.raises(UsageError, match="they run on CUDA, and the device is cpu") as caught:
+        run_train(preset, Context(torch.device("cpu"), tmp_path / "runs"))
+    assert caught.value.hint == "--set train.kernels=plain"
+    assert not (tmp_path / "runs").exists()
+    check_kernels(load_preset("toy").train, torch.device("cpu"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="Triton"):
+        check_kernels(preset.train, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("setting", ["train.compile=true", "train.channels_last=false"])
+def test_fused_kernels_have_their_conditions(setting):
+    with pytest.raises(UsageError, match=r"needs channels_last = true and compile = false"):
+        load_preset("toy", ["train.kernels=fused", setting])

@@ -36,7 +36,7 @@ IRRELEVANT = {
     "irn": ("workers",),
     "psa": ("workers",),
     "pseudo": ("workers",),
-    "train": ("workers", "log_interval", "val_interval", "val_images", "checkpoint_interval"),
+    "train": ("workers", "kernels", "log_interval", "val_interval", "val_images", "checkpoint_interval"),
 }
 """Settings that change how a stage works but not what it makes."""
 

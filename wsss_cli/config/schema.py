@@ -100,6 +100,11 @@ class TrainConfig(Model):
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     compile: bool = Field(False, description="torch.compile the network")
     channels_last: bool = Field(True, description="NHWC memory layout")
+    kernels: Literal["plain", "fused"] = Field(
+        "plain",
+        description="fused: own kernels for batch norm, depthwise convolution and the loss; CUDA only, speed not "
+        "measured yet. The result is the same within rounding",
+    )
     workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
     val_interval: int = Field(2000, ge=0, description="iterations between validations; 0: only at the end")
     val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
@@ -109,6 +114,12 @@ class TrainConfig(Model):
     @model_validator(mode="after")
     def _noise_fits(self) -> TrainConfig:
         self.noise.check(self.supervision, self.iters)
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_fit(self) -> TrainConfig:
+        if self.kernels == "fused" and (self.compile or not self.channels_last):
+            raise ValueError("kernels = 'fused' needs channels_last = true and compile = false")
         return self
 
     @model_validator(mode="after")

@@ -77,14 +77,14 @@ def par(
 
 
 @triton.jit
-def _neighbour(steps, index, neighbours, y, x, height, width):  # type: ignore[no-untyped-def]
+def _neighbour(steps, index, neighbours, y, x, height, width):
     """Place in a plane of the neighbour of each pixel; beyond the edge the outermost pixel."""
     there = tl.minimum(tl.maximum(y + tl.load(steps + index), 0), height - 1)
     return there * width + tl.minimum(tl.maximum(x + tl.load(steps + neighbours + index), 0), width - 1)
 
 
 @triton.jit
-def _energy(image, count, there, red, green, blue, q_red, q_green, q_blue):  # type: ignore[no-untyped-def]
+def _energy(image, count, there, red, green, blue, q_red, q_green, q_blue):
     """e_n of a neighbour: the same bits wherever it is compiled."""
     d_red = tl.load(image + there) - red
     d_green = tl.load(image + count + there) - green
@@ -93,7 +93,7 @@ def _energy(image, count, there, red, green, blue, q_red, q_green, q_blue):  # t
 
 
 @triton.jit
-def _scale(image, steps, y, x, height, width, neighbours, w1):  # type: ignore[no-untyped-def]
+def _scale(image, steps, y, x, height, width, neighbours, w1):
     """q of one plane of the image."""
     total = tl.zeros(y.shape, tl.float32)
     for index in range(neighbours):
@@ -108,7 +108,7 @@ def _scale(image, steps, y, x, height, width, neighbours, w1):  # type: ignore[n
 
 
 @triton.jit(do_not_specialize=["height", "width", "neighbours"])
-def par_scales(  # type: ignore[no-untyped-def]
+def par_scales(
     image, steps, scales, height, width, neighbours, w1, share, BLOCK: tl.constexpr
 ):  # fmt: skip
     """q of red, green and blue, m, and share / s: `scales` [B, 5, H * W] of `image` [B, 3, H * W]."""
@@ -139,7 +139,7 @@ def par_scales(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["height", "width", "neighbours"])
-def par_step(  # type: ignore[no-untyped-def]
+def par_step(
     now, new, image, scales, steps, shares, height, width, neighbours,
     CLASSES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip

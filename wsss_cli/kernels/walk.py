@@ -104,7 +104,7 @@ def _replayed(steps: Callable[[int], None], iterations: int) -> None:
 
 
 @triton.jit(do_not_specialize=["pairs", "count", "margin", "size"])
-def walk_degrees(affinities, distances, degrees, pairs, count, margin, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def walk_degrees(affinities, distances, degrees, pairs, count, margin, size, BLOCK: tl.constexpr):
     """d_j = 1 + sum_i a_ij of each pixel; `affinities` [pairs, size], `degrees` [size] from `margin` on."""
     pixels = margin + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     degree = tl.full([BLOCK], 1.0, tl.float32)
@@ -116,7 +116,7 @@ def walk_degrees(affinities, distances, degrees, pairs, count, margin, size, BLO
 
 
 @triton.jit(do_not_specialize=["pairs", "height", "width", "margin", "size"])
-def walk_step(  # type: ignore[no-untyped-def]
+def walk_step(
     now, new, affinities, degrees, distances, pairs, height, width, margin, size,
     CLASSES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip

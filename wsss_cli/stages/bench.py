@@ -17,7 +17,7 @@ from wsss_cli.engine.fit import build_optimiser
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.stages.bench_measure import wait
 from wsss_cli.stages.predict import upsampled
-from wsss_cli.stages.train import SegmentationTask
+from wsss_cli.stages.train import SegmentationTask, check_kernels, put_on_kernels
 
 WARM_UP = 5  # calls before the clock starts
 
@@ -33,9 +33,12 @@ def bench_network(
     Returns:
         `fps`, `ms_per_image`; `train_it_s`, `train_img_s`; memory in GiB: on a GPU the peak that torch allocated in
         inference and in training, on a CPU the peak of the whole process; the settings that it holds for.
+    Raises:
+        UsageError: kernels that cannot run on this device.
 
     Source: the tools/analysis_tools/benchmark.py of MMSegmentation times single images after five warm-up calls, too.
     """
+    check_kernels(preset.train, ctx.device)
     torch.manual_seed(preset.seed)
     model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
     found: dict[str, Any] = {
@@ -46,6 +49,7 @@ def bench_network(
         "precision": preset.train.precision,
         "channels_last": preset.train.channels_last,
         "compile": preset.train.compile,
+        "kernels": preset.train.kernels,
         "steps": steps,
         "device": ctx.device_name,
         "torch": torch.__version__,
@@ -66,6 +70,7 @@ def bench_network(
 
 
 def _train(model: Any, preset: Preset, num_classes: int, ctx: Context, crop: int, steps: int) -> dict[str, Any]:
+    put_on_kernels(model, preset.train)
     config, task = preset.train, SegmentationTask(model, preset.train, lambda model: {})
     optimiser = build_optimiser(config.optim, task.param_groups(config.optim.lr, config.optim.head_lr_mult), ctx.device)
     size = (config.batch, crop, crop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -70,10 +71,17 @@ class SegmentationTask:
         logits, aux = self.forward(x)
         noise, average = self.config.noise, self.config.loss_average
         target, weight = self.targets.make(batch, x, logits.detach())
-        loss = partial(segmentation_loss, target=target, average=average, weight=weight, balance=noise.balance)
-        losses = {"decode": loss(logits.float())}
+        loss = partial(
+            segmentation_loss,
+            target=target,
+            average=average,
+            weight=weight,
+            balance=noise.balance,
+            kernels=self.config.kernels,
+        )
+        losses = {"decode": loss(logits)}
         if aux is not None:
-            losses["aux"] = self.config.model.aux_weight * loss(aux.float())
+            losses["aux"] = self.config.model.aux_weight * loss(aux)
         if noise.gated_crf is not None:
             valid = valid_pixels(batch["size"], *target.shape[-2:])
             losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)
@@ -102,6 +110,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         masks: the pseudo run to train on; by default the one of this preset, which is made first where it is missing.
     """
     config = preset.train
+    check_kernels(config, ctx.device)
     if config.batch < 2:
         raise UsageError(
             "train.batch is 1; batch norm of the image-pooling branch needs at least 2", "--set train.batch=2"
@@ -145,6 +154,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
         if config.init:
             start_from(model, Path(config.init), reset_head=config.reset_head)
+        put_on_kernels(model, config)
         batches = partial(_batches, samples, make, preset, ctx, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         plan = Plan(
@@ -163,6 +173,31 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
                 show(event)
         run.finish(lost=run.lost, device=ctx.device_name)
         return Result(path, lost=run.lost or lost_before)
+
+
+def check_kernels(config: TrainConfig, device: torch.device) -> None:
+    """Refuse kernels that cannot run here.
+
+    Raises:
+        UsageError: fused kernels on a device without CUDA, or without Triton.
+    """
+    if config.kernels == "plain":
+        return
+    if device.type != "cuda":
+        fault = f"they run on CUDA, and the device is {device.type}"
+    elif importlib.util.find_spec("triton") is None:
+        fault = "they need Triton, which comes with the CUDA builds of torch for Linux and is not installed"
+    else:
+        return
+    raise UsageError(f"train.kernels is 'fused': {fault}", "--set train.kernels=plain")
+
+
+def put_on_kernels(model: DeepLabV3Plus, config: TrainConfig) -> None:
+    """Put a network's training on the kernels that a preset asks for, in place."""
+    if config.kernels == "fused":
+        from wsss_cli.models.fused import fuse  # here, as not every machine has Triton
+
+        fuse(model)
 
 
 def start_from(model: DeepLabV3Plus, path: Path, *, reset_head: bool) -> None:

@@ -1,0 +1,365 @@
+"""Training-mode batch norm, with the ReLU, or the residual sum and the ReLU, that follow it, on NHWC activations.
+
+Forward: one pass for the statistics (Welford's recurrence in float32, chunk by chunk, merged in a fixed order) and one
+that normalises, adds and clips. Backward: one pass for the two sums over pixels, and one for the gradient of the input.
+The ReLU's mask comes from the input again, which saves reading the output; with a residual it comes from the output,
+and the first pass writes the masked gradient, which is the residual's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from wsss_cli.kernels.layout import empty_like_nchw, nchw, nhwc
+
+ROWS = 32  # pixels of a tile
+CHANNELS = 64  # of a tile: 128 bytes of bfloat16, one line of the cache
+PROGRAMS = 1024  # of a pass that sums, about: eight for each multiprocessor of an H100
+FINISH_ROWS, FINISH_CHANNELS = 64, 16
+
+
+class FusedBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, same state, that adds and clips too; on the kernels in training mode, else as it was.
+
+    Attributes:
+        relu: clip the result at 0.
+    """
+
+    relu = False
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """x, float [B, C, H, W], normalised; plus `residual` of the same shape; clipped where `relu` says so."""
+        if not self.training or x.numel() <= self.num_features:  # one value a channel: torch says what is wrong
+            out = super().forward(x)
+            out = out if residual is None else out + residual
+            return F.relu(out) if self.relu else out
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        if residual is not None:
+            residual = residual.to(x.dtype)
+        return _BatchNorm.apply(
+            x, residual, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
+        )
+
+
+def fits(norm: nn.Module) -> bool:
+    """Whether a module is a batch norm that `FusedBatchNorm2d` can stand for."""
+    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
+        x = nhwc(x)
+        residual = None if residual is None else nhwc(residual)
+        mean, scale = _statistics(x, running_mean, running_var, momentum, eps)
+        out = empty_like_nchw(x)
+        batch_norm_apply[_tiles(x)](
+            x,
+            residual,
+            mean,
+            scale,
+            weight,
+            bias,
+            out,
+            *_sizes(x),
+            RELU=relu,
+            RESIDUAL=residual is not None,
+            ROWS=ROWS,
+            CHANNELS=CHANNELS,
+        )
+        ctx.save_for_backward(x, out if relu and residual is not None else None, weight, bias, mean, scale)
+        ctx.relu, ctx.residual = relu, residual is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, out, weight, bias, mean, scale = ctx.saved_tensors
+        grad = nhwc(grads[0])
+        clipped = ctx.relu and out is None  # the mask comes from x
+        masked = grad if out is None else torch.empty_like(grad)
+        rows, chunks = _chunks(x)
+        partial = x.new_empty((chunks, 2, x.shape[-1]), dtype=torch.float32)
+        parameters = (mean, scale, weight, bias)
+        batch_norm_reduce[(chunks * triton.cdiv(x.shape[-1], CHANNELS),)](
+            grad,
+            x,
+            out,
+            masked,
+            *parameters,
+            partial,
+            *_sizes(x),
+            rows,
+            FROM_INPUT=clipped,
+            FROM_OUTPUT=out is not None,
+            ROWS=ROWS,
+            CHANNELS=CHANNELS,
+        )
+        sums = partial.sum(0)
+        grad_x = torch.empty_like(x)
+        batch_norm_gradient[_tiles(x)](
+            masked, x, *parameters, sums, grad_x, *_sizes(x), FROM_INPUT=clipped, ROWS=ROWS, CHANNELS=CHANNELS
+        )
+        grad_residual = nchw(masked) if ctx.residual else None
+        grad_weight, grad_bias = sums[1].to(weight.dtype), sums[0].to(bias.dtype)
+        return nchw(grad_x), grad_residual, grad_weight, grad_bias, None, None, None, None, None
+
+
+def _sizes(x: Tensor) -> tuple[int, int]:
+    return x.numel() // x.shape[-1], x.shape[-1]
+
+
+def _tiles(x: Tensor) -> tuple[int]:
+    pixels, channels = _sizes(x)
+    return (triton.cdiv(pixels, ROWS) * triton.cdiv(channels, CHANNELS),)
+
+
+def _chunks(x: Tensor) -> tuple[int, int]:
+    """Pixels of a chunk, a multiple of a tile's, and how many chunks there are."""
+    pixels, channels = _sizes(x)
+    wanted = max(PROGRAMS // triton.cdiv(channels, CHANNELS), 1)
+    rows = triton.cdiv(triton.cdiv(pixels, wanted), ROWS) * ROWS
+    return rows, triton.cdiv(pixels, rows)
+
+
+def _statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(variance + eps) of each channel, float32 [C]; moves the running statistics."""
+    pixels, channels = _sizes(x)
+    rows, chunks = _chunks(x)
+    partial = x.new_empty((2, chunks, channels), dtype=torch.float32)
+    batch_norm_statistics[(chunks * triton.cdiv(channels, CHANNELS),)](
+        x, partial[0], partial[1], pixels, channels, rows, ROWS=ROWS, CHANNELS=CHANNELS
+    )
+    found = x.new_empty((2, channels), dtype=torch.float32)
+    batch_norm_finish[(triton.cdiv(channels, FINISH_CHANNELS),)](
+        partial[0],
+        partial[1],
+        found[0],
+        found[1],
+        running_mean,
+        running_var,
+        pixels,
+        channels,
+        rows,
+        chunks,
+        float(momentum),
+        float(eps),
+        ROWS=FINISH_ROWS,
+        CHANNELS=FINISH_CHANNELS,
+    )
+    return found[0], found[1]
+
+
+@triton.jit
+def batch_norm_statistics(x, means, squares, pixels, channels, rows, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Mean, and sum of squared distances from it, of each chunk."""
+    program = tl.program_id(0)
+    blocks = tl.cdiv(channels, CHANNELS)
+    chunk = program // blocks
+    channel = (program % blocks * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    real = channel < channels
+    last = tl.minimum((chunk + 1) * rows, pixels)
+    mean = tl.zeros([ROWS, CHANNELS], tl.float32)
+    square = tl.zeros([ROWS, CHANNELS], tl.float32)
+    number = tl.zeros([ROWS, 1], tl.float32)
+    for first in range(chunk * rows, last, ROWS):
+        row = first + tl.arange(0, ROWS)[:, None]
+        inside = row < last
+        value = tl.load(x + row.to(tl.int64) * channels + channel, mask=inside & real, other=0.0).to(tl.float32)
+        number += tl.where(inside, 1.0, 0.0)
+        distance = tl.where(inside, value - mean, 0.0)
+        mean += distance * (1.0 / tl.maximum(number, 1.0))
+        square += distance * (value - mean)
+    count = tl.sum(number, 0)[None, :]
+    middle = (tl.sum(number * mean, 0)[None, :]) / count
+    total = tl.sum(square + number * (mean - middle) * (mean - middle), 0)[None, :]
+    tl.store(means + chunk * channels + channel, middle, mask=real)
+    tl.store(squares + chunk * channels + channel, total, mask=real)
+
+
+@triton.jit
+def batch_norm_finish(
+    means,
+    squares,
+    mean_out,
+    scale_out,
+    running_mean,
+    running_var,
+    pixels,
+    channels,
+    rows,
+    chunks,
+    momentum,
+    eps,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Merge the chunks (Chan, Golub and LeVeque, 1979), and move the running statistics as `nn.BatchNorm2d` does."""
+    channel = (tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    real = channel < channels
+    total = tl.zeros([ROWS, CHANNELS], tl.float32)
+    for first in range(0, chunks, ROWS):
+        chunk = first + tl.arange(0, ROWS)[:, None]
+        there = (chunk < chunks) & real
+        number = tl.minimum(rows, pixels - chunk * rows)
+        total += number * tl.load(means + chunk * channels + channel, mask=there, other=0.0)
+    mean = (tl.sum(total, 0) / pixels)[None, :]
+    total = tl.zeros([ROWS, CHANNELS], tl.float32)
+    for first in range(0, chunks, ROWS):
+        chunk = first + tl.arange(0, ROWS)[:, None]
+        there = (chunk < chunks) & real
+        number = tl.minimum(rows, pixels - chunk * rows)
+        distance = tl.load(means + chunk * channels + channel, mask=there, other=0.0) - mean
+        square = tl.load(squares + chunk * channels + channel, mask=there, other=0.0)
+        total += tl.where(there, square + number * distance * distance, 0.0)
+    square = tl.sum(total, 0)[None, :]
+    tl.store(mean_out + channel, mean, mask=real)
+    tl.store(scale_out + channel, 1.0 / tl.sqrt(square / pixels + eps), mask=real)
+    before = tl.load(running_mean + channel, mask=real).to(tl.float32)
+    tl.store(running_mean + channel, before + momentum * (mean - before), mask=real)
+    before = tl.load(running_var + channel, mask=real).to(tl.float32)
+    tl.store(running_var + channel, before + momentum * (square / (pixels - 1) - before), mask=real)
+
+
+@triton.jit
+def batch_norm_apply(
+    x,
+    residual,
+    mean,
+    scale,
+    weight,
+    bias,
+    out,
+    pixels,
+    channels,
+    RELU: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    program = tl.program_id(0)
+    blocks = tl.cdiv(channels, CHANNELS)
+    channel = (program % blocks * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    row = program // blocks * ROWS + tl.arange(0, ROWS)[:, None]
+    real = channel < channels
+    there = (row < pixels) & real
+    place = row.to(tl.int64) * channels + channel
+    value = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+    centre = tl.load(mean + channel, mask=real, other=0.0)
+    factor = tl.load(scale + channel, mask=real, other=0.0)
+    slope = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
+    value = (value - centre) * factor * slope + tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
+    if RESIDUAL:
+        value += tl.load(residual + place, mask=there, other=0.0).to(tl.float32)
+    if RELU:
+        value = tl.where(value <= 0, 0.0, value)  # NaN stays, as in torch; tl.maximum would drop it
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def batch_norm_reduce(
+    grad,
+    x,
+    out,
+    masked,
+    mean,
+    scale,
+    weight,
+    bias,
+    sums,
+    pixels,
+    channels,
+    rows,
+    FROM_INPUT: tl.constexpr,
+    FROM_OUTPUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Of each chunk: the sum of the gradient behind the ReLU, and of its product with the normalised input."""
+    program = tl.program_id(0)
+    blocks = tl.cdiv(channels, CHANNELS)
+    chunk = program // blocks
+    channel = (program % blocks * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    real = channel < channels
+    last = tl.minimum((chunk + 1) * rows, pixels)
+    centre = tl.load(mean + channel, mask=real, other=0.0)
+    factor = tl.load(scale + channel, mask=real, other=0.0)
+    if FROM_INPUT:
+        slope = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
+        shift = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
+    plain = tl.zeros([ROWS, CHANNELS], tl.float32)
+    product = tl.zeros([ROWS, CHANNELS], tl.float32)
+    for first in range(chunk * rows, last, ROWS):
+        row = first + tl.arange(0, ROWS)[:, None]
+        there = (row < last) & real
+        place = row.to(tl.int64) * channels + channel
+        change = tl.load(grad + place, mask=there, other=0.0).to(tl.float32)
+        normal = (tl.load(x + place, mask=there, other=0.0).to(tl.float32) - centre) * factor
+        if FROM_INPUT:
+            change = tl.where(normal * slope + shift <= 0, 0.0, change)
+        if FROM_OUTPUT:
+            change = tl.where(tl.load(out + place, mask=there, other=0.0) <= 0, 0.0, change)
+            tl.store(masked + place, change.to(masked.dtype.element_ty), mask=there)
+        plain += change
+        product += change * normal
+    start = sums + chunk * 2 * channels + channel
+    tl.store(start, tl.sum(plain, 0)[None, :], mask=real)
+    tl.store(start + channels, tl.sum(product, 0)[None, :], mask=real)
+
+
+@triton.jit
+def batch_norm_gradient(
+    grad,
+    x,
+    mean,
+    scale,
+    weight,
+    bias,
+    sums,
+    grad_x,
+    pixels,
+    channels,
+    FROM_INPUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    program = tl.program_id(0)
+    blocks = tl.cdiv(channels, CHANNELS)
+    channel = (program % blocks * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    row = program // blocks * ROWS + tl.arange(0, ROWS)[:, None]
+    real = channel < channels
+    there = (row < pixels) & real
+    place = row.to(tl.int64) * channels + channel
+    factor = tl.load(scale + channel, mask=real, other=0.0)
+    slope = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
+    change = tl.load(grad + place, mask=there, other=0.0).to(tl.float32)
+    value = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+    normal = (value - tl.load(mean + channel, mask=real, other=0.0)) * factor
+    if FROM_INPUT:
+        shift = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
+        change = tl.where(normal * slope + shift <= 0, 0.0, change)
+    plain = tl.load(sums + channel, mask=real, other=0.0) / pixels
+    product = tl.load(sums + channels + channel, mask=real, other=0.0) / pixels
+    change = slope * factor * (change - plain - normal * product)
+    tl.store(grad_x + place, change.to(grad_x.dtype.element_ty), mask=there)
