@@ -64,7 +64,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an image took: seconds by step, and the largest memory of the process so far, MiB."""
+    """What an image took: seconds by step, and the largest memory of the process so far, MiB.
+
+    Where threads share a GPU, the seconds of a step include those in which it waited for its turn.
+    """
 
     seconds: Seconds
     peak_mib: float
