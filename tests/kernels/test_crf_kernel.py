@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss_cli.crf.mean_field import mean_field
-from wsss_cli.crf.order import SCALE, kd_order, pixel_features
+from wsss_cli.crf.order import BLOCK, LEAF, SCALE, STRIDE, kd_order, pixel_features
 
 KERNELS = {
     "gauss_sxy": 2.0,
@@ -140,6 +140,10 @@ def test_near_tiles_are_in_order_and_those_of_the_own_image(crf, device):
         gap = torch.maximum(boxes[first:last, :5] - high, low - boxes[first:last, 5:]).clamp(min=0)
         expected = (first + (gap.square().sum(1) <= limit).nonzero()[:, 0]).tolist()
         assert tiles[offsets[block] : offsets[block + 1]] == expected
+
+
+def test_the_order_is_laid_out_as_the_kernel_reads_it(crf):
+    assert (crf.QUERIES, crf.KEYS, crf.STRIDE) == (BLOCK, LEAF, STRIDE)
 
 
 def test_shapes_that_do_not_fit_are_refused(crf, device):
