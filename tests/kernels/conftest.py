@@ -1,12 +1,7 @@
-"""Kernels run natively where there is a GPU, and elsewhere in Triton's interpreter, on CPU tensors."""
-
-import os
+"""Kernels run natively where there is a GPU, and elsewhere in Triton's interpreter (set one folder up)."""
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, which reads it once
 
 
 @pytest.fixture(scope="session")

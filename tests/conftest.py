@@ -1,0 +1,12 @@
+"""Before any test module: where there is no GPU, Triton's kernels run in its interpreter, on CPU tensors.
+
+Triton reads the variable once, when it is first imported, and some libraries that other tests need import
+it; a conftest further down would come too late for them.
+"""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
