@@ -193,7 +193,6 @@ def test_the_weight_rises_and_stays(step, expected):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_agree(seam):
     x = draw(2, 3, 64, 64).abs()
     here = {**seam_losses(seam, x, TAGS, SeamConfig()), **puzzle_losses(seam, x, TAGS, 1.0)}

@@ -155,7 +155,6 @@ def test_the_hook_is_gone_afterwards(model):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["", "conv1"])
 def test_cpu_and_gpu_agree(model, name):
     x = images()

@@ -130,7 +130,6 @@ def test_a_mirrored_image_gives_mirrored_maps(model):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_agree(model):
     points = blobs()
     torch.testing.assert_close(kmeans(points.cuda(), 3, rng()).cpu(), kmeans(points, 3, rng()), atol=1e-4, rtol=1e-4)

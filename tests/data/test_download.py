@@ -347,6 +347,7 @@ def _broken_zip() -> bytes:
 @pytest.mark.parametrize(
     "data",
     [b"", b"<html>moved</html>", _tar(FILES)[:60], _tar(FILES, mode="w")[:1500], _broken_zip(), _zip(FILES)[:-30]],
+    ids=["empty", "a page", "gzip cut off", "tar cut off", "zip with a wrong sum", "zip cut off"],
 )
 def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "archive").write_bytes(data)

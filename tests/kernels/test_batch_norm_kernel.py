@@ -191,7 +191,6 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [(4, 64, 128, 127), (3, 560, 33, 31), (2, 2048, 32, 32), (16, 512, 1, 1)])
 @pytest.mark.parametrize(("relu", "with_residual"), [(False, False), (True, False), (True, True)])
 def test_layers_of_a_resnet_on_a_gpu(shape, relu, with_residual):

@@ -176,7 +176,6 @@ def test_the_kernels_compile_for_a_gpu_without_much_shared_memory():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_whole_photograph_on_a_gpu(seed):
     """375 x 500, 21 labels: near the exact sums of the same GPU in float32, and on nearly all pixels as the lattice."""

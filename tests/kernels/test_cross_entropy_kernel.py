@@ -147,7 +147,6 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("stride", [4, 8])
 @pytest.mark.parametrize("classes", [2, 21, 81])
 def test_sizes_of_a_training_on_a_gpu(classes, stride):

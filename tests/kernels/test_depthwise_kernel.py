@@ -114,7 +114,6 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("channels", "size", "dilation"), [(560, 65, 1), (512, 33, 12), (520, 64, 24), (96, 64, 36)])
 def test_layers_of_the_head_on_a_gpu(channels, size, dilation):
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 4e-3)):

@@ -124,7 +124,6 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("size", [(1, 6, 188, 250), (2, 42, 188, 250)])
 def test_a_whole_image_on_the_gpu(poisoned, device, size):
     seed = int(np.random.default_rng().integers(1 << 31))

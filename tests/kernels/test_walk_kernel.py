@@ -123,7 +123,6 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("classes", "iterations"), [(21, 256), (2, 256), (5, 47), (1, 1), (3, 32)])
 def test_a_whole_image_on_the_gpu(poisoned, device, classes, iterations):
     """The graph and what is left beside it; float64 is torch's own stencil."""

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wsss_cli.errors import DataError
 from wsss_cli.metrics.confusion import Confusion
+from wsss_cli.metrics.on_device import DeviceConfusion
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REFERENCE = json.loads((GOLDEN / "iou_metric.json").read_text())
@@ -35,6 +37,25 @@ def test_counts_by_hand() -> None:
     assert confusion.matrix.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     areas = {name: area.tolist() for name, area in confusion.areas().items()}
     assert areas == {"intersect": [1, 2, 1], "union": [3, 3, 2], "pred": [2, 3, 1], "label": [2, 2, 2]}
+
+
+@settings(deadline=None)
+@given(pairs)
+def test_counts_on_a_device_are_the_same(images: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    there = DeviceConfusion(3, torch.device("cpu"))
+    for pred, truth in images:
+        there.add(torch.from_numpy(pred), torch.from_numpy(truth))
+    assert there.matrix().tolist() == confusion_of(images).matrix.tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_classes", [2, 21, 81, 255])
+def test_a_gpu_counts_as_a_cpu(num_classes: int) -> None:
+    rng = np.random.default_rng()
+    pred, truth = rng.integers(0, 256, (2, 4, 375, 500), np.uint8)
+    there = DeviceConfusion(num_classes, torch.device("cuda"))
+    there.add(torch.from_numpy(pred).cuda(), torch.from_numpy(truth).cuda())
+    assert there.matrix().tolist() == confusion_of([(pred, truth)], num_classes).matrix.tolist()
 
 
 @pytest.mark.parametrize("case", REFERENCE["cases"], ids=lambda case: str(case["spec"]["seed"]))

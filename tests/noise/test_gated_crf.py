@@ -127,7 +127,6 @@ def test_logits_of_another_stride_are_resized():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_agree():
     logits = torch.randn(2, 5, 16, 16, requires_grad=True)
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)

@@ -74,7 +74,6 @@ def test_steadiness_is_mirrored_with_the_map():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_agree():
     q = torch.randn(2, 4, 9, 9).softmax(1)
     torch.testing.assert_close(steadiness(q, (0.5, 2.0)), steadiness(q.cuda(), (0.5, 2.0)).cpu())

@@ -131,7 +131,6 @@ def test_replacement_is_that_of_the_loop():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cpu_and_gpu_agree():
     prediction, label = torch.randint(0, 3, (2, 8, 8)), torch.randint(0, 3, (2, 8, 8)).to(torch.uint8)
     label[0, :3] = 255

@@ -109,7 +109,6 @@ def test_half_precision_logits_are_taken():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_gpu_agrees():
     logits = torch.randn(2, 20, 24)
     features = torch.randn(2, 16, 20, 24)

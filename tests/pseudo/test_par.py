@@ -137,7 +137,6 @@ def test_an_image_smaller_than_the_farthest_ring():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cpu_and_gpu_agree():
     image, planes = (torch.as_tensor(part)[None].float() for part in scene(7, (60, 80)))
     given = {"dilations": (1, 2, 4, 8, 12, 24), "iterations": 10, "w1": 0.3, "w2": 0.01}

@@ -144,7 +144,6 @@ def test_what_a_step_needs():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_gpu_agrees():
     maps, affinities, offsets = random_case(9, 40, 50, 5)
     on_cpu = random_walk(maps, affinities, offsets, 256)

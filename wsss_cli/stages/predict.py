@@ -115,7 +115,6 @@ def _colors(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(r), int(g), int(b)) for r, g, b in given)
 
 
-@torch.no_grad()
 def predict(
     model: DeepLabV3Plus,
     images: Sequence[np.ndarray],
@@ -128,7 +127,40 @@ def predict(
     probabilities: bool = False,
     allowed: Tensor | None = None,
 ) -> dict[str, np.ndarray]:
-    """Label maps of images of one size.
+    """Label maps of images of one size, as arrays: see `predict_tensors`, which makes them.
+
+    Returns:
+        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
+        'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
+    """
+    found = predict_tensors(
+        model,
+        images,
+        config,
+        ctx,
+        precision,
+        single=single,
+        ms_flip=ms_flip,
+        probabilities=probabilities,
+        allowed=allowed,
+    )
+    return {name: made.cpu().numpy() for name, made in found.items()}
+
+
+@torch.no_grad()
+def predict_tensors(
+    model: DeepLabV3Plus,
+    images: Sequence[np.ndarray],
+    config: EvalConfig,
+    ctx: Context,
+    precision: str,
+    *,
+    single: bool = True,
+    ms_flip: bool = False,
+    probabilities: bool = False,
+    allowed: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Label maps of images of one size, on the device; nothing waits for it.
 
     Single scale: logits at stride 4, resized to the input and then to the original size, argmax. ms+flip: every view's
     logits at original size, un-flipped, softmax, mean over all views, argmax. An image and its mirrored view, of all
@@ -139,14 +171,13 @@ def predict(
         probabilities: also return the class probabilities, for a CRF.
         allowed: classes that an image may have, bool [B, K]; others get probability 0 in every view. All by default.
     Returns:
-        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
-        'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
+        As `predict`.
 
     Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference` and `slide_inference`, `SegTTAModel`.
     """
     model.eval()
     height, width = images[0].shape[:2]
-    found: dict[str, Tensor] = {}  # brought to the CPU at the end: until then nothing waits for the device
+    found: dict[str, Tensor] = {}
     total: Tensor | None = None
     scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
     for scale in scales:
@@ -175,7 +206,7 @@ def predict(
             found["ms_flip_probabilities"] = mean
         found["ms_flip"] = labels.to(torch.uint8)
         found["ms_flip_confidence"] = confidence
-    return {name: made.cpu().numpy() for name, made in found.items()}
+    return found
 
 
 def upsampled(model: DeepLabV3Plus, x: Tensor) -> Tensor:
