@@ -47,11 +47,11 @@ def random_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[tuple[int, i
     count = height * width
     block = 4 if classes <= 4 else 8  # a thread has 4 classes of a pixel: loads of 16 bytes
     blocks = max(triton.cdiv(classes, block), 1)
-    distances = torch.tensor([dy * width + dx for dy, dx in offsets], dtype=torch.int32)
-    margin = int(distances.abs().max())
+    away = [dy * width + dx for dy, dx in offsets]
+    margin = max(map(abs, away))
     size = margin + count + max(ROWS * width + COLUMNS, DEGREES_BLOCK) + margin  # tiles reach past the last pixel
     with torch.cuda.device_of(maps):
-        distances = distances.to(maps.device)
+        distances = torch.tensor(away, dtype=torch.int32).to(maps.device)
         planes = affinities.new_zeros(len(offsets), size)
         planes[:, margin : margin + count] = affinities.reshape(-1, count)
         degrees = planes.new_ones(size)
