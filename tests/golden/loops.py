@@ -17,7 +17,7 @@ class Draws:
 
 
 def resized(planes, size, smooth=False):
-    """[..., h, w] -> [..., *size], bilinear with half-pixel centres; `smooth`: over all pixels that a shrunk one covers."""
+    """Bilinear, half-pixel centres, [..., h, w] -> [..., *size]; `smooth`: over all pixels that a new one covers."""
     for axis, after in ((-2, size[0]), (-1, size[1])):
         planes = np.moveaxis(np.moveaxis(planes, axis, -1) @ _shares(planes.shape[axis], after, smooth), -1, axis)
     return planes
