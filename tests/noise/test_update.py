@@ -16,10 +16,15 @@ def curve(points, a=0.8, b=0.5, c=1.0):
 
 
 def drop_by_search(iou):
-    """The drop of the slope, of the curve with the least squares that ever finer grids of b and c find."""
+    """The drop of the slope, of the curve with the least squares that ever finer grids of b and c find.
+
+    NaN with fewer than five points.
+    """
     iou = np.asarray(iou, float)
     x = np.arange(1, len(iou) + 1)[np.isfinite(iou)]
     y = iou[np.isfinite(iou)]
+    if len(y) < 5:
+        return np.nan
 
     def misfit(b, c):
         shape = 1 - np.exp(-b * x**c)
