@@ -5,7 +5,9 @@ it; a conftest further down would come too late for them.
 """
 
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,3 +20,10 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Inputs and frozen results of plain references; tests/golden/make_methods.py wrote them."""
+    with np.load(Path(__file__).parent / "golden" / "methods.npz", allow_pickle=False) as stored:
+        return dict(stored)

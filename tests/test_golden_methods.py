@@ -1,18 +1,27 @@
-"""The methods against frozen results of their plain references; tests/golden/make_methods.py wrote them."""
+"""From CAMs to masks, against frozen results of plain references; tests/golden/make_methods.py wrote them.
 
-from pathlib import Path
+The ways to CAMs are in test_golden_cams.py, training on noisy masks in test_golden_noise.py.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from wsss_cli.config.affinity import IrnWalk
+from wsss_cli.cam.store import write_cam
+from wsss_cli.config.affinity import IrnWalk, PsaConfig, PsaWalk
+from wsss_cli.config.base import CrfConfig
+from wsss_cli.config.refine import PseudoConfig
 from wsss_cli.crf import dense_crf
+from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.noise.gated_crf import gated_crf_energy
-from wsss_cli.pseudo.affinity_loss import boundary_loss
+from wsss_cli.pseudo.affinity_labels import psa_label
+from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.pseudo.par import par
-from wsss_cli.pseudo.walk import irn_walk
+from wsss_cli.pseudo.thresholds import class_factors, otsu, score_histogram
+from wsss_cli.pseudo.walk import irn_walk, psa_walk
+from wsss_cli.stages.score import cam_curve
+from wsss_cli.stages.thresholds import around
 
 CRF = {
     "gauss_sxy": 2.0,
@@ -22,12 +31,6 @@ CRF = {
     "bilateral_compat": 4.0,
     "iterations": 5,
 }
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(Path(__file__).parent / "golden" / "methods.npz", allow_pickle=False) as stored:
-        return dict(stored)
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("exact", 1e-5), ("lattice", 0.2)])
@@ -56,4 +59,58 @@ def test_gated_crf(golden):
 
 def test_boundary_loss(golden):
     logits, labels = torch.from_numpy(golden["boundary_logits"]).float(), torch.from_numpy(golden["boundary_labels"])
-    assert boundary_loss(logits, labels, half_disc(4)).item() == pytest.approx(float(golden["boundary_loss"]), rel=1e-5)
+    loss = boundary_loss(logits.requires_grad_(), labels, half_disc(4))
+    loss.backward()
+    assert loss.item() == pytest.approx(float(golden["boundary_loss"]), rel=1e-5)
+    np.testing.assert_allclose(logits.grad, golden["boundary_gradient"], rtol=1e-4, atol=1e-6)
+
+
+def test_psa_loss(golden):
+    features = torch.from_numpy(golden["psa_features"].copy()).requires_grad_()
+    loss = feature_loss(features, torch.from_numpy(golden["psa_labels"]), half_disc(4))
+    loss.backward()
+    assert loss.item() == pytest.approx(float(golden["psa_loss"]), rel=1e-5)
+    np.testing.assert_allclose(features.grad, golden["psa_gradient"], rtol=1e-4, atol=1e-6)
+
+
+def test_psa_walk(golden):
+    step = PsaWalk(radius=4, beta=4.0, iterations=8, alpha=3.0)
+    found = psa_walk(torch.from_numpy(golden["psa_cam"]), torch.from_numpy(golden["psa_features"][0]), step)
+    np.testing.assert_allclose(found, golden["psa_walked"], rtol=1e-5)
+
+
+def test_psa_labels(golden):
+    config = PsaConfig(alpha_low=2.0, alpha_high=8.0, crf=CrfConfig(**CRF))
+    found = psa_label(golden["psa_image"], golden["psa_scores"], (4, 7), config, "exact")
+    np.testing.assert_array_equal(found, golden["psa_label"])
+
+
+@pytest.fixture
+def files(golden, tmp_path):
+    """Stored CAMs and true masks."""
+    images = zip(golden["curve_levels"], golden["curve_classes"], golden["curve_truth"], strict=True)
+    pairs = []
+    for number, (levels, classes, truth) in enumerate(images):
+        pairs.append((tmp_path / f"{number}.npz", tmp_path / f"{number}.png"))
+        write_cam(pairs[-1][0], levels / 255, tuple(classes.tolist()), truth.shape)
+        write_mask(pairs[-1][1], truth, voc_palette(4))
+    return pairs
+
+
+def test_thresholds_from_the_curve(golden, files):
+    curve = cam_curve(files, 4, [step / 20 for step in range(20)])
+    np.testing.assert_allclose(curve["miou"], 100 * golden["curve_iou"].mean(1), rtol=1e-12)
+    assert curve["best_threshold"] == golden["curve_best"]
+    assert curve["class_thresholds"] == [None, *golden["curve_by_class"]]
+    for (fg, bg), expected in zip(((0.1, -0.9), (0.9, -0.05)), golden["curve_offsets"], strict=True):
+        config = PseudoConfig(threshold="train-curve", fg_threshold=fg, bg_threshold=bg)
+        assert around(curve["best_threshold"], config) == pytest.approx(expected, abs=1e-9)
+
+
+def test_thresholds_from_the_scores(golden, files):
+    counts = score_histogram([file for file, _ in files], 5)
+    np.testing.assert_array_equal(counts, golden["otsu_counts"])
+    best, by_class = otsu(counts.sum(0)), [otsu(row) for row in counts[1:]]
+    assert best == pytest.approx(float(golden["otsu_best"]), abs=1e-12)
+    np.testing.assert_allclose(np.array(by_class, float), golden["otsu_by_class"], rtol=1e-12)
+    np.testing.assert_allclose(class_factors(best, by_class), golden["otsu_factors"], rtol=1e-12)

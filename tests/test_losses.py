@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from loops import resized, tag_loss
 
 from wsss_cli.losses import multilabel_soft_margin, segmentation_loss, within_tags
 
@@ -56,16 +57,24 @@ def test_multilabel_soft_margin_by_hand():
     )
 
 
+def test_multilabel_soft_margin_is_that_of_the_loop():
+    rng = np.random.default_rng(1)
+    logits, tags = 3 * rng.normal(size=(4, 5)), rng.integers(0, 2, (4, 5))
+    found = multilabel_soft_margin(torch.from_numpy(logits), torch.from_numpy(tags)).item()
+    assert found == pytest.approx(tag_loss(logits, tags), rel=1e-6)
+
+
 # -- balance and weights -----------------------------------------------------------------------------------------------
 
 
 def plain(logits, target, weight, balance, average):
-    """Pixel by pixel, as the docstring has it."""
+    """Pixel by pixel, as the docstring has it; logits [B, K, h, w] are brought to the size of the target."""
+    logits = resized(logits, target.shape[1:])
     costs = {"background": [], "objects": []}
     for b, y, x in np.ndindex(*target.shape):
         label = int(target[b, y, x])
         if label != 255:
-            z = logits[b, :, y, x].astype(np.float64)
+            z = logits[b, :, y, x]
             cost = math.log(np.exp(z).sum()) - z[label]
             costs["objects" if label else "background"].append(float(weight[b, y, x]) * cost)
     labelled = sum(map(len, costs.values()))
@@ -77,9 +86,10 @@ def plain(logits, target, weight, balance, average):
 
 @pytest.mark.parametrize("average", ["all", "valid"])
 @pytest.mark.parametrize("balance", ["none", "fg-bg"])
-def test_balance_and_weights_are_those_of_the_loop(balance, average):
+@pytest.mark.parametrize("size", [(4, 5), (2, 3)])
+def test_balance_and_weights_are_those_of_the_loop(size, balance, average):
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    logits = rng.normal(size=(2, 3, *size)).astype(np.float32)
     target = rng.choice([0, 0, 0, 1, 2, 255], (2, 4, 5)).astype(np.uint8)
     weight = rng.random((2, 4, 5)).astype(np.float32)
     found = segmentation_loss(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from loops import resized, tag_loss
 from torch import nn
 
 from wsss_cli.cam.consistency import (
@@ -27,6 +27,90 @@ TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def planes_by_loops(activations, tags):
+    """Scores [C+1, h, w] of one image, the background first."""
+    maps = np.zeros_like(activations)
+    for index, tag in enumerate(tags):
+        if tag:
+            maps[index] = np.maximum(activations[index], 0)
+            maps[index] /= maps[index].max() + 1e-5
+    return np.concatenate([1 - maps.max(0, keepdims=True), maps])
+
+
+def affinity_by_loops(features):
+    """[n, n] of the features of n pixels, [n, E]; columns sum to 1."""
+    found = np.zeros((len(features), len(features)))
+    for a, b in np.ndindex(*found.shape):
+        norm = np.linalg.norm(features[a]) * np.linalg.norm(features[b])
+        found[a, b] = max(features[a] @ features[b] / norm, 0)
+    return found / found.sum(0)
+
+
+def pixel_features(x, maps, third, fourth, joint):
+    """What SEAM compares pixels by, [n, E], of an image and the last two feature maps; weights of 1x1 convolutions."""
+    size = maps[1].shape[1:]
+    parts = [
+        resized(x, size),
+        resized(np.maximum(np.einsum("ed,dhw->ehw", third, maps[0]), 0), size),
+        np.maximum(np.einsum("ed,dhw->ehw", fourth, maps[1]), 0),
+    ]
+    return (joint @ np.concatenate(parts).reshape(joint.shape[1], -1)).T
+
+
+def refined_by_loops(activations, affinity, tags):
+    """[C+1, h, w] of one image: the mean of all pixels, weighted by affinity; of the classes, the best at each."""
+    source = planes_by_loops(activations, tags)
+    shape = source.shape
+    source = source.reshape(len(source), -1)
+    for pixel in range(source.shape[1]):
+        best = source[1:, pixel].max()
+        source[1:, pixel] = [value if value == best else 0.0 for value in source[1:, pixel]]
+    found = np.zeros_like(source)
+    for pixel, other in np.ndindex(*affinity.shape):
+        found[:, pixel] += affinity[other, pixel] * source[:, other]
+    return found.reshape(shape)
+
+
+def correlation_by_loops(refined, planes, hard):
+    """Mean over the share `hard` of an image's values that are farthest from the winners of the other view."""
+    distances = []
+    for index, y, x in np.ndindex(*planes.shape):
+        target = planes[index, y, x] if planes[index, y, x] == planes[:, y, x].max() else 0.0
+        distances.append(abs(target - refined[index, y, x]))
+    return np.mean(sorted(distances)[::-1][: max(int(len(distances) * hard), 1)])
+
+
+def seam_by_loops(full, small, tags, hard):
+    """Loss of the tags, ER and ECR. A view: one (activations [C, h, w], features of its pixels [n, E]) an image."""
+    logits = [[activations.mean((1, 2)) for activations, _ in view] for view in (full, small)]
+    er, ecr = [], []
+    for (large, large_pixels), (little, little_pixels), own in zip(full, small, tags, strict=True):
+        size = little.shape[1:]
+        planes, little_planes = resized(planes_by_loops(large, own), size), planes_by_loops(little, own)
+        refined = resized(refined_by_loops(large, affinity_by_loops(large_pixels), own), size)
+        little_refined = refined_by_loops(little, affinity_by_loops(little_pixels), own)
+        er.append(np.abs(planes - little_planes).mean())
+        ecr.append(correlation_by_loops(refined, little_planes, hard))
+        ecr[-1] += correlation_by_loops(little_refined, planes, hard)
+    return np.mean([tag_loss(view, tags) for view in logits]), np.mean(er), np.mean(ecr)
+
+
+def puzzle_by_loops(features, weight, x, tags):
+    """Losses of the tags of images [B, 3, H, W] and of their tiles, and the distance; `features` takes one image."""
+    height, width = (side // 2 for side in x.shape[2:])
+    whole, merged, distance = [], [], []
+    for image, own in zip(x, tags, strict=True):
+        maps = np.einsum("cd,dhw->chw", weight, features(image))
+        halves = [image[:, :height], image[:, height:]]
+        rows = [[features(half[:, :, :width]), features(half[:, :, width:])] for half in halves]
+        joined = np.concatenate([np.concatenate(row, 2) for row in rows], 1)
+        joined = np.einsum("cd,dhw->chw", weight, joined)
+        whole.append(maps.mean((1, 2)))
+        merged.append(joined.mean((1, 2)))
+        distance.append(np.abs(maps - resized(joined, maps.shape[1:])) * own[:, None, None])
+    return tag_loss(whole, tags), tag_loss(merged, tags), np.mean(distance)
 
 
 def test_planes_by_hand():
@@ -58,20 +142,10 @@ def test_the_hardest_values_of_each_image_by_hand():
 def test_refined_cams_against_loops():
     activations, affinity = draw(2, 3, 2, 3), draw(2, 6, 6, seed=1).abs()
     affinity = affinity / affinity.sum(1, keepdim=True)
-    found = refine(activations, affinity, TAGS).flatten(2).numpy()
-    values, weights = activations.flatten(2).double().numpy(), affinity.double().numpy()
+    found = refine(activations, affinity, TAGS).numpy()
     for image in range(2):
-        source = np.zeros((4, 6))
-        for index in range(3):
-            plane = np.maximum(values[image, index], 0) * float(TAGS[image, index])
-            source[index + 1] = plane / (plane.max() + 1e-5)
-        source[0] = 1 - source[1:].max(0)
-        for pixel in range(6):
-            best = source[1:, pixel].max()
-            source[1:, pixel] = [value if value == best else 0.0 for value in source[1:, pixel]]
-        for pixel in range(6):
-            expected = sum(weights[image, other, pixel] * source[:, other] for other in range(6))
-            np.testing.assert_allclose(found[image, :, pixel], expected, atol=1e-5)
+        given = activations[image].double().numpy(), affinity[image].double().numpy(), TAGS[image].numpy()
+        np.testing.assert_allclose(found[image], refined_by_loops(*given), atol=1e-5)
 
 
 @pytest.fixture
@@ -85,24 +159,29 @@ def test_the_affinity_against_a_plain_reference(seam):
     with torch.no_grad():
         activations, pixels = seam.activations_and_pixels(x)
         affinity = pixel_affinity(pixels)
-        third, fourth = seam.backbone(x)
-        size = fourth.shape[-2:]
-        parts = [
-            F.interpolate(x, size, mode="bilinear"),
-            F.relu(seam.pcm_third(third)),
-            F.relu(seam.pcm_fourth(fourth)),
-        ]
-        parts[1] = F.interpolate(parts[1], size, mode="bilinear")
-        features = seam.pcm_joint(torch.cat(parts, 1)).flatten(2)[0].T.double().numpy()
-    pixels = len(features)
-    expected = np.zeros((pixels, pixels))
-    for a in range(pixels):
-        for b in range(pixels):
-            norm = np.linalg.norm(features[a]) * np.linalg.norm(features[b])
-            expected[a, b] = max(features[a] @ features[b] / norm, 0)
-    expected /= expected.sum(0)
-    np.testing.assert_allclose(affinity[0].numpy(), expected, atol=1e-4)
+        maps = [own[0].double().numpy() for own in seam.backbone(x)]
+    layers = (seam.pcm_third, seam.pcm_fourth, seam.pcm_joint)
+    weights = (layer.weight.detach().flatten(1).double().numpy() for layer in layers)
+    features = pixel_features(x[0].double().numpy(), maps, *weights)
+    np.testing.assert_allclose(affinity[0].numpy(), affinity_by_loops(features), atol=1e-4)
     assert activations.shape == (1, 3, 2, 3)
+
+
+def views(seam, x):
+    """What `seam_by_loops` takes: activations and features of every image, float64."""
+    with torch.no_grad():
+        activations, pixels = (part.double().numpy() for part in seam.activations_and_pixels(x))
+    return list(zip(activations, pixels.transpose(0, 2, 1), strict=True))
+
+
+def test_the_losses_of_seam_are_those_of_the_loops(seam):
+    x = draw(2, 3, 64, 48)
+    smaller = torch.from_numpy(resized(x.double().numpy(), (32, 24), smooth=True)).float()
+    found = seam_losses(seam, x, TAGS, SeamConfig(scale=0.5, weight=0.5, ecr_weight=2.0, hard=0.3))
+    expected = seam_by_loops(views(seam, x), views(seam, smaller), TAGS.numpy(), 0.3)
+    weighted = [expected[0], 0.5 * expected[1], 2 * expected[2]]
+    values = [found[name].item() for name in ("tags", "equivariance", "correlation")]
+    np.testing.assert_allclose(values, weighted, rtol=1e-4)
 
 
 def test_seam_trains_the_classifier_by_er_and_the_module_by_ecr(seam):
@@ -185,6 +264,34 @@ def test_the_puzzle_loss_by_hand():
     losses = puzzle_losses(model, x, torch.tensor([[1.0, 0.0]]), 0.5)
     # whole 4 everywhere, tiles 0, 4, 8, 4: distance 4, 0, 4, 0 of the first class, the second is not tagged
     assert losses["puzzle"].item() == pytest.approx(0.5 * (4 + 4) / 8)
+
+
+def test_the_losses_of_the_puzzle_are_those_of_the_loops():
+    class Across(nn.Module):
+        """A convolution that looks across tiles; its map of a tile is larger than half the whole's."""
+
+        channels = (4,)
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(5)
+            self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x):
+            return [self.conv(x)]
+
+    model, x = CamClassifier(Across(), 4), draw(2, 3, 14, 10)
+    weight = model.classifier.weight.detach().flatten(1).double().numpy()
+
+    def features(image):
+        with torch.no_grad():
+            return model.features(torch.from_numpy(image)[None])[0].double().numpy()
+
+    found = puzzle_losses(model, x, TAGS, 3.0)
+    expected = puzzle_by_loops(features, weight, x.numpy(), TAGS.numpy())
+    values = [found[name].item() for name in ("tags", "tiles", "puzzle")]
+    np.testing.assert_allclose(values, [*expected[:2], 3 * expected[2]], rtol=1e-4)
+    assert expected[2] > 0.01
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (25, 2.0), (50, 4.0), (99, 4.0)])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from loops import convolved, convolved_back
 
 from wsss_cli.cam.gradcam import GradCam, find_layer, grad_cam
 from wsss_cli.cam.multiscale import multiscale_cam
@@ -53,6 +54,28 @@ def test_by_hand():
     torch.testing.assert_close(grad_cam(model, x, [[0]]), torch.tensor([[[[0.0, 1.0]]]]))
 
 
+def by_chain_rule(x, kernels, biases, shapes, weight, layer):
+    """Maps [C, h, w] of an image [3, H, W] under two convolutions, each with a ReLU behind it, in float64.
+
+    Args:
+        kernels, biases, shapes: of both; a shape is (stride, padding).
+        weight: of the classes, [C, D].
+        layer: 'first' or 'second' convolution, before its ReLU, or 'last', the last feature map.
+    """
+    first = convolved(x, kernels[0], biases[0], *shapes[0])
+    second = convolved(np.maximum(first, 0), kernels[1], biases[1], *shapes[1])
+    found = []
+    for row in weight:
+        maps = np.maximum(second, 0)
+        slope = np.ones_like(maps) * row[:, None, None] / maps[0].size  # the score is the mean over the pixels
+        if layer != "last":
+            maps, slope = second, slope * (second > 0)
+        if layer == "first":
+            maps, slope = first, convolved_back(slope, kernels[1], first.shape[1:], *shapes[1]) * (first > 0)
+        found.append(sum(slope[k].mean() * maps[k] for k in range(len(maps))))
+    return np.maximum(found, 0)
+
+
 def slopes(model, layer, x, index, patches=None):
     """relu of the map by finite differences: at a pixel, how the score grows as all pixels move towards its feature."""
     model = model.double()
@@ -82,6 +105,19 @@ def slopes(model, layer, x, index, patches=None):
             handle.remove()
         found.append((scores[0] - scores[1]) / 2e-5 / len(pixels))
     return np.maximum(found, 0)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("conv1", "first"), ("conv2", "second"), ("", "last")])
+def test_every_layer_against_derivatives_that_are_written_out(model, name, layer):
+    x, net = images(2), model.backbone.net
+    found = grad_cam(model, x, [[0, 1, 2]] * 2, find_layer(net, name) if name else None)
+    kernels = [conv.weight.double().numpy() for conv in (net.conv1, net.conv2)]
+    biases = [conv.bias.double().numpy() for conv in (net.conv1, net.conv2)]
+    weight = model.classifier.weight.flatten(1).double().numpy()
+    for image in range(2):
+        expected = by_chain_rule(x[image].numpy(), kernels, biases, [(4, 0), (2, 0)], weight, layer)
+        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-4, atol=1e-7)
+    assert found.any()
 
 
 @pytest.mark.parametrize("name", ["conv1", "conv2"])

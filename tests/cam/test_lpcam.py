@@ -12,6 +12,65 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+def lloyd(points, clusters, rng):
+    """K-means in float64, a point at a time; starts as k-means++ draws them."""
+    points = [np.asarray(point, float) for point in points]
+    if len(points) <= clusters:
+        return np.array(points)
+    centres = [points[int(rng.integers(len(points)))]]
+    while len(centres) < clusters:
+        nearest = [min(((point - centre) ** 2).sum() for centre in centres) for point in points]
+        left, chosen = rng.random() * sum(nearest), 0
+        while chosen < len(points) - 1 and nearest[chosen] <= left:
+            left -= nearest[chosen]
+            chosen += 1
+        centres.append(points[chosen])
+    before = None
+    while True:  # the package stops after 50 rounds; these examples take fewer
+        labels = [int(np.argmin([((point - centre) ** 2).sum() for centre in centres])) for point in points]
+        if labels == before:
+            return np.array(centres)
+        before = labels
+        for index in range(clusters):
+            members = [point for point, label in zip(points, labels, strict=True) if label == index]
+            if members:
+                centres[index] = np.mean(members, axis=0)
+
+
+def prototypes_by_loops(maps, activations, weight, index, config, rng):
+    """Class and context prototypes of feature maps [n, D, h, w] and CAMs [n, h, w] of a class, in float64."""
+    inside, outside = [], []
+    for image, activation in enumerate(activations):
+        for y, x in np.ndindex(*activation.shape):
+            if activation.max() > 0:
+                above = activation[y, x] > config.tau * activation.max()
+                (inside if above else outside).append(maps[image, :, y, x])
+
+    def scored(points):
+        exponentials = [(np.exp(weight @ centre), centre) for centre in lloyd(points, config.clusters, rng)]
+        return [(float(e[index] / e.sum()), centre) for e, centre in exponentials]
+
+    by_class, by_context = scored(inside), scored(outside)
+    own = [centre for score, centre in by_class if score > config.class_score]
+    context = [centre for score, centre in by_context if score < config.context_score]
+    own = own or [max(by_class, key=lambda pair: pair[0])[1]]
+    return np.array(own), np.array(context or [min(by_context, key=lambda pair: pair[0])[1]])
+
+
+def cosine(a, b):
+    return float(a @ b) / max(float(np.sqrt(a @ a) * np.sqrt(b @ b)), 1e-12)
+
+
+def maps_by_loops(features, found, classes):
+    """[C, h, w] of a feature map [D, h, w]; `found`: (class prototypes, context prototypes) by class."""
+    maps = np.zeros((classes, *features.shape[1:]))
+    for index, y, x in np.ndindex(*maps.shape):
+        if index in found:
+            own, context = ([cosine(features[:, y, x], p) for p in part] for part in found[index])
+            maps[index, y, x] = max(np.mean(own) - np.mean(context), 0.0)
+    return maps
+
+
 def blobs():
     """Three groups of points around (0, 0), (10, 0) and (0, 10)."""
     centres = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
@@ -35,6 +94,12 @@ def test_kmeans_ends_where_no_point_would_change_its_centre():
     nearest = ((points.numpy()[:, None] - centres[None]) ** 2).sum(2).argmin(1)
     for index, centre in enumerate(centres):
         np.testing.assert_allclose(points.numpy()[nearest == index].mean(0), centre, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kmeans_is_that_of_the_loops(seed):
+    points = torch.from_numpy(rng(seed).normal(size=(60, 3)).astype(np.float32))
+    np.testing.assert_allclose(kmeans(points, 5, rng(9)).numpy(), lloyd(points.numpy(), 5, rng(9)), atol=1e-5)
 
 
 def test_kmeans_is_a_function_of_its_seed():
@@ -76,6 +141,22 @@ def test_where_no_cluster_passes_the_closest_is_taken():
     assert len(context) == 0
 
 
+def test_prototypes_are_those_of_the_loops():
+    draw, config = rng(6), LpCamConfig(clusters=4, tau=0.3, class_score=0.7, context_score=0.4)
+    maps, activations = draw.normal(size=(3, 2, 5, 6)), np.maximum(draw.normal(size=(3, 5, 6)), 0)
+    activations[1] = 0
+    weight = 2 * draw.normal(size=(3, 2))
+    expected = prototypes_by_loops(maps, activations, weight, 1, config, rng(7))
+    tensors = [
+        (torch.from_numpy(m).float(), torch.from_numpy(a).float()) for m, a in zip(maps, activations, strict=True)
+    ]
+    inside, outside = (torch.cat(parts) for parts in zip(*(split_features(*t, 0.3) for t in tensors), strict=True))
+    found = prototypes(inside, outside, torch.from_numpy(weight).float(), 1, config, rng(7))
+    for part, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(part.numpy(), plain, atol=1e-5)
+    assert 0 < len(found[0]) < 4 and 0 < len(found[1]) < 4
+
+
 @pytest.fixture
 def model(tiny):
     return CamClassifier(tiny, 4).eval().requires_grad_(False)
@@ -93,23 +174,11 @@ def test_maps_against_a_plain_reference(model):
     x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2))
     found = found_for(model)
     maps = LpCam(model, found).cam(x).numpy()
-    features = model.features(x).numpy().astype(np.float64)
-
-    def cosine(a, b):
-        return float(a @ b) / max(float(np.sqrt(a @ a) * np.sqrt(b @ b)), 1e-12)
-
+    features = model.features(x).double().numpy()
+    plain = {index: [part.double().numpy() for part in pair] for index, pair in found.items()}
     assert maps.shape == (2, 3, 4, 6)
     for image in range(2):
-        for row in range(4):
-            for column in range(6):
-                feature = features[image, :, row, column]
-                for index in range(3):
-                    expected = 0.0
-                    if index in found:
-                        own, context = (part.numpy().astype(np.float64) for part in found[index])
-                        expected = np.mean([cosine(feature, p) for p in own])
-                        expected = max(expected - np.mean([cosine(feature, p) for p in context]), 0.0)
-                    assert maps[image, index, row, column] == pytest.approx(expected, abs=1e-5)
+        np.testing.assert_allclose(maps[image], maps_by_loops(features[image], plain, 3), atol=1e-5)
     assert maps[:, [0, 2]].max() > 0
 
 

@@ -1,8 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from loops import resized, softmax
+from test_teacher import steadiness_reference
 from torch import nn
 
 from wsss_cli.config.load import load_preset
@@ -65,6 +67,58 @@ def made(config, given, *, step=0, model=None):
     targets.step = step
     x = targets.model.backbone.normalise(given["image"].permute(0, 3, 1, 2))
     return targets.make(given, x, torch.zeros(len(x), K, SIDE // 4, SIDE // 4))
+
+
+def plain(model):
+    """The logits [K, h, w] of one image, as arrays."""
+
+    def network(image):
+        with torch.no_grad():
+            return model(torch.from_numpy(image)[None].float())[0].double().numpy()
+
+    return network
+
+
+def probability_by_scale(network, x, tags, scales):
+    """Mean of the softmax within the tags over scales [K, H, W] of an image [3, H, W]; `network` gives logits."""
+    total = 0.0
+    for scale in scales:
+        logits = network(resized(x, [max(round(side * scale), 1) for side in x.shape[1:]]))
+        logits = resized(logits, x.shape[1:])
+        logits[1:][np.asarray(tags[1:]) == 0] = -np.inf
+        total = total + softmax(logits)
+    return total / len(scales)
+
+
+def targets_by_pixel(batch, noise, corrected, averaged, taught):
+    """(label, weight) of every pixel, in the order of the methods.
+
+    Args:
+        batch: arrays 'mask', 'confidence' and 'size'.
+        noise: which methods there are, a `NoiseConfig`.
+        corrected: classes whose labels are replaced.
+        averaged, taught: probabilities [B, K, H, W] over the scales of the update, and the teacher's.
+    """
+    labels, weights = batch["mask"].astype(int), np.ones(batch["mask"].shape)
+    for b, y, x in np.ndindex(*labels.shape):
+        label, weight, trust = labels[b, y, x], 1.0, batch["confidence"][b, y, x] / 255
+        if noise.confidence == "weight":
+            weight = trust
+        elif noise.confidence == "ignore" and trust < noise.min_confidence:
+            label = 255
+        if noise.update and label in corrected:
+            p = averaged[b, :, y, x]
+            if p.argmax() != label and p.max() > noise.update.threshold:
+                label = p.argmax()
+                weight = p.max() if noise.confidence == "weight" else weight
+        if noise.teacher:
+            q, (rows, columns) = taught[b, :, y, x], batch["size"][b]
+            if label == 255 and y < rows and x < columns and q.max() >= noise.teacher.threshold:
+                label, weight = q.argmax(), noise.teacher.weight * q.max()
+            if noise.uncertainty:
+                weight *= steadiness_reference(q, noise.uncertainty.scales)
+        labels[b, y, x], weights[b, y, x] = label, weight
+    return labels, weights
 
 
 # -- the default changes nothing ---------------------------------------------------------------------------------------
@@ -166,10 +220,50 @@ def test_probabilities_are_averaged_over_scales():
     x = model.backbone.normalise(batch(6)["image"].permute(0, 3, 1, 2))
     tags = torch.tensor([[1, 1, 0]] * 4)
     found = NoisyTargets(model, config)._probability(x, tags, (1.0, 0.5))
-    half = F.interpolate(x, scale_factor=0.5, mode="bilinear")
-    views = [F.interpolate(model(v), size=(SIDE, SIDE), mode="bilinear")[:, :2].softmax(1) for v in (x, half)]
-    torch.testing.assert_close(found[:, :2], (views[0] + views[1]) / 2)
+    for image, row in enumerate(x.double().numpy()):
+        expected = probability_by_scale(plain(model), row, tags[image], (1.0, 0.5))
+        np.testing.assert_allclose(found[image].detach().numpy(), expected, atol=1e-6)
     assert (found[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["confidence=ignore", "min_confidence=0.7", "teacher={ threshold = 0.55, weight = 0.5 }"],
+        ["confidence=weight", "update.threshold=0.55"],
+        [
+            *("confidence=weight", "update={ threshold = 0.55, scales = [0.7, 1.0] }"),
+            *("teacher.threshold=0.6", "uncertainty.scales=[0.5, 3.0]"),
+        ],
+    ],
+)
+def test_methods_together_are_those_of_the_loops(overrides):
+    config, given = configured(*overrides), batch(7)
+    model, trained = Tiny().eval(), Tiny().eval()
+    with torch.no_grad():
+        for network, factor in ((model, 4.0), (trained, -5.0)):
+            for parameter in network.parameters():
+                parameter.mul_(factor)
+    targets = NoisyTargets(model, config)
+    targets.model, targets.step = trained, 20  # the teacher is not the network
+    if config.noise.update:
+        targets.load_state(
+            {**targets.state(), "update": {**targets.curves.state(), "corrected": torch.tensor([1, 0, 0])}}
+        )
+        targets.step = 20
+    x = model.backbone.normalise(given["image"].permute(0, 3, 1, 2))
+    found, weight = targets.make(given, x, torch.zeros(4, K, 4, 4))
+    arrays = {key: value.numpy() for key, value in given.items()}
+    asked = plain(model if config.noise.teacher else trained)
+    scales = config.noise.update.scales if config.noise.update else (1.0,)
+    images = list(zip(x.double().numpy(), arrays["tags"], strict=True))
+    averaged, taught = (
+        np.array([probability_by_scale(asked, *image, over) for image in images]) for over in (scales, (1.0,))
+    )
+    labels, weights = targets_by_pixel(arrays, config.noise, (0,), averaged, taught)
+    np.testing.assert_array_equal(found.numpy(), labels)
+    np.testing.assert_allclose(weight.numpy(), weights, atol=1e-5)
+    assert (labels != arrays["mask"]).sum() > 20
 
 
 def test_valid_pixels_by_hand():

@@ -6,6 +6,16 @@ from torch import nn
 from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness
 
 
+def averaged(values, decay):
+    """The teacher's value after each iteration; `values`: the network's, the first before training began."""
+    teacher, found = np.asarray(values[0], float), []
+    for step, value in enumerate(values[1:], 1):
+        kept = min(1 - 1 / (step + 1), decay)
+        teacher = kept * teacher + (1 - kept) * value
+        found.append(teacher)
+    return np.array(found)
+
+
 def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
     network = nn.Linear(1, 1)
     weights = [1.0, 2.0, 6.0, 4.0]
@@ -19,6 +29,7 @@ def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
             seen.append(teacher.model.weight.item())
     # keeps 1/2, 2/3, then 0.7 (3/4 is above the decay)
     assert seen == pytest.approx([1.5, 3.0, 0.7 * 3.0 + 0.3 * 4.0])
+    assert seen == pytest.approx(averaged(weights, 0.7).tolist())
 
 
 def test_the_teacher_has_no_gradient_and_keeps_to_evaluation_mode():

@@ -1,37 +1,54 @@
 """Affinity losses and their gradients, against loops over pairs and automatic differentiation."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from test_pairs import loop_path
 
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
-from wsss_cli.pseudo.pairs import half_disc, path
+from wsss_cli.pseudo.pairs import half_disc
 
 EPS = 1e-5
 
 
 def loop_loss(affinity, labels, radius):
-    """Mean -log terms of every pair; `affinity(b, y0, x0, dy, dx)` is a scalar tensor."""
+    """Mean -log terms of every pair nearer than `radius`; `affinity(b, y, x, v, u)` is a scalar tensor."""
     terms = {"background": [], "object": [], "different": []}
     batch, h, w = labels.shape
     for b in range(batch):
-        for y in range(h):
-            for x in range(w):
-                for dy, dx in half_disc(radius):
-                    if not (y + dy < h and 0 <= x + dx < w):
-                        continue
-                    first, second = labels[b, y, x], labels[b, y + dy, x + dx]
-                    if 255 in (first, second):
-                        continue
-                    a = affinity(b, y, x, dy, dx)
-                    if first != second:
-                        terms["different"].append(-torch.log(1 + EPS - a))
-                    else:
-                        terms["object" if first else "background"].append(-torch.log(a + EPS))
+        for (y, x), (v, u) in itertools.combinations(np.ndindex(h, w), 2):
+            first, second = labels[b, y, x], labels[b, v, u]
+            if math.dist((y, x), (v, u)) >= radius or 255 in (first, second):
+                continue
+            a = affinity(b, y, x, v, u)
+            if first != second:
+                terms["different"].append(-torch.log(1 + EPS - a))
+            else:
+                terms["object" if first else "background"].append(-torch.log(a + EPS))
     mean = {name: torch.stack(values).mean() if values else torch.zeros(()) for name, values in terms.items()}
     return mean["background"] / 4 + mean["object"] / 4 + mean["different"] / 2
+
+
+def boundary_reference(logits, labels, radius):
+    """IRN's loss of logits float64 [B, H, W]; automatic differentiation goes through it."""
+    edge = torch.sigmoid(logits)
+
+    def affinity(b, y, x, v, u):
+        return 1 - torch.stack([edge[b, row, column] for row, column in loop_path(y, x, v, u)]).max()
+
+    return loop_loss(affinity, labels, radius)
+
+
+def feature_reference(features, labels, radius):
+    """PSA's loss of features float64 [B, D, H, W]; automatic differentiation goes through it."""
+
+    def affinity(b, y, x, v, u):
+        return torch.exp(-(features[b, :, y, x] - features[b, :, v, u]).abs().mean())
+
+    return loop_loss(affinity, labels, radius)
 
 
 def random_labels(seed, shape):
@@ -45,12 +62,7 @@ def test_boundary_loss_and_gradient_are_those_of_the_loops(radius):
     labels, target = random_labels(1, (2, 5, 6))
     own, other = logits.clone().requires_grad_(), logits.double().requires_grad_()
     loss = boundary_loss(own, target, half_disc(radius))
-    edge = torch.sigmoid(other)
-
-    def affinity(b, y, x, dy, dx):
-        return 1 - torch.stack([edge[b, y + py, x + px] for py, px in path((dy, dx))]).max()
-
-    expected = loop_loss(affinity, labels, radius)
+    expected = boundary_reference(other, labels, radius)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     (3 * loss).backward()
     (3 * expected).backward()
@@ -62,11 +74,7 @@ def test_feature_loss_and_gradient_are_those_of_the_loops():
     labels, target = random_labels(2, (2, 4, 5))
     own, other = features.clone().requires_grad_(), features.double().requires_grad_()
     loss = feature_loss(own, target, half_disc(3))
-
-    def affinity(b, y, x, dy, dx):
-        return torch.exp(-(other[b, :, y, x] - other[b, :, y + dy, x + dx]).abs().mean())
-
-    expected = loop_loss(affinity, labels, 3)
+    expected = feature_reference(other, labels, 3)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     expected.backward()

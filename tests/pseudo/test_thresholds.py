@@ -1,5 +1,7 @@
 """Thresholds from scores alone: by hand, against the definition, and on stored CAMs."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,32 @@ def histogram(**counts):
     return made
 
 
+def otsu_by_fractions(counts):
+    """The middle of the cuts with the most variance between, in whole numbers, so that equally good cuts are equal."""
+    counts = [int(count) for count in counts]
+    total, moment = sum(counts), sum(level * count for level, count in enumerate(counts))
+    most, cuts = Fraction(0), []
+    for cut in range(255):
+        below = sum(counts[: cut + 1])
+        if 0 < below < total:
+            part = sum(level * count for level, count in enumerate(counts[: cut + 1]))
+            between = Fraction((total * part - below * moment) ** 2, below * (total - below))
+            cuts = [*cuts, cut] if between == most else [cut] if between > most else cuts
+            most = max(most, between)
+    return (cuts[0] + cuts[-1]) / 2 / 255 if cuts else None
+
+
+def histogram_by_pixel(images, num_classes):
+    """[K, 256]; an image: (scores [C, H, W] in 255ths, the class of each)."""
+    counts = np.zeros((num_classes, 256), int)
+    for levels, classes in images:
+        for y, x in np.ndindex(*levels.shape[1:]):
+            if len(classes):
+                best = int(np.argmax(levels[:, y, x]))
+                counts[classes[best], levels[best, y, x]] += 1
+    return counts
+
+
 def test_two_spikes_are_parted_in_the_middle():
     # every level from 51 to 203 parts them equally well
     assert otsu(histogram(at51=3, at204=1)) == pytest.approx((51 + 203) / 2 / 255)
@@ -34,6 +62,14 @@ def test_three_spikes_by_hand():
 def test_without_two_scores_there_is_no_threshold():
     assert otsu(histogram()) is None
     assert otsu(histogram(at77=1000)) is None
+
+
+@pytest.mark.parametrize("spread", [1, 12, 60])
+def test_it_is_that_of_whole_numbers(spread):
+    rng = np.random.default_rng(spread)
+    levels = np.concatenate([rng.normal(60, spread, 300), rng.normal(170, spread, 200)]).clip(0, 255).astype(int)
+    counts = np.bincount(levels, minlength=256)
+    assert otsu(counts) == pytest.approx(otsu_by_fractions(counts), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=40)
@@ -67,6 +103,12 @@ def test_the_histogram_counts_the_best_class_and_its_score(tmp_path):
     counts = score_histogram([tmp_path / f"{name}.npz" for name in "abc"], 4)
     assert counts.shape == (4, 256)
     assert {(int(c), int(v)): int(counts[c, v]) for c, v in np.argwhere(counts)} == {(1, 255): 1, (3, 102): 2}
+    images = [
+        (np.array([[[51, 255]], [[102, 153]]]), (1, 3)),
+        (np.array([[[102]]]), (3,)),
+        (np.zeros((0, 2, 2), int), ()),
+    ]
+    np.testing.assert_array_equal(counts, histogram_by_pixel(images, 4))
     with pytest.raises(DataError, match=r"a\.npz has a CAM of a class that is not in 1\.\.2"):
         score_histogram([tmp_path / "a.npz"], 3)
 

@@ -1,5 +1,8 @@
 """The stencil walk against the power of a dense matrix."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,21 @@ def dense_transition(affinities, offsets):
                     i, j = y * w + x, (y + dy) * w + x + dx
                     matrix[i, j] = matrix[j, i] = plane[y, x]
     return matrix / matrix.sum(0)
+
+
+def psa_by_matrix(cam, features, radius, beta, iterations, alpha):
+    """PSA's scores as they are defined: a power of the dense matrix of all pairs nearer than `radius`, float64."""
+    _, h, w = features.shape
+    background = (1 - cam.max(0, keepdims=True)) ** alpha
+    pooled = np.zeros((1 + len(cam), h * w))
+    for c, plane in enumerate(np.concatenate([background, cam])):
+        pooled[c] = [plane[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for y, x in np.ndindex(h, w)]
+    matrix = np.eye(h * w)
+    for (i, (y, x)), (j, (v, u)) in itertools.combinations(enumerate(np.ndindex(h, w)), 2):
+        if math.dist((y, x), (v, u)) < radius:
+            matrix[i, j] = matrix[j, i] = math.exp(-beta * np.abs(features[:, y, x] - features[:, v, u]).mean())
+    walked = pooled @ np.linalg.matrix_power(matrix / matrix.sum(0), iterations)
+    return (walked[1:] / (walked[1:] + walked[0])).reshape(-1, h, w)
 
 
 def random_case(seed, h, w, radius, classes=3, beta=10):
@@ -131,7 +149,16 @@ def test_psa_scores_are_above_one_half_exactly_where_a_class_beats_the_backgroun
     winner = np.where(made.max(0) > 0.5, made.argmax(0) + 1, 0)
     assert 0.1 < (winner == 0).mean() < 0.9
     assert (winner == walked.argmax(0)).all()
-    np.testing.assert_allclose(made, walked[1:] / (walked[1:] + walked[:1]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 16), (9, 11)])
+def test_psa_walk_is_the_power_of_the_dense_matrix(height, width):
+    generator = torch.Generator().manual_seed(4)
+    cam = torch.rand(3, height, width, generator=generator) ** 2
+    features = 3 * torch.randn(5, -(-height // 2), -(-width // 2), generator=generator)
+    made = psa_walk(cam, features, PsaWalk(radius=4, beta=2.0, iterations=16, alpha=3.0)).numpy()
+    expected = psa_by_matrix(cam.double().numpy(), features.double().numpy(), 4, 2.0, 16, 3.0)
+    np.testing.assert_allclose(made, expected, rtol=1e-4)
 
 
 def test_images_without_tags_have_no_scores():
