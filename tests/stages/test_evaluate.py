@@ -13,7 +13,7 @@ from wsss_cli.data.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
-from wsss_cli.stages import evaluate
+from wsss_cli.stages import counting
 from wsss_cli.stages.evaluate import score_network
 from wsss_cli.stages.predict import predict, slide, window_starts
 
@@ -124,8 +124,8 @@ def test_scores_of_a_network_with_crf_and_boundaries(dataset, ctx):
 def test_counted_on_the_device_or_by_a_thread_the_scores_are_the_same(dataset, ctx, monkeypatch, ms_flip):
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), dataset.split("val")
     here, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=ms_flip, title="eval")
-    monkeypatch.setattr(evaluate, "COUNT_THERE", ("cpu",))
-    monkeypatch.setattr(evaluate, "_count_here", None)  # so that it cannot be taken
+    monkeypatch.setattr(counting, "COUNT_THERE", ("cpu",))
+    monkeypatch.setattr(counting, "count_here", None)  # so that it cannot be taken
     there, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=ms_flip, title="eval")
     assert there == here
     assert sum(map(sum, there["single"]["confusion"])) > 0
@@ -133,7 +133,7 @@ def test_counted_on_the_device_or_by_a_thread_the_scores_are_the_same(dataset, c
 
 @pytest.mark.gpu
 def test_a_gpu_counts_its_own_predictions(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "_count_here", None)
+    monkeypatch.setattr(counting, "count_here", None)
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), dataset.split("val")
     ctx = Context(torch.device("cuda"), tmp_path)
     scores, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=True, title="eval")

@@ -9,7 +9,8 @@ from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages.pseudo import confidence_path, mask_path
-from wsss_cli.stages.train import _check_confidence, check_kernels, run_train, training_item
+from wsss_cli.stages.train import check_kernels, run_train
+from wsss_cli.stages.training_data import check_confidence, training_item
 
 K = 4
 
@@ -52,10 +53,10 @@ def test_tags_size_and_confidence_are_those_of_the_image(sample, tmp_path):
 
 
 def test_a_pseudo_run_without_confidence_maps_is_refused(sample, tmp_path):
-    _check_confidence(tmp_path / "run", [sample])
+    check_confidence(tmp_path / "run", [sample])
     other = Sample("b", sample.image, sample.mask, (2,))
     with pytest.raises(DataError, match="no confidence map of 1 of 2 images, first: b") as caught:
-        _check_confidence(tmp_path / "run", [sample, other])
+        check_confidence(tmp_path / "run", [sample, other])
     assert "train.noise.confidence=none" in caught.value.hint
 
 

@@ -19,7 +19,7 @@ from wsss_cli.engine.context import Context, cores
 from wsss_cli.errors import DataError
 from wsss_cli.stages.bench_inputs import stored_samples
 from wsss_cli.stages.bench_measure import Case, Row, Work, five_digits, make_rows, measure, report
-from wsss_cli.stages.train import training_item
+from wsss_cli.stages.training_data import training_item
 
 PREFETCH = 4  # batches that a worker of `training_batches` is ahead
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from wsss_cli.cam.multiscale import to_device
 from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import EvalConfig, Preset
@@ -21,22 +16,20 @@ from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import IGNORE, image_size, read_mask
+from wsss_cli.data.masks import image_size, read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import find_runs
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
-from wsss_cli.metrics.on_device import DeviceConfusion
 from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.processes import in_processes
+from wsss_cli.stages.counting import counted
 from wsss_cli.stages.predict import by_size, load_network, predict_tensors
 from wsss_cli.stages.score import Counts
 
 Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]
-WAITING = 64  # predictions that may wait to be counted
-COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
 CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true mask
 
 
@@ -97,9 +90,7 @@ def _count(
         except DataError as error:
             lost.append({"id": sample.id, "reason": error.message})
     batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    boundary = any(count.boundary for count in counts.values())
-    count = _count_there if ctx.device.type in COUNT_THERE and not boundary else _count_here
-    with count({mode: counts[mode] for mode in modes}, ctx) as add, ctx.ui.progress(len(samples), title) as bar:
+    with counted({mode: counts[mode] for mode in modes}, ctx) as add, ctx.ui.progress(len(samples), title) as bar:
         bar.advance(len(lost))
         for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
             ctx.stop.check()
@@ -120,42 +111,6 @@ def _count(
                     maps = found[f"{modes[-1]}_probabilities"].cpu().numpy()
                     yield from ((image, planes, mask) for planes, (image, mask) in zip(maps, good, strict=True))
             bar.advance(len(read))
-
-
-Add = Callable[[dict[str, Tensor], list[np.ndarray]], None]  # given what was predicted, and the true masks
-
-
-@contextmanager
-def _count_here(counts: dict[str, Counts], ctx: Context) -> Iterator[Add]:
-    """Count on the CPU, in a thread, while the next batch is computed; one thread, as the counts are shared."""
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-
-        def add(found: dict[str, Tensor], masks: list[np.ndarray]) -> None:
-            for mode, count in counts.items():
-                for prediction, mask in zip(found[mode].cpu().numpy(), masks, strict=True):
-                    waiting.append(pool.submit(count.add, prediction, mask))
-            while len(waiting) > WAITING:
-                waiting.popleft().result()
-
-        yield add
-        for counted in waiting:
-            counted.result()
-
-
-@contextmanager
-def _count_there(counts: dict[str, Counts], ctx: Context) -> Iterator[Add]:
-    """Count on the device: the host waits for it once, at the end."""
-    there = {mode: DeviceConfusion(count.confusion.num_classes, ctx.device) for mode, count in counts.items()}
-
-    def add(found: dict[str, Tensor], masks: list[np.ndarray]) -> None:
-        truth = to_device(np.stack(masks), ctx.device)
-        for mode, confusion in there.items():
-            confusion.add(found[mode], truth, IGNORE)
-
-    yield add
-    for mode, confusion in there.items():
-        counts[mode].confusion.matrix += confusion.matrix()
 
 
 def _refined(job: CrfJob, crf: CrfConfig, backend: Backend) -> tuple[np.ndarray, np.ndarray]:

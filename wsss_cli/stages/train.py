@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config.schema import Preset, TrainConfig
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
-from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import Make, training_batches
-from wsss_cli.data.masks import read_mask
-from wsss_cli.data.transforms import train_sample
+from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.rundir import open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import build_segmentor, param_groups
@@ -29,10 +25,10 @@ from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.models.formats import recognise
 from wsss_cli.models.weights import differences, load_into, load_state
 from wsss_cli.noise.gated_crf import gated_crf_loss
-from wsss_cli.noise.targets import NoisyTargets, valid_pixels, wanted
-from wsss_cli.stages.cam import data_workers
+from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 from wsss_cli.stages.evaluate import score_network
-from wsss_cli.stages.pseudo import confidence_path, mask_path, run_pseudo
+from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.training_data import batches, check_confidence, still_lost, training_item
 from wsss_cli.stages.upstream import (
     Result,
     cam_identity,
@@ -127,7 +123,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         if not samples:
             raise DataError(f"{upstream[0]} has no mask of any image in split {preset.dataset.train!r}")
         if config.noise.confidence != "none":
-            _check_confidence(upstream[0], samples)
+            check_confidence(upstream[0], samples)
     elif masks is not None:
         raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
     elif missing := [s.id for s in samples if s.mask is None]:
@@ -147,7 +143,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         if run.done and not run.lost:
             return Result(path, skipped=True)
         if run.done:
-            left = _still_lost(samples, make, ctx, run)
+            left = still_lost(samples, make, ctx, run)
             run.finish(lost=left)
             return Result(path, lost=left, skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
@@ -155,7 +151,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         if config.init:
             start_from(model, Path(config.init), reset_head=config.reset_head)
         put_on_kernels(model, config)
-        batches = partial(_batches, samples, make, preset, ctx, run)
+        feed = partial(batches, samples, make, preset, ctx, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         plan = Plan(
             config.iters,
@@ -169,7 +165,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         )
         title = f"{config.model.kind}, {config.supervision}"
         with ctx.ui.training_progress(title, config.iters) as show:
-            for event in fit(SegmentationTask(model, config, validate, ctx.ui.say), batches, plan, run, ctx):
+            for event in fit(SegmentationTask(model, config, validate, ctx.ui.say), feed, plan, run, ctx):
                 show(event)
         run.finish(lost=run.lost, device=ctx.device_name)
         return Result(path, lost=run.lost or lost_before)
@@ -247,80 +243,6 @@ def _pseudo_run(
     found = find_upstream("pseudo", preset, dataset, own, ctx.runs, made.run, ctx.ui.say)
     assert found is not None
     return found, made.lost
-
-
-def _check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
-    if without := [s.id for s in samples if not confidence_path(pseudo_run, s.id).is_file()]:
-        raise DataError(
-            f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0]}",
-            "make the masks with `wsss pseudo`, or train with --set train.noise.confidence=none",
-        )
-
-
-def training_item(
-    sample: Sample,
-    rng: np.random.Generator,
-    *,
-    config: TrainConfig,
-    num_classes: int,
-    pseudo_run: Path | None,
-) -> dict[str, np.ndarray]:
-    assert sample.mask is not None
-    image, mask = read_image(sample.image), read_mask(sample.mask)
-    if image.shape[:2] != mask.shape:
-        raise DataError(
-            f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]}, its image is {image.shape[0]}x{image.shape[1]}"
-        )
-    wrong = mask[(mask >= num_classes) & (mask != 255)]
-    if wrong.size:
-        raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
-    needs, trust = wanted(config), None
-    if "confidence" in needs:
-        assert pseudo_run is not None
-        trust = read_mask(confidence_path(pseudo_run, sample.id))
-    crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
-    made = {"image": crop.image, "mask": crop.mask}
-    if crop.confidence is not None:
-        made["confidence"] = crop.confidence
-    if "size" in needs:
-        made["size"] = np.asarray(crop.size)
-    if "tags" in needs:
-        made["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
-    return made
-
-
-def _batches(
-    samples: Sequence[Sample], make: Make, preset: Preset, ctx: Context, run: RunDir, start: int
-) -> Iterator[dict[str, Any]]:
-    config = preset.train
-    for batch in training_batches(
-        samples,
-        make,
-        batch=config.batch,
-        seed=preset.seed,
-        workers=data_workers(config.workers, ctx),
-        start=start,
-        pin=ctx.device.type == "cuda",
-    ):
-        for name, reason in batch.pop("lost"):
-            if name not in (entry["id"] for entry in run.lost):
-                ctx.ui.say(f"lost {name}: {reason}")
-                run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
-                run.save()  # a training that is stopped and goes on may not meet it again
-        yield batch
-
-
-def _still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:
-    """Of what a finished training has lost, that which cannot be used even now."""
-    before, left = {entry["id"] for entry in run.lost}, []
-    for sample in samples:
-        if sample.id in before:
-            try:
-                make(sample, np.random.default_rng(0))
-                ctx.ui.say(f"{sample.id} can be used now; {run.path} was trained without it: remove it to train anew")
-            except DataError as error:
-                left.append({"id": sample.id, "reason": error.message})
-    return left
 
 
 def _validate(model: DeepLabV3Plus, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:

@@ -1,0 +1,107 @@
+"""What the train stage learns from: images and masks, augmented, in batches; what cannot be read is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_cli.config.schema import Preset, TrainConfig
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.images import read_image
+from wsss_cli.data.loader import Make, training_batches
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.transforms import train_sample
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.rundir import RunDir
+from wsss_cli.errors import DataError
+from wsss_cli.noise.targets import wanted
+from wsss_cli.stages.cam import data_workers
+from wsss_cli.stages.pseudo import confidence_path
+
+
+def training_item(
+    sample: Sample,
+    rng: np.random.Generator,
+    *,
+    config: TrainConfig,
+    num_classes: int,
+    pseudo_run: Path | None,
+) -> dict[str, np.ndarray]:
+    """A sample, augmented, with what the losses of `config` need of it.
+
+    Args:
+        rng: the only source of chance.
+        pseudo_run: where the confidence maps of pseudo masks are.
+    Returns:
+        'image': RGB, uint8 [crop, crop, 3]; 'mask': uint8 [crop, crop]; as needed 'confidence': uint8 [crop, crop];
+        'size': of what is not padding, [2]; 'tags': background and the image's classes, 0 or 1, uint8 [K].
+    Raises:
+        DataError: the mask has another size than the image, or a value that is no class.
+    """
+    assert sample.mask is not None
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    if image.shape[:2] != mask.shape:
+        raise DataError(
+            f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]}, its image is {image.shape[0]}x{image.shape[1]}"
+        )
+    wrong = mask[(mask >= num_classes) & (mask != 255)]
+    if wrong.size:
+        raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
+    needs, trust = wanted(config), None
+    if "confidence" in needs:
+        assert pseudo_run is not None
+        trust = read_mask(confidence_path(pseudo_run, sample.id))
+    crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
+    made = {"image": crop.image, "mask": crop.mask}
+    if crop.confidence is not None:
+        made["confidence"] = crop.confidence
+    if "size" in needs:
+        made["size"] = np.asarray(crop.size)
+    if "tags" in needs:
+        made["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
+    return made
+
+
+def batches(
+    samples: Sequence[Sample], make: Make, preset: Preset, ctx: Context, run: RunDir, start: int
+) -> Iterator[dict[str, Any]]:
+    config = preset.train
+    for batch in training_batches(
+        samples,
+        make,
+        batch=config.batch,
+        seed=preset.seed,
+        workers=data_workers(config.workers, ctx),
+        start=start,
+        pin=ctx.device.type == "cuda",
+    ):
+        for name, reason in batch.pop("lost"):
+            if name not in (entry["id"] for entry in run.lost):
+                ctx.ui.say(f"lost {name}: {reason}")
+                run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
+                run.save()  # a training that is stopped and goes on may not meet it again
+        yield batch
+
+
+def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:
+    """Of what a finished training has lost, that which cannot be used even now."""
+    before, left = {entry["id"] for entry in run.lost}, []
+    for sample in samples:
+        if sample.id in before:
+            try:
+                make(sample, np.random.default_rng(0))
+                ctx.ui.say(f"{sample.id} can be used now; {run.path} was trained without it: remove it to train anew")
+            except DataError as error:
+                left.append({"id": sample.id, "reason": error.message})
+    return left
+
+
+def check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
+    if without := [s.id for s in samples if not confidence_path(pseudo_run, s.id).is_file()]:
+        raise DataError(
+            f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0]}",
+            "make the masks with `wsss pseudo`, or train with --set train.noise.confidence=none",
+        )
