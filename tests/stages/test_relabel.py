@@ -11,7 +11,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json
 from wsss_cli.stages.predict import predict
-from wsss_cli.stages.relabel import allowed_classes, first_scores, mixed, refined
+from wsss_cli.stages.relabel import Cams, allowed_classes, first_scores, mixed, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
 
@@ -120,7 +120,11 @@ def test_the_first_scores_are_those_behind_all_rounds(tmp_path):
         assert found.folder == cam / "cams"
         assert found.background == pytest.approx(0.4)
     write_json(first / "eval.json", {"threshold": 0.45})
-    assert first_scores(one).background == pytest.approx(0.45)
+    assert first_scores(one) == Cams(cam / "cams", 0.45)
+    write_json(first / "eval.json", {"threshold": 0.45, "class_thresholds": {"cat": 0.9, "cow": None, "dog": 0.3}})
+    found = first_scores(one)
+    assert found.factors == pytest.approx((0.5, 1.0, 1.5))
+    assert found.scaled(np.ones((2, 1, 1), np.float32), (3, 1)).ravel().tolist() == pytest.approx([1.5, 0.5])
     for name in ("2-psa-walk", "1-irn-walk", "10-irn-walk"):
         (first / "scores" / name).mkdir(parents=True)
     assert first_scores(two).folder == first / "scores" / "10-irn-walk"

@@ -25,6 +25,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.processes import in_processes
 from wsss_cli.pseudo.refine import UNDECIDED, refine, write_pseudo_mask
+from wsss_cli.pseudo.thresholds import class_factors
 from wsss_cli.stages.predict import Network, by_size, load_network, predict
 from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo, steps_in_words
 from wsss_cli.stages.upstream import Result, dataset_inputs, read_run
@@ -80,10 +81,23 @@ def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor
 
 @dataclass(frozen=True)
 class Cams:
-    """The scores that the masks of the first round were made from: their folder, and the background's score."""
+    """The scores that the masks of the first round were made from.
+
+    Attributes:
+        folder: <id>.npz of each image.
+        background: the background's score beside them.
+        factors: on the scores of class 1, 2, ..., where the first round had a threshold for each; empty: none.
+    """
 
     folder: Path
     background: float
+    factors: tuple[float, ...] = ()
+
+    def scaled(self, cam: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+        """Scores of `classes` [C, H, W] times their factors."""
+        if not self.factors:
+            return cam
+        return cam * np.asarray([self.factors[c - 1] for c in classes], np.float32)[:, None, None]
 
 
 def first_scores(trained: Path) -> Cams:
@@ -107,8 +121,10 @@ def first_scores(trained: Path) -> Cams:
     if not folder.is_dir():
         raise UsageError(f"{folder} is gone; the masks of {masks} were made from its scores", "make them again")
     scored = Path(masks) / "eval.json"
-    chosen = read_json(scored).get("threshold") if scored.is_file() else None
-    return Cams(folder, chosen if chosen is not None else (record["fg_threshold"] + record["bg_threshold"]) / 2)
+    stored = read_json(scored) if scored.is_file() else {}
+    if (chosen := stored.get("threshold")) is None:
+        return Cams(folder, (record["fg_threshold"] + record["bg_threshold"]) / 2)
+    return Cams(folder, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
 
 
 def mixed(probabilities: np.ndarray, cam: np.ndarray, background: float, weight: float) -> np.ndarray:
@@ -206,7 +222,8 @@ def _jobs(
             mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
             of_tags = probabilities[[0, *sample.labels]]
             if cams is not None and cam is not None:
-                of_tags = mixed(of_tags, upsample(cam, image.shape[:2]), cams.background, config.cam_weight)
+                scores = cams.scaled(upsample(cam, image.shape[:2]), sample.labels)
+                of_tags = mixed(of_tags, scores, cams.background, config.cam_weight)
             yield Job(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
 
 
