@@ -599,6 +599,17 @@ def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(ho
     assert "labelled by a network" in shown.stdout
 
 
+def test_a_run_of_two_rounds_shows_the_masks_of_both(home, demo):
+    more = setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "eval.scales=[1.0]", "cam.iters=2")
+    done = command(home, "run", "--preset", "toy", "--data", DATA, "--runs", "X/both", *SETTINGS, *more)
+    assert done.returncode == 0, done.stderr
+    made = sorted((home / "X/both").glob("pseudo-*"))
+    assert len(made) == 2
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("pseudo mask mIoU", "the same, last round"))]
+    miou = {f"{read_json(run / 'eval.json')['background']['miou']:.2f}" for run in made}
+    assert [len(lines), {line.split()[-1] for line in lines}] == [2, miou]
+
+
 def test_two_sources_of_masks_are_refused(wsss):
     done = wsss("pseudo", "--preset", "toy", "--data", DATA, "--cams", "a", "--network", "b")
     assert done.returncode == 2

@@ -1,3 +1,7 @@
+import signal
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +15,13 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.toy import prepare_toy
 from wsss_cli.engine.context import Context
+from wsss_cli.errors import Interrupted
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
-from wsss_cli.stages import counting
+from wsss_cli.stages import counting, evaluate
+from wsss_cli.stages import predict as predicting
 from wsss_cli.stages.evaluate import score_network
+from wsss_cli.stages.kept import Kept
 from wsss_cli.stages.predict import predict, slide, window_starts
 
 
@@ -129,6 +136,51 @@ def test_counted_on_the_device_or_by_a_thread_the_scores_are_the_same(dataset, c
     there, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=ms_flip, title="eval")
     assert there == here
     assert sum(map(sum, there["single"]["confusion"])) > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"crf": True}, {"boundary": True}], ids=str)
+def test_a_stopped_evaluation_goes_on_where_it_stood(dataset, ctx, tmp_path, monkeypatch, options):
+    monkeypatch.setitem(predicting.PIXELS_PER_BATCH, "cpu", 64 * 64)  # a batch for each of the three images
+    preset, samples = load_preset("toy", ["eval.crf.iterations=1"]), dataset.split("val")
+    score = partial(score_network, Colours(), samples, dataset, preset, ms_flip=False, title="eval", **options)
+    expected, _ = score(ctx)
+    seen = []
+
+    def stop_at(ctx, number):
+        def forward(module, given):
+            seen.append(len(given[0]))
+            if len(seen) == number:
+                ctx.stop.signal = signal.SIGINT
+
+        model = Colours()
+        model.register_forward_pre_hook(forward)
+        return partial(score_network, model, *score.args[1:], ctx, **score.keywords)
+
+    monkeypatch.setattr(evaluate, "prefetch", lambda batches, load, workers, ahead: map(load, batches))
+    kept = Kept(tmp_path / "eval.part.json", {"step": 1})
+    with pytest.raises(Interrupted):
+        stop_at(Context(torch.device("cpu"), tmp_path), 2)(kept=kept)
+    assert len(seen) == 2
+    other, _ = stop_at(ctx, 0)(kept=Kept(kept.path, {"step": 2}))  # of other weights: all anew
+    assert (other, len(seen)) == (expected, 5)
+    found, lost = stop_at(ctx, 0)(kept=kept)
+    assert len(seen) == 5 + 1  # the last of three images
+    assert (found, lost) == (expected, [])
+
+
+def test_an_evaluation_keeps_its_counts_as_it_goes(dataset, ctx, tmp_path, monkeypatch):
+    monkeypatch.setitem(predicting.PIXELS_PER_BATCH, "cpu", 64 * 64)
+    monkeypatch.setattr(evaluate, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(evaluate, "prefetch", lambda batches, load, workers, ahead: map(load, batches))
+    ticks = iter(range(1000))
+    monkeypatch.setattr(evaluate, "time", SimpleNamespace(monotonic=lambda: next(ticks)))  # always late
+    written = []
+    monkeypatch.setattr(Kept, "write", lambda kept, counts, lost, batches: written.append(batches))
+    preset, samples = load_preset("toy"), dataset.split("val")
+    kept = Kept(tmp_path / "eval.part.json", {})
+    scores, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=False, title="eval", kept=kept)
+    assert written == [1, 2]
+    assert scores == score_network(Colours(), samples, dataset, preset, ctx, ms_flip=False, title="eval")[0]
 
 
 @pytest.mark.gpu

@@ -51,6 +51,8 @@ def run(
         seed = made["scores"].get("cam", {}).get("best", {}).get("miou")
         masks = made["scores"].get("pseudo", {}).get("background", {}).get("miou")
         rows = [("seed mIoU", seed), ("pseudo mask mIoU, 255 as background", masks)] if weak else []
+        if last := made["scores"].get("relabel"):
+            rows.append(("the same, last round", last.get("background", {}).get("miou")))
         rows += [("val mIoU, single scale", final["single"]["miou"]), ("val mIoU, ms+flip", final["ms_flip"]["miou"])]
         console.table(value_table(rows, "summary", final["protocol"]))
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,13 @@ from wsss_cli.files import read_json, write_json
 from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.processes import in_processes
 from wsss_cli.stages.counting import counted
+from wsss_cli.stages.kept import Kept
 from wsss_cli.stages.predict import by_size, load_network, predict_tensors
 from wsss_cli.stages.score import Counts
 
+PIECE_SECONDS = 60.0  # of an evaluation, that a kill may lose
 Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]
+Batch = list[tuple[Sample, tuple[int, int]]]  # of one size
 CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true mask
 
 
@@ -44,56 +49,100 @@ def score_network(
     crf: bool = False,
     boundary: bool = False,
     title: str,
+    kept: Kept | None = None,
 ) -> tuple[dict[str, Any], Lost]:
     """Score a network on samples with masks.
 
     Args:
         crf: also refine the probabilities (of ms+flip where that is asked for) by `preset.eval.crf`, in processes.
         boundary: also Boundary IoU.
+        kept: what an earlier call has counted, which is not counted again; about once a minute, and when this one is
+            stopped, what is counted goes there.
     Returns:
         ({'single': scores, 'ms_flip', 'single_crf' or 'ms_flip_crf' as asked for}, lost images). Scores are
         `metrics.scores.summary`, `confusion`: lists of exact integers [K+1][K+1], rows truth, the last row and column
         what is outside the classes; `biou` and `mbiou`, per cent.
     """
     modes = ["single", "ms_flip"] if ms_flip else ["single"]
-    counts = {mode: Counts(dataset.num_classes, boundary) for mode in (*modes, *([f"{modes[-1]}_crf"] if crf else []))}
-    lost: Lost = []
-    jobs = _count(model, samples, preset, ctx, counts, lost, crf=crf, title=title)
-    if crf:
-        backend = backend_for(ctx.device.type)
-        refine = partial(_refined, crf=preset.eval.crf, backend=backend)
-        for labels, mask in in_processes(refine, jobs, cores(), ahead=2, threads=backend == "triton"):
-            counts[f"{modes[-1]}_crf"].add(labels, mask)
-    else:
-        for _ in jobs:  # nothing comes: all is counted on the way
-            pass
-    return {mode: count.scores(dataset.classes) for mode, count in counts.items()}, lost
+    modes += [f"{modes[-1]}_crf"] if crf else []
 
+    def fresh() -> dict[str, Counts]:
+        return {mode: Counts(dataset.num_classes, boundary) for mode in modes}
 
-def _count(
-    model: DeepLabV3Plus,
-    samples: Sequence[Sample],
-    preset: Preset,
-    ctx: Context,
-    counts: dict[str, Counts],
-    lost: Lost,
-    *,
-    crf: bool,
-    title: str,
-) -> Iterator[CrfJob]:
-    """Predict, add to `counts` and `lost`, and hand on what a CRF needs where one is asked for."""
-    modes = [mode for mode in ("single", "ms_flip") if mode in counts]
+    counts, lost = fresh(), Lost()
+    done = kept.read(counts, lost) if kept else 0
+    unread: Lost = []
     sized: list[tuple[Sample, tuple[int, int]]] = []
     for sample in samples:
         try:
             sized.append((sample, image_size(sample.image)))
         except DataError as error:
-            lost.append({"id": sample.id, "reason": error.message})
-    batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    with counted({mode: counts[mode] for mode in modes}, ctx) as add, ctx.ui.progress(len(samples), title) as bar:
-        bar.advance(len(lost))
-        for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
+            unread.append({"id": sample.id, "reason": error.message})
+    batches = list(by_size(sized, lambda pair: pair[1], ctx.device))
+    with ctx.ui.progress(sum(len(batch) for batch in batches[done:]), title) as bar:
+        while done < len(batches):
+            piece = fresh()
+            wanted = _wanted(batches[done:], ctx, PIECE_SECONDS if kept else math.inf)
+            done += _score(model, wanted, preset, ctx, piece, lost, bar.advance, crf=crf)
+            for mode, count in piece.items():
+                counts[mode].merge(count)
+            if kept and done < len(batches):
+                kept.write(counts, lost, done)
             ctx.stop.check()
+    return {mode: count.scores(dataset.classes) for mode, count in counts.items()}, unread + lost
+
+
+def _wanted(batches: Sequence[Batch], ctx: Context, seconds: float) -> Iterator[Batch]:
+    """Batches until the time is up or a stop is asked for; without a stop there is one at least."""
+    until = time.monotonic() + seconds
+    for number, batch in enumerate(batches):
+        if ctx.stop.signal or (number and time.monotonic() > until):
+            return
+        yield batch
+
+
+def _score(
+    model: DeepLabV3Plus,
+    batches: Iterable[Batch],
+    preset: Preset,
+    ctx: Context,
+    counts: dict[str, Counts],
+    lost: Lost,
+    advance: Callable[[int], object],
+    *,
+    crf: bool,
+) -> int:
+    """Add the scores of batches to `counts`, and what cannot be read to `lost`; how many batches there were."""
+    scored: list[int] = []
+    jobs = _count(model, batches, preset, ctx, counts, lost, scored, advance, crf=crf)
+    if crf:
+        backend = backend_for(ctx.device.type)
+        refine = partial(_refined, crf=preset.eval.crf, backend=backend)
+        (mode,) = (mode for mode in counts if mode.endswith("_crf"))
+        for labels, mask in in_processes(refine, jobs, cores(), ahead=2, threads=backend == "triton"):
+            counts[mode].add(labels, mask)
+    else:
+        for _ in jobs:  # nothing comes: all is counted on the way
+            pass
+    return len(scored)
+
+
+def _count(
+    model: DeepLabV3Plus,
+    batches: Iterable[Batch],
+    preset: Preset,
+    ctx: Context,
+    counts: dict[str, Counts],
+    lost: Lost,
+    scored: list[int],
+    advance: Callable[[int], object],
+    *,
+    crf: bool,
+) -> Iterator[CrfJob]:
+    """Predict, add to `counts`, `lost` and `scored`, and hand on what a CRF needs where one is asked for."""
+    modes = [mode for mode in ("single", "ms_flip") if mode in counts]
+    with counted({mode: counts[mode] for mode in modes}, ctx) as add:
+        for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
             lost += [{"id": sample.id, "reason": why} for sample, _, _, why in read if why]
             good = [(image, mask) for _, image, mask, _ in read if image is not None and mask is not None]
             if good:
@@ -110,7 +159,8 @@ def _count(
                 if crf:
                     maps = found[f"{modes[-1]}_probabilities"].cpu().numpy()
                     yield from ((image, planes, mask) for planes, (image, mask) in zip(maps, good, strict=True))
-            bar.advance(len(read))
+            scored.append(len(read))
+            advance(len(read))
 
 
 def _refined(job: CrfJob, crf: CrfConfig, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +207,7 @@ def run_eval(
 ) -> dict[str, Any]:
     """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
 
-    Scores on another split go to eval-SPLIT.json.
+    Scores on another split go to eval-SPLIT.json. Stopped or killed, the same call goes on where it stood.
 
     Args:
         run: also a checkpoint folder or an imported directory, see `load_network`.
@@ -183,8 +233,32 @@ def run_eval(
     title = "eval, ms+flip" if ms_flip else "eval"
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
+    file = run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")
+    weights = run / "model.safetensors"  # of an imported network, which has no steps
+    kept = Kept(
+        file.with_suffix(".part.json"),
+        {
+            "dataset": dataset.fingerprint,
+            "split": split,
+            "origin": network.origin,
+            "step": network.step,
+            "weights_changed": weights.stat().st_mtime_ns if weights.is_file() else None,
+            "eval": config.model_dump(mode="json"),
+            "boundary": boundary,
+            "device": ctx.device.type,  # batches are of its size
+        },
+    )
     scores, lost = score_network(
-        network.model, samples, dataset, preset, ctx, ms_flip=ms_flip, crf=crf, boundary=boundary, title=title
+        network.model,
+        samples,
+        dataset,
+        preset,
+        ctx,
+        ms_flip=ms_flip,
+        crf=crf,
+        boundary=boundary,
+        title=title,
+        kept=kept,
     )
     protocol = [
         f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; 255 ignored",
@@ -194,7 +268,7 @@ def run_eval(
     result = {
         **scores,
         "run": str(run),
-        "file": str(run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")),
+        "file": str(file),
         "dataset": data or network.dataset,
         "split": split,
         "eval": config.model_dump(mode="json"),
@@ -205,7 +279,8 @@ def run_eval(
         "lost": lost,
         "device": ctx.device_name,
     }
-    write_json(Path(result["file"]), result)
+    write_json(file, result)
+    kept.remove()
     return result
 
 

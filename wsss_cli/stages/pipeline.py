@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
+from wsss_cli.files import read_json
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.evaluate import finished_eval, run_eval
 from wsss_cli.stages.pseudo import run_pseudo
@@ -17,7 +19,8 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     """Run every stage that is not done yet.
 
     Returns:
-        'runs' by stage, the 'scores' of each (no 'eval' where the val split has no masks), and all 'lost' items.
+        'runs' by stage ('relabel' is the last one of several rounds), the 'scores' of each (no 'eval' where the val
+        split has no masks), and all 'lost' items.
     """
     runs: dict[str, str] = {}
     scores: dict[str, Any] = {}
@@ -34,6 +37,9 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     trained = run_rounds(preset, ctx, masks)
     runs["train"] = str(trained.run)
     lost += trained.lost
+    if preset.train.supervision == "weak" and preset.rounds > 1:
+        runs["relabel"] = read_json(trained.run / "inputs.json")["pseudo_run"]
+        scores["relabel"] = read_json(Path(runs["relabel"]) / "eval.json")
     if not _has_masks(preset):
         ctx.ui.say(f"split {preset.dataset.val!r} has no masks to score against: eval is left out")
         return {"runs": runs, "scores": scores, "lost": _once(lost)}

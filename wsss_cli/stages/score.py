@@ -48,6 +48,20 @@ class Counts:
         if self.boundary and other.boundary:
             self.boundary.merge(other.boundary)
 
+    def state(self) -> dict[str, Any]:
+        """The counts as JSON holds them."""
+        made: dict[str, Any] = {"confusion": self.confusion.matrix.tolist()}
+        if self.boundary:
+            made |= {"intersect": self.boundary.intersect.tolist(), "union": self.boundary.union.tolist()}
+        return made
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the counts of `state` in place of those counted so far."""
+        self.confusion.matrix = np.array(state["confusion"], np.int64)
+        if self.boundary:
+            self.boundary.intersect = np.array(state["intersect"], np.int64)
+            self.boundary.union = np.array(state["union"], np.int64)
+
     def scores(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """`metrics.scores.summary`; `confusion`, [K+1][K+1]; `biou` of each class and `mbiou`, per cent, if counted."""
         found = {**summary(self.confusion.areas(), names), "confusion": self.confusion.matrix.tolist()}
