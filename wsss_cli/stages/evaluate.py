@@ -18,7 +18,7 @@ from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import image_size, read_mask
+from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import find_runs
@@ -29,7 +29,7 @@ from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.processes import in_processes
 from wsss_cli.stages.counting import counted
 from wsss_cli.stages.kept import Kept
-from wsss_cli.stages.predict import by_size, load_network, predict_tensors
+from wsss_cli.stages.predict import by_size, load_network, predict_tensors, with_sizes
 from wsss_cli.stages.score import Counts
 
 PIECE_SECONDS = 60.0  # of an evaluation, that a kill may lose
@@ -71,13 +71,7 @@ def score_network(
 
     counts, lost = fresh(), Lost()
     done = kept.read(counts, lost) if kept else 0
-    unread: Lost = []
-    sized: list[tuple[Sample, tuple[int, int]]] = []
-    for sample in samples:
-        try:
-            sized.append((sample, image_size(sample.image)))
-        except DataError as error:
-            unread.append({"id": sample.id, "reason": error.message})
+    sized, unread = with_sizes(samples)
     batches = list(by_size(sized, lambda pair: pair[1], ctx.device))
     with ctx.ui.progress(sum(len(batch) for batch in batches[done:]), title) as bar:
         while done < len(batches):

@@ -18,10 +18,13 @@ from torch import Tensor
 from wsss_cli.cam.multiscale import to_device
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import EvalConfig, Preset
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.masks import image_size
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.engine.sweep import Lost
+from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.losses import within_tags
 from wsss_cli.models.build import build_segmentor
@@ -255,6 +258,18 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def with_sizes(samples: Sequence[Sample]) -> tuple[list[tuple[Sample, tuple[int, int]]], Lost]:
+    """Samples with the (height, width) of their images, and those whose image cannot be read."""
+    sized: list[tuple[Sample, tuple[int, int]]] = []
+    lost: Lost = []
+    for sample in samples:
+        try:
+            sized.append((sample, image_size(sample.image)))
+        except DataError as error:
+            lost.append({"id": sample.id, "reason": error.message})
+    return sized, lost
 
 
 def by_size(

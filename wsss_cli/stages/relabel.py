@@ -17,7 +17,6 @@ from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import image_size
 from wsss_cli.engine.context import Context, cores
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, prefetch
@@ -26,7 +25,7 @@ from wsss_cli.files import read_json
 from wsss_cli.processes import in_processes
 from wsss_cli.pseudo.refine import UNDECIDED, refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
-from wsss_cli.stages.predict import Network, by_size, load_network, predict
+from wsss_cli.stages.predict import Network, by_size, load_network, predict, with_sizes
 from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo, steps_in_words
 from wsss_cli.stages.upstream import Result, dataset_inputs, read_run
 
@@ -169,13 +168,7 @@ def refined(
 
 def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None, run: RunDir, ctx: Context) -> Lost:
     samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
-    lost: Lost = []
-    sized: list[tuple[Sample, tuple[int, int]]] = []
-    for sample in samples:
-        try:
-            sized.append((sample, image_size(sample.image)))
-        except DataError as error:
-            lost.append({"id": sample.id, "reason": error.message})
+    sized, lost = with_sizes(samples)
     views = {**network.preset.eval.model_dump(), "scales": preset.relabel.scales, "mode": "whole", "base": "image"}
     jobs = _jobs(network, sized, EvalConfig.model_validate(views), preset.relabel, dataset, cams, run, ctx, lost)
     workers = preset.pseudo.workers or cores()
