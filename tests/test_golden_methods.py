@@ -20,7 +20,7 @@ from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.pseudo.par import par
 from wsss_cli.pseudo.thresholds import class_factors, otsu, score_histogram
 from wsss_cli.pseudo.walk import irn_walk, psa_walk
-from wsss_cli.stages.score import cam_curve
+from wsss_cli.scoring.cams import cam_curve
 from wsss_cli.stages.thresholds import around
 
 CRF = {

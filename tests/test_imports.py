@@ -13,24 +13,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "processes"}
-METHODS = {"data", "models", "losses", "metrics", "crf", "kernels"}
+BOTTOM = {"errors", "files", "processes", "labels"}
+METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
+GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
     "errors": set(),
+    "labels": set(),
     "files": {"errors"},
     "processes": {"errors"},
     "config": BOTTOM,
     **{name: BOTTOM | {"config", "kernels"} for name in METHODS},
+    "models": BOTTOM | {"config", "kernels", "weights"},
     "kernels": BOTTOM,
     "engine": BOTTOM | {"config"},
     "report": BOTTOM | {"config", "metrics"},
     "cam": BOTTOM | {"config"} | METHODS,
     "noise": BOTTOM | {"config"} | METHODS,
     "pseudo": BOTTOM | {"config", "cam"} | METHODS,
-    "stages": BOTTOM | {"config", "cam", "noise", "pseudo", "engine", "report"} | METHODS,
-    "cli": BOTTOM | {"config", "cam", "noise", "pseudo", "engine", "report", "stages"} | METHODS,
+    "scoring": BOTTOM | {"config", "cam", "engine"} | METHODS,
+    "inference": BOTTOM | {"config", "engine"} | METHODS,
+    "interchange": BOTTOM | {"config", "engine", "inference"} | METHODS,
+    "stages": BOTTOM | {"config"} | METHODS | GLUE,
+    "bench": BOTTOM | {"config", "stages"} | METHODS | GLUE,
+    "cli": BOTTOM | {"config", "stages", "bench"} | METHODS | GLUE,
     "__main__": {"cli"},
-    "__init__": {"stages"},
+    "__init__": {"inference"},
 }
 HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "pydensecrf", "pycocotools", "safetensors", "PIL"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from wsss_cli.labels import IGNORE
 
 
 def segmentation_loss(

@@ -21,6 +21,11 @@ FEW = 64  # items for which starting processes takes longer than the work
 AHEAD = 16  # items given to each process before their results are asked for
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_processes(
     work: Callable[[Item], Made],
     items: Iterable[Item],

@@ -3,7 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss_cli.cam.multiscale import bucket_size, multiscale_cam, normalise_cam
+from wsss_cli.cam.multiscale import multiscale_cam, normalise_cam
+from wsss_cli.data.batches import bucket_size
 
 CPU = torch.device("cpu")
 

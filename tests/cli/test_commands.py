@@ -23,7 +23,7 @@ import torch
 from wsss_cli.cam.store import read_cam
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]

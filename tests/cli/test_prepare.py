@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from wsss_cli.cli import prepare
-from wsss_cli.data import coco
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
+from wsss_cli.data.sources import coco
 
 ROOT = Path(__file__).resolve().parents[2]
 

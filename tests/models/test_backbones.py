@@ -9,7 +9,7 @@ from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models import backbones
 from wsss_cli.models.backbones import PACKAGED, _packaged_state, build_backbone
 from wsss_cli.models.classifier import CamClassifier
-from wsss_cli.models.weights import load_into
+from wsss_cli.weights.load import load_into
 
 
 @pytest.mark.parametrize(("output_stride", "strides"), [(8, (4, 8, 8, 8)), (16, (4, 8, 16, 16)), (32, (4, 8, 16, 32))])

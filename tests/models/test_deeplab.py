@@ -12,7 +12,7 @@ from wsss_cli.errors import WeightsError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.deeplab import DeepLabV3Plus
-from wsss_cli.models.weights import import_mmseg, load_into, mmseg_key_map
+from wsss_cli.weights.load import import_mmseg, load_into, mmseg_key_map
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -16,7 +16,7 @@ from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels, wanted
-from wsss_cli.stages.train import SegmentationTask
+from wsss_cli.stages.segmentation import SegmentationTask
 
 K, SIDE = 3, 16
 

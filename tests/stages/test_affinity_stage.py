@@ -11,15 +11,15 @@ from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import DataError, Preempted, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.stages import affinity
-from wsss_cli.stages.affinity import label_path, run_affinity
-from wsss_cli.stages.cam import cam_path
+from wsss_cli.stages.affinity import run_affinity
+from wsss_cli.stages.paths import cam_path, label_path
 from wsss_cli.stages.walk import run_walk
 
 TINY = "{ name = 'resnet10t', weights = 'none', output_stride = 32 }"
@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_data_workers(monkeypatch):
-    monkeypatch.setattr(affinity, "data_workers", lambda asked, ctx: 0)
+    monkeypatch.setattr(affinity, "data_workers", lambda asked: 0)
 
 
 def make_preset(data, kind, *overrides):

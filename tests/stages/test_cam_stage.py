@@ -10,7 +10,7 @@ from torch import nn
 from wsss_cli.cam.store import read_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, Preempted, UsageError, WeightsError
@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 def make(data, tmp_path, monkeypatch):
     """Makes a cam run in a folder of the test; returns its directory."""
     monkeypatch.setattr(cam, "build_classifier", build)
-    monkeypatch.setattr(cam, "data_workers", lambda asked, ctx: 0)
+    monkeypatch.setattr(cam, "data_workers", lambda asked: 0)
     monkeypatch.setattr(cam, "cores", lambda: 1)
 
     def run(*overrides, runs="runs", ctx=None):

@@ -13,16 +13,17 @@ from wsss_cli.crf import dense_crf
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import Interrupted
+from wsss_cli.inference import predict as predicting
+from wsss_cli.inference.predict import predict, slide, window_starts
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
-from wsss_cli.stages import counting, evaluate
-from wsss_cli.stages import predict as predicting
+from wsss_cli.scoring import counting
+from wsss_cli.scoring.partial import Kept
+from wsss_cli.stages import evaluate
 from wsss_cli.stages.evaluate import score_network
-from wsss_cli.stages.kept import Kept
-from wsss_cli.stages.predict import predict, slide, window_starts
 
 
 class Colours(nn.Module):

@@ -10,13 +10,14 @@ from wsss_cli.cli.eval import _stored_masks
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.pseudo.thresholds import otsu, score_histogram
-from wsss_cli.stages.pseudo import confidence_path, mask_path, run_pseudo
-from wsss_cli.stages.score import cam_curve
+from wsss_cli.scoring.cams import cam_curve
+from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.pseudo import run_pseudo
 
 IMAGES = 4
 

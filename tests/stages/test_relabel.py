@@ -10,7 +10,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json
-from wsss_cli.stages.predict import predict
+from wsss_cli.inference.predict import predict
 from wsss_cli.stages.relabel import Cams, allowed_classes, first_scores, mixed, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)

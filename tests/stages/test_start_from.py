@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from wsss_cli.config.load import load_preset
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import save_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError

@@ -8,7 +8,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.stages.pseudo import confidence_path, mask_path
+from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.train import check_kernels, run_train
 from wsss_cli.stages.training_data import check_confidence, training_item
 

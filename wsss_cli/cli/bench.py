@@ -61,15 +61,15 @@ def model(
     if (run is None) == (not preset):
         raise UsageError("give a run, or --preset", "wsss bench model --preset NAME")
     if run is not None:
+        from wsss_cli.engine.rundir import read_run
         from wsss_cli.files import read_json
-        from wsss_cli.stages.upstream import read_run
 
         read_run(run, "train")
         preset, num_classes = str(run / "preset.lock.toml"), len(read_json(run / "inputs.json")["classes"])
     resolved = stage.resolve(preset, overrides)
+    from wsss_cli.bench.model import bench_network
     from wsss_cli.files import write_json
     from wsss_cli.report.tables import value_table
-    from wsss_cli.stages.bench import bench_network
 
     with stage.working(device, run.parent if run else RUNS) as ctx:
         found = bench_network(resolved, num_classes, ctx, crop=crop, steps=steps, train=train)
@@ -108,7 +108,7 @@ def train(
     Forward, backward and optimiser on one batch that stays on the device; random weights, the same in each row.
     `wsss bench data` measures the loader.
     """
-    from wsss_cli.stages.bench_train import bench_train
+    from wsss_cli.bench.train import bench_train
 
     names = [name.strip() for name in variants.split(",") if name.strip()]
     with stage.working(device, RUNS) as ctx:
@@ -149,7 +149,7 @@ def evaluate(
 
     Random weights, images in memory; labels end in main memory.
     """
-    from wsss_cli.stages.bench_eval import bench_eval
+    from wsss_cli.bench.evaluation import bench_eval
 
     with stage.working(device, RUNS) as ctx:
         found = bench_eval(
@@ -196,7 +196,7 @@ def data(
     counts = [part.strip() for part in workers.split(",") if part.strip()]
     if wrong := [part for part in counts if not part.isdecimal()]:
         raise UsageError(f"--workers: {wrong[0]!r} is no worker count", "give whole numbers, e.g. --workers 0,2,4")
-    from wsss_cli.stages.bench_data import bench_data
+    from wsss_cli.bench.data import bench_data
 
     with stage.working("cpu", RUNS) as ctx:
         found = bench_data(

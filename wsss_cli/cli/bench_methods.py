@@ -45,7 +45,7 @@ def crf(
     lattice is pydensecrf2 on one core; exact computes all pairs of pixels with torch; triton does so with a kernel of
     its own on a GPU. A call goes from arrays to arrays.
     """
-    from wsss_cli.stages.bench_crf import bench_crf
+    from wsss_cli.bench.crf import bench_crf
 
     names = [name.strip() for name in backends.split(",") if name.strip()]
     with stage.working(device, RUNS) as ctx:
@@ -86,7 +86,7 @@ def cam(
     Random weights. Computing alone, and with files: decoding the photographs and writing the CAMs, as `wsss cam` does.
     The package grad-cam has a row where it is installed.
     """
-    from wsss_cli.stages.bench_cam import bench_cam
+    from wsss_cli.bench.cam import bench_cam
 
     with stage.working(device, RUNS) as ctx:
         resolved = stage.resolve(preset or default_preset(ctx), overrides)
@@ -118,7 +118,7 @@ def walk(
     The plain torch paths, the Triton kernels on a GPU, and the published ways: the walk as a power of one dense matrix
     (left out where it would take long), PAR with all neighbours gathered by dilated convolutions.
     """
-    from wsss_cli.stages.bench_walk import bench_walk
+    from wsss_cli.bench.walk import bench_walk
 
     with stage.working(device, RUNS) as ctx:
         found = bench_walk(

@@ -10,6 +10,7 @@ import typer
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
 from wsss_cli.errors import GateError, UsageError
+from wsss_cli.processes import cores
 
 
 def evaluate(
@@ -191,11 +192,12 @@ def _network(
 def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> Scored:
     from wsss_cli.errors import DataError
     from wsss_cli.report.tables import class_table, curve_table
-    from wsss_cli.stages.score import cam_curve, score_masks
+    from wsss_cli.scoring.cams import cam_curve
+    from wsss_cli.scoring.masks import score_masks
 
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder")
-    workers = _cores()
+    workers = cores()
     cams = sorted(pred.rglob("*.npz"))
     if cams:
         pairs = [(cam, truth / cam.relative_to(pred).with_suffix(".png")) for cam in cams]
@@ -240,9 +242,3 @@ def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
     writer.writerows([name, *row] for name, row in zip(names, shown["confusion"], strict=True))
     write_text(file, text.getvalue())
     console.say(f"confusion matrix: {file}")
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -31,8 +31,8 @@ def export(
     The file takes one RGB image in 0..255, uint8 [1, 3, H, W] of any size (TorchScript: float too), and gives labels or
     logits of that size: normalisation and upsampling are inside. ONNX needs: pip install onnx onnxscript onnxruntime
     """
-    from wsss_cli.stages.export import require_onnx, run_export
-    from wsss_cli.stages.predict import load_network
+    from wsss_cli.inference.network import load_network
+    from wsss_cli.interchange.export import require_onnx, run_export
 
     if form == "onnx":
         require_onnx()

@@ -31,8 +31,8 @@ def infer(
     What is in the folder already is kept: run again to go on. A photograph that cannot be read is named, and the others
     go on.
     """
+    from wsss_cli.inference.network import load_network
     from wsss_cli.stages.infer import find_images, run_infer
-    from wsss_cli.stages.predict import load_network
 
     found = find_images(images)
     with stage.working(device, run.parent) as ctx:

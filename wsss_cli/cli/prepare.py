@@ -13,10 +13,11 @@ import typer
 from wsss_cli.cli import console
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.errors import DataError
+from wsss_cli.processes import cores
 
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
-    from wsss_cli.data.download import Fetched
+    from wsss_cli.data.sources.download import Fetched
 
 app = typer.Typer(
     help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.",
@@ -54,7 +55,7 @@ def toy(
     wsss prepare toy
     wsss prepare toy --images 240 --seed 1 --out data/toy-1
     """
-    from wsss_cli.data.toy import prepare_toy
+    from wsss_cli.data.sources.toy import prepare_toy
 
     out = out or Path("data/toy")
     total = images + (max(1, images // 4) if val is None else val)
@@ -90,7 +91,7 @@ def voc_aug(
     else from ImageSets/image_labels.txt. A devkit with shorter lists is taken as they say, and every score then says
     "subset".
     """
-    from wsss_cli.data.voc import VocSource, download_voc, find_devkit, prepare_voc, with_sbd_beside
+    from wsss_cli.data.sources.voc import VocSource, download_voc, find_devkit, prepare_voc, with_sbd_beside
 
     out = out or Path("data") / name
     kept = tuple(label.strip() for label in classes.split(",") if label.strip())
@@ -100,7 +101,7 @@ def voc_aug(
     source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept))
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
     with _ticking("converting masks") as tick:
-        made = prepare_voc(source, out, name, workers or _cores(), tick)
+        made = prepare_voc(source, out, name, workers or cores(), tick)
     _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
 
 
@@ -129,7 +130,7 @@ def coco14(
     Masks are painted from the instances, larger ones first; crowd regions become 255. The hash of all masks is printed:
     two users with the same one have the same ground truth. COCO-Stuff is out of scope.
     """
-    from wsss_cli.data.coco import download_coco, find_coco, prepare_coco
+    from wsss_cli.data.sources.coco import download_coco, find_coco, prepare_coco
 
     out = out or Path("data") / name
     if download:
@@ -143,7 +144,7 @@ def coco14(
             out,
             name,
             keep_unlabelled=val_unlabelled is Unlabelled.keep,
-            workers=workers or _cores(),
+            workers=workers or cores(),
             tick=tick,
         )
     _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
@@ -173,7 +174,7 @@ def folder(
     labels.csv begins with the line image,labels (and optionally split: train or val); then for example
     holiday/001.jpg,cat|person. Photographs that do not decode are left out and listed in findings.json (exit code 3).
     """
-    from wsss_cli.data.folder import prepare_folder
+    from wsss_cli.data.sources.folder import prepare_folder
 
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
@@ -188,7 +189,7 @@ def folder(
             classes=kept,
             val_fraction=val_fraction,
             seed=seed,
-            workers=workers or _cores(),
+            workers=workers or cores(),
             tick=tick,
         )
     following = f"wsss run --preset folder-lite0 --data {out}"
@@ -239,12 +240,6 @@ def _say_fetched(archives: Sequence[Fetched]) -> None:
     for archive in archives:
         known = "as expected" if archive.compared else "with nothing to compare it with"
         console.say(f"{archive.name}: {archive.size:,} bytes, sha256 {archive.sha256} ({known})")
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _report(

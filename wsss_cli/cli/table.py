@@ -30,7 +30,7 @@ def table(
     mIoU comes from `wsss eval RUN --ms-flip`, fps from `wsss bench model RUN`, memory from the training itself.
     """
     from wsss_cli.report.tables import results_table
-    from wsss_cli.stages.table import find_rows
+    from wsss_cli.scoring.results import find_rows
 
     rows: list[dict[str, Any]] = find_rows(list(given or ()), runs)
     if form == "json":

@@ -26,7 +26,7 @@ def inspect(
     wsss weights inspect runs/train-toy-1a2b3c4d
     wsss weights inspect unknown.pth --json
     """
-    from wsss_cli.stages.weights import run_inspect
+    from wsss_cli.interchange.import_mmseg import run_inspect
 
     found = run_inspect(file)
     if json_output:
@@ -77,7 +77,7 @@ def import_mmseg(
 
     Every key is accounted for: used, missing, or left over. Nothing in the file is run.
     """
-    from wsss_cli.stages.weights import run_import
+    from wsss_cli.interchange.import_mmseg import run_import
 
     made = run_import(file, out, num_classes=classes, reset_head=reset_head, output_stride=int(output_stride))
     if json_output:

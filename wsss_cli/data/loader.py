@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import DataError, WriteError
-from wsss_cli.processes import start_worker
+from wsss_cli.processes import cores, start_worker
 
 Key = tuple[int, int]
 Make = Callable[[Sample, np.random.Generator], dict[str, np.ndarray]]
@@ -21,6 +21,11 @@ MAX_REPLACEMENTS = 20
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the samples in an epoch: a permutation of 0 .. count-1."""
     return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def data_workers(asked: int) -> int:
+    """Data worker processes: as asked, or one for each core but one, at most 8."""
+    return asked if asked >= 0 else max(1, min(8, cores() - 1))
 
 
 class KeyBatches:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, write_bytes, write_json
+from wsss_cli.labels import IGNORE
 
-IGNORE = 255
 BORDER_COLOR = (224, 224, 192)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from wsss_cli.config.schema import AugmentConfig
 from wsss_cli.errors import DataError
+from wsss_cli.labels import IGNORE
 
-IGNORE = 255
 CROP_TRIES = 10
 MEAN_COLOUR = (124, 116, 104)  # ImageNet mean, RGB: about 0 once normalised
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ import torch
 
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import UsageError
+from wsss_cli.processes import cores
 
 Event = dict[str, Any]
 
@@ -69,11 +69,6 @@ class Context:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"CPU, {torch.get_num_threads()} threads"
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bf16_serves(device: torch.device) -> bool:

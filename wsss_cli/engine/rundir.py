@@ -202,3 +202,19 @@ def find_runs(runs: Path, stage: str | None = None) -> list[tuple[Path, dict[str
             if isinstance(record, dict) and (stage is None or record.get("stage") == stage):
                 found.append((file.parent, record))
     return sorted(found, key=lambda pair: pair[1].get("created", 0.0), reverse=True)
+
+
+def read_run(path: Path, stage: str) -> dict[str, Any]:
+    """run.json of a finished run of a stage that the user named.
+
+    Raises:
+        UsageError: no such run, a run of another stage, or one that is not done.
+    """
+    if not (path / "run.json").is_file():
+        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
+    record = read_json(path / "run.json")
+    if record.get("stage") != stage:
+        raise UsageError(f"{path} is a {record.get('stage')} run; a {stage} run is needed here")
+    if record.get("state") != "done":
+        raise UsageError(f"{path} is not finished (state: {record.get('state')})", "run its command again to finish it")
+    return record

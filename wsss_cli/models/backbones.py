@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
-from wsss_cli.models.formats import DEEP_STEM, PLAIN_STEM, block_names, part, resnet, without_wrapper
-from wsss_cli.models.weights import State, efficientnet_lite_names, load_into, load_state
+from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, part, resnet, without_wrapper
+from wsss_cli.weights.load import State, efficientnet_lite_names, load_into, load_state
 
 STAGES = (-4, -3, -2, -1)
 PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come with an installed package

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.schema import TrainConfig
-from wsss_cli.losses import IGNORE, within_tags
+from wsss_cli.labels import IGNORE
+from wsss_cli.losses import within_tags
 from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness
 from wsss_cli.noise.update import IouCurves
 

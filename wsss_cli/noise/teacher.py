@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-IGNORE = 255
+from wsss_cli.labels import IGNORE
 
 
 class Teacher:

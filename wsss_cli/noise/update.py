@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config.noise import UpdateConfig
+from wsss_cli.labels import IGNORE
 
-IGNORE = 255
 LEAST_POINTS = 5  # two more than the curve has parameters
 NEVER_LEARNED = 0.01  # a curve that stays below this IoU has no early phase of learning to end
 

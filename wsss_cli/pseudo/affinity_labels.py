@@ -16,7 +16,8 @@ from wsss_cli.crf.dense import Backend
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
-from wsss_cli.pseudo.refine import UNDECIDED, Settings, pseudo_mask
+from wsss_cli.labels import IGNORE
+from wsss_cli.pseudo.refine import Settings, pseudo_mask
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def psa_label(
     unaries = np.stack([_unary(cam, alpha) for alpha in (config.alpha_low, config.alpha_high)])
     low, high = dense_crf(image, unaries, **config.crf.model_dump(), backend=crf).argmax(axis=1)
     values = np.asarray((0, *classes), np.uint8)[low]
-    return np.where((low == 0) & (high != 0), np.uint8(UNDECIDED), values)
+    return np.where((low == 0) & (high != 0), np.uint8(IGNORE), values)
 
 
 def _unary(cam: np.ndarray, alpha: float) -> np.ndarray:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsss_cli.labels import IGNORE
 from wsss_cli.pseudo.pairs import Offset, path, shifted, windows
 
 EPS = 1e-5  # both papers' released code
-IGNORE = 255
 
 
 def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> Tensor:

@@ -21,8 +21,8 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
+from wsss_cli.labels import IGNORE
 
-UNDECIDED = 255
 LabelStep = CrfStep | ParStep
 Seconds = dict[str, float]
 
@@ -105,7 +105,7 @@ def pseudo_mask(
     confidence = np.take_along_axis(mean, high[None], axis=0)[0]
     values = np.asarray((0, *classes), np.uint8)[high]
     undecided = ((high == 0) & (low != 0)) | (confidence < settings.min_confidence)
-    return np.where(undecided, np.uint8(UNDECIDED), values), np.where(undecided, np.float32(0), confidence)
+    return np.where(undecided, np.uint8(IGNORE), values), np.where(undecided, np.float32(0), confidence)
 
 
 def refine(

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_cli.files import write_bytes
+from wsss_cli.labels import IGNORE
 
-IGNORE = 255
 UNDECIDED_COLOR = (224, 224, 192)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
 CURVES = (("miou", "mIoU", (31, 119, 180)), ("fp", "FP", (214, 69, 65)), ("fn", "FN", (222, 143, 5)))

@@ -17,11 +17,11 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import training_batches
+from wsss_cli.data.loader import data_workers, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import affinity_sample
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
-from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep_processes
@@ -29,10 +29,11 @@ from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.build import build_affinity, param_groups
+from wsss_cli.processes import cores
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
-from wsss_cli.stages.cam import cam_path, data_workers
+from wsss_cli.stages.paths import cam_path, label_path
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.upstream import Result, affinity_identity, dataset_inputs
 
@@ -105,11 +106,6 @@ def affinity_config(preset: Preset, kind: Kind) -> IrnConfig | PsaConfig:
             f"preset {preset.name} has no table [affinity.{kind}]", f"add it, or --set affinity.{kind}.iters=1000"
         )
     return config
-
-
-def label_path(run: Path, sample: str) -> Path:
-    """Where an irn or psa run keeps the label that its network learns an image from."""
-    return run / "labels" / f"{sample}.png"
 
 
 def load_affinity(run: Path, kind: Kind, ctx: Context) -> BoundaryNet | AffinityNet:
@@ -196,7 +192,7 @@ def _train(
             make,
             batch=config.batch,
             seed=preset.seed,
-            workers=data_workers(-1, ctx),
+            workers=data_workers(-1),
             start=start,
             pin=ctx.device.type == "cuda",
         )

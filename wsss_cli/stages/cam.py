@@ -13,23 +13,27 @@ import torch
 from wsss_cli.cam.consistency import SeamCam
 from wsss_cli.cam.gradcam import GradCam
 from wsss_cli.cam.lpcam import LpCam
-from wsss_cli.cam.multiscale import CamModel, bucket_size, multiscale_cam, normalise_cam
+from wsss_cli.cam.multiscale import CamModel, multiscale_cam, normalise_cam
 from wsss_cli.cam.store import write_cam
 from wsss_cli.config.cam import GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import CamConfig, Preset
+from wsss_cli.data.batches import bucket_size
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
+from wsss_cli.data.loader import data_workers
 from wsss_cli.data.masks import image_size
-from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep
 from wsss_cli.errors import DataError, WriteError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
+from wsss_cli.processes import cores
+from wsss_cli.scoring.cams import cam_curve
 from wsss_cli.stages.classifier import trained_classifier
+from wsss_cli.stages.paths import cam_path
 from wsss_cli.stages.prototypes import class_prototypes
-from wsss_cli.stages.score import cam_curve
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
@@ -52,23 +56,13 @@ def run_cam(preset: Preset, ctx: Context) -> Result:
             return Result(path, _seed_scores(path), skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_classifier(preset.cam, dataset.num_classes, ctx.device)
-        model = trained_classifier(model, samples, dataset.num_classes, preset, data_workers(-1, ctx), run, ctx)
+        model = trained_classifier(model, samples, dataset.num_classes, preset, data_workers(-1), run, ctx)
         model.eval().requires_grad_(False)
         view = _view(model, samples, preset, run, ctx)
         lost = make_cams(model, view, samples, preset.cam, run, ctx)
         scores = _score(dataset, preset, run, ctx)
         run.finish(lost=lost, device=ctx.device_name)
         return Result(path, scores, lost)
-
-
-def cam_path(run: Path, sample: str) -> Path:
-    """Where a cam run keeps the CAMs of an image."""
-    return run / "cams" / f"{sample}.npz"
-
-
-def data_workers(asked: int, ctx: Context) -> int:
-    """Data worker processes: as asked, or one for each core but one, at most 8."""
-    return asked if asked >= 0 else max(1, min(8, cores() - 1))
 
 
 def _view(model: CamClassifier, samples: Sequence[Sample], preset: Preset, run: RunDir, ctx: Context) -> View:

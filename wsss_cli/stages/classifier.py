@@ -28,7 +28,7 @@ from wsss_cli.errors import WeightsError
 from wsss_cli.losses import multilabel_soft_margin
 from wsss_cli.models.build import param_groups
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
-from wsss_cli.models.weights import State, load_into, load_state
+from wsss_cli.weights.load import State, load_into, load_state
 
 Batches = Callable[[int], Iterator[dict[str, Any]]]
 EXTRA = ("pcm_", "second.")  # parts beside the classifier that SEAM and ReCAM train; other methods do without

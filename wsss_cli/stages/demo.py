@@ -14,15 +14,17 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.toy import prepare_toy
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
+from wsss_cli.inference.network import Network, load_network
+from wsss_cli.inference.predict import predict
 from wsss_cli.report.pictures import heatmap, overlay, sheet, write_png
-from wsss_cli.stages.cam import cam_path, run_cam
+from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.evaluate import finished_eval, run_eval
 from wsss_cli.stages.infer import run_infer
-from wsss_cli.stages.predict import Network, load_network, predict
-from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.paths import cam_path, mask_path
+from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.train import run_train
 from wsss_cli.stages.upstream import Result
 

@@ -20,17 +20,18 @@ from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
-from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import find_runs
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
+from wsss_cli.inference.network import load_network
+from wsss_cli.inference.predict import by_size, predict_tensors, with_sizes
 from wsss_cli.models.deeplab import DeepLabV3Plus
-from wsss_cli.processes import in_processes
-from wsss_cli.stages.counting import counted
-from wsss_cli.stages.kept import Kept
-from wsss_cli.stages.predict import by_size, load_network, predict_tensors, with_sizes
-from wsss_cli.stages.score import Counts
+from wsss_cli.processes import cores, in_processes
+from wsss_cli.scoring.counting import counted
+from wsss_cli.scoring.counts import Counts
+from wsss_cli.scoring.partial import Kept
 
 PIECE_SECONDS = 60.0  # of an evaluation, that a kill may lose
 Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.data.images import read_image
+from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import image_size, write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.inference.network import Network
+from wsss_cli.inference.predict import by_size, predict
 from wsss_cli.report.pictures import overlay, write_png
-from wsss_cli.stages.predict import Network, by_size, predict
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_images(given: Sequence[str]) -> list[Path]:
@@ -29,15 +28,17 @@ def find_images(given: Sequence[str]) -> list[Path]:
     for name in given:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
         elif path.is_file():
             matches = [path]
         else:
             anchor = Path(path.anchor) if path.is_absolute() else Path()
             pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
-            matches = sorted(p for p in anchor.glob(pattern) if p.suffix.lower() in ENDINGS)
+            matches = sorted(p for p in anchor.glob(pattern) if p.suffix.lower() in IMAGE_ENDINGS)
         if not matches:
-            raise UsageError(f"{name} names no image", f"give files, a folder or a pattern of {', '.join(ENDINGS)}")
+            raise UsageError(
+                f"{name} names no image", f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}"
+            )
         found.update(dict.fromkeys(matches))
     names = [path.stem for path in found]
     if len(set(names)) < len(names):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from wsss_cli.cam.lpcam import prototypes, split_features
-from wsss_cli.cam.multiscale import bucket_size, image_batch
 from wsss_cli.config.cam import LpCamConfig
 from wsss_cli.config.schema import Preset
+from wsss_cli.data.batches import bucket_size, image_batch
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context

@@ -13,27 +13,19 @@ from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig, Step
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
-from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.files import read_json, write_json
+from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.scoring.masks import score_masks
 from wsss_cli.stages.affinity import Kind, run_affinity
-from wsss_cli.stages.cam import cam_path, run_cam
-from wsss_cli.stages.score import score_masks
+from wsss_cli.stages.cam import run_cam
+from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs, find_upstream, pseudo_identity
 from wsss_cli.stages.walk import run_walk
-
-
-def mask_path(run: Path, sample: str) -> Path:
-    """Where a pseudo run keeps the mask of an image."""
-    return run / "masks" / f"{sample}.png"
-
-
-def confidence_path(run: Path, sample: str) -> Path:
-    """Where a pseudo run keeps the confidence of an image's mask: 8-bit grey, 255 = certain, 0 = undecided."""
-    return run / "confidence" / f"{sample}.png"
 
 
 def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result:

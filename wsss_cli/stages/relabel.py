@@ -17,17 +17,20 @@ from wsss_cli.config.schema import EvalConfig, Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.engine.context import Context, cores
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.rundir import RunDir, open_run, read_run, run_path
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
-from wsss_cli.processes import in_processes
-from wsss_cli.pseudo.refine import UNDECIDED, refine, write_pseudo_mask
+from wsss_cli.inference.network import Network, load_network
+from wsss_cli.inference.predict import by_size, predict, with_sizes
+from wsss_cli.labels import IGNORE
+from wsss_cli.processes import cores, in_processes
+from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
-from wsss_cli.stages.predict import Network, by_size, load_network, predict, with_sizes
-from wsss_cli.stages.pseudo import confidence_path, mask_path, score_pseudo, steps_in_words
-from wsss_cli.stages.upstream import Result, dataset_inputs, read_run
+from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
+from wsss_cli.stages.upstream import Result, dataset_inputs
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def refined(
     best, confidence = posterior.argmax(0), posterior.max(0)
     labels = np.asarray((0, *classes), np.uint8)[best]
     undecided = confidence < config.min_confidence
-    return np.where(undecided, np.uint8(UNDECIDED), labels), np.where(undecided, np.float32(0), confidence)
+    return np.where(undecided, np.uint8(IGNORE), labels), np.where(undecided, np.float32(0), confidence)
 
 
 def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None, run: RunDir, ctx: Context) -> Lost:

@@ -13,12 +13,12 @@ from wsss_cli.config.affinity import IrnConfig
 from wsss_cli.config.refine import PseudoConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
-from wsss_cli.engine.context import Context, cores
+from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import cores, in_processes
 from wsss_cli.pseudo.thresholds import LEVELS, LOWEST, class_factors, otsu, score_histogram
-from wsss_cli.stages.score import cam_curve
+from wsss_cli.scoring.cams import cam_curve
 
 GIVE_THEM = "--set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2"
 PIECE = 64  # images whose histogram is made in one go

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wsss_cli.config.schema import Preset, TrainConfig
 from wsss_cli.data.dataset import Dataset, open_dataset
@@ -19,15 +16,13 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
 from wsss_cli.engine.rundir import open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
-from wsss_cli.losses import segmentation_loss
-from wsss_cli.models.build import build_segmentor, param_groups
+from wsss_cli.interchange.import_mmseg import CLASSIFIERS, weight_file
+from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.deeplab import DeepLabV3Plus
-from wsss_cli.models.formats import recognise
-from wsss_cli.models.weights import differences, load_into, load_state
-from wsss_cli.noise.gated_crf import gated_crf_loss
-from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 from wsss_cli.stages.evaluate import score_network
-from wsss_cli.stages.pseudo import mask_path, run_pseudo
+from wsss_cli.stages.paths import mask_path
+from wsss_cli.stages.pseudo import run_pseudo
+from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.training_data import batches, check_confidence, still_lost, training_item
 from wsss_cli.stages.upstream import (
     Result,
@@ -37,66 +32,8 @@ from wsss_cli.stages.upstream import (
     pseudo_identity,
     train_identity,
 )
-from wsss_cli.stages.weights import CLASSIFIERS, weight_file
-
-
-class SegmentationTask:
-    """Cross-entropy on masks, with an auxiliary head, and what the preset does about noise in the masks.
-
-    Args:
-        say: told what the methods against noise have to say.
-    """
-
-    def __init__(
-        self,
-        model: DeepLabV3Plus,
-        config: TrainConfig,
-        validate: Any,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self._model, self.config, self.validate = model, config, validate
-        self.forward = torch.compile(model.forward_train) if config.compile else model.forward_train
-        self.targets = NoisyTargets(model, config, say)
-
-    @property
-    def model(self) -> DeepLabV3Plus:
-        return self._model
-
-    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
-        logits, aux = self.forward(x)
-        noise, average = self.config.noise, self.config.loss_average
-        target, weight = self.targets.make(batch, x, logits.detach())
-        loss = partial(
-            segmentation_loss,
-            target=target,
-            average=average,
-            weight=weight,
-            balance=noise.balance,
-            kernels=self.config.kernels,
-        )
-        losses = {"decode": loss(logits)}
-        if aux is not None:
-            losses["aux"] = self.config.model.aux_weight * loss(aux)
-        if noise.gated_crf is not None:
-            valid = valid_pixels(batch["size"], *target.shape[-2:])
-            losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)
-        return losses
-
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        return param_groups(self.model, base_lr, head_lr_mult)
-
-    def evaluate(self) -> dict[str, float]:
-        return self.validate(self.model)
-
-    def after_step(self, step: int) -> None:
-        self.targets.after_step(step)
-
-    def state(self) -> dict[str, Any]:
-        return self.targets.state()
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.targets.load_state(state)
+from wsss_cli.weights.formats import recognise
+from wsss_cli.weights.load import differences, load_into, load_state
 
 
 def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result:

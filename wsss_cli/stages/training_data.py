@@ -11,15 +11,14 @@ import numpy as np
 from wsss_cli.config.schema import Preset, TrainConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import Make, training_batches
+from wsss_cli.data.loader import Make, data_workers, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
-from wsss_cli.stages.cam import data_workers
-from wsss_cli.stages.pseudo import confidence_path
+from wsss_cli.stages.paths import confidence_path
 
 
 def training_item(
@@ -74,7 +73,7 @@ def batches(
         make,
         batch=config.batch,
         seed=preset.seed,
-        workers=data_workers(config.workers, ctx),
+        workers=data_workers(config.workers),
         start=start,
         pin=ctx.device.type == "cuda",
     ):

@@ -11,7 +11,7 @@ from wsss_cli.config.affinity import needs
 from wsss_cli.config.lock import identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
-from wsss_cli.engine.rundir import find_runs, run_path
+from wsss_cli.engine.rundir import find_runs, read_run, run_path
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
 
@@ -42,22 +42,6 @@ def pseudo_identity(preset: Preset, dataset: Dataset, cam: str) -> str:
 
 def train_identity(preset: Preset, dataset: Dataset, masks: str) -> str:
     return identity(preset, "train", dataset.fingerprint, masks)
-
-
-def read_run(path: Path, stage: str) -> dict[str, Any]:
-    """run.json of a finished run of a stage that the user named.
-
-    Raises:
-        UsageError: no such run, a run of another stage, or one that is not done.
-    """
-    if not (path / "run.json").is_file():
-        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
-    record = read_json(path / "run.json")
-    if record.get("stage") != stage:
-        raise UsageError(f"{path} is a {record.get('stage')} run; a {stage} run is needed here")
-    if record.get("state") != "done":
-        raise UsageError(f"{path} is not finished (state: {record.get('state')})", "run its command again to finish it")
-    return record
 
 
 def find_upstream(

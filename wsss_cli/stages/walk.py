@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.cam.multiscale import bucket_size, to_device
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.config.schema import Preset
+from wsss_cli.data.batches import bucket_size, to_device
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context

@@ -1,0 +1,116 @@
+"""Dense CRF, backend by backend: time, memory, and whether they say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from wsss_cli.bench.ceilings import add_share, measured_ceilings
+from wsss_cli.bench.inputs import pictures, score_maps
+from wsss_cli.bench.measure import (
+    Case,
+    Measured,
+    Row,
+    Work,
+    five_digits,
+    make_rows,
+    measure,
+    report,
+    require_choice,
+    require_cuda,
+)
+from wsss_cli.config.refine import CRF_SETS
+from wsss_cli.crf import dense_crf
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import UsageError
+
+BACKENDS = ("lattice", "exact", "triton")
+SIZE = {"cuda": (375, 500), "cpu": (96, 128)}
+PAIR_LABELS = 4e10  # all pairs times labels times iterations that a CPU is asked for: about a minute
+
+
+def bench_crf(
+    ctx: Context,
+    *,
+    height: int = 0,
+    width: int = 0,
+    labels: int = 21,
+    parameters: str = "irn",
+    iterations: int = 10,
+    backends: Sequence[str] = BACKENDS,
+    repeats: int = 3,
+    seed: int = 0,
+    data: str = "",
+) -> dict[str, Any]:
+    """Time `dense_crf` on one image, a call from arrays to arrays.
+
+    Args:
+        height, width: of the image; 0: 375 x 500 on a GPU, 96 x 128 on a CPU.
+        parameters: a key of CRF_SETS.
+        backends: rows; 'lattice' is pydensecrf2 on one core and what ratios are taken to.
+        data: see `bench_inputs.pictures`.
+    Returns:
+        See `bench_measure.report`; rows also have 'same_as_lattice' and 'same_as_exact', the shares of pixels that get
+        the same label.
+    """
+    height, width = height or SIZE[ctx.device.type][0], width or SIZE[ctx.device.type][1]
+    picture = pictures(1, height, width, seed=seed, data=data)[0]
+    unary = -np.log(np.clip(score_maps(picture.mask, labels, seed), 1e-5, 1.0))
+    values = CRF_SETS[parameters].model_copy(update={"iterations": iterations}).model_dump()
+    cases = [
+        Case(name, partial(_prepared, name, picture.image, unary, values, ctx), host=name == "lattice")
+        for name in backends
+    ]
+    ceilings = measured_ceilings(ctx)
+    found = measure(cases, ctx, repeats=repeats, title="dense CRF")
+    rows = make_rows(found, units=1, unit="images_s", base="lattice")
+    messages = 2.0 * (height * width) ** 2 * labels * iterations
+    for row in rows:
+        if row["name"] != "lattice":
+            add_share(row, messages, "fp32_gflop_s", ceilings)
+    _add_agreement(rows, found)
+    return report(
+        "crf",
+        ctx,
+        rows,
+        settings={
+            "height": height,
+            "width": width,
+            "labels": labels,
+            "parameters": parameters,
+            "iterations": iterations,
+            "repeats": repeats,
+            "seed": seed,
+            "data": data,
+        },
+        ceilings=ceilings,
+        ratio_to="lattice",
+        notes=[
+            "one image, from arrays to arrays; lattice: pydensecrf2 on one core, an approximation",
+            "share: of the float32 matrix rate, for 2 N^2 K operations an iteration, the messages of one kernel",
+            "memory: added to what was held before; on the GPU what torch allocated, of lattice what was resident",
+        ],
+        peers=["pydensecrf2"],
+    )
+
+
+def _prepared(name: str, image: np.ndarray, unary: np.ndarray, values: dict[str, Any], ctx: Context) -> Work:
+    require_choice(dense_crf, "backend", name)
+    if name == "triton":
+        require_cuda(ctx.device)
+    pairs = (image.shape[0] * image.shape[1]) ** 2
+    if name == "exact" and ctx.device.type == "cpu" and pairs * len(unary) * values["iterations"] > PAIR_LABELS:
+        raise UsageError(f"{pairs:.1e} pairs of pixels are too many for a CPU; give a smaller --height and --width")
+    backend: Any = name  # which ones there are is read off the signature
+    return lambda: dense_crf(image, unary, **values, backend=backend)
+
+
+def _add_agreement(rows: Sequence[Row], found: Sequence[Measured]) -> None:
+    maps = {one.name: one.result.argmax(0) for one in found if one.result is not None}
+    for other in ("lattice", "exact"):
+        for row in rows:
+            if row["name"] in maps and other in maps and row["name"] != other:
+                row[f"same_as_{other}"] = five_digits(float((maps[row["name"]] == maps[other]).mean()))

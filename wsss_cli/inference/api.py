@@ -1,0 +1,87 @@
+"""A trained network for other programs: `from wsss_cli import load_segmentor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config.schema import Precision
+from wsss_cli.engine.context import Context, pick_device
+from wsss_cli.errors import UsageError
+from wsss_cli.inference.network import Network, load_network
+from wsss_cli.inference.predict import predict
+from wsss_cli.models.deeplab import DeepLabV3Plus
+
+
+@dataclass
+class Segmentor:
+    """A trained segmentation network.
+
+    Attributes:
+        network: the network with its preset, classes and colours.
+    """
+
+    network: Network
+    ctx: Context
+    precision: Precision
+
+    @property
+    def model(self) -> DeepLabV3Plus:
+        """The network itself, in evaluation mode."""
+        return self.network.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; the position is the value in a mask."""
+        return self.network.classes
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits at the stride of the head.
+
+        Args:
+            x: normalised float images [B, 3, H, W] on any device (`self.model.backbone.normalise` makes them of RGB in
+                0..255).
+        Returns:
+            float32 [B, K, h, w] on the network's device; h and w are a quarter of H and W, rounded up.
+        """
+        self.model.eval()
+        with self.ctx.autocast(self.precision):
+            return self.model(x.to(self.ctx.device)).float()
+
+    def predict(self, image: np.ndarray, ms_flip: bool = False) -> np.ndarray:
+        """The mask of one photograph, as `wsss infer` makes it at the same precision.
+
+        Args:
+            image: RGB, uint8 [H, W, 3].
+            ms_flip: average over the preset's scales, mirrored too.
+        Returns:
+            Class indices, uint8 [H, W].
+        Raises:
+            UsageError: the image is of another type or shape.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UsageError(f"an RGB image, uint8 [H, W, 3], is needed, not {image.dtype} {list(image.shape)}")
+        config = self.network.preset.eval
+        found = predict(self.model, [image], config, self.ctx, self.precision, single=not ms_flip, ms_flip=ms_flip)
+        return found["ms_flip" if ms_flip else "single"][0]
+
+
+def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precision = "fp32") -> Segmentor:
+    """Open a trained network.
+
+    Args:
+        path: a train run directory (its last checkpoint is taken), a folder in its checkpoints/, or a directory that
+            `wsss weights import-mmseg` made.
+        device: 'cpu', 'cuda', 'cuda:N', or 'auto'.
+        precision: 'fp32'; 'bf16'; 'auto' takes bf16 where the hardware has it, as `wsss infer` does by default.
+    Raises:
+        UsageError: no such directory, or no such device.
+        WeightsError: a file is damaged.
+    """
+    ctx = Context(pick_device(device), Path(path).parent)
+    return Segmentor(load_network(Path(path), ctx), ctx, precision)

@@ -1,0 +1,104 @@
+"""A trained segmentation network and all that is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import Preset
+from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.files import read_json
+from wsss_cli.models.build import build_segmentor
+from wsss_cli.models.deeplab import DeepLabV3Plus
+
+
+@dataclass
+class Network:
+    """A trained segmentation network, its classes and the preset that made it.
+
+    Attributes:
+        dataset: directory of the data set that it was trained on; of an imported network the preset's.
+        origin: how it was made, for the protocol.
+    """
+
+    model: DeepLabV3Plus
+    preset: Preset
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    step: int
+    dataset: str
+    origin: str
+
+
+def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
+    """The network of a training run, of one of its checkpoints, or of a directory that `wsss weights` imported.
+
+    Args:
+        run: a run directory, a folder in its checkpoints/, or an imported directory.
+        pointer: which checkpoint of a run directory.
+    Raises:
+        UsageError: no training run there, or one without a checkpoint.
+        WeightsError: the checkpoint is damaged.
+    """
+    run = Path(run)
+    if not (run / "run.json").is_file() and (run / "meta.json").is_file():
+        above = run.resolve().parent.parent
+        if (above / "run.json").is_file():
+            return _trained(above, run, ctx, run.name)
+        return _imported(run, ctx)
+    if not (run / "run.json").is_file():
+        raise UsageError(f"{run} is no run directory", "wsss runs list names those there are")
+    stage = read_json(run / "run.json").get("stage")
+    if stage != "train":
+        raise UsageError(f"{run} is a {stage} run; a train run is needed here")
+    checkpoint = find_checkpoint(run / "checkpoints", pointer)
+    if checkpoint is None:
+        raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")
+    return _trained(run, checkpoint, ctx, pointer)
+
+
+def _trained(run: Path, checkpoint: Path, ctx: Context, pointer: str) -> Network:
+    if read_json(run / "run.json").get("stage") != "train":
+        raise UsageError(f"{run} is no train run; one is needed here")
+    preset = load_preset(str(run / "preset.lock.toml"))
+    inputs = read_json(run / "inputs.json")
+    state, meta = load_weights(checkpoint)
+    model = _filled(preset, len(inputs["classes"]), state, ctx, f"{checkpoint} does not fit the network of {run}")
+    origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({pointer} checkpoint)"
+    classes, colors = tuple(inputs["classes"]), _colors(inputs["colors"])
+    return Network(model, preset, classes, colors, meta["step"], inputs["dataset"], origin)
+
+
+def _imported(folder: Path, ctx: Context) -> Network:
+    state, meta = load_weights(folder)
+    if meta.get("kind") != "segmentor":
+        hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else ""
+        raise UsageError(f"{folder} holds no segmentation network", hint)
+    try:
+        preset = Preset.model_validate_json(json.dumps(meta["preset"]))
+        classes, colors, source = tuple(meta["classes"]), _colors(meta["colors"]), meta["source"]["file"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder}/meta.json is damaged: {error}", "import the file again") from error
+    model = _filled(preset, len(classes), state, ctx, f"{folder} does not fit its own meta.json")
+    origin = f"imported from {Path(source).name}"
+    return Network(model, preset, classes, colors, 0, preset.dataset.path, origin)
+
+
+def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Context, fault: str) -> DeepLabV3Plus:
+    model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{fault}: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _colors(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(r), int(g), int(b)) for r, g, b in given)

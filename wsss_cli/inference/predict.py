@@ -1,0 +1,193 @@
+"""A trained network on photographs: single scale and ms+flip, batched over images of one size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss_cli.config.schema import EvalConfig
+from wsss_cli.data.batches import to_device
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.masks import image_size
+from wsss_cli.data.transforms import keep_ratio_size
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.sweep import Lost
+from wsss_cli.errors import DataError
+from wsss_cli.losses import within_tags
+from wsss_cli.models.deeplab import DeepLabV3Plus
+
+PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}
+
+
+def predict(
+    model: DeepLabV3Plus,
+    images: Sequence[np.ndarray],
+    config: EvalConfig,
+    ctx: Context,
+    precision: str,
+    *,
+    single: bool = True,
+    ms_flip: bool = False,
+    probabilities: bool = False,
+    allowed: Tensor | None = None,
+) -> dict[str, np.ndarray]:
+    """Label maps of images of one size, as arrays: see `predict_tensors`, which makes them.
+
+    Returns:
+        'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
+        'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
+    """
+    found = predict_tensors(
+        model,
+        images,
+        config,
+        ctx,
+        precision,
+        single=single,
+        ms_flip=ms_flip,
+        probabilities=probabilities,
+        allowed=allowed,
+    )
+    return {name: made.cpu().numpy() for name, made in found.items()}
+
+
+@torch.no_grad()
+def predict_tensors(
+    model: DeepLabV3Plus,
+    images: Sequence[np.ndarray],
+    config: EvalConfig,
+    ctx: Context,
+    precision: str,
+    *,
+    single: bool = True,
+    ms_flip: bool = False,
+    probabilities: bool = False,
+    allowed: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Label maps of images of one size, on the device; nothing waits for it.
+
+    Single scale: logits at stride 4, resized to the input and then to the original size, argmax. ms+flip: every view's
+    logits at original size, un-flipped, softmax, mean over all views, argmax. An image and its mirrored view, of all
+    images, are one forward.
+
+    Args:
+        images: RGB, uint8 [H, W, 3], all of one size.
+        probabilities: also return the class probabilities, for a CRF.
+        allowed: classes that an image may have, bool [B, K]; others get probability 0 in every view. All by default.
+    Returns:
+        As `predict`.
+
+    Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference` and `slide_inference`, `SegTTAModel`.
+    """
+    model.eval()
+    height, width = images[0].shape[:2]
+    found: dict[str, Tensor] = {}
+    total: Tensor | None = None
+    scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
+    for scale in scales:
+        size = view_size(height, width, scale, config)
+        resized = np.stack([_resize(image, size) for image in images])
+        x = model.backbone.normalise(to_device(resized, ctx.device).permute(0, 3, 1, 2))
+        in_total = ms_flip and scale in config.scales
+        views = torch.cat([x, x.flip(3)]) if in_total else x
+        with ctx.autocast(precision):
+            logits = slide(model, views, config) if config.mode == "slide" else upsampled(model, views)
+        logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        if allowed is not None:
+            logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
+        if scale == 1.0 and single:
+            found["single"] = logits[: len(images)].argmax(1).to(torch.uint8)
+            if probabilities:
+                found["single_probabilities"] = logits[: len(images)].softmax(1)
+        if in_total:
+            plain, mirrored = logits.softmax(1).chunk(2)
+            both = plain + mirrored.flip(3)
+            total = both if total is None else total.add_(both)
+    if total is not None:
+        mean = total / (2 * len(config.scales))
+        confidence, labels = mean.max(1)
+        if probabilities:
+            found["ms_flip_probabilities"] = mean
+        found["ms_flip"] = labels.to(torch.uint8)
+        found["ms_flip_confidence"] = confidence
+    return found
+
+
+def upsampled(model: DeepLabV3Plus, x: Tensor) -> Tensor:
+    """Logits of whole images [B, 3, h, w] at their size, float32 [B, K, h, w]."""
+    return F.interpolate(model(x).float(), x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def slide(model: DeepLabV3Plus, x: Tensor, config: EvalConfig) -> Tensor:
+    """Logits of images [B, 3, h, w] from overlapping windows, float32 [B, K, h, w]: the mean where windows overlap.
+
+    Source: MMSegmentation 1.2 `EncoderDecoder.slide_inference`; a window at the edge is moved inwards, not cut.
+    """
+    height, width = x.shape[2:]
+    boxes = [
+        (top, top + side_h, left, left + side_w)
+        for top, side_h in window_starts(height, config.window, config.stride)
+        for left, side_w in window_starts(width, config.window, config.stride)
+    ]
+    total: Tensor | None = None
+    count = torch.zeros((1, 1, height, width), device=x.device)
+    for top, bottom, left, right in boxes:
+        logits = upsampled(model, x[:, :, top:bottom, left:right])
+        if total is None:
+            total = logits.new_zeros((len(x), logits.shape[1], height, width))
+        total[:, :, top:bottom, left:right] += logits
+        count[:, :, top:bottom, left:right] += 1
+    assert total is not None
+    return total / count
+
+
+def window_starts(length: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """(start, side) of the windows along a side of `length` pixels; the last one ends with the image."""
+    side = min(window, length)
+    steps = max(length - window + stride - 1, 0) // stride + 1
+    return [(min(step * stride, length - side), side) for step in range(steps)]
+
+
+def view_size(height: int, width: int, scale: float, config: EvalConfig) -> tuple[int, int]:
+    """(height, width) of a test view: `scale` times the original image, or times the image at `short_side`."""
+    if config.base == "image":
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+    return keep_ratio_size(height, width, int(4 * config.short_side * scale), int(config.short_side * scale))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def with_sizes(samples: Sequence[Sample]) -> tuple[list[tuple[Sample, tuple[int, int]]], Lost]:
+    """Samples with the (height, width) of their images, and those whose image cannot be read."""
+    sized: list[tuple[Sample, tuple[int, int]]] = []
+    lost: Lost = []
+    for sample in samples:
+        try:
+            sized.append((sample, image_size(sample.image)))
+        except DataError as error:
+            lost.append({"id": sample.id, "reason": error.message})
+    return sized, lost
+
+
+def by_size(
+    items: Sequence[Any], size_of: Callable[[Any], tuple[int, int]], device: torch.device
+) -> Iterator[list[Any]]:
+    """Batches of items of one size, as large as the device takes."""
+    sizes: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    for item in items:
+        sizes[size_of(item)].append(item)
+    for (height, width), members in sorted(sizes.items()):
+        count = max(1, PIXELS_PER_BATCH[device.type] // (height * width))
+        for start in range(0, len(members), count):
+            yield members[start : start + count]

@@ -1,0 +1,334 @@
+"""Weight files of others: what a file is, and a directory of ours from a checkpoint of MMSegmentation."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.schema import DatasetConfig, DeepLabConfig, EvalConfig, Preset, TrainConfig
+from wsss_cli.data.masks import voc_palette
+from wsss_cli.data.sources.voc import CLASSES
+from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
+from wsss_cli.models.backbones import build_backbone
+from wsss_cli.models.build import build_segmentor
+from wsss_cli.weights.formats import Format, recognise, resnet, without_wrapper
+from wsss_cli.weights.load import (
+    Checkpoint,
+    State,
+    differences,
+    import_mmseg,
+    mmseg_key_map,
+    read_checkpoint,
+)
+
+OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
+DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
+HEADS = ("backbone.", "decode_head.", "auxiliary_head.")
+CLASSIFIERS = ("head.classifier.", "aux.classifier.")
+
+
+def run_inspect(path: Path) -> dict[str, Any]:
+    """Say what a weight file, a run, a checkpoint folder or an imported directory is.
+
+    Returns:
+        {'file', 'sha256', 'kind', 'title', 'backbone', 'num_classes', 'auxiliary_head', 'advice', 'tensors',
+        'parameters', 'dtypes', 'classes', 'objects', 'keys': the first and last names}; 'run' of a directory.
+    Raises:
+        WeightsError: missing, damaged, or refused.
+    """
+    file = weight_file(path)
+    checkpoint = read_checkpoint(file)
+    found = recognise(checkpoint.state)
+    names = list(checkpoint.state)
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values())
+    return {
+        "file": str(file),
+        "sha256": sha256_file(file),
+        "kind": found.kind,
+        "title": found.title,
+        "backbone": found.backbone,
+        "num_classes": found.num_classes,
+        "auxiliary_head": found.aux,
+        "advice": found.advice.replace("FILE", str(file)),
+        "tensors": len(names),
+        "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
+        "dtypes": dict(dtypes),
+        "classes": list(_class_names(checkpoint)),
+        "objects": list(checkpoint.objects),
+        "keys": [*names[:3], *names[-1:]],
+        **_directory(path),
+    }
+
+
+def weight_file(path: Path) -> Path:
+    """The weights of a train run's last checkpoint, of a checkpoint folder or of an imported directory; a file itself.
+
+    Raises:
+        WeightsError: a directory without weights.
+    """
+    if not path.is_dir():
+        return path
+    folder = find_checkpoint(path / "checkpoints") if (path / "run.json").is_file() else path
+    if folder is None:
+        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
+    if not (folder / "model.safetensors").is_file():
+        raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
+    return folder / "model.safetensors"
+
+
+def _directory(path: Path) -> dict[str, Any]:
+    if (path / "run.json").is_file():
+        record = read_json(path / "run.json")
+        return {"run": f"{record.get('stage')} run of preset {record.get('preset')}, {record.get('state')}"}
+    if (path / "meta.json").is_file():
+        meta = read_json(path / "meta.json")
+        if "source" in meta:
+            return {"run": f"imported from {meta['source'].get('file')}", "classes": meta.get("classes", [])}
+        return {"run": f"checkpoint at step {meta.get('step')}"}
+    return {}
+
+
+# -- import ------------------------------------------------------------------------------------------------------------
+
+
+def run_import(
+    file: Path, out: Path, *, num_classes: int | None = None, reset_head: bool = False, output_stride: int = 8
+) -> dict[str, Any]:
+    """Turn an MMSegmentation checkpoint into a directory that `load_network` opens.
+
+    A whole DeepLabV3+ on ResNet-50 or -101 v1c gives out/model.safetensors under our names; a bare v1c backbone gives
+    it under timm's, for `train.backbone.weights`. out/meta.json says what it is.
+
+    Args:
+        num_classes: K that is expected; by default that of the file.
+        reset_head: draw the classifiers anew (seed 0), for `num_classes` classes if given.
+        output_stride: 8 or 16 as the network was trained; dilations are not in a checkpoint.
+    Returns:
+        What meta.json holds beside the preset: {'kind', 'backbone', 'num_classes', 'source', 'keys', ...}.
+    Raises:
+        WeightsError: another architecture or class count, an unknown prefix, a damaged or refused file.
+        UsageError: `out` holds other files.
+    """
+    if out.exists() and not (out.is_dir() and all(OWN_FILES.fullmatch(path.name) for path in out.iterdir())):
+        raise UsageError(f"{out} is there already and is no imported directory", "choose another --out")
+    checkpoint = read_checkpoint(file)
+    state = without_wrapper(checkpoint.state)
+    found = recognise(state)
+    wrapper = next(iter(checkpoint.state)).removesuffix(next(iter(state)))
+    common = {
+        "source": {"file": str(file), "sha256": sha256_file(file), **_about(checkpoint)},
+        "prefix": wrapper,
+        "objects": list(checkpoint.objects),
+    }
+    if found.kind == "mmseg-backbone":
+        if num_classes is not None or reset_head:
+            raise UsageError(f"{file} is {found.title}; --classes and --reset-head are for whole networks")
+        tensors, report = _backbone(file, state, found)
+    elif any(key.startswith("decode_head.") for key in state):
+        tensors, report = _segmentor(file, checkpoint, state, found, num_classes, reset_head, output_stride)
+    else:
+        raise _stranger(file, state, found)
+    meta = {**report, **common}
+    _write(out, tensors, meta)
+    return {"out": str(out), **{key: value for key, value in meta.items() if key != "preset"}}
+
+
+def _stranger(file: Path, state: State, found: Format) -> WeightsError:
+    """The error for a file that is neither a segmentor nor a v1c backbone of MMSegmentation."""
+    first = {key.split(".")[0] for key in state}
+    inner = {key.split(".")[1] for key in state if "." in key}
+    if len(first) == 1 and inner & {"backbone", "decode_head", "stem"}:
+        return WeightsError(
+            f"{file}: every key begins with {first.pop()!r}, e.g. {next(iter(state))}; only 'module.' and 'model.' are "
+            "stripped",
+            "save the state dict without that prefix",
+        )
+    shown = ", ".join(list(state)[:3])
+    hint = found.advice.replace("FILE", str(file)) if found.backbone else f"wsss weights inspect {file}"
+    return WeightsError(
+        f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is {found.title}; "
+        f"first keys: {shown}",
+        hint,
+    )
+
+
+def _backbone(file: Path, state: State, found: Format) -> tuple[State, dict[str, Any]]:
+    if not found.backbone:
+        raise WeightsError(f"{file} is {found.title}; {found.advice}", f"wsss weights inspect {file}")
+    with torch.device("meta"):  # names and shapes are all that is needed
+        own = build_backbone(found.backbone, output_stride=32, weights="none").net.state_dict()
+    names = {_v1c_name(key): key for key in own}
+    inside = {key: tensor for key, tensor in state.items() if key.startswith(("stem.", "layer"))}
+    wrong = differences({theirs: own[ours] for theirs, ours in names.items()}, inside)
+    if wrong:
+        raise WeightsError(f"{file} is no whole {found.title}: {'; '.join(wrong)}")
+    report = {"kind": "backbone", "backbone": found.backbone, "keys": _keys(names, inside, state)}
+    return {names[key]: tensor for key, tensor in inside.items()}, report
+
+
+def _v1c_name(key: str) -> str:
+    if key.startswith("bn1."):
+        return "stem.7." + key.removeprefix("bn1.")
+    return "stem." + key.removeprefix("conv1.") if key.startswith("conv1.") else key
+
+
+def _keys(names: Mapping[str, str], used: Mapping[str, Tensor], state: State) -> dict[str, Any]:
+    """The key report: {'used': theirs -> ours, 'missing': theirs, 'left_over': theirs}."""
+    return {
+        "used": {theirs: ours for theirs, ours in names.items() if theirs in used},
+        "missing": [theirs for theirs in names if theirs not in used],
+        "left_over": [key for key in state if key not in used],
+    }
+
+
+def _segmentor(
+    file: Path,
+    checkpoint: Checkpoint,
+    state: State,
+    found: Format,
+    expected: int | None,
+    reset_head: bool,
+    output_stride: int,
+) -> tuple[State, dict[str, Any]]:
+    body = resnet({key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")})
+    name = found.backbone or ("resnet101c" if body is not None and body.depth == 101 else "resnet50c")
+    there = found.num_classes or expected or 21
+    preset = _preset(name, found.aux, output_stride)
+    with torch.device("meta"):  # names and shapes are all that is needed
+        model = build_segmentor(preset.train, there, torch.device("meta"), weights=False)
+    own = model.state_dict()
+    names = {theirs: ours for ours, theirs in mmseg_key_map(model).items()}
+    inside = {key: tensor for key, tensor in state.items() if key.startswith(HEADS)}
+    wrong = differences({theirs: own[ours] for theirs, ours in names.items()}, inside)
+    if wrong:
+        raise WeightsError(
+            f"{file} is no DeepLabV3+ on ResNet-{name[6:-1]} v1c but {found.title}: {'; '.join(wrong)}",
+            "only DeepLabV3+ (sep_aspp) on ResNet-50 or -101 v1c can be imported",
+        )
+    tensors = import_mmseg(inside, model)
+    num_classes = there if expected is None else expected
+    fresh: list[str] = []
+    if reset_head:
+        fresh = _redraw(tensors, num_classes)
+    elif num_classes != there:
+        raise WeightsError(
+            f"{file} has {there} classes, not {num_classes}: {_class_shapes(state, num_classes)}",
+            "--reset-head keeps everything but the classifiers and draws those anew",
+        )
+    classes, origin = _names(checkpoint, num_classes, reset_head)
+    used = {key: tensor for key, tensor in inside.items() if names[key] not in fresh}
+    report = {
+        "kind": "segmentor",
+        "backbone": name,
+        "output_stride": output_stride,
+        "num_classes": num_classes,
+        "classes": list(classes),
+        "classes_from": origin,
+        "colors": [list(color) for color in _palette(checkpoint, num_classes, origin)],
+        "auxiliary_head": found.aux,
+        "fresh": fresh,
+        "keys": _keys(names, used, state),
+        "preset": preset.model_dump(mode="json"),
+    }
+    counters = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+    return counters | tensors, report
+
+
+def _preset(name: str, aux: bool, output_stride: int) -> Preset:
+    """How MMSegmentation builds, trains and scores such a network."""
+    stride: Literal[8, 16] = 16 if output_stride == 16 else 8
+    model = DeepLabConfig(dilations=DILATIONS[stride], aux_weight=0.4 if aux else 0.0)
+    backbone = BackboneConfig(name=name, weights="none", output_stride=stride, freeze_bn=False)
+    return Preset(
+        name=f"mmseg-{name}",
+        dataset=DatasetConfig(path="data/voc-aug"),
+        train=TrainConfig(supervision="full", backbone=backbone, model=model),
+        eval=EvalConfig(base="short", short_side=512),
+    )
+
+
+def _class_shapes(state: State, num_classes: int) -> str:
+    wrong = []
+    for key in (f"{head}.conv_seg.{kind}" for head in ("decode_head", "auxiliary_head") for kind in ("weight", "bias")):
+        if key in state:
+            shape = list(state[key].shape)
+            wrong.append(f"{key} is {shape}, not {[num_classes, *shape[1:]]}")
+    return ", ".join(wrong)
+
+
+def _redraw(tensors: State, num_classes: int) -> list[str]:
+    """Give both heads a new classifier, drawn as `DeepLabV3Plus` draws it, with seed 0; the keys of the new tensors."""
+    generator = torch.Generator().manual_seed(0)
+    fresh = [key for key in tensors if key.startswith(CLASSIFIERS)]
+    for key in fresh:
+        shape = (num_classes, *tensors[key].shape[1:])
+        bias = key.endswith("bias")
+        tensors[key] = torch.zeros(shape) if bias else 0.01 * torch.randn(shape, generator=generator)
+    return fresh
+
+
+def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
+    meta = checkpoint.around.get("meta")
+    return meta if isinstance(meta, dict) else {}
+
+
+def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint says of its own making, plain values only."""
+    meta = _meta(checkpoint)
+    keys = ("mmseg_version", "mmengine_version", "iter", "epoch", "experiment_name", "time")
+    return {key: meta[key] for key in keys if isinstance(meta.get(key), (str, int))}
+
+
+def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The class names in a checkpoint of MMSegmentation 0.x (`CLASSES`) or 1.x (`dataset_meta`); empty where none."""
+    meta = _meta(checkpoint)
+    inner = meta.get("dataset_meta")
+    names = inner.get("classes") if isinstance(inner, dict) else meta.get("CLASSES")
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
+
+def _names(checkpoint: Checkpoint, num_classes: int, fresh: bool) -> tuple[tuple[str, ...], str]:
+    """(names, where they come from)."""
+    given = () if fresh else _class_names(checkpoint)
+    if len(given) == num_classes:
+        return given, "the file"
+    if num_classes == len(CLASSES) + 1 and not fresh:
+        return ("background", *CLASSES), "VOC, by their number"
+    return ("background", *(f"class {index}" for index in range(1, num_classes))), "numbered"
+
+
+def _palette(checkpoint: Checkpoint, num_classes: int, origin: str) -> tuple[tuple[int, int, int], ...]:
+    meta = _meta(checkpoint)
+    inner = meta.get("dataset_meta")
+    given = inner.get("palette") if isinstance(inner, dict) else meta.get("PALETTE")
+    if origin == "the file" and isinstance(given, (list, tuple)) and len(given) == num_classes:
+        try:
+            colors = tuple((int(r), int(g), int(b)) for r, g, b in given)
+        except (TypeError, ValueError):
+            return voc_palette(num_classes)
+        if all(0 <= value <= 255 for color in colors for value in color):
+            return colors
+    return voc_palette(num_classes)
+
+
+def _write(out: Path, tensors: State, meta: dict[str, Any]) -> None:
+    plain = {key: _plain(tensor) for key, tensor in tensors.items()}
+    write_bytes(out / "model.safetensors", safetensors.torch.save(plain))
+    hashes = {"model.safetensors": sha256_file(out / "model.safetensors")}
+    write_json(out / "meta.json", {"layout": LAYOUT, "step": 0, "sha256": hashes, **meta})
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A copy of its own, contiguous; any floating-point type becomes float32."""
+    kept = tensor.detach().contiguous().clone()
+    return kept.float() if kept.is_floating_point() else kept

@@ -1,0 +1,56 @@
+"""What is counted of a set of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wsss_cli.labels import IGNORE
+from wsss_cli.metrics.boundary import Boundary
+from wsss_cli.metrics.confusion import Confusion
+from wsss_cli.metrics.scores import number, summary
+
+
+class Counts:
+    """What is counted of a set of predictions: the confusion and, where asked for, what lies close to contours."""
+
+    def __init__(self, num_classes: int, boundary: bool = False) -> None:
+        self.confusion = Confusion(num_classes)
+        self.boundary = Boundary(num_classes) if boundary else None
+
+    def add(self, pred: np.ndarray, truth: np.ndarray) -> None:
+        """Count one image: class indices, uint8 [H, W] each; 255 in the truth is not scored."""
+        self.confusion.add(pred, truth, IGNORE)
+        if self.boundary:
+            self.boundary.add(pred, truth, IGNORE)
+
+    def merge(self, other: Counts) -> None:
+        """Add the counts of another one."""
+        self.confusion.merge(other.confusion)
+        if self.boundary and other.boundary:
+            self.boundary.merge(other.boundary)
+
+    def state(self) -> dict[str, Any]:
+        """The counts as JSON holds them."""
+        made: dict[str, Any] = {"confusion": self.confusion.matrix.tolist()}
+        if self.boundary:
+            made |= {"intersect": self.boundary.intersect.tolist(), "union": self.boundary.union.tolist()}
+        return made
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the counts of `state` in place of those counted so far."""
+        self.confusion.matrix = np.array(state["confusion"], np.int64)
+        if self.boundary:
+            self.boundary.intersect = np.array(state["intersect"], np.int64)
+            self.boundary.union = np.array(state["union"], np.int64)
+
+    def scores(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """`metrics.scores.summary`; `confusion`, [K+1][K+1]; `biou` of each class and `mbiou`, per cent, if counted."""
+        found = {**summary(self.confusion.areas(), names), "confusion": self.confusion.matrix.tolist()}
+        if self.boundary:
+            each = 100 * self.boundary.iou()
+            found["biou"] = [number(value) for value in each]
+            found["mbiou"] = number(float(np.nanmean(each))) if not np.isnan(each).all() else None
+        return found

@@ -1,0 +1,130 @@
+"""Score masks against true masks, in worker processes. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.masks import read_mask
+from wsss_cli.errors import DataError
+from wsss_cli.labels import IGNORE
+from wsss_cli.scoring.counts import Counts
+from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
+
+Undecided = Literal["background", "drop", "as-is"]
+
+POLICIES = {
+    "background": "predicted 255 counts as background",
+    "drop": "predicted 255 is not scored, which flatters",
+    "as-is": "predicted 255 counts as no class",
+}
+
+
+def score_masks(
+    pred_dir: str | Path,
+    truth: str | Path | Sequence[Sample],
+    num_classes: int,
+    *,
+    undecided: Undecided = "background",
+    boundary: bool = False,
+    names: Sequence[str] | None = None,
+    split: str = "",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a folder of masks.
+
+    Args:
+        pred_dir: PNGs of class indices; 255 is undecided. Files that the truth does not ask for are left out.
+        truth: a folder of PNGs with the same names, or the samples of a split; 255 is not scored.
+        undecided: what a predicted 255 is: 'background' (IRN), 'drop' for not scored (ToCo; flatters), or 'as-is' for
+            outside all classes.
+        boundary: also Boundary IoU.
+        names: class names, background first.
+        split: what was scored, for the protocol line.
+        workers: processes; a few images are scored in this one.
+        progress: called with the number of images scored since its last call; an exception from it ends the work.
+    Returns:
+        `Counts.scores`, and `images`; `extra`, predictions left out; `undecided_share` of the scored pixels;
+        `out_of_range`, scored pixels whose `truth` or `pred` is outside the classes; `protocol`, one line.
+    Raises:
+        DataError: no truth, predictions missing, a mask that cannot be read, or sizes that differ.
+    """
+    pairs, extra = pair_masks(pred_dir, truth)
+    work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
+    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
+    for part, part_undecided, part_scored in in_pieces(work, pairs, workers, progress):
+        counts.merge(part)
+        undecided_pixels += part_undecided
+        scored_pixels += part_scored
+    matrix = counts.confusion.matrix
+    outside = {"truth": int(matrix[-1].sum()), "pred": int(matrix[:, -1].sum())}
+    protocol = f"{split or 'masks'}, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
+    if outside["truth"]:
+        protocol += f"; {outside['truth']:,} true pixels lie outside the {num_classes} classes"
+    return {
+        **counts.scores(names),
+        "images": len(pairs),
+        "extra": extra,
+        "undecided_share": undecided_pixels / max(scored_pixels, 1),
+        "out_of_range": outside,
+        "protocol": protocol,
+    }
+
+
+def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tuple[list[tuple[Path, Path]], int]:
+    """The (prediction, truth) files that go together by name, in the order of the truth, and the number of others.
+
+    Raises:
+        DataError: a folder is missing, there is no truth, or a truth has no prediction.
+    """
+    if isinstance(truth, (str, Path)):
+        true_masks, where = _pngs(Path(truth)), str(truth)
+    else:
+        without = [sample.id for sample in truth if sample.mask is None]
+        if without:
+            raise DataError(
+                f"{len(without)} of {len(truth)} images have no true mask, the first is '{without[0]}'",
+                "scores need true masks: choose a split that has them",
+            )
+        true_masks, where = {sample.id: sample.mask for sample in truth if sample.mask}, "the split"
+    if not true_masks:
+        raise DataError(f"there are no true masks in {where}", "give a folder of PNGs whose pixels are class indices")
+    predictions = _pngs(Path(pred_dir))
+    missing = [key for key in true_masks if key not in predictions]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(true_masks)} images have no prediction in {pred_dir}, the first: {missing[0]}.png",
+            "predict them too, or score against the masks of the predicted images only",
+        )
+    return [(predictions[key], mask) for key, mask in true_masks.items()], len(predictions) - len(true_masks)
+
+
+def _pngs(folder: Path) -> dict[str, Path]:
+    """PNGs of a folder and below by name without suffix, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}", "check the path")
+    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(files)}
+
+
+def _score_pairs(
+    pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool
+) -> tuple[Counts, int, int]:
+    """Counts of some (prediction, truth) files, undecided pixels and scored pixels."""
+    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
+    for pred_file, truth_file in pairs:
+        pred, truth = read_mask(pred_file), read_mask(truth_file)
+        check_same_size(pred.shape, pred_file, truth.shape, truth_file)
+        scored, blank = truth != IGNORE, pred == IGNORE
+        scored_pixels += int(scored.sum())
+        undecided_pixels += int((scored & blank).sum())
+        if undecided == "background":
+            pred[blank] = 0
+        elif undecided == "drop":
+            truth[blank] = IGNORE
+        counts.add(pred, truth)
+    return counts, undecided_pixels, scored_pixels

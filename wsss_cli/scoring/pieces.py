@@ -1,0 +1,38 @@
+"""Pairs of files, scored in pieces in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from wsss_cli.errors import DataError
+from wsss_cli.metrics.confusion import size_text
+from wsss_cli.processes import in_processes
+
+Progress = Callable[[int], object]
+T = TypeVar("T")
+
+
+def check_same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ...], truth_file: Path) -> None:
+    if size != truth_size:
+        raise DataError(
+            f"{file} is {size_text(size)} and its true mask {truth_file} is {size_text(truth_size)} (height x width)",
+            "both must have the size of the image",
+        )
+
+
+def in_pieces(
+    work: Callable[[list[tuple[Path, Path]]], T],
+    items: list[tuple[Path, Path]],
+    workers: int,
+    progress: Progress | None,
+) -> Iterator[T]:
+    """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
+    size = max(1, min(32, len(items) // max(workers, 1)))
+    pieces = [items[start : start + size] for start in range(0, len(items), size)]
+    many = 2 if len(items) >= 32 else len(pieces) + 1  # to start processes takes longer than that
+    for piece, made in zip(pieces, in_processes(work, pieces, workers, few=many), strict=True):
+        yield made
+        if progress:
+            progress(len(piece))

@@ -1,0 +1,77 @@
+"""Rows of the results table from finished training runs. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.schema import Preset
+from wsss_cli.engine.rundir import find_runs, read_metrics, read_run
+from wsss_cli.errors import UsageError
+from wsss_cli.files import read_json
+
+METHODS = {"deeplabv3plus": "DeepLabV3+"}
+
+
+def run_row(run: Path) -> dict[str, Any]:
+    """What the table says of a finished training run; None where it was not measured.
+
+    Returns:
+        `run, method, backbone, crop, iters, supervision, data, memory_gib, fps, device, miou, miou_ms_flip` and, with
+        the same number of iterations, `reference` (the figures of the preset); `protocol`, lines.
+    Raises:
+        UsageError: no finished training run.
+    """
+    read_run(run, "train")
+    preset = load_preset(str(run / "preset.lock.toml"))
+    scores = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
+    bench = read_json(run / "bench.json") if (run / "bench.json").is_file() else {}
+    memory = [row["memory_gib"] for row in read_metrics(run) if "memory_gib" in row]
+    return {
+        "run": str(run),
+        "method": METHODS[preset.train.model.kind],
+        "backbone": backbone_name(preset),
+        "crop": preset.train.crop,
+        "iters": preset.train.iters,
+        "supervision": preset.train.supervision,
+        "data": Path(scores.get("dataset") or read_json(run / "inputs.json")["dataset"]).name,
+        "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
+        "fps": bench.get("fps"),
+        "device": bench.get("device") or read_json(run / "run.json").get("device"),
+        "miou": scores.get("single", {}).get("miou"),
+        "miou_ms_flip": scores.get("ms_flip", {}).get("miou"),
+        "reference": _reference(preset),
+        "protocol": [
+            *(scores.get("protocol") or [f"not scored yet: wsss eval {run} --ms-flip"]),
+            *([] if bench else [f"fps not measured yet: wsss bench model {run}"]),
+        ],
+    }
+
+
+def backbone_name(preset: Preset) -> str:
+    """'R-50-D8' for a ResNet-50 with output stride 8; another backbone by its own name."""
+    backbone = preset.train.backbone
+    resnet = re.fullmatch(r"resnet(\d+)[a-d]?", backbone.name)
+    return f"{f'R-{resnet[1]}' if resnet else backbone.name}-D{backbone.output_stride}"
+
+
+def _reference(preset: Preset) -> dict[str, Any] | None:
+    """Published figures of the recipe at this preset's number of iterations."""
+    given = [row for row in preset.reference if row.iters == preset.train.iters]
+    return given[0].model_dump() if given else None
+
+
+def find_rows(runs: list[Path], folder: Path) -> list[dict[str, Any]]:
+    """Rows of the runs given, or of every finished training run in `folder`, oldest first.
+
+    Raises:
+        UsageError: there is none, or a run that is given is not a finished training.
+    """
+    if runs:
+        return [run_row(run) for run in runs]
+    done = [path for path, record in find_runs(folder, "train") if record.get("state") == "done"]
+    if not done:
+        raise UsageError(f"no finished train run in {folder}", "run `wsss train --preset NAME` first, or name runs")
+    return [run_row(path) for path in reversed(done)]

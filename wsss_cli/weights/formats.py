@@ -1,0 +1,230 @@
+"""What a state dict is, by its key names and shapes: whose naming, which network, how many classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor
+
+from wsss_cli.errors import WeightsError
+from wsss_cli.weights.load import State, efficientnet_lite_names
+
+Stem = Literal["", "7x7", "deep"]
+WRAPPERS = ("module.", "model.")
+BLOCKS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+"""Depth of a ResNet by whether its blocks are bottlenecks, and how many each stage has."""
+LITE = tuple(f"tf_efficientnet_lite{number}" for number in range(5))
+DEEP_STEM = "a deep stem (three 3x3 convolutions)"
+PLAIN_STEM = "a 7x7 stem (one convolution)"
+
+
+@dataclass(frozen=True)
+class Resnet:
+    """A ResNet by its keys.
+
+    Attributes:
+        depth: 18 ... 152; 0 where the blocks are of another number or width (ResNeXt, wide ResNet).
+        stem: 'deep' is that of ResNet-C and D.
+        pooled: the shortcuts pool before their convolution (ResNet-D).
+    """
+
+    depth: int
+    stem: Stem
+    pooled: bool
+
+    @property
+    def backbone(self) -> str:
+        """The timm network that takes these weights; empty where this program knows none."""
+        if not self.depth or not self.stem or (self.pooled and self.stem == "7x7"):
+            return ""
+        return f"resnet{self.depth}{'' if self.stem == '7x7' else 'd' if self.pooled else 'c'}"
+
+    @property
+    def title(self) -> str:
+        """For a message, for example 'ResNet-50 with a 7x7 stem (one convolution)'."""
+        name = f"ResNet-{self.depth}" if self.depth else "a ResNet of another size"
+        stem = {"": "no stem", "7x7": PLAIN_STEM, "deep": DEEP_STEM}[self.stem]
+        return f"{name} with {stem}{' and pooled shortcuts (v1d)' if self.pooled else ''}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a state dict is.
+
+    Attributes:
+        kind: whose naming and which part of a network.
+        title: in words.
+        backbone: the timm backbone that takes these weights; empty: none known.
+        num_classes: outputs of its classifier, where it has one.
+        aux: whether it has an auxiliary head.
+        advice: what can be done with it.
+    """
+
+    kind: Literal[
+        "mmseg-segmentor",
+        "mmseg-backbone",
+        "resnet",
+        "efficientnet-lite",
+        "wsss-segmentor",
+        "wsss-classifier",
+        "wsss-backbone",
+        "unknown",
+    ]
+    title: str
+    backbone: str = ""
+    num_classes: int | None = None
+    aux: bool = False
+    advice: str = ""
+
+
+def without_wrapper(state: Mapping[str, Tensor]) -> State:
+    """The state dict without 'module.' or 'model.' where all of its keys begin so."""
+    for wrapper in WRAPPERS:
+        if all(key.startswith(wrapper) for key in state):
+            return without_wrapper({key[len(wrapper) :]: tensor for key, tensor in state.items()})
+    return dict(state)
+
+
+def resnet(state: Mapping[str, Tensor]) -> Resnet | None:
+    """The ResNet that a backbone's state dict is of, in timm's, torchvision's or MMSegmentation's naming; else None."""
+    numbers: dict[str, set[int]] = {}
+    for key in state:
+        if found := re.match(r"layer([1-4])\.(\d+)\.", key):
+            numbers.setdefault(found[1], set()).add(int(found[2]))
+    if len(numbers) < 4 or "layer1.0.conv1.weight" not in state:
+        return None
+    counts = tuple(len(numbers[stage]) for stage in "1234")
+    inner = state.get("layer1.0.conv2.weight")
+    plain = inner is not None and list(inner.shape) == [64, 64, 3, 3]
+    depth = BLOCKS.get(("layer1.0.conv3.weight" in state, counts), 0) if plain else 0
+    first = state.get("conv1.weight")
+    stem: Stem = ""
+    if first is not None and list(first.shape[2:]) == [7, 7]:
+        stem = "7x7"
+    elif "stem.0.weight" in state or "conv1.0.weight" in state:
+        stem = "deep"
+    shortcut = state.get("layer2.0.downsample.1.weight")
+    return Resnet(depth, stem, shortcut is not None and shortcut.ndim == 4)
+
+
+def part(state: Mapping[str, Tensor], prefix: str) -> State:
+    """The tensors whose keys begin with `prefix`, without it."""
+    return {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def recognise(state: Mapping[str, Tensor]) -> Format:
+    """What a state dict is; 'module.' and 'model.' before all keys are passed over."""
+    state = without_wrapper(state)
+    if any(key.startswith("backbone.net.") for key in state):
+        return _own(state)
+    if any(key.startswith("decode_head.") for key in state):
+        return _segmentor(state)
+    if any(key.startswith(("_blocks.", "blocks.")) for key in state):
+        return _efficientnet(state)
+    if any(key.startswith("backbone.") for key in state):
+        return recognise(part(state, "backbone."))
+    network = resnet(state)
+    if network is None:
+        heads = sorted({key.split(".")[0] for key in state})
+        shown = ", ".join(heads[:6]) + (", ..." if len(heads) > 6 else "")
+        return Format("unknown", f"of no network known here; its keys begin with {shown}")
+    fc = state.get("fc.weight")
+    classes = int(fc.shape[0]) if fc is not None else None
+    if "stem.0.weight" in state:
+        title = f"MMSegmentation's backbone, {network.title}"
+        return Format("mmseg-backbone", title, network.backbone, classes, advice=_advice(network))
+    naming = "timm's naming" if network.stem == "deep" else "torchvision's and timm's naming"
+    return Format("resnet", f"{network.title}, {naming}", network.backbone, classes, advice=_advice(network))
+
+
+def _advice(network: Resnet) -> str:
+    if not network.backbone:
+        return "no backbone of this program takes it as it is"
+    taken = f"takes --set train.backbone.name={network.backbone} --set train.backbone.weights=FILE"
+    if network.stem == "7x7" and network.depth in (50, 101):
+        return f"does not fit resnet{network.depth}c, whose stem is deep; {taken}"
+    return taken
+
+
+def _own(state: State) -> Format:
+    network = resnet(part(state, "backbone.net."))
+    backbone = network.backbone if network else _lite(part(state, "backbone.net."))
+    if "head.classifier.weight" in state:
+        aux, classes = "aux.classifier.weight" in state, int(state["head.classifier.weight"].shape[0])
+        return Format(
+            "wsss-segmentor",
+            "a DeepLabV3+ of this program",
+            backbone,
+            classes,
+            aux,
+            "wsss infer, eval and export take its directory",
+        )
+    if "classifier.weight" in state:
+        classes = int(state["classifier.weight"].shape[0])
+        return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)
+    return Format("wsss-backbone", "a backbone of this program", backbone)
+
+
+def _segmentor(state: State) -> Format:
+    network = resnet(part(state, "backbone."))
+    body = network.title if network else "another backbone"
+    classifier = state.get("decode_head.conv_seg.weight")
+    classes = int(classifier.shape[0]) if classifier is not None else None
+    aux = any(key.startswith("auxiliary_head.") for key in state)
+    name = network.backbone if network else ""
+    v3plus = "decode_head.sep_bottleneck.0.depthwise_conv.conv.weight" in state
+    if v3plus and network is not None and network.stem == "deep" and not network.pooled and network.depth in (50, 101):
+        title = f"MMSegmentation's DeepLabV3+ on {body}"
+        return Format("mmseg-segmentor", title, name, classes, aux, "wsss weights import-mmseg FILE --out DIR")
+    what = "DeepLabV3+" if v3plus else "segmentor with another head"
+    advice = "only DeepLabV3+ on ResNet-50 or -101 v1c can be imported"
+    return Format("mmseg-segmentor", f"MMSegmentation's {what} on {body}", "", classes, aux, advice)
+
+
+def _efficientnet(state: State) -> Format:
+    name = _lite(state)
+    if not name:
+        return Format("unknown", "an EfficientNet, but none of EfficientNet-Lite0 to 4")
+    head = state.get("classifier.weight", state.get("_fc.weight"))
+    title = f"EfficientNet-Lite{name[-1]}, {'timm' if 'conv_stem.weight' in state else 'the original'}'s naming"
+    advice = f"takes --set train.backbone.name={name} --set train.backbone.weights=FILE"
+    return Format("efficientnet-lite", title, name, None if head is None else int(head.shape[0]), advice=advice)
+
+
+def _lite(state: Mapping[str, Tensor]) -> str:
+    """The EfficientNet-Lite all of whose convolutions `state` has in their shapes; empty: none."""
+    for name in LITE:
+        named = dict(state)
+        if any(key.startswith("_blocks.") for key in state):
+            try:
+                named = efficientnet_lite_names(state, block_names(name))
+            except WeightsError:
+                continue
+        with torch.device("meta"):
+            own = {key: tensor for key, tensor in timm.create_model(name).state_dict().items() if _inner(key)}
+        fits = all(key in named and named[key].shape == own[key].shape for key in own if "num_batches" not in key)
+        if fits and {key for key in named if _inner(key)} <= own.keys():
+            return name
+    return ""
+
+
+def _inner(key: str) -> bool:
+    return key.startswith(("conv_stem.", "blocks."))
+
+
+def block_names(name: str) -> dict[int, str]:
+    """timm's name `blocks.S.B` of each block of an EfficientNet, numbered through."""
+    with torch.device("meta"):
+        stages: Any = timm.create_model(name).blocks
+    return dict(enumerate(f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))))

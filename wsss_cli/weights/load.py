@@ -1,0 +1,246 @@
+"""Weight files: safe reading, strict loading with errors that name the keys, and MMSegmentation's naming."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wsss_cli.errors import WeightsError
+from wsss_cli.weights.unpickle import RefusedError, read_inert
+
+State = dict[str, Tensor]
+
+ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
+RESAVE = "save the plain state dict with safetensors.torch.save_file, or download the file again"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file that was read.
+
+    Attributes:
+        state: tensors on the CPU by name.
+        around: what else the file's outermost dict holds (`meta` of an MMSegmentation checkpoint, say).
+        objects: names of classes and functions in the file that are neither weights nor plain values; not touched.
+    """
+
+    state: State
+    around: dict[str, Any]
+    objects: tuple[str, ...] = ()
+
+
+def load_state(path: str | Path) -> State:
+    """Read a weight file without running anything that is in it; see `read_checkpoint`.
+
+    Returns:
+        Tensors on the CPU by name.
+    """
+    return read_checkpoint(path).state
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a weight file without running anything that is in it.
+
+    Args:
+        path: a .safetensors file, or a torch file, read with `weights_only=True`; a dict that holds the weights under
+            'state_dict' or 'model' is unwrapped. A training checkpoint with objects of other packages is read too:
+            nothing takes the place of those.
+    Raises:
+        WeightsError: missing, truncated, refused because it names what weights have no use for, or without a tensor.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"weights {path} do not exist", "check the path")
+    value, objects = _read(path)
+    around: dict[str, Any] = {}
+    for wrapper in ("state_dict", "model"):
+        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
+            around = {str(key): item for key, item in value.items() if key != wrapper}
+            value = value[wrapper]
+            break
+    if not isinstance(value, Mapping):
+        raise WeightsError(f"weights {path} hold a {type(value).__name__}, not a state dict", RESAVE)
+    state = {str(key): tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
+    if not state:
+        raise WeightsError(f"weights {path} hold no tensor", RESAVE)
+    return Checkpoint(state, around, tuple(objects))
+
+
+def _read(path: Path) -> tuple[Any, list[str]]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path, device="cpu"), []
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), []
+        except pickle.UnpicklingError:
+            if not zipfile.is_zipfile(path):
+                raise
+            return read_inert(path)
+    except RefusedError as error:
+        raise WeightsError(f"weights {path} refused: {error}, and nothing in it was run", ONLY_STATE) from error
+    except pickle.UnpicklingError as error:
+        if "unsupported global" in str(error).lower() or _calls(path):
+            raise WeightsError(
+                f"weights {path} refused: the file holds code or objects besides weights, and none of it was run",
+                ONLY_STATE,
+            ) from error
+        raise WeightsError(f"weights {path} are damaged or not a weight file", RESAVE) from error
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
+    except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
+        raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", RESAVE) from error
+
+
+def _calls(path: Path) -> bool:
+    """Whether a bare pickle names something to be called; reads its opcodes and runs none of them."""
+    try:
+        with path.open("rb") as file:
+            return any(opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST") for opcode, _, _ in pickletools.genops(file))
+    except ValueError:  # not a pickle, or cut short
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load `state` into `module`, strictly: every key, every shape. BN batch counters may be missing.
+
+    Args:
+        module: takes the weights; unchanged if they do not fit.
+        state: tensors by the module's own key names.
+        what: the origin of the weights, for the error message.
+    Raises:
+        WeightsError: names the first differing keys and shapes.
+    """
+    found = differences(module.state_dict(), state)
+    if found:
+        raise WeightsError(
+            f"weights {what} do not fit {type(module).__name__}: {'; '.join(found)}",
+            "use the preset (backbone, channels, classes) with which they were made",
+        )
+    module.load_state_dict(dict(state), strict=False)
+
+
+def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from being loaded for `own`, a phrase for each kind; empty where it fits.
+
+    Batch counters (num_batches_tracked) may be missing.
+    """
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in own]
+    other = [
+        f"{k} is {list(state[k].shape)}, not {list(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    return [
+        f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for title, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        if names
+    ]
+
+
+# Ours -> MMSegmentation's, tried in this order; the first that matches the start of a key is taken.
+_MMSEG_PREFIXES = (
+    ("backbone.net.conv1.", "backbone.stem."),
+    ("backbone.net.bn1.", "backbone.stem.7."),
+    ("backbone.net.layer", "backbone.layer"),
+    ("head.image_pool.", "decode_head.image_pool.1."),
+    ("head.aspp.", "decode_head.aspp_modules."),
+    ("head.bottleneck.", "decode_head.bottleneck."),
+    ("head.low.", "decode_head.c1_bottleneck."),
+    ("head.fuse.", "decode_head.sep_bottleneck."),
+    ("head.classifier.", "decode_head.conv_seg."),
+    ("aux.conv.", "auxiliary_head.convs.0."),
+    ("aux.classifier.", "auxiliary_head.conv_seg."),
+)
+
+
+def mmseg_key_map(model: nn.Module) -> dict[str, str]:
+    """Key names of a DeepLabV3Plus on a ResNet-C backbone: ours -> MMSegmentation's.
+
+    Raises:
+        WeightsError: a key has no counterpart, i.e. the backbone is not of that family.
+    Source: DepthwiseSeparableASPPHead and ResNetV1c of MMSegmentation 1.2.2 (names only).
+    """
+    return {key: _mmseg_name(key) for key in model.state_dict()}
+
+
+def _mmseg_name(key: str) -> str:
+    for ours, theirs in _MMSEG_PREFIXES:
+        if key.startswith(ours):
+            renamed = theirs + key[len(ours) :]
+            return re.sub(r"\.(depthwise|pointwise)\.", r".\1_conv.", renamed)
+    raise WeightsError(f"{key} has no name in MMSegmentation", "use a backbone resnet50c or resnet101c")
+
+
+def import_mmseg(state: Mapping[str, Tensor], model: nn.Module) -> State:
+    """The tensors of an MMSegmentation checkpoint of the same network under the names of `model`; for `load_into`.
+
+    Args:
+        state: MMSegmentation's state dict; a missing `auxiliary_head` is an error only if `model` has one.
+        model: DeepLabV3Plus on resnet50c or resnet101c.
+    """
+    names = mmseg_key_map(model)
+    renamed = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+    known = {*names.values()}
+    extra = {key: tensor for key, tensor in state.items() if key not in known}
+    if not any(key.startswith("aux.") for key in names):
+        extra = {key: tensor for key, tensor in extra.items() if not key.startswith("auxiliary_head.")}
+    return renamed | extra
+
+
+def efficientnet_lite_names(state: Mapping[str, Tensor], blocks: Mapping[int, str]) -> State:
+    """Rename an EfficientNet-Lite state dict from `_blocks.N._expand_conv` style names to timm's.
+
+    Args:
+        state: `_conv_stem, _bn0, _blocks.N.{_expand_conv,_bn0,_depthwise_conv,_bn1,_project_conv,_bn2},
+            _conv_head, _bn1, _fc`.
+        blocks: timm's `blocks.S.B` for each running number N.
+    Raises:
+        WeightsError: a key has no place, or two keys have the same.
+    """
+    renamed: State = {}
+    for key, tensor in state.items():
+        name = _efficientnet_lite_name(key, blocks, state)
+        if name is None or name in renamed:
+            raise WeightsError(f"EfficientNet-Lite weights: no place for {key}", "reinstall the package of the weights")
+        renamed[name] = tensor
+    return renamed
+
+
+_LITE_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_LITE_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _efficientnet_lite_name(key: str, blocks: Mapping[int, str], state: Mapping[str, Tensor]) -> str | None:
+    inner = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+    if inner is None:
+        module, _, rest = key.partition(".")
+        return f"{_LITE_OUTER[module]}.{rest}" if module in _LITE_OUTER else None
+    number, module, rest = int(inner[1]), inner[2], inner[3]
+    expands = f"_blocks.{number}._expand_conv.weight" in state
+    table = _LITE_INVERTED if expands else _LITE_SEPARABLE  # a block of expansion 1 has no first convolution
+    if number not in blocks or module not in table:
+        return None
+    return f"{blocks[number]}.{table[module]}.{rest}"
