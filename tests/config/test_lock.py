@@ -7,7 +7,9 @@ from pydantic import BaseModel
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.config.lock import IRRELEVANT, difference, identity, to_toml
-from wsss_cli.config.schema import CamConfig, PseudoConfig, TrainConfig
+from wsss_cli.config.refine import PseudoConfig
+from wsss_cli.config.schema import CamConfig
+from wsss_cli.config.train import TrainConfig
 
 TOY = load_preset("toy")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rules
 
-from wsss_cli.config.schema import AugmentConfig
+from wsss_cli.config.train import AugmentConfig
 from wsss_cli.data import transforms
 from wsss_cli.data.transforms import Distortion
 from wsss_cli.errors import DataError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import EvalConfig
 from wsss_cli.crf import dense_crf
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.images import read_image

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from wsss_cli.config.base import CrfConfig
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.refine import CrfStep, RelabelConfig
-from wsss_cli.config.schema import EvalConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError

@@ -20,7 +20,8 @@ from wsss_cli.bench.measure import (
     measure,
     report,
 )
-from wsss_cli.config.schema import Preset, TrainConfig
+from wsss_cli.config.schema import Preset
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.engine.context import Context, bf16_serves
 from wsss_cli.engine.fit import build_optimiser
 from wsss_cli.errors import UsageError

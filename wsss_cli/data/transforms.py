@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from wsss_cli.config.schema import AugmentConfig
+from wsss_cli.config.train import AugmentConfig
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 

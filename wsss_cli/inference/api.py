@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.config.schema import Precision
+from wsss_cli.config.base import Precision
 from wsss_cli.engine.context import Context, pick_device
 from wsss_cli.errors import UsageError
 from wsss_cli.inference.network import Network, load_network

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.config.schema import EvalConfig
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.batches import to_device
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import image_size

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config.base import BackboneConfig
-from wsss_cli.config.schema import DatasetConfig, DeepLabConfig, EvalConfig, Preset, TrainConfig
+from wsss_cli.config.evaluation import EvalConfig
+from wsss_cli.config.schema import DatasetConfig, Preset
+from wsss_cli.config.train import DeepLabConfig, TrainConfig
 from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.voc import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint

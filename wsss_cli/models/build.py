@@ -10,7 +10,8 @@ from torch import nn
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.cam import SeamConfig
-from wsss_cli.config.schema import CamConfig, TrainConfig
+from wsss_cli.config.schema import CamConfig
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.backbones import Backbone, build_backbone

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.config.schema import TrainConfig
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses import within_tags
 from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness

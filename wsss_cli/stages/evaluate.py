@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from wsss_cli.config.base import CrfConfig
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.config.schema import EvalConfig, Preset
+from wsss_cli.config.schema import Preset
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from wsss_cli.cam.store import read_cam, upsample
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.lock import identity
 from wsss_cli.config.refine import RelabelConfig
-from wsss_cli.config.schema import EvalConfig, Preset
+from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsss_cli.config.schema import TrainConfig
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import param_groups
 from wsss_cli.models.deeplab import DeepLabV3Plus

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsss_cli.config.schema import Preset, TrainConfig
+from wsss_cli.config.schema import Preset
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.config.schema import Preset, TrainConfig
+from wsss_cli.config.schema import Preset
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make, data_workers, training_batches

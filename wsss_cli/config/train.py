@@ -1,0 +1,92 @@
+"""`[train]`: the segmentation network and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from wsss_cli.config.base import (
+    BackboneConfig,
+    Fraction,
+    Model,
+    Optim,
+    Positive,
+    Precision,
+    Rate,
+    ScheduleConfig,
+    SgdConfig,
+)
+from wsss_cli.config.noise import NoiseConfig
+
+
+class AugmentConfig(Model):
+    scale_min: Rate = Field(0.5, description="smallest random resize ratio")
+    scale_max: Rate = Field(2.0, description="largest random resize ratio")
+    base_long: Positive = Field(2048, description="long side at ratio 1, before keeping the aspect ratio")
+    base_short: Positive = Field(512, description="short side at ratio 1, before keeping the aspect ratio")
+    cat_max_ratio: Fraction = Field(0.75, description="re-draw crops in which one class holds more than this share")
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
+
+
+class DeepLabConfig(Model):
+    kind: Literal["deeplabv3plus"] = "deeplabv3plus"
+    aspp_channels: Positive = Field(512, description="channels of the ASPP branches and the decoder")
+    low_channels: Positive = Field(48, description="channels kept of the stride-4 features")
+    dilations: tuple[Positive, ...] = Field((1, 12, 24, 36), description="ASPP dilations; 1 is a 1x1 convolution")
+    dropout: Fraction = Field(0.1, description="channel dropout before each classifier")
+    aux_weight: float = Field(0.4, ge=0.0, description="weight of the auxiliary FCN loss; 0: no auxiliary head")
+
+
+class TrainConfig(Model):
+    supervision: Literal["weak", "full"] = Field(
+        "weak", description="weak: pseudo masks of an earlier stage; full: the masks of the data set"
+    )
+    backbone: BackboneConfig = BackboneConfig()
+    model: DeepLabConfig = DeepLabConfig()
+    init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
+    reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
+    iters: Positive = Field(20000, description="training iterations; the schedule follows")
+    batch: Positive = Field(16, description="images in a batch")
+    crop: Positive = Field(512, description="side of the square training crop, pixels")
+    augment: AugmentConfig = AugmentConfig()
+    optim: Optim = SgdConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss_average: Literal["all", "valid"] = Field(
+        "all",
+        description="divide the cross-entropy by all pixels (as MMSegmentation does) or by those not 255",
+    )
+    noise: NoiseConfig = Field(
+        NoiseConfig(), description="what training does about noisy pseudo masks; nothing by default"
+    )
+    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
+    compile: bool = Field(False, description="torch.compile the network")
+    channels_last: bool = Field(True, description="NHWC memory layout")
+    kernels: Literal["plain", "fused"] = Field(
+        "plain",
+        description="fused: own kernels for batch norm, depthwise convolution and the loss; CUDA only, speed not "
+        "measured yet. The result is the same within rounding",
+    )
+    workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
+    val_interval: int = Field(2000, ge=0, description="iterations between validations; 0: only at the end")
+    val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
+    checkpoint_interval: Positive = Field(2000, description="iterations between checkpoints")
+    log_interval: Positive = Field(50, description="iterations between log lines")
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> TrainConfig:
+        self.noise.check(self.supervision, self.iters)
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_fit(self) -> TrainConfig:
+        if self.kernels == "fused" and (self.compile or not self.channels_last):
+            raise ValueError("kernels = 'fused' needs channels_last = true and compile = false")
+        return self
+
+    @model_validator(mode="after")
+    def _reset_what(self) -> TrainConfig:
+        if self.reset_head and not self.init:
+            raise ValueError("reset_head is for a network that training starts from; name it with init (--init DIR)")
+        return self
