@@ -24,7 +24,7 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
         f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in settings.items() if value not in (None, "")
     ]
     where = [f"dataset.path={json.dumps(data)}"] if data else []
-    return load_preset(preset, [*(overrides or ()), *where, *own])
+    return load_preset(preset, [*(overrides or ()), *where, *own], console.say)
 
 
 def dry_run(preset: Preset, stages: Sequence[str], runs: Path, json_output: bool) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from wsss_cli.config import renames
+from wsss_cli.config.renames import Table, overlay
 from wsss_cli.config.schema import Preset
 from wsss_cli.errors import UsageError
 
-Table = dict[str, Any]
+
+def stderr_line(line: str) -> None:
+    """A line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 def preset_folder() -> Path:
@@ -34,21 +44,22 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.toml"))
 
 
-def load_preset(name_or_path: str, overrides: Sequence[str] = ()) -> Preset:
+def load_preset(name_or_path: str, overrides: Sequence[str] = (), say: Callable[[str], None] = stderr_line) -> Preset:
     """Read, merge and validate a preset.
 
     Args:
         name_or_path: name of a preset that comes with the program, or the path of a .toml file.
         overrides: 'key.path=value', the value in TOML; a bare word is taken as a string.
+        say: told of settings that were given under an old name, a line for each file and one for all overrides.
     Raises:
         UsageError: no such preset, not TOML, an unknown key, or a value out of range.
     """
-    return _resolve(name_or_path, overrides)[0]
+    return _resolve(name_or_path, overrides, say)[0]
 
 
 def origins(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Where each value of a resolved preset comes from: a preset's name, '--set', or 'default', by dotted key."""
-    preset, found = _resolve(name_or_path, overrides)
+    preset, found = _resolve(name_or_path, overrides, silent)
     return {key: found.get(key, "default") for key, _ in leaves(preset.model_dump(mode="json"))}
 
 
@@ -61,7 +72,7 @@ def leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _resolve(name_or_path: str, overrides: Sequence[str]) -> tuple[Preset, dict[str, str]]:
+def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], None]) -> tuple[Preset, dict[str, str]]:
     path = _find(name_or_path)
     own = _read(path)
     layers: list[tuple[str, Table]] = []
@@ -74,18 +85,17 @@ def _resolve(name_or_path: str, overrides: Sequence[str]) -> tuple[Preset, dict[
     layers.append((path.stem if path.stem != "preset.lock" else str(path), own))
     merged = _defaults()
     found: dict[str, str] = {}
-    for origin, table in layers:
-        _begin_optional(merged, table, Preset)
-        _check_keys(table, Preset, "", f"preset {origin}", table, merged)
-        _merge(merged, table, origin, found)
-    parsed = [(text, _parse_override(text)) for text in overrides]
     together: Table = {}
-    for _, table in parsed:
-        _overlay(together, table)  # first among themselves: `kind` may come before or after the keys of its variant
-    _begin_optional(merged, together, Preset)
-    for text, table in parsed:
-        _check_keys(table, Preset, "", f"--set {text}", together, merged)
-    _merge(merged, together, "--set", found)
+    for text in overrides:
+        overlay(together, _parse_override(text))  # first among themselves: `kind` may come before or after its keys
+    for origin, given in (*layers, ("--set", together)):
+        where = origin if origin == "--set" else f"preset {origin}"
+        table, note = renames.renamed(given, merged, where, renames.RENAMES)
+        if note:
+            say(note)
+        _begin_optional(merged, table, Preset)
+        _check_keys(table, Preset, "", where, table, merged)
+        _merge(merged, table, origin, found)
     merged.setdefault("name", path.stem)
     return _validated(merged, found, path, name_or_path), found
 
@@ -121,14 +131,6 @@ def _begin_optional(into: Table, table: Table, model: type[BaseModel]) -> None:
         if key in into and into[key] is None:
             into[key] = variants[0]().model_dump(mode="json")
         _begin_optional(_below(into, key), value, variants[0])
-
-
-def _overlay(into: Table, table: Table) -> None:
-    for key, value in table.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _overlay(into[key], value)
-        else:
-            into[key] = value
 
 
 def _find(name: str, beside: Path | None = None) -> Path:
@@ -264,7 +266,7 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     near = difflib.get_close_matches(key, model.model_fields, 1, 0.6)
     if near:
         return f"did you mean {_described(prefix + near[0], model.model_fields[near[0]])}?"
-    elsewhere = {name: field for name, field in _all_keys(Preset) if name.rpartition(".")[2] == key}
+    elsewhere = {name: field for name, field in all_keys(Preset) if name.rpartition(".")[2] == key}
     if prefix and (below := {name: field for name, field in elsewhere.items() if name.startswith(prefix)}):
         elsewhere = below
     depth = min((name.count(".") for name in elsewhere), default=0)  # keys of sections before those of kinds
@@ -274,13 +276,14 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     return f"keys there: {', '.join(prefix + name for name in model.model_fields)}"
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted key, field) of every setting of a model, those of all variants and of lists (`steps[].kind`) too."""
     for key, field in model.model_fields.items():
         yield f"{prefix}{key}", field
         for inner in _models(field.annotation):
-            yield from _all_keys(inner, f"{prefix}{key}.")
+            yield from all_keys(inner, f"{prefix}{key}.")
         for inner in _item_models(field.annotation):
-            yield from _all_keys(inner, f"{prefix}{key}[].")
+            yield from all_keys(inner, f"{prefix}{key}[].")
 
 
 def _described(name: str, field: FieldInfo) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.config.load import load_preset
+from wsss_cli.config.load import load_preset, silent
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.rundir import find_runs, read_metrics, read_run
 from wsss_cli.errors import UsageError
@@ -25,7 +25,7 @@ def run_row(run: Path) -> dict[str, Any]:
         UsageError: no finished training run.
     """
     read_run(run, "train")
-    preset = load_preset(str(run / "preset.lock.toml"))
+    preset = load_preset(str(run / "preset.lock.toml"), say=silent)  # a table of many old runs
     scores = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
     bench = read_json(run / "bench.json") if (run / "bench.json").is_file() else {}
     memory = [row["memory_gib"] for row in read_metrics(run) if "memory_gib" in row]

@@ -1,0 +1,126 @@
+"""Settings that got another name or place. The old name is still taken, with a line that says the new one.
+
+A line of RENAMES for each setting, old dotted key first:
+
+    "cam.iters": "classifier.iters",                      the value as it is; a whole table moves likewise
+    "train.loss_average": Rewrite(_average, "valid"),     a function makes the new settings; "valid" is one old value
+
+The function of a Rewrite gets (value, below): the old value, and the whole preset as it stands when this value comes,
+which is all earlier layers and this layer, nested, each setting under its new name. It returns the new settings by
+dotted key, `{"train.loss": [...]}`; `{}` where the setting is gone; None where the value is no old one after all, which
+is for a key that goes on with another meaning. It must not change `below`.
+
+Deeper keys are taken first ("train.model.aux_weight" before "train.model"), otherwise the order is that of the table.
+A setting that moves a second time gets its first line changed to the last place, beside the new line.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wsss_cli.errors import UsageError
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A setting that takes more than another key.
+
+    Attributes:
+        by: (old value, preset so far) -> new settings by dotted key, or None; see above.
+        example: an old value that `by` takes; a test holds what comes out against the schema.
+    """
+
+    by: Callable[[Any, Table], Table | None]
+    example: Any
+
+
+RENAMES: dict[str, str | Rewrite] = {}
+
+
+def renamed(
+    layer: Table, below: Table, where: str, renames: Mapping[str, str | Rewrite] = RENAMES
+) -> tuple[Table, str]:
+    """A layer of a preset with each setting under its new name.
+
+    Args:
+        layer: nested settings as they were given; it stays as it is.
+        below: the layers under it, merged.
+        where: what the layer is, for messages: 'preset toy', '--set'.
+    Returns:
+        The layer to go on with, and a line that says what was taken as what; empty where nothing was old.
+    Raises:
+        UsageError: a setting is given by its old and by its new name.
+    """
+    new = copy.deepcopy(layer)
+    notes = []
+    for old in sorted(renames, key=lambda key: -key.count(".")):
+        value = _get(new, old)
+        if value is None:
+            continue
+        to = renames[old]
+        settings = {to: value} if isinstance(to, str) else to.by(value, overlaid(below, new))
+        if settings is None:
+            continue
+        _pop(new, old)
+        for key, setting in settings.items():
+            if key != old and _collide(_get(layer, key), setting):
+                raise UsageError(f"{where}: {old} is now {key}, and both are given", f"leave out {old}")
+            overlay(new, _nested(key, setting))
+        notes.append(_note(old, list(settings)))
+    more = f", and {len(notes) - 6} more such" if len(notes) > 6 else ""
+    return new, f"{where}: {', '.join(notes[:6])}{more}; taken as that" if notes else ""
+
+
+def _note(old: str, new: list[str]) -> str:
+    if new == [old]:
+        return f"{old} has another form now"
+    return f"{old} is now {' and '.join(new)}" if new else f"{old} has no effect any more"
+
+
+def overlaid(below: Table, above: Table) -> Table:
+    """A new table: `below`, and over it `above`; tables are merged, all else is replaced."""
+    both = copy.deepcopy(below)
+    overlay(both, copy.deepcopy(above))
+    return both
+
+
+def overlay(into: Table, table: Table) -> None:
+    """Lay `table` over `into`, which changes."""
+    for key, value in table.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            overlay(into[key], value)
+        else:
+            into[key] = value
+
+
+def _collide(there: Any, value: Any) -> bool:
+    """Whether two settings for one place cannot both hold: not so for tables with different keys."""
+    if isinstance(there, dict) and isinstance(value, dict):
+        return any(_collide(there[key], value[key]) for key in there.keys() & value.keys())
+    return there is not None
+
+
+def _get(table: Any, key: str) -> Any:
+    for part in key.split("."):
+        table = table.get(part) if isinstance(table, dict) else None
+    return table
+
+
+def _pop(table: Table, key: str) -> None:
+    """Take a key that is there out of nested tables, and the tables that it leaves empty."""
+    first, _, rest = key.partition(".")
+    if rest:
+        _pop(table[first], rest)
+    if not rest or not table[first]:
+        del table[first]
+
+
+def _nested(key: str, value: Any) -> Table:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
