@@ -10,7 +10,7 @@ import torch
 from wsss_cli.cam.store import write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaConfig, PsaWalk
 from wsss_cli.config.base import CrfConfig
-from wsss_cli.config.refine import PseudoConfig
+from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.crf import dense_crf
 from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.noise.gated_crf import gated_crf_energy
@@ -103,8 +103,8 @@ def test_thresholds_from_the_curve(golden, files):
     assert curve["best_threshold"] == golden["curve_best"]
     assert curve["class_thresholds"] == [None, *golden["curve_by_class"]]
     for (fg, bg), expected in zip(((0.1, -0.9), (0.9, -0.05)), golden["curve_offsets"], strict=True):
-        config = PseudoConfig(threshold="train-curve", fg_threshold=fg, bg_threshold=bg)
-        assert around(curve["best_threshold"], config) == pytest.approx(expected, abs=1e-9)
+        offsets = CurveThreshold(fg_offset=fg, bg_offset=bg)
+        assert around(curve["best_threshold"], offsets) == pytest.approx(expected, abs=1e-9)
 
 
 def test_thresholds_from_the_scores(golden, files):

@@ -44,7 +44,7 @@ def test_a_file_may_begin_it_and_another_change_it(tmp_path):
         ("affinity.irn.optim.alpha=3", "unknown key affinity.irn.optim.alpha"),
         ("affinity.irn=3", "affinity.irn (given: 3) from --set"),
         ("affinity.irn.crf.iterations=0", "affinity.irn.crf.iterations (given: 0) from --set"),
-        ("affinity.irn.fg_threshold=0.01", "affinity.irn: fg_threshold 0.01 is below bg_threshold 0.05"),
+        ("affinity.irn.threshold.fg=0.01", "affinity.irn.threshold: fg 0.01 is below bg 0.05"),
         ("affinity.psa.alpha_low=40", "affinity.psa: alpha_high 32.0 is below alpha_low 40.0"),
     ],
 )
@@ -67,7 +67,7 @@ def test_an_identity_knows_its_own_network_only():
     assert own("irn") != own("psa")
     assert own("irn") != own("irn", "affinity.irn.radius=4")
     assert own("irn") != own("irn", "seed=1")
-    for override in ("affinity.psa.iters=3", "affinity.irn.workers=3", "cam.iters=9", "pseudo.fg_threshold=0.4"):
+    for override in ("affinity.psa.iters=3", "affinity.irn.workers=3", "cam.iters=9", "pseudo.threshold.fg_offset=0.4"):
         assert own("irn") == own("irn", override)
     for stage in ("cam", "pseudo", "train"):
         assert own(stage) == own(stage, "affinity.irn.iters=3")

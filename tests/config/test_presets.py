@@ -29,7 +29,7 @@ def test_a_row_of_the_table_differs_from_its_base_in_what_its_name_says(depth, d
     if data == "coco":
         expected |= {"dataset.path", "dataset.train", "cam.iters"}
     if supervision == "weak":
-        made = {"affinity.irn", "pseudo.fg_threshold", "pseudo.bg_threshold", "pseudo.steps"}  # how masks are made
+        made = {"affinity.irn", "pseudo.threshold.fg", "pseudo.threshold.bg", "pseudo.steps"}  # how masks are made
         expected |= {"train.supervision"} | made
     name = f"deeplabv3p-{depth}-{data}-{supervision}"
     assert differing("deeplabv3p-r50-voc-full", name) == expected

@@ -7,7 +7,7 @@ from wsss_cli.config.load import load_preset, origins
 from wsss_cli.config.refine import CrfStep, ParStep, check_order
 from wsss_cli.errors import UsageError
 
-FIXED = ["pseudo.threshold=fixed", "pseudo.fg_threshold=0.4", "pseudo.bg_threshold=0.2"]
+FIXED = ["pseudo.threshold={ kind = 'fixed', fg = 0.4, bg = 0.2 }"]
 
 
 def test_steps_are_set_as_a_list():
@@ -25,7 +25,7 @@ def test_a_table_of_steps_in_a_file_replaces_those_of_the_base(tmp_path):
     )
     preset = load_preset(str(path))
     assert preset.pseudo.steps == (ParStep(), CrfStep(on="scores"))
-    assert preset.pseudo.fg_threshold == load_preset("toy").pseudo.fg_threshold
+    assert preset.pseudo.threshold == load_preset("toy").pseudo.threshold
     assert origins(str(path))["pseudo.steps"] == "mine"
 
 
@@ -75,8 +75,8 @@ def test_a_step_is_not_set_by_a_key_and_the_old_place_of_a_key_names_the_new():
         (['pseudo.steps=[{kind="par", scale=0}]'], "greater than 0"),
         (["pseudo.steps=[]", "pseudo.min_confidence=0.5"], "needs a posterior"),
         (['pseudo.steps=[{kind="par"}]', "pseudo.min_confidence=0.8"], "leaves no pixel"),
-        (["pseudo.threshold=fixed"], "takes no offsets"),
-        ([*FIXED, "pseudo.per_class=true"], "needs thresholds that are found"),
+        (["pseudo.threshold.kind=fixed", "pseudo.threshold.bg=-0.1"], "greater than or equal to 0"),
+        (["pseudo.threshold.bg_offset=-0.2"], "fg_offset -0.25 is below bg_offset -0.2"),
         (["pseudo.steps=3"], "valid array"),
         (["pseudo.steps=[3]"], "should be an object"),
     ],
@@ -90,7 +90,7 @@ def test_what_has_no_meaning_is_refused_with_the_reason(overrides, reason):
 def test_what_has_a_meaning_is_taken():
     load_preset("toy", [*FIXED, 'pseudo.steps=[{kind="crf"}, {kind="par"}]', "pseudo.min_confidence=0.8"])
     load_preset("toy", ['pseudo.steps=[{kind="par"}]', "pseudo.min_confidence=0.7"])
-    load_preset("toy", ["pseudo.threshold=self", "pseudo.per_class=true"])
+    load_preset("toy", ["pseudo.threshold.kind=self", "pseudo.threshold.per_class=true"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from wsss_cli.config.load import load_preset, origins
 from wsss_cli.config.lock import to_toml
 from wsss_cli.config.renames import RENAMES, Rewrite, renamed
 from wsss_cli.config.schema import Preset
+from wsss_cli.config.thresholds import CurveThreshold, FixedThreshold
 from wsss_cli.errors import UsageError
 
 
@@ -26,7 +27,7 @@ def percent(value, below):
 
 
 def offset(value, below):
-    return {"pseudo.bg_threshold": value} if below["pseudo"]["threshold"] == "self" else None
+    return {"pseudo.threshold.bg_offset": value} if below["pseudo"]["threshold"]["kind"] == "self" else None
 
 
 TABLE = {
@@ -119,8 +120,8 @@ def test_an_override_merges_like_the_new_key_would(table):
     said = []
     assert load_preset("toy", ["net.iters=3"], said.append) == load_preset("toy", ["train.iters=3"])
     assert load_preset("toy", ["net.optim.kind=sgd"], said.append).train.optim == SgdConfig()
-    threshold = ["pseudo.threshold=self", "pseudo.offset=-0.5"]
-    assert load_preset("toy", threshold, said.append).pseudo.bg_threshold == -0.5
+    threshold = ["pseudo.threshold.kind=self", "pseudo.offset=-0.5"]
+    assert load_preset("toy", threshold, said.append).pseudo.threshold.bg_offset == -0.5
     with pytest.raises(UsageError, match=r"unknown key pseudo\.offset"):
         load_preset("toy", ["pseudo.offset=-0.5"])
 
@@ -138,6 +139,45 @@ def test_a_bad_value_under_an_old_name_is_refused_under_the_new(table):
         load_preset("toy", ["net.iters=0"])
     with pytest.raises(UsageError, match=r"--set: unknown key train\.itres .did you mean train\.iters"):
         load_preset("toy", ["net.itres=3"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # toy: train-curve, -0.25, -0.40
+        (["pseudo.fg_threshold=0.1"], {"kind": "train-curve", "fg_offset": 0.1, "bg_offset": -0.4}),
+        (
+            ["pseudo.per_class=true", "pseudo.threshold=self"],
+            {"kind": "self", "fg_offset": -0.25, "bg_offset": -0.4, "per_class": True},
+        ),
+        (
+            ["pseudo.bg_threshold=0.2", "pseudo.fg_threshold=0.4", "pseudo.threshold=fixed", "pseudo.per_class=false"],
+            {"kind": "fixed", "fg": 0.4, "bg": 0.2},
+        ),
+        (["pseudo.threshold.kind=fixed", "pseudo.fg_threshold=0.4"], {"kind": "fixed", "fg": 0.4}),
+    ],
+)
+def test_thresholds_in_their_old_form(old, new):
+    said = []
+    threshold = load_preset("toy", old, said.append).pseudo.threshold
+    assert (
+        threshold
+        == load_preset("toy", [f"pseudo.threshold.{k}={json.dumps(v)}" for k, v in new.items()]).pseudo.threshold
+    )
+    assert len(said) == 1
+
+
+def test_irns_thresholds_in_their_old_form(tmp_path):
+    (tmp_path / "base.toml").write_text('[dataset]\npath = "x"\n[affinity.irn]\nfg_threshold = 0.4\n')
+    (tmp_path / "mine.toml").write_text('extends = "base"\n[affinity.irn]\nthreshold = "train-curve"\n')
+    said = []
+    assert load_preset(str(tmp_path / "base.toml"), (), said.append).affinity.irn.threshold == FixedThreshold(fg=0.4)
+    irn = load_preset(str(tmp_path / "mine.toml"), (), said.append).affinity.irn
+    assert irn.threshold == CurveThreshold(fg_offset=0.4, bg_offset=0.05)
+    assert said[0] == "preset base: affinity.irn.fg_threshold is now affinity.irn.threshold.fg; taken as that"
+    assert said[2] == "preset mine: affinity.irn.threshold has another form now; taken as that"
+    with pytest.raises(UsageError, match=r"pseudo\.threshold\.fg \(given: -0\.25\)"):
+        load_preset("toy", ["pseudo.threshold=fixed"], said.append)  # an offset is no score
 
 
 KEYS = {key for key, _ in load.all_keys(Preset)}

@@ -137,8 +137,8 @@ def test_images_without_a_cam_are_named_and_the_others_go_on(data, tmp_path):
 
 
 def test_thresholds_may_be_offsets_from_the_best(data, tmp_path):
-    settings = ("threshold=train-curve", "fg_threshold=0.2", "bg_threshold=-0.5")
-    config = make_preset(data, "irn", *settings).affinity.irn
+    threshold = "threshold={ kind='train-curve', fg_offset=0.2, bg_offset=-0.5 }"
+    config = make_preset(data, "irn", threshold).affinity.irn
     assert affinity._thresholds(config, data / "cam") == (0.6, 0.01)
     with pytest.raises(DataError, match="no threshold curve"):
         affinity._thresholds(config, tmp_path)

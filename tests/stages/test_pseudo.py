@@ -94,7 +94,7 @@ def test_what_is_there_is_not_made_again(made, data):
 
 
 def test_fixed_thresholds_are_taken_as_given(made, data, cams):
-    _, scores = made("pseudo.threshold=fixed", "pseudo.fg_threshold=0.4", "pseudo.bg_threshold=0.4", "pseudo.steps=[]")
+    _, scores = made("pseudo.threshold={ kind='fixed', fg=0.4, bg=0.4 }", "pseudo.steps=[]")
     assert (scores["fg_threshold"], scores["bg_threshold"]) == (0.4, 0.4)
     assert "thresholds 0.4 and 0.4 (fixed), no refinement" in scores["protocol"][0]
     curve = cam_curve(pairs(data, cams), 6)
@@ -104,16 +104,16 @@ def test_fixed_thresholds_are_taken_as_given(made, data, cams):
 
 def test_the_train_curve_is_that_of_the_scores_that_are_thresholded(made, data, cams):
     best = cam_curve(pairs(data, cams), 6)["best_threshold"]
-    offsets = ["pseudo.fg_threshold=0.05", "pseudo.bg_threshold=-0.1", "pseudo.steps=[]"]
+    offsets = ["pseudo.threshold={ fg_offset=0.05, bg_offset=-0.1 }", "pseudo.steps=[]"]
     _, scores = made(*offsets)  # the cam run has no eval.json
     assert (scores["fg_threshold"], scores["bg_threshold"]) == pytest.approx((best + 0.05, best - 0.1))
 
 
 def test_thresholds_by_class_reach_the_best_iou_of_each(made, data, cams):
     curve = cam_curve(pairs(data, cams), 6)
-    none = ["pseudo.fg_threshold=0", "pseudo.bg_threshold=0", "pseudo.steps=[]"]
+    none = ["pseudo.threshold={ fg_offset=0.0, bg_offset=0.0 }", "pseudo.steps=[]"]
     _, one = made(*none)
-    _, each = made(*none, "pseudo.per_class=true")
+    _, each = made(*none, "pseudo.threshold.per_class=true")
     assert list(each["class_thresholds"].values()) == curve["class_thresholds"][1:]
     assert len(set(curve["class_thresholds"][1:])) > 1
     assert each["background"]["miou"] > one["background"]["miou"]
@@ -123,7 +123,7 @@ def test_thresholds_by_class_reach_the_best_iou_of_each(made, data, cams):
 def test_thresholds_of_the_scores_alone_need_no_masks(made, data, cams):
     files = [cam for cam, _ in pairs(data, cams)]
     best = otsu(score_histogram(files, 6).sum(axis=0))
-    _, scores = made("pseudo.threshold=self", "pseudo.fg_threshold=0.05", "pseudo.bg_threshold=-0.1", "pseudo.steps=[]")
+    _, scores = made("pseudo.threshold={ kind='self', fg_offset=0.05, bg_offset=-0.1 }", "pseudo.steps=[]")
     assert scores["threshold"] == best
     assert scores["fg_threshold"] == pytest.approx(best + 0.05, abs=1e-4)
     assert scores["bg_threshold"] == pytest.approx(best - 0.1, abs=1e-4)
@@ -143,7 +143,7 @@ def test_without_masks_there_is_no_curve(data, cams, tmp_path):
         (bare / "splits" / f"{name}.csv").write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
     (bare / "dataset.json").write_text((data / "dataset.json").read_text())
     preset = load_preset("toy", [f"dataset.path={bare}", "pseudo.workers=1", "pseudo.steps=[]"])
-    with pytest.raises(DataError, match=r"has no masks to score seeds on.*pseudo\.threshold=self"):
+    with pytest.raises(DataError, match=r"has no masks to score seeds on.*pseudo\.threshold\.kind=self"):
         run_pseudo(preset, Context(torch.device("cpu"), tmp_path / "runs"), cams)
 
 

@@ -38,8 +38,8 @@ def pseudo(
 
     \b
     wsss pseudo --preset toy
-    wsss pseudo --preset toy --set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2
-    wsss pseudo --preset toy --set 'pseudo.steps=[{kind="par"}, {kind="crf"}]' --set pseudo.threshold=self
+    wsss pseudo --preset toy --set 'pseudo.threshold={ kind="fixed", fg=0.4, bg=0.2 }'
+    wsss pseudo --preset toy --set 'pseudo.steps=[{kind="par"}, {kind="crf"}]' --set pseudo.threshold.kind=self
     wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
 

@@ -17,6 +17,7 @@ from wsss_cli.config.base import (
     ScheduleConfig,
     SgdConfig,
 )
+from wsss_cli.config.thresholds import FixedThreshold, IrnThreshold
 
 
 class IrnWalk(Model):
@@ -46,13 +47,7 @@ def needs(step: IrnWalk | PsaWalk) -> Literal["irn", "psa"]:
 class IrnConfig(Model):
     """Training of IRN's boundary network. A backbone as loaded gives the features; only the boundary branch learns."""
 
-    threshold: Literal["fixed", "train-curve"] = Field(
-        "fixed",
-        description="fixed: fg_threshold and bg_threshold as given; train-curve: both are offsets from the background "
-        "threshold that scores best on dataset.score, which must have masks",
-    )
-    fg_threshold: float = Field(0.30, ge=-1.0, le=1.0, description="CAM score above which a pixel is surely object")
-    bg_threshold: float = Field(0.05, ge=-1.0, le=1.0, description="CAM score below which a pixel is surely background")
+    threshold: IrnThreshold = FixedThreshold()
     gt_prob: float = Field(0.7, gt=0.0, lt=1.0, description="trust of the label CRF in its input labels")
     crf: CrfConfig = CrfConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -66,12 +61,6 @@ class IrnConfig(Model):
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IrnConfig:
-        if self.fg_threshold < self.bg_threshold:
-            raise ValueError(f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}")
-        return self
 
 
 class PsaConfig(Model):

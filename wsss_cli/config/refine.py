@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.config.base import CrfConfig, Fraction, Model, Positive, Rate
+from wsss_cli.config.thresholds import FixedThreshold, PseudoThreshold
 
 CRF_SETS = {
     # IRN `misc/imutils.py: crf_inference_label`, on labels
@@ -81,18 +82,15 @@ Step = Annotated[IrnWalk | PsaWalk | CrfStep | ParStep, Field(discriminator="kin
 
 
 class PseudoConfig(Model):
-    threshold: Literal["fixed", "train-curve", "self"] = Field(
-        "fixed",
-        description="fixed: fg_threshold and bg_threshold as given; otherwise both are offsets from a background "
-        "threshold: the one that scores best on dataset.score (train-curve), which must have masks, or one found from "
-        "the scores alone (self)",
-    )
-    per_class: bool = Field(False, description="a background threshold for each class, unless threshold = 'fixed'")
-    fg_threshold: float = Field(0.30, ge=-1.0, le=1.0, description="CAM score above which a pixel is surely object")
-    bg_threshold: float = Field(0.05, ge=-1.0, le=1.0, description="CAM score below which a pixel is surely background")
+    threshold: PseudoThreshold = FixedThreshold()
     steps: tuple[Step, ...] = Field((CrfStep(),), description="what is done to the thresholded CAMs, in order")
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255")
     workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
+
+    @property
+    def per_class(self) -> bool:
+        """Whether each class has a background threshold of its own."""
+        return not isinstance(self.threshold, FixedThreshold) and self.threshold.per_class
 
     @property
     def walks(self) -> tuple[IrnWalk | PsaWalk, ...]:
@@ -106,12 +104,6 @@ class PseudoConfig(Model):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PseudoConfig:
-        if self.fg_threshold < self.bg_threshold:
-            raise ValueError(f"fg_threshold {self.fg_threshold} is below bg_threshold {self.bg_threshold}")
-        if self.threshold == "fixed" and self.bg_threshold < 0:
-            raise ValueError(f"bg_threshold {self.bg_threshold} is no CAM score; threshold = 'fixed' takes no offsets")
-        if self.threshold == "fixed" and self.per_class:
-            raise ValueError("per_class needs thresholds that are found: threshold = 'train-curve' or 'self'")
         kinds = [step.kind for step in self.steps]
         check_order(kinds)
         refining = [kind for kind in kinds if kind not in SCORE_STEPS]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from wsss_cli.errors import UsageError
@@ -39,7 +40,45 @@ class Rewrite:
     example: Any
 
 
-RENAMES: dict[str, str | Rewrite] = {}
+def _thresholds(section: str, *, word: str, bg: float) -> dict[str, str | Rewrite]:
+    """`threshold` was a word, which made scores or offsets of the two numbers beside it.
+
+    Args:
+        word, bg: examples.
+    """
+
+    def table(below: Table) -> Table:
+        return _get(below, f"{section}.threshold") or {"kind": "fixed", "fg": 0.30, "bg": 0.05}
+
+    def kind(value: Any, below: Table) -> Table | None:
+        if not isinstance(value, str):
+            return None
+        before = table(below)
+        old, new = ("" if kind == "fixed" else "_offset" for kind in (before["kind"], value))
+        numbers = {f"{end}{new}": before[f"{end}{old}"] for end in ("fg", "bg")}
+        by_class = {"per_class": True} if before.get("per_class") and value != "fixed" else {}
+        return {f"{section}.threshold": {"kind": value, **numbers, **by_class}}
+
+    def number(end: str, value: Any, below: Table) -> Table:
+        return {f"{section}.threshold.{end}" + ("" if table(below)["kind"] == "fixed" else "_offset"): value}
+
+    return {
+        f"{section}.threshold": Rewrite(kind, word),
+        f"{section}.fg_threshold": Rewrite(partial(number, "fg"), 0.9),
+        f"{section}.bg_threshold": Rewrite(partial(number, "bg"), bg),
+    }
+
+
+def _per_class(value: Any, below: Table) -> Table:
+    fixed = below["pseudo"]["threshold"]["kind"] == "fixed"
+    return {} if fixed and value is False else {"pseudo.threshold.per_class": value}
+
+
+RENAMES: dict[str, str | Rewrite] = {
+    **_thresholds("pseudo", word="self", bg=-0.9),
+    **_thresholds("affinity.irn", word="train-curve", bg=0.0),
+    "pseudo.per_class": Rewrite(_per_class, True),
+}
 
 
 def renamed(
@@ -62,11 +101,12 @@ def renamed(
         value = _get(new, old)
         if value is None:
             continue
-        to = renames[old]
-        settings = {to: value} if isinstance(to, str) else to.by(value, overlaid(below, new))
+        to, rest = renames[old], copy.deepcopy(new)
+        _pop(rest, old)
+        settings = {to: value} if isinstance(to, str) else to.by(value, overlaid(below, rest))
         if settings is None:
             continue
-        _pop(new, old)
+        new = rest
         for key, setting in settings.items():
             if key != old and _collide(_get(layer, key), setting):
                 raise UsageError(f"{where}: {old} is now {key}, and both are given", f"leave out {old}")

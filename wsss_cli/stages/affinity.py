@@ -14,6 +14,7 @@ from torch import Tensor
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
+from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
@@ -147,15 +148,15 @@ def _make_labels(
 
 
 def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
-    if config.threshold == "fixed":
-        return config.fg_threshold, config.bg_threshold
+    if isinstance(config.threshold, FixedThreshold):
+        return config.threshold.fg, config.threshold.bg
     if not (cam_run / "eval.json").is_file():
         raise DataError(
             f"{cam_run} has no threshold curve, as there were no masks to score seeds on",
-            "give thresholds: --set affinity.irn.threshold=fixed --set affinity.irn.fg_threshold=0.4 "
-            "--set affinity.irn.bg_threshold=0.2",
+            "give thresholds: --set affinity.irn.threshold.kind=fixed --set affinity.irn.threshold.fg=0.4 "
+            "--set affinity.irn.threshold.bg=0.2",
         )
-    return around(read_json(cam_run / "eval.json")["best_threshold"], config)
+    return around(read_json(cam_run / "eval.json")["best_threshold"], config.threshold)
 
 
 def _item(

@@ -196,7 +196,7 @@ def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
 
 
 def _protocol(config: PseudoConfig, chosen: Thresholds, crf: Backend) -> str:
-    how = f"{config.threshold}, a threshold for each class" if config.per_class else config.threshold
+    how = config.threshold.kind + (", a threshold for each class" if config.per_class else "")
     steps = steps_in_words(config.steps, config.min_confidence, crf)
     return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps}"
 

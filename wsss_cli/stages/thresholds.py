@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.config.affinity import IrnConfig
-from wsss_cli.config.refine import PseudoConfig
 from wsss_cli.config.schema import Preset
+from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, Offsets
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
@@ -20,7 +19,7 @@ from wsss_cli.processes import cores, in_processes
 from wsss_cli.pseudo.thresholds import LEVELS, LOWEST, class_factors, otsu, score_histogram
 from wsss_cli.scoring.cams import cam_curve
 
-GIVE_THEM = "--set pseudo.threshold=fixed --set pseudo.fg_threshold=0.4 --set pseudo.bg_threshold=0.2"
+GIVE_THEM = "--set pseudo.threshold.kind=fixed --set pseudo.threshold.fg=0.4 --set pseudo.threshold.bg=0.2"
 PIECE = 64  # images whose histogram is made in one go
 
 
@@ -53,26 +52,26 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Path, cam_run: P
     Raises:
         DataError: the train curve is asked for and there are no masks, or no score differs from another.
     """
-    config = preset.pseudo
-    if config.threshold == "fixed":
-        return Thresholds(config.fg_threshold, config.bg_threshold)
-    if config.threshold == "train-curve":
+    config = preset.pseudo.threshold
+    if isinstance(config, FixedThreshold):
+        return Thresholds(config.fg, config.bg)
+    if isinstance(config, ClassCurveThreshold):
         best, by_class = _from_curve(preset, dataset, scores, cam_run, ctx)
     else:
         best, by_class = _from_scores(preset, dataset, scores, ctx)
     return Thresholds(*around(best, config), best, by_class if config.per_class else ())
 
 
-def around(best: float, config: PseudoConfig | IrnConfig) -> tuple[float, float]:
-    """The thresholds (fg, bg) whose offsets from the best one `config` gives, kept within the scores."""
-    fg, bg = min(best + config.fg_threshold, 0.99), max(best + config.bg_threshold, LOWEST)
+def around(best: float, offsets: Offsets) -> tuple[float, float]:
+    """The thresholds (fg, bg) at their offsets from the best one, kept within the scores."""
+    fg, bg = min(best + offsets.fg_offset, 0.99), max(best + offsets.bg_offset, LOWEST)
     return round(fg, 4), round(bg, 4)
 
 
-Found = tuple[float, tuple[float | None, ...]]
+BestThresholds = tuple[float, tuple[float | None, ...]]
 
 
-def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, ctx: Context) -> Found:
+def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, ctx: Context) -> BestThresholds:
     """Where the scores agree best with the masks of the score split; the cam run knows it of its own CAMs."""
     stored: dict[str, Any] = {}
     if scores == cam_run / "cams" and (cam_run / "eval.json").is_file():
@@ -85,14 +84,14 @@ def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, c
         if not scored:
             raise DataError(
                 f"{cam_run} has no threshold curve, as split {split!r} has no masks to score seeds on",
-                f"find thresholds from the scores: --set pseudo.threshold=self; or give them: {GIVE_THEM}",
+                f"find thresholds from the scores: --set pseudo.threshold.kind=self; or give them: {GIVE_THEM}",
             )
         with ctx.ui.progress(len(scored), "seed curve") as bar:
             stored = cam_curve(scored, dataset.num_classes, workers=cores(), progress=bar.advance)
     return stored["best_threshold"], tuple(stored.get("class_thresholds", ())[1:])
 
 
-def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -> Found:
+def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -> BestThresholds:
     """Otsu's threshold of all scores of the train split, and of each class's."""
     files = [scores / f"{s.id}.npz" for s in dataset.split(preset.dataset.train)]
     files = [file for file in files if file.is_file()]
@@ -100,9 +99,9 @@ def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -
     work = functools.partial(score_histogram, num_classes=dataset.num_classes)
     counts = np.zeros((dataset.num_classes, LEVELS), np.int64)
     with ctx.ui.progress(len(files), "scores") as bar:
-        made = in_processes(work, pieces, cores(), few=8, check=ctx.stop.check)
-        for piece, found in zip(pieces, made, strict=True):
-            counts += found
+        histograms = in_processes(work, pieces, cores(), few=8, check=ctx.stop.check)
+        for piece, histogram in zip(pieces, histograms, strict=True):
+            counts += histogram
             bar.advance(len(piece))
     best = otsu(counts.sum(axis=0))
     if best is None:
