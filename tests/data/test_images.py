@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_cli.data.images import read_image
-from wsss_cli.errors import DataError
+from wsss_cli.data.images import image_size, read_image, stored_size
+from wsss_cli.errors import DataError, UsageError
 
 
 def _photo(side: int = 40) -> Image.Image:
@@ -73,3 +75,74 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_damage(tmp_path: Path) -> None:
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.jpg"):
         read_image(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_from_the_header_is_that_of_the_image_as_shown(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (8, 6)).save(tmp_path / f"p.{suffix}", exif=exif)
+    shown = (8, 6) if orientation >= 5 else (6, 8)
+    assert image_size(tmp_path / f"p.{suffix}") == shown == read_image(tmp_path / f"p.{suffix}").shape[:2]
+    assert stored_size(tmp_path / f"p.{suffix}") == ((6, 8), orientation)
+
+
+def test_damaged_and_absurd_exif_turns_nothing(tmp_path: Path) -> None:
+    for name, exif in (("a", b"Exif\0\0MM\0*\0\0"), ("b", b"Exif\0\0")):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.jpg", exif=exif)
+        assert image_size(tmp_path / f"{name}.jpg") == (6, 8) == read_image(tmp_path / f"{name}.jpg").shape[:2]
+
+
+def test_a_missing_photograph_has_no_size(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png"):
+        image_size(tmp_path / "gone.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(DataError, match=r"text\.png cannot be read as an image"):
+        image_size(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "bmp"])
+def test_the_limit_on_pixels_is_enforced_and_says_how_to_raise_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / f"p.{suffix}")
+    monkeypatch.setenv("WSSS_MAX_PIXELS", "48")
+    assert read_image(tmp_path / f"p.{suffix}").shape == (6, 8, 3)
+    monkeypatch.setenv("WSSS_MAX_PIXELS", "47")
+    with pytest.raises(DataError, match=rf"p\.{suffix} has 8x6 pixels") as caught:
+        read_image(tmp_path / f"p.{suffix}")
+    assert "WSSS_MAX_PIXELS=48" in caught.value.hint
+    monkeypatch.setenv("WSSS_MAX_PIXELS", "many")
+    with pytest.raises(UsageError, match="WSSS_MAX_PIXELS=many"):
+        read_image(tmp_path / f"p.{suffix}")
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    side = 20_000  # decoded, 1.2 GB
+    head = chunk(b"IHDR", side.to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0]))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(DataError, match="400,000,000; the limit is 178,000,000"):
+        read_image(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match="cannot be decoded"):  # the limit alone
+        read_image(_cut(tmp_path / "bomb.png", side=4))
+
+
+def _cut(path: Path, side: int) -> Path:
+    data = bytearray(path.read_bytes())
+    data[16:24] = side.to_bytes(4) * 2
+    path.write_bytes(data)
+    return path
+
+
+def test_pipes_and_folders_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=r"pipe\.jpg is no image but a pipe"):
+            read(tmp_path / "pipe.jpg")
+        with pytest.raises(DataError, match=r"folder\.jpg is no image but a folder"):
+            read(tmp_path / "folder.jpg")

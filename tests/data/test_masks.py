@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from wsss_cli.data.masks import image_size, read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, voc_palette, write_mask
 from wsss_cli.errors import DataError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
@@ -73,8 +74,14 @@ def test_missing_empty_and_truncated_masks_are_named(tmp_path: Path) -> None:
             read_mask(tmp_path / name)
 
 
-def test_image_size_reads_height_then_width(tmp_path: Path) -> None:
+def test_a_pipe_is_no_mask_and_neither_is_one_of_too_many_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png is no plain file"):
+        read_mask(tmp_path / "pipe.png")
     write_mask(tmp_path / "m.png", np.zeros((3, 5), np.uint8), voc_palette(2))
-    assert image_size(tmp_path / "m.png") == (3, 5)
-    with pytest.raises(DataError, match=r"gone\.png"):
-        image_size(tmp_path / "gone.png")
+    monkeypatch.setenv("WSSS_MAX_PIXELS", "14")
+    with pytest.raises(DataError, match=r"m\.png has 5x3 pixels") as caught:
+        read_mask(tmp_path / "m.png")
+    assert "WSSS_MAX_PIXELS=15" in caught.value.hint

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import image_size, read_mask
+from wsss_cli.data.images import image_size, read_image
+from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import CLASSES, TWO_CLASSES, draw, prepare_toy
 from wsss_cli.errors import UsageError
 

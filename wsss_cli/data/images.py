@@ -1,15 +1,24 @@
-"""Photographs from disk."""
+"""Photographs from disk: one size (as shown, EXIF applied), one limit on pixels, plain files only."""
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 178_000_000
+MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
+ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -20,37 +29,147 @@ def read_image(path: str | Path) -> np.ndarray:
     Returns:
         uint8 [H, W, 3], contiguous.
     Raises:
-        DataError: missing, unreadable, or not decodable; the message names the file.
+        DataError: missing, unreadable, no plain file, too many pixels, or not decodable; the message names the file.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
-    return decode_image(data, str(path))
+    return decode_image(read_plain_file(path), str(path))
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file to RGB, uint8 [H, W, 3]; `name` is for the error message.
 
     Raises:
-        DataError: the bytes are not a whole image.
+        DataError: the bytes are not a whole image, or one with too many pixels.
     """
+    size, whole = _header(data)
+    if size:
+        check_pixels(*size, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # raised instead of None for some damaged headers, e.g. absurd sizes
         image = None
-    if image is None or _cut_short(data):
+    if image is None or not whole:
         raise DataError(f"image {name} cannot be decoded", "replace the file, or take it out of the list")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark: some releases of OpenCV fill what is missing with grey and go on."""
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a photograph as it is shown (and as `read_image` returns it), from its header alone.
+
+    Raises:
+        DataError: missing, no plain file, or not an image.
+    """
+    (height, width), orientation = stored_size(path)
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Height and width of an image file as its pixels are stored, and its EXIF orientation, 1..8 (1: upright).
+
+    Raises:
+        DataError: as `image_size`.
+    """
+    refuse_special_file(path)
+    try:
+        with Image.open(path) as image:
+            return _size_and_orientation(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many types on a damaged file
+        raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
+
+
+def check_pixels(height: int, width: int, name: str) -> None:
+    """Refuse an image that takes too much memory, before it is decoded.
+
+    Raises:
+        DataError: it has more pixels than $WSSS_MAX_PIXELS, or 178 million.
+    """
+    limit = max_pixels()
+    if height * width > limit:
+        raise DataError(
+            f"{name} has {width}x{height} pixels, {height * width:,}; the limit is {limit:,}",
+            f"make it smaller, or raise the limit: {MAX_PIXELS_VARIABLE}={height * width} (30 bytes of memory each)",
+        )
+
+
+def max_pixels() -> int:
+    """The most pixels that an image may have.
+
+    Raises:
+        UsageError: $WSSS_MAX_PIXELS is no whole number above 0.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{MAX_PIXELS_VARIABLE}={text} is no number of pixels", f"for example {MAX_PIXELS}")
+    return int(text)
+
+
+def read_plain_file(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DataError: it is missing or unreadable, or a pipe, a device or a folder, which reading could hang on.
+    """
+    refuse_special_file(path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
+
+
+def refuse_special_file(path: str | Path) -> None:
+    """Raise a DataError unless the path leads to a plain file."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise DataError(f"{path} is no image but {kind}", "take it out of the list")
+
+
+def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """Stored height and width, None where they cannot be told, and whether a JPEG or PNG has its end mark.
+
+    Some releases of OpenCV fill what is missing at the end with grey and go on.
+    """
     if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
-    if not data.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # skip segments; EXIF may hold a thumbnail
-        at += 2 + int.from_bytes(data[at + 2 : at + 4]) if data[at + 1 : at + 2] != b"\xff" else 1
-    return b"\xff\xd9" not in data[at:]
+        return (int.from_bytes(data[20:24]), int.from_bytes(data[16:20])), b"IEND" in data
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_header(data)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _size_and_orientation(image)[0], True
+    except MemoryError:
+        raise
+    except Exception:  # as in `stored_size`
+        return None, True
+
+
+def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """As `_header`: segments are skipped, as EXIF may hold a thumbnail with marks of its own."""
+    at, size = 2, None
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        mark = data[at + 1 : at + 2]
+        if b"\xc0" <= mark <= b"\xcf" and mark not in b"\xc4\xc8\xcc":  # start of frame: precision, height, width
+            size = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4]) if mark != b"\xff" else 1
+    return size, b"\xff\xd9" in data[at:]
+
+
+def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
+    """Stored height and width, and the orientation in EXIF. XMP's is not heeded: no decoder turns an image by it."""
+    if image.format == "TIFF":  # some releases of Pillow give the size as shown
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        (height, width), found = (tags[257], tags[256]), tags.get(ORIENTATION, 1)
+    else:
+        height, width = image.height, image.width
+        exif = Image.Exif()
+        try:
+            exif.load(image.info.get("exif") or b"")
+            found = exif.get(ORIENTATION, 1)
+        except Exception:  # damaged EXIF turns nothing; Pillow raises many types on it
+            found = 1
+    return (int(height), int(width)), found if found in range(1, 9) else 1

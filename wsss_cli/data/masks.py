@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wsss_cli.errors import DataError
+from wsss_cli.data.images import check_pixels
+from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
 from wsss_cli.labels import IGNORE
 
@@ -42,17 +43,21 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         DataError: missing, not decodable, or a colour image without a palette.
     """
+    if not Path(path).is_file():
+        what = "is no plain file" if Path(path).exists() else "is missing"
+        raise DataError(f"mask {path} {what}", "check the path, or run `wsss prepare` again")
     try:
         with Image.open(path) as image:
+            check_pixels(image.height, image.width, f"mask {path}")
             if image.mode not in ("P", "L", "1"):
                 raise DataError(
                     f"{path} is a mask of mode {image.mode}, not of class indices",
                     "masks must be palette or 8-bit grey PNGs whose pixel values are class indices (255: no label)",
                 )
             return np.array(image, dtype=np.uint8)
-    except FileNotFoundError as error:
-        raise DataError(f"mask {path} is missing", "check the path, or run `wsss prepare` again") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (WsssError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many types on a damaged file
         raise DataError(f"mask {path} cannot be decoded: {error}", "replace the file, or fetch it again") from error
 
 
@@ -76,19 +81,6 @@ def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, i
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     write_bytes(Path(path), buffer.getvalue())
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image or mask file, from its header alone.
-
-    Raises:
-        DataError: missing, or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
 
 
 def clear_other_masks(folder: Path, made_from: dict[str, Any]) -> None:

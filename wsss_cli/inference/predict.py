@@ -15,7 +15,7 @@ from torch import Tensor
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.batches import to_device
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.masks import image_size
+from wsss_cli.data.images import image_size
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost

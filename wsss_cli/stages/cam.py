@@ -19,9 +19,8 @@ from wsss_cli.config.cam import GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import CamConfig, Preset
 from wsss_cli.data.batches import bucket_size
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
-from wsss_cli.data.images import read_image
+from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.loader import data_workers
-from wsss_cli.data.masks import image_size
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.data.images import IMAGE_ENDINGS, read_image
-from wsss_cli.data.masks import image_size, write_mask
+from wsss_cli.data.images import IMAGE_ENDINGS, image_size, read_image
+from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
