@@ -5,7 +5,7 @@
 | 0 | ok |
 | 1 | a bug: the traceback is in the run's log.txt |
 | 2 | usage, or a bad preset |
-| 3 | bad data or weights |
+| 3 | bad data or weights; disk, memory or another resource of the machine ran out |
 | 4 | a gate failed (`eval --min-miou`) |
 | 5 | training diverged (a value was not finite) |
 | 6 | the run directory is busy |
@@ -53,6 +53,12 @@ class WriteError(DataError):
 
 class WeightsError(WsssError):
     """A checkpoint or weight file that cannot be loaded."""
+
+    exit_code = 3
+
+
+class ResourceError(WsssError):
+    """Memory, processes, files or a disk of the machine do not suffice or do not answer. It ends a whole job."""
 
     exit_code = 3
 
