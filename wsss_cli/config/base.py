@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,20 @@ class Model(BaseModel):
     """Strict base: unknown keys are refused, values are not coerced (an int is taken where a float is meant)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a setting that an upgrade adds: `dropout: Annotated[float, Added(neutral=0.0)] = 0.1`.
+
+    A run made before has done what `neutral` says now, be it the default or not. While the setting has that value it is
+    left out of the run's identity (`config.lock`), so that such a run is still found and goes on.
+
+    Attributes:
+        neutral: the value, which may be a model, a tuple of models or None.
+    """
+
+    neutral: Any
 
 
 class BackboneConfig(Model):

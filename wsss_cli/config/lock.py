@@ -7,7 +7,10 @@ import json
 from typing import Any, Literal
 
 import tomli_w
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from wsss_cli.config.base import Added
 from wsss_cli.config.schema import Preset
 
 Stage = Literal["cam", "irn", "psa", "pseudo", "train", "relabel"]
@@ -20,16 +23,26 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
         dataset_fingerprint: of the data set directory.
         upstream: identity of the run that the stage reads; empty where it reads none.
     """
-    table: set[str] = {stage}
-    sections = preset.model_dump(mode="json", include={"seed", "dataset"} | table)
-    sections |= preset.affinity.model_dump(mode="json", include=table)
+    preset_settings = decisive(preset)
+    settings = preset_settings | preset_settings.get("affinity", {})
+    sections = {name: settings[name] for name in ("seed", "dataset", stage) if name in settings}
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
-    for section, irrelevant in IRRELEVANT.items():
-        if section in sections:
-            for key in irrelevant:
-                sections[section].pop(key)
+    for key in IRRELEVANT.get(stage, ()):
+        (sections.get(stage) or {}).pop(key, None)
     sections |= {"stage": stage, "fingerprint": dataset_fingerprint, "upstream": upstream}
     return hashlib.sha256(json.dumps(sections, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def decisive(value: Any) -> Any:
+    """Settings as JSON has them, without those that were added later (`config.base.Added`) and are neutral."""
+    if isinstance(value, BaseModel):
+        settings = ((key, getattr(value, key), field) for key, field in type(value).model_fields.items())
+        return {key: decisive(setting) for key, setting, field in settings if not _neutral(setting, field)}
+    return [decisive(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _neutral(value: Any, field: FieldInfo) -> bool:
+    return any(isinstance(mark, Added) and decisive(value) == decisive(mark.neutral) for mark in field.metadata)
 
 
 IRRELEVANT = {
