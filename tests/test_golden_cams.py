@@ -10,7 +10,8 @@ from wsss_cli.cam.consistency import SeamCam, puzzle_losses, seam_er_losses, sea
 from wsss_cli.cam.gradcam import grad_cam
 from wsss_cli.cam.lpcam import LpCam, prototypes, split_features
 from wsss_cli.cam.recam import class_features, softmax_loss
-from wsss_cli.config.cam import LpCamConfig, SeamConfig, SeamErConfig
+from wsss_cli.config.cam import LpCamConfig
+from wsss_cli.config.classifier import SeamConfig, SeamErConfig
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}  # float32 against float64

@@ -18,7 +18,7 @@ from wsss_cli.cam.consistency import (
     tiles,
 )
 from wsss_cli.cam.multiscale import multiscale_cam
-from wsss_cli.config.cam import SeamConfig, SeamErConfig
+from wsss_cli.config.classifier import SeamConfig, SeamErConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier, pixel_affinity
 

@@ -33,7 +33,7 @@ def setting(*given):
     return [part for each in given for part in ("--set", each)]
 
 
-SETTINGS = setting("cam.iters=4", "cam.crop=64", "cam.scales=[1.0,1.5]")
+SETTINGS = setting("classifier.iters=4", "classifier.crop=64", "cam.scales=[1.0,1.5]")
 SETTINGS += setting("train.iters=4", "train.crop=64", "eval.scales=[1.0,1.25]")
 DEMO = ["demo", "--json", "--out", "X", "--images", "16", *SETTINGS]
 FULL = setting("train.supervision=full")
@@ -391,7 +391,9 @@ def test_a_training_stopped_and_killed_ends_with_the_bits_of_an_unbroken_one(tmp
 def test_cams_and_pseudo_masks_interrupted_and_killed_go_on(tmp_path, started):
     prepare_toy(tmp_path / "data", images=27, val=1, size=256)  # three batches of CAMs
     common = ["--preset", "toy", "--data", "data"]
-    common += setting("cam.iters=1", "cam.batch=2", "cam.crop=64", "cam.scales=[0.5]", "cam.flip=false")
+    common += setting(
+        "classifier.iters=1", "classifier.batch=2", "classifier.crop=64", "cam.scales=[0.5]", "cam.flip=false"
+    )
     ids = {f"train_{index:06d}" for index in range(27)}
 
     def made(stage, what):
@@ -455,7 +457,11 @@ REFUSED = {  # name: (arguments, exit code, what the one line names)
     "busy": (["train", "--data", DATA, "--runs", "X/runs", *FULL], 6, ["in use by another process", "train-toy-"]),
     "truncated": (["eval", "X/runs/cut"], 3, ["X/runs/cut/checkpoints/step-00000004/model.safetensors", "damaged"]),
     "classifier": (["cam", "--data", DATA, "--runs", "r-h1", "--weights", "plain.pt"], 3, ["plain.pt refused"]),
-    "backbone": (["cam", "--data", DATA, "--runs", "r-h2", "--set", 'cam.backbone.weights="zip.pt"'], 3, ["zip.pt"]),
+    "backbone": (
+        ["cam", "--data", DATA, "--runs", "r-h2", "--set", 'classifier.backbone.weights="zip.pt"'],
+        3,
+        ["zip.pt"],
+    ),
     "cuda": (["train", "--data", DATA, "--runs", "r-x", "--device", "cuda"], 2, ["--device cuda", "no usable CUDA"]),
     "device": (["train", "--data", DATA, "--runs", "r-x", "--device", "gpu"], 2, ["--device gpu"]),
     "empty": (["train", "--data", "empty", "--runs", "r-x", *FULL], 3, ["split 'train'", "empty"]),
@@ -560,7 +566,7 @@ def test_an_unknown_key_and_a_bad_value_are_named(wsss):
     unknown = wsss("cam", "--preset", "toy", "--data", DATA, "--set", "cam.iterz=3")
     assert unknown.returncode == 2
     assert "unknown key cam.iterz" in one_error(unknown)
-    assert "cam.iters" in unknown.stderr
+    assert "classifier.iters" in unknown.stderr
     bad = wsss("pseudo", "--preset", "toy", "--data", DATA, "--set", 'pseudo.steps=[{kind="crf", gt_prob=1.5}]')
     assert bad.returncode == 2
     assert "pseudo.steps.0.gt_prob" in one_error(bad)
@@ -600,7 +606,7 @@ def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(ho
 
 
 def test_a_run_of_two_rounds_shows_the_masks_of_both(home, demo):
-    more = setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "eval.scales=[1.0]", "cam.iters=2")
+    more = setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "eval.scales=[1.0]", "classifier.iters=2")
     done = command(home, "run", "--preset", "toy", "--data", DATA, "--runs", "X/both", *SETTINGS, *more)
     assert done.returncode == 0, done.stderr
     made = sorted((home / "X/both").glob("pseudo-*"))

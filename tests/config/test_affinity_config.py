@@ -67,7 +67,12 @@ def test_an_identity_knows_its_own_network_only():
     assert own("irn") != own("psa")
     assert own("irn") != own("irn", "affinity.irn.radius=4")
     assert own("irn") != own("irn", "seed=1")
-    for override in ("affinity.psa.iters=3", "affinity.irn.workers=3", "cam.iters=9", "pseudo.threshold.fg_offset=0.4"):
+    for override in (
+        "affinity.psa.iters=3",
+        "affinity.irn.workers=3",
+        "classifier.iters=9",
+        "pseudo.threshold.fg_offset=0.4",
+    ):
         assert own("irn") == own("irn", override)
     for stage in ("cam", "pseudo", "train"):
         assert own(stage) == own(stage, "affinity.irn.iters=3")

@@ -117,7 +117,7 @@ def test_the_same_kind_keeps_the_keys(write):
         ("dataset.val=my_split", "my_split"),
         ('dataset.val="my split"', "my split"),
         ("dataset.path=/data/a=b", "/data/a=b"),
-        ("cam.classifier=", ""),
+        ("classifier.weights=", ""),
         ("train.schedule.eta_min_ratio=1", 1.0),
     ],
 )

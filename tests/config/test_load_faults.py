@@ -19,9 +19,9 @@ def test_a_kind_keeps_the_keys_set_with_it_in_either_order(turn):
 
 
 def test_setting_one_key_of_a_section_keeps_its_other_defaults(minimal):
-    assert load_preset(minimal).cam.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0)
-    preset = load_preset(minimal, ["cam.optim.weight_decay=0.5"])
-    assert preset.cam.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0, weight_decay=0.5)
+    assert load_preset(minimal).classifier.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0)
+    preset = load_preset(minimal, ["classifier.optim.weight_decay=0.5"])
+    assert preset.classifier.optim == AdamWConfig(lr=2e-4, head_lr_mult=10.0, weight_decay=0.5)
 
 
 def test_each_bad_value_has_a_line_with_its_key():
@@ -72,6 +72,6 @@ def test_the_right_key_in_the_wrong_table_names_the_right_one():
     with pytest.raises(UsageError, match="unknown key iters") as caught:
         load_preset("toy", ["iters=3"])
     assert caught.value.hint == (
-        "did you mean cam.iters (int, default 500) or train.iters (int, default 20000) or "
+        "did you mean classifier.iters (int, default 500) or train.iters (int, default 20000) or "
         "reference[].iters (int, required)?"
     )

@@ -5,10 +5,10 @@ import pytest
 from pydantic import BaseModel
 
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
+from wsss_cli.config.cam import CamConfig
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.config.lock import IRRELEVANT, difference, identity, to_toml
 from wsss_cli.config.refine import PseudoConfig
-from wsss_cli.config.schema import CamConfig
 from wsss_cli.config.train import TrainConfig
 
 TOY = load_preset("toy")
@@ -37,9 +37,9 @@ def test_data_set_and_upstream_change_it(stage):
     [
         ("seed=1", {"cam", "pseudo", "train"}),
         ("dataset.train=other", {"cam", "pseudo", "train"}),
-        ("cam.iters=7", {"cam"}),
-        ("cam.optim.lr=1e-5", {"cam"}),
-        ("cam.backbone.weights=none", {"cam"}),
+        ("classifier.iters=7", {"cam"}),
+        ("classifier.optim.lr=1e-5", {"cam"}),
+        ("classifier.backbone.weights=none", {"cam"}),
         ('pseudo.steps=[{kind="crf", crf={gauss_sxy=4.0}}]', {"pseudo"}),
         ("pseudo.min_confidence=0.5", {"pseudo"}),
         ("train.optim.kind=sgd", {"train"}),

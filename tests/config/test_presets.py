@@ -27,7 +27,7 @@ def test_a_row_of_the_table_differs_from_its_base_in_what_its_name_says(depth, d
     if depth == "r101":
         expected |= {"train.backbone.name"}
     if data == "coco":
-        expected |= {"dataset.path", "dataset.train", "cam.iters"}
+        expected |= {"dataset.path", "dataset.train", "classifier.iters"}
     if supervision == "weak":
         made = {"affinity.irn", "pseudo.threshold.fg", "pseudo.threshold.bg", "pseudo.steps"}  # how masks are made
         expected |= {"train.supervision"} | made

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from wsss_cli.config.base import BackboneConfig
-from wsss_cli.config.schema import CamConfig
+from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.models.build import build_classifier
 
 FIRST_TRAINED = {  # the first weights that learn, by levels frozen; level 1 is the map at stride 4
@@ -15,7 +15,7 @@ FIRST_TRAINED = {  # the first weights that learn, by levels frozen; level 1 is 
 @pytest.mark.parametrize("stages", [0, 1, 2])
 def test_all_up_to_the_level_that_is_named_stays_as_loaded(name, stages):
     config = BackboneConfig(name=name, weights="none", output_stride=32, frozen_stages=stages)
-    model = build_classifier(CamConfig(backbone=config), 3, torch.device("cpu"))
+    model = build_classifier(ClassifierConfig(backbone=config), 3, torch.device("cpu"))
     trained = [key for key, weight in model.backbone.net.named_parameters() if weight.requires_grad]
     frozen = [key for key, weight in model.backbone.net.named_parameters() if not weight.requires_grad]
     assert trained[0].replace("blocks_", "blocks.") == FIRST_TRAINED[name][stages]

@@ -61,7 +61,13 @@ def make(data, tmp_path, monkeypatch):
     monkeypatch.setattr(cam, "cores", lambda: 1)
 
     def run(*overrides, runs="runs", ctx=None):
-        common = ["cam.iters=3", "cam.batch=2", "cam.crop=64", "cam.scales=[1.0]", "cam.precision=fp32"]
+        common = [
+            "classifier.iters=3",
+            "classifier.batch=2",
+            "classifier.crop=64",
+            "cam.scales=[1.0]",
+            "classifier.precision=fp32",
+        ]
         preset = load_preset("toy", [f'dataset.path="{data}"', *common, *overrides])
         made = cam.run_cam(preset, ctx or Context(torch.device("cpu"), tmp_path / runs))
         assert made.lost == []
@@ -80,9 +86,9 @@ METHODS = {
     "gradcam-layer": ["cam.method.kind=gradcam", "cam.method.layer=conv1"],
     "recam": ["cam.method.kind=recam", "cam.method.iters=2"],
     "lpcam": ["cam.method.kind=lpcam", "cam.method.clusters=3", "cam.method.images_per_class=3"],
-    "seam-er": ["cam.consistency.kind=seam-er", "cam.consistency.scale=0.5"],
-    "seam": ["cam.consistency.kind=seam", "cam.consistency.scale=0.5"],
-    "puzzle": ["cam.consistency.kind=puzzle"],
+    "seam-er": ["classifier.consistency.kind=seam-er", "classifier.consistency.scale=0.5"],
+    "seam": ["classifier.consistency.kind=seam", "classifier.consistency.scale=0.5"],
+    "puzzle": ["classifier.consistency.kind=puzzle"],
 }
 
 
@@ -105,7 +111,7 @@ def test_every_method_gives_maps_of_the_tagged_classes(make, data, name):
 
 def test_grad_cam_of_the_last_map_is_the_plain_cam(make):
     plain = make()
-    given = make(*METHODS["gradcam"], f'cam.classifier="{plain}"')
+    given = make(*METHODS["gradcam"], f'classifier.weights="{plain}"')
     for name in maps(plain):
         a, b = read_cam(plain / "cams" / name)[0], read_cam(given / "cams" / name)[0]
         assert abs(a - b).max() < 1.5 / 255
@@ -192,19 +198,19 @@ def test_a_classifier_is_given_by_its_run_its_folder_or_its_file(make, monkeypat
     checkpoint = find_checkpoint(run / "checkpoints")
     monkeypatch.setattr(classifier, "fit", None)  # nothing is trained
     for given in (run, run / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
-        assert maps(make(f'cam.classifier="{given}"')) == maps(run), given
+        assert maps(make(f'classifier.weights="{given}"')) == maps(run), given
     for method in ("gradcam-layer", "lpcam"):
-        assert maps(make(*METHODS[method], f'cam.classifier="{run}"')).keys() == maps(run).keys()
+        assert maps(make(*METHODS[method], f'classifier.weights="{run}"')).keys() == maps(run).keys()
 
 
 def test_a_classifier_trained_with_seam_serves_other_methods(make):
     run = make(*METHODS["seam"])
-    assert maps(make(*METHODS["lpcam"], f'cam.classifier="{run}"')).keys() == maps(run).keys()
+    assert maps(make(*METHODS["lpcam"], f'classifier.weights="{run}"')).keys() == maps(run).keys()
 
 
 def test_a_folder_without_a_checkpoint_is_refused(make, data):
     with pytest.raises(WeightsError, match="holds no checkpoint") as caught:
-        make(f'cam.classifier="{data}"')
+        make(f'classifier.weights="{data}"')
     assert "cam run" in caught.value.hint
 
 
@@ -214,10 +220,10 @@ def test_a_folder_without_a_checkpoint_is_refused(make, data):
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["cam.consistency.kind=puzzle", "cam.crop=72"], "no multiple of 32"),
-        (["cam.consistency.kind=seam-er", "cam.consistency.scale=0.1"], "fewer than two steps"),
-        (["cam.consistency.kind=seam", "cam.method.kind=lpcam"], "take consistency seam-er, or method cam"),
-        (["cam.consistency.kind=seam", "cam.method.kind=recam"], "take consistency seam-er, or method cam"),
+        (["classifier.consistency.kind=puzzle", "classifier.crop=72"], "no multiple of 32"),
+        (["classifier.consistency.kind=seam-er", "classifier.consistency.scale=0.1"], "fewer than two steps"),
+        (["classifier.consistency.kind=seam", "cam.method.kind=lpcam"], "take consistency seam-er, or method cam"),
+        (["classifier.consistency.kind=seam", "cam.method.kind=recam"], "take consistency seam-er, or method cam"),
         (["cam.method.kind=lpcam", "cam.method.tau=1.0"], "cam.method.tau"),
         (["cam.method.kind=smoothgrad"], "cam.method"),
         (["cam.method.kind=gradcam", "cam.method.clusters=3"], "unknown key cam.method.clusters"),
@@ -229,16 +235,20 @@ def test_settings_that_do_not_go_together_are_refused_with_the_reason(overrides,
 
 
 def test_a_backbone_for_images_of_one_size_is_refused():
-    swin = ["cam.backbone.name=swin_tiny_patch4_window7_224", "cam.backbone.weights=none"]
-    swin += ["cam.backbone.frozen_stages=0", "cam.backbone.output_stride=32"]
+    swin = ["classifier.backbone.name=swin_tiny_patch4_window7_224", "classifier.backbone.weights=none"]
+    swin += ["classifier.backbone.frozen_stages=0", "classifier.backbone.output_stride=32"]
     with pytest.raises(UsageError, match="does not take images of any size"):
-        build_classifier(load_preset("toy", swin).cam, 3, torch.device("cpu"))
+        build_classifier(load_preset("toy", swin).classifier, 3, torch.device("cpu"))
 
 
 def test_a_transformer_has_no_stages_to_freeze_and_none_for_seam():
-    vit = ["cam.backbone.name=vit_tiny_patch16_224", "cam.backbone.weights=none"]
+    vit = ["classifier.backbone.name=vit_tiny_patch16_224", "classifier.backbone.weights=none"]
     with pytest.raises(UsageError, match="frozen_stages"):
-        build_classifier(load_preset("toy", vit).cam, 3, torch.device("cpu"))
-    vit += ["cam.backbone.frozen_stages=0", "cam.consistency.kind=seam", "cam.consistency.scale=0.5"]
+        build_classifier(load_preset("toy", vit).classifier, 3, torch.device("cpu"))
+    vit += [
+        "classifier.backbone.frozen_stages=0",
+        "classifier.consistency.kind=seam",
+        "classifier.consistency.scale=0.5",
+    ]
     with pytest.raises(UsageError, match="one map"):
-        build_classifier(load_preset("toy", vit).cam, 3, torch.device("cpu"))
+        build_classifier(load_preset("toy", vit).classifier, 3, torch.device("cpu"))

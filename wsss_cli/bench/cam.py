@@ -29,7 +29,7 @@ from wsss_cli.bench.measure import (
 from wsss_cli.cam.gradcam import GradCam
 from wsss_cli.cam.multiscale import CamModel, multiscale_cam, normalise_cam
 from wsss_cli.cam.store import write_cam
-from wsss_cli.config.schema import CamConfig, Preset
+from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context, Silent
@@ -64,13 +64,14 @@ def bench_cam(
         See `bench_measure.report`.
     """
     height, width = height or SIZE[ctx.device.type][0], width or SIZE[ctx.device.type][1]
-    images, config = images or IMAGES[ctx.device.type], untrained(preset).cam
+    images, preset = images or IMAGES[ctx.device.type], untrained(preset)
+    config, precision = preset.classifier, preset.classifier.precision
     with tempfile.TemporaryDirectory(prefix="wsss-bench-") as name:
         samples, num_classes = stored_samples(Path(name), images, height, width, seed=seed, data=data)
         torch.manual_seed(seed)
         model = build_classifier(config, num_classes, ctx.device).requires_grad_(False)
         ceilings = measured_ceilings(ctx)
-        work = _Work(model, samples, config, ctx, Path(name))
+        work = _Work(model, samples, preset, ctx, Path(name))
         cases = [
             Case(f"{ONE}, computing", lambda: work.one_by_one),
             Case("batched, computing", lambda: partial(work.batched, lambda tags: work.plain)),
@@ -84,7 +85,7 @@ def bench_cam(
         flop = count_flop(plain) if found[1].seconds else 0.0
     paired = partial(make_rows, units=len(samples), unit="images_s")
     rows = paired(found[:4], base=f"{ONE}, computing") + paired(found[4:], base=f"{ONE}, with files")
-    rate = "bf16_gflop_s" if ctx.in_bf16(config.precision) else "fp32_gflop_s"
+    rate = "bf16_gflop_s" if ctx.in_bf16(precision) else "fp32_gflop_s"
     for row in (rows[0], rows[1], rows[4], rows[5]):  # the others also go backward
         if flop:
             add_share(row, flop, rate, ceilings)
@@ -95,9 +96,9 @@ def bench_cam(
         settings={
             "preset": preset.name,
             "backbone": config.backbone.name,
-            "precision": config.precision,
-            "scales": list(config.scales),
-            "flip": config.flip,
+            "precision": precision,
+            "scales": list(preset.cam.scales),
+            "flip": preset.cam.flip,
             "images": len(samples),
             "height": height,
             "width": width,
@@ -121,9 +122,10 @@ class _Work:
     """The same images, gone through in several ways."""
 
     def __init__(
-        self, model: CamClassifier, samples: Sequence[Sample], config: CamConfig, ctx: Context, folder: Path
+        self, model: CamClassifier, samples: Sequence[Sample], preset: Preset, ctx: Context, folder: Path
     ) -> None:
-        self.model, self.samples, self.config, self.ctx, self.folder = model, samples, config, ctx, folder
+        self.model, self.samples, self.ctx, self.folder = model, samples, ctx, folder
+        self.config, self.precision = preset.cam, preset.classifier.precision
         self.plain = PlainCam(model)
         self.images = {sample.id: read_image(sample.image) for sample in samples}
         self.batches = size_buckets(samples, PIXELS_PER_BATCH[ctx.device.type])[0]
@@ -141,7 +143,7 @@ class _Work:
         height, width = image.shape[:2]
         out_size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
         total: Tensor | None = None
-        with torch.no_grad(), self.ctx.autocast(self.config.precision):
+        with torch.no_grad(), self.ctx.autocast(self.precision):
             for scale in self.config.scales:
                 size = (max(round(width * scale), 1), max(round(height * scale), 1))
                 resized = torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
@@ -169,7 +171,7 @@ class _Work:
             self.ctx.stop.check()
             tags = [[label - 1 for label in sample.labels] for sample in batch]
             images = [self.images[sample.id] for sample in batch]
-            with self.ctx.autocast(self.config.precision):
+            with self.ctx.autocast(self.precision):
                 maps = multiscale_cam(
                     view(tags), images, self.config.scales, self.config.flip, self.ctx.device, side_multiple(self.model)
                 )
@@ -178,7 +180,7 @@ class _Work:
     def stage(self) -> None:
         run = RunDir(self.folder / f"{next(self.runs)}", {})
         quiet = replace(self.ctx, ui=Silent())  # there is a bar already
-        make_cams(self.model, lambda tags: self.plain, self.samples, self.config, run, quiet)
+        make_cams(self.model, lambda tags: self.plain, self.samples, self.config, self.precision, run, quiet)
         shutil.rmtree(run.path)
 
 

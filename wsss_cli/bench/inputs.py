@@ -119,6 +119,7 @@ def edge_map(mask: np.ndarray, height: int, width: int, seed: int) -> np.ndarray
 def untrained(preset: Preset) -> Preset:
     """The preset with random weights in its networks: nothing is fetched."""
     bare = {"weights": "none"}
-    cam = preset.cam.model_copy(update={"backbone": preset.cam.backbone.model_copy(update=bare), "classifier": ""})
+    backbone = preset.classifier.backbone.model_copy(update=bare)
+    classifier = preset.classifier.model_copy(update={"backbone": backbone, "weights": ""})
     train = preset.train.model_copy(update={"backbone": preset.train.backbone.model_copy(update=bare), "init": ""})
-    return preset.model_copy(update={"cam": cam, "train": train})
+    return preset.model_copy(update={"classifier": classifier, "train": train})

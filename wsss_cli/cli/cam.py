@@ -41,11 +41,11 @@ def cam(
     wsss cam --preset toy --weights runs/cam-toy-1a2b3c4d --set cam.method.kind=lpcam
     wsss cam --preset toy --set cam.method.kind=gradcam --set cam.method.layer=blocks.4
     wsss cam --preset toy --set cam.method.kind=recam --set cam.method.iters=60
-    wsss cam --preset toy --set cam.consistency.kind=puzzle
+    wsss cam --preset toy --set classifier.consistency.kind=puzzle
 
     Runs again where it stopped. Where the data set has masks, the seeds are scored at every background threshold.
     """
-    resolved = stage.resolve(preset, overrides, data, cam__classifier=weights, cam__iters=iters)
+    resolved = stage.resolve(preset, overrides, data, classifier__weights=weights, classifier__iters=iters)
     if dry_run:
         return stage.dry_run(resolved, ["cam"], runs, json_output)
     from wsss_cli.report.tables import curve_table

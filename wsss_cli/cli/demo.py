@@ -34,7 +34,7 @@ def demo(
     \b
     wsss demo
     wsss demo --json
-    wsss demo --out /tmp/demo --images 40 --set cam.iters=20 --set train.iters=20
+    wsss demo --out /tmp/demo --images 40 --set classifier.iters=20 --set train.iters=20
 
     About four minutes on two CPU cores. Ends with one table and a picture sheet.
     """

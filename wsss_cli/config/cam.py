@@ -1,4 +1,4 @@
-"""How CAMs are made (`cam.method`) and what their classifier is trained with besides the tags (`cam.consistency`)."""
+"""`[cam]`: how CAMs are made from a classifier."""
 
 from __future__ import annotations
 
@@ -52,59 +52,7 @@ CamMethod = Annotated[
 ]
 
 
-class NoConsistencyConfig(Model):
-    """The tags alone."""
-
-    kind: Literal["none"] = "none"
-
-
-class SeamErConfig(Model):
-    """CAMs of an image and of its smaller copy agree (Wang et al., SEAM, CVPR 2020: the ER loss)."""
-
-    kind: Literal["seam-er"] = "seam-er"
-    scale: float = Field(0.3, gt=0.0, lt=1.0, description="size of the smaller copy, as a fraction of crop")
-    weight: Rate = Field(1.0, description="weight of the equivariance loss")
-
-
-class SeamConfig(Model):
-    """ER, and a pixel correlation module that refines CAMs and is held to them (Wang et al., SEAM, CVPR 2020)."""
-
-    kind: Literal["seam"] = "seam"
-    scale: float = Field(0.3, gt=0.0, lt=1.0, description="size of the smaller copy, as a fraction of crop")
-    weight: Rate = Field(1.0, description="weight of the equivariance loss")
-    ecr_weight: Rate = Field(1.0, description="weight of the loss between refined CAMs and the CAMs of the other copy")
-    hard: float = Field(0.2, gt=0.0, le=1.0, description="share of pixels, those that differ most, in the ECR loss")
-    channels: Positive = Field(192, description="channels in which pixels are compared")
-
-
-class PuzzleConfig(Model):
-    """CAMs of four tiles, put together, agree with that of the whole image (Jo and Yu, PuzzleCAM, ICIP 2021)."""
-
-    kind: Literal["puzzle"] = "puzzle"
-    alpha: Rate = Field(4.0, description="weight of the reconstruction loss once its ramp has ended")
-    ramp: float = Field(0.5, gt=0.0, le=1.0, description="share of the iterations in which the weight rises from 0")
-
-
-Consistency = Annotated[
-    NoConsistencyConfig | SeamErConfig | SeamConfig | PuzzleConfig,
-    Field(discriminator="kind", description="what the classifier is trained with besides the tags"),
-]
-
-
-def cam_fault(method: CamMethod, consistency: Consistency, crop: int, output_stride: int) -> str:
-    """Why settings of `cam` do not go together; empty where they do."""
-    match consistency:
-        case PuzzleConfig() if crop % (2 * output_stride):
-            return f"consistency puzzle cuts the crop in four: crop {crop} is no multiple of {2 * output_stride}"
-        case SeamErConfig() | SeamConfig() if crop * consistency.scale < 2 * output_stride:
-            smaller = round(crop * consistency.scale)
-            return (
-                f"consistency {consistency.kind}: at scale {consistency.scale:g} the copy of a crop of {crop} has "
-                f"{smaller} pixels a side, fewer than two steps of output_stride {output_stride}; raise scale or crop"
-            )
-        case SeamConfig() if method.kind != "cam":
-            return (
-                f"consistency seam refines plain CAMs by the module that it trains, which method {method.kind} would "
-                "leave out; take consistency seam-er, or method cam"
-            )
-    return ""
+class CamConfig(Model):
+    method: CamMethod = PlainCamConfig()
+    scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
+    flip: bool = Field(True, description="add the mirrored view of every scale")

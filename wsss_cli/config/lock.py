@@ -25,7 +25,8 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
     """
     preset_settings = decisive(preset)
     settings = preset_settings | preset_settings.get("affinity", {})
-    sections = {name: settings[name] for name in ("seed", "dataset", stage) if name in settings}
+    names = ("seed", "dataset", stage, *(("classifier",) if stage == "cam" else ()))
+    sections = {name: settings[name] for name in names if name in settings}
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
     for key in IRRELEVANT.get(stage, ()):
         (sections.get(stage) or {}).pop(key, None)

@@ -78,6 +78,17 @@ RENAMES: dict[str, str | Rewrite] = {
     **_thresholds("pseudo", word="self", bg=-0.9),
     **_thresholds("affinity.irn", word="train-curve", bg=0.0),
     "pseudo.per_class": Rewrite(_per_class, True),
+    "cam.backbone": "classifier.backbone",
+    "cam.consistency": "classifier.consistency",
+    "cam.iters": "classifier.iters",
+    "cam.batch": "classifier.batch",
+    "cam.crop": "classifier.crop",
+    "cam.resize_min": "classifier.resize_min",
+    "cam.resize_max": "classifier.resize_max",
+    "cam.optim": "classifier.optim",
+    "cam.schedule": "classifier.schedule",
+    "cam.precision": "classifier.precision",
+    "cam.classifier": "classifier.weights",
 }
 
 

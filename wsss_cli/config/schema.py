@@ -5,17 +5,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import AffinityConfig, needs
-from wsss_cli.config.base import (
-    AdamWConfig,
-    BackboneConfig,
-    Model,
-    Optim,
-    Positive,
-    Precision,
-    Rate,
-    ScheduleConfig,
-)
-from wsss_cli.config.cam import CamMethod, Consistency, NoConsistencyConfig, PlainCamConfig, cam_fault
+from wsss_cli.config.base import Model, Positive
+from wsss_cli.config.cam import CamConfig
+from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.refine import PseudoConfig, RelabelConfig
 from wsss_cli.config.train import TrainConfig
@@ -26,31 +18,6 @@ class DatasetConfig(Model):
     train: str = Field("train", description="split that is trained on and gets CAMs and pseudo masks")
     score: str = Field("train", description="split on which seeds and pseudo masks are scored, where it has masks")
     val: str = Field("val", description="split with masks on which networks are scored")
-
-
-class CamConfig(Model):
-    backbone: BackboneConfig = BackboneConfig()
-    method: CamMethod = PlainCamConfig()
-    consistency: Consistency = NoConsistencyConfig()
-    classifier: str = Field(
-        "", description="a trained classifier: its cam run, checkpoint folder or weight file; empty: train one"
-    )
-    iters: Positive = Field(500, description="training iterations of the classifier")
-    batch: Positive = Field(16, description="images in a batch")
-    crop: Positive = Field(320, description="side of the square training crop, pixels")
-    resize_min: Rate = Field(0.9, description="smallest long side before the crop, as a fraction of crop")
-    resize_max: Rate = Field(1.6, description="largest long side before the crop, as a fraction of crop")
-    optim: Optim = AdamWConfig(lr=2e-4, head_lr_mult=10.0)
-    schedule: ScheduleConfig = ScheduleConfig()
-    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
-    scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
-    flip: bool = Field(True, description="add the mirrored view of every scale")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> CamConfig:
-        if fault := cam_fault(self.method, self.consistency, self.crop, self.backbone.output_stride):
-            raise ValueError(fault)
-        return self
 
 
 class ReferenceConfig(Model):
@@ -70,6 +37,7 @@ class Preset(Model):
     extends: str = Field("", description="name of the preset that this one changes")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     dataset: DatasetConfig
+    classifier: ClassifierConfig = ClassifierConfig()
     cam: CamConfig = CamConfig()
     affinity: AffinityConfig = AffinityConfig()
     pseudo: PseudoConfig = PseudoConfig()
@@ -80,6 +48,15 @@ class Preset(Model):
     relabel: RelabelConfig = RelabelConfig()
     eval: EvalConfig = EvalConfig()
     reference: tuple[ReferenceConfig, ...] = Field((), description="published figures of this recipe, for `wsss table`")
+
+    @model_validator(mode="after")
+    def _seam_goes_with_plain_cams(self) -> Preset:
+        if self.classifier.consistency.kind == "seam" and self.cam.method.kind != "cam":
+            raise ValueError(
+                f"consistency seam refines plain CAMs by the module that it trains, which method "
+                f"{self.cam.method.kind} would leave out; take consistency seam-er, or method cam"
+            )
+        return self
 
     @model_validator(mode="after")
     def _walks_have_networks(self) -> Preset:

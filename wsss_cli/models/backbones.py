@@ -188,7 +188,7 @@ def _fetched(name: str, **options: Any) -> nn.Module:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise WeightsError(
             f"the ImageNet weights of {name} could not be fetched: {reason}",
-            "bring a file: --set train.backbone.weights=FILE (or cam.backbone.weights), or take 'none'",
+            "bring a file: --set train.backbone.weights=FILE (or classifier.backbone.weights), or take 'none'",
         ) from error
 
 

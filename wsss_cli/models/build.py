@@ -9,8 +9,7 @@ from torch import nn
 
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.base import BackboneConfig
-from wsss_cli.config.cam import SeamConfig
-from wsss_cli.config.schema import CamConfig
+from wsss_cli.config.classifier import ClassifierConfig, SeamConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
@@ -22,7 +21,7 @@ from wsss_cli.models.depthwise import speed_up_depthwise
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def build_classifier(config: CamConfig, num_classes: int, device: torch.device) -> CamClassifier:
+def build_classifier(config: ClassifierConfig, num_classes: int, device: torch.device) -> CamClassifier:
     """The CAM classifier of a preset on `device`, in evaluation mode.
 
     Raises:
@@ -93,7 +92,7 @@ def _backbone(config: BackboneConfig, *, single_map: bool = False) -> Backbone:
     if config.frozen_stages and len(backbone.strides) == 1:
         raise UsageError(
             f"backbone {config.name} has one map and no stages: frozen_stages {config.frozen_stages} means nothing",
-            "--set cam.backbone.frozen_stages=0",
+            "--set classifier.backbone.frozen_stages=0",
         )
     if config.frozen_stages:
         _freeze(backbone, config.frozen_stages)

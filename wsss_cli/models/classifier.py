@@ -77,7 +77,7 @@ class SeamClassifier(CamClassifier):
         if len(backbone.channels) < 2:
             raise UsageError(
                 "consistency seam compares pixels by two stages of the backbone, and this one has one map",
-                "--set cam.consistency.kind=seam-er does without, or choose a backbone with stages, e.g. resnet50c",
+                "--set classifier.consistency.kind=seam-er does without, or choose a backbone with stages: resnet50c",
             )
         self.pcm_third = nn.Conv2d(backbone.channels[-2], 64, 1, bias=False)
         self.pcm_fourth = nn.Conv2d(backbone.channels[-1], 128, 1, bias=False)

@@ -15,8 +15,9 @@ from wsss_cli.cam.gradcam import GradCam
 from wsss_cli.cam.lpcam import LpCam
 from wsss_cli.cam.multiscale import CamModel, multiscale_cam, normalise_cam
 from wsss_cli.cam.store import write_cam
-from wsss_cli.config.cam import GradCamConfig, LpCamConfig
-from wsss_cli.config.schema import CamConfig, Preset
+from wsss_cli.config.base import Precision
+from wsss_cli.config.cam import CamConfig, GradCamConfig, LpCamConfig
+from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import image_size, read_image
@@ -54,11 +55,11 @@ def run_cam(preset: Preset, ctx: Context) -> Result:
         if run.done and not run.lost:
             return Result(path, _seed_scores(path), skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
-        model = build_classifier(preset.cam, dataset.num_classes, ctx.device)
+        model = build_classifier(preset.classifier, dataset.num_classes, ctx.device)
         model = trained_classifier(model, samples, dataset.num_classes, preset, data_workers(-1), run, ctx)
         model.eval().requires_grad_(False)
         view = _view(model, samples, preset, run, ctx)
-        lost = make_cams(model, view, samples, preset.cam, run, ctx)
+        lost = make_cams(model, view, samples, preset.cam, preset.classifier.precision, run, ctx)
         scores = _score(dataset, preset, run, ctx)
         run.finish(lost=lost, device=ctx.device_name)
         return Result(path, scores, lost)
@@ -79,7 +80,13 @@ def _view(model: CamClassifier, samples: Sequence[Sample], preset: Preset, run: 
 
 
 def make_cams(
-    model: CamClassifier, view: View, samples: Sequence[Sample], config: CamConfig, run: RunDir, ctx: Context
+    model: CamClassifier,
+    view: View,
+    samples: Sequence[Sample],
+    config: CamConfig,
+    precision: Precision,
+    run: RunDir,
+    ctx: Context,
 ) -> Lost:
     pending = [sample for sample in samples if not cam_path(run.path, sample.id).is_file()]
     batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
@@ -91,7 +98,7 @@ def make_cams(
     def compute(batch: list[tuple[Sample, np.ndarray]]) -> Iterator[Made]:
         tags = [[label - 1 for label in sample.labels] for sample, _ in batch]
         images = [image for _, image in batch]
-        with ctx.autocast(config.precision):
+        with ctx.autocast(precision):
             maps = multiscale_cam(view(tags), images, config.scales, config.flip, ctx.device, multiple)
         chosen = [planes[own] for planes, own in zip(maps, tags, strict=True)]  # only the tagged ones leave the device
         flat = torch.cat([planes.flatten() for planes in chosen]).cpu().numpy()

@@ -14,8 +14,9 @@ from torch import Tensor
 from wsss_cli.cam.consistency import puzzle_losses, ramped, seam_er_losses, seam_losses
 from wsss_cli.cam.recam import softmax_loss
 from wsss_cli.config.base import Optim
-from wsss_cli.config.cam import PuzzleConfig, ReCamConfig, SeamConfig, SeamErConfig
-from wsss_cli.config.schema import CamConfig, Preset
+from wsss_cli.config.cam import ReCamConfig
+from wsss_cli.config.classifier import ClassifierConfig, PuzzleConfig, SeamConfig, SeamErConfig
+from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import training_batches
@@ -37,7 +38,7 @@ EXTRA = ("pcm_", "second.")  # parts beside the classifier that SEAM and ReCAM t
 class ClassifierTask:
     """Multi-label classification of image tags, with the preset's consistency loss."""
 
-    def __init__(self, model: CamClassifier, config: CamConfig) -> None:
+    def __init__(self, model: CamClassifier, config: ClassifierConfig) -> None:
         self._model, self._config = model, config
 
     @property
@@ -107,21 +108,21 @@ def trained_classifier(
     Returns:
         The network that CAMs are made with.
     """
-    config = preset.cam
+    config, method = preset.classifier, preset.cam.method
     batches = partial(_batches, samples, config, num_classes, preset.seed, workers, ctx)
-    if config.classifier:
-        _load_given(model, config.classifier, ctx)
+    if config.weights:
+        _load_given(model, config.weights, ctx)
     else:
         _fit(ClassifierTask(model, config), batches, config.iters, config.optim, preset, run, ctx, "classifier")
-    if not isinstance(config.method, ReCamConfig):
+    if not isinstance(method, ReCamConfig):
         return model
     torch.manual_seed(preset.seed)  # the second classifier's first weights
     second = ReCamClassifier(model)
     phase = RunDir(run.path / "recam", run.record)
     phase.path.mkdir(exist_ok=True)
-    optim = config.optim.model_copy(update={"lr": 0.1 * config.method.lr, "head_lr_mult": 10.0})
-    task = ReCamTask(second, config.method.weight)
-    _fit(task, batches, config.method.iters, optim, preset, phase, ctx, "second classifier")
+    optim = config.optim.model_copy(update={"lr": 0.1 * method.lr, "head_lr_mult": 10.0})
+    task = ReCamTask(second, method.weight)
+    _fit(task, batches, method.iters, optim, preset, phase, ctx, "second classifier")
     return second
 
 
@@ -138,8 +139,8 @@ def _fit(
     plan = Plan(
         iters,
         optim,
-        preset.cam.schedule,
-        preset.cam.precision,
+        preset.classifier.schedule,
+        preset.classifier.precision,
         preset.seed,
         log_interval=max(1, min(50, iters // 4)),
         checkpoint_interval=200,
@@ -150,7 +151,13 @@ def _fit(
 
 
 def _batches(
-    samples: Sequence[Sample], config: CamConfig, num_classes: int, seed: int, workers: int, ctx: Context, start: int
+    samples: Sequence[Sample],
+    config: ClassifierConfig,
+    num_classes: int,
+    seed: int,
+    workers: int,
+    ctx: Context,
+    start: int,
 ) -> Iterator[dict[str, Any]]:
     make = partial(_item, config=config, num_classes=num_classes)
     pin = ctx.device.type == "cuda"
@@ -159,7 +166,9 @@ def _batches(
         yield {**batch, "step": step}
 
 
-def _item(sample: Sample, rng: np.random.Generator, *, config: CamConfig, num_classes: int) -> dict[str, np.ndarray]:
+def _item(
+    sample: Sample, rng: np.random.Generator, *, config: ClassifierConfig, num_classes: int
+) -> dict[str, np.ndarray]:
     image = read_image(sample.image)
     crop = classifier_sample(image, rng, config.crop, config.resize_min, config.resize_max)
     tags = np.zeros(num_classes - 1, np.float32)

@@ -76,7 +76,7 @@ def _local_features(
         run.log(f"no prototypes from {sample.id}: {error.message}")
         return []
     x = image_batch([image], bucket_size(*image.shape[:2]), ctx.device)
-    with ctx.autocast(preset.cam.precision):
+    with ctx.autocast(preset.classifier.precision):
         features = model.features(model.backbone.normalise(x))
         activation = model.classifier(features)[0, index]
     return [split_features(features[0], activation.clamp(min=0), tau)]
