@@ -19,7 +19,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.report.benchmarks import bench_table
 
-SMALL = ["train.model.aspp_channels=16", "train.precision=fp32", "classifier.precision=fp32"]
+SMALL = ["train.head.aspp_channels=16", "train.precision=fp32", "classifier.precision=fp32"]
 SMALL += ["cam.scales=[1.0]", "eval.scales=[1.0]"]
 
 

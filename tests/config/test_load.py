@@ -62,7 +62,7 @@ def test_the_full_preset_is_the_published_recipe():
     assert train.optim == SgdConfig(lr=0.01, head_lr_mult=1.0, momentum=0.9, weight_decay=5e-4)
     assert (train.iters, train.batch, train.crop, train.backbone.output_stride) == (20000, 16, 512, 8)
     assert (train.schedule.power, train.schedule.eta_min_ratio) == (0.9, 0.01)
-    assert (train.model.aspp_channels, train.model.dilations) == (512, (1, 12, 24, 36))
+    assert (train.head.aspp_channels, train.head.dilations) == (512, (1, 12, 24, 36))
 
 
 # -- extends -----------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from wsss_cli.models.build import build_segmentor
 
 CLASSES = ("background", "cat", "dog")
 SMALL = [
-    "train.model.aspp_channels=16",
-    "train.model.low_channels=8",
-    "train.model.dilations=[1,2]",
+    "train.head.aspp_channels=16",
+    "train.head.low_channels=8",
+    "train.head.dilations=[1,2]",
     "train.backbone.weights=none",
 ]
 needs_onnx = pytest.mark.skipif(

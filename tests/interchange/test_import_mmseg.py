@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import wsss_cli
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file
 from wsss_cli.interchange.import_mmseg import run_import, run_inspect
 from wsss_cli.models.backbones import build_backbone
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.build import segmentor
 from wsss_cli.weights.formats import recognise
 from wsss_cli.weights.load import load_state, mmseg_key_map, read_checkpoint
 
@@ -131,7 +132,7 @@ def test_changed_weights_are_noticed(imported, tmp_path):
 def test_r101_has_730_keys_of_the_same_pattern():
     assert len(R50) == 424 and len(r101()) == 730
     with torch.device("meta"):
-        model = DeepLabV3Plus(build_backbone("resnet101c", output_stride=8, weights="none"), 21)
+        model = segmentor(build_backbone("resnet101c", output_stride=8, weights="none"), TrainConfig(), 21)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     assert {theirs: shapes[ours] for ours, theirs in mmseg_key_map(model).items()} == r101()
 

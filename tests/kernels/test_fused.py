@@ -7,9 +7,11 @@ import torch
 from timm.models.resnet import Bottleneck, downsample_conv
 from torch import nn
 
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.backbones import build_backbone
-from wsss_cli.models.deeplab import DeepLabV3Plus, Separable
+from wsss_cli.models.blocks import Separable
+from wsss_cli.models.build import segmentor
 
 
 def fused(model):
@@ -75,7 +77,7 @@ def test_in_evaluation_mode_it_is_the_plain_network(device):
 
 def test_a_deeplab_is_fused_whole_but_for_what_is_not_a_plain_resnet():
     backbone = build_backbone("resnet50c", output_stride=8, weights="none")
-    model = DeepLabV3Plus(backbone, 21)
+    model = segmentor(backbone, TrainConfig(), 21)
     keys = list(model.state_dict())
     mine, replaced = fused(model)
     assert list(mine.state_dict()) == keys
@@ -95,7 +97,7 @@ STEPS, BATCH, CROP = 200, 16, 512
 def curve(kernels, dropout_seed):
     """Losses of a ResNet-50 from the same weights on the same made-up images, in bf16."""
     torch.manual_seed(0)
-    model = DeepLabV3Plus(build_backbone("resnet50c", output_stride=8, weights="none"), 21)
+    model = segmentor(build_backbone("resnet50c", output_stride=8, weights="none"), TrainConfig(), 21)
     model = model.to("cuda", memory_format=torch.channels_last)
     if kernels == "fused":
         model, _ = fused(model)
@@ -110,7 +112,7 @@ def curve(kernels, dropout_seed):
         noise = torch.randn(BATCH, 3, CROP, CROP, generator=generator, device="cuda")
         x = (colours[target].permute(0, 3, 1, 2) + noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16):
-            logits, aux = model.forward_train(x)
+            logits, aux = model(x, aux=True)
             loss = segmentation_loss(logits, target, kernels=kernels)
             loss = loss + 0.4 * segmentation_loss(aux, target, kernels=kernels)
         optimiser.zero_grad(set_to_none=True)

@@ -8,13 +8,16 @@ import rules
 import torch
 import torch.nn.functional as F
 
+from wsss_cli.config.heads import AuxConfig, DeepLabConfig
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import WeightsError
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.backbones import build_backbone
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.build import segmentor
 from wsss_cli.weights.load import import_mmseg, load_into, mmseg_key_map
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+AUX = 0.4  # weight of the auxiliary loss
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,14 @@ def checkpoint():
     return state
 
 
+def deeplab(num_classes=21, aux_weight=AUX, **head):
+    backbone = build_backbone("resnet50c", output_stride=8, weights="none")
+    config = TrainConfig(head=DeepLabConfig(**head), aux=AuxConfig(weight=aux_weight))
+    return segmentor(backbone, config, num_classes)
+
+
 def reference_model(checkpoint, dropout=0.1):
-    model = DeepLabV3Plus(build_backbone("resnet50c", output_stride=8, weights="none"), 21, dropout=dropout)
+    model = deeplab(dropout=dropout)
     load_into(model, import_mmseg(checkpoint, model), "golden")
     return model
 
@@ -53,7 +62,7 @@ def test_network_agrees_with_mmsegmentation(case, seed, shape, model, golden):
     x = torch.from_numpy(rules.network_input(seed, shape))
     with torch.no_grad():
         features = model.backbone(x)
-        logits, aux = model.forward_train(x)
+        logits, aux = model(x, aux=True)
         upsampled = F.interpolate(logits, size=shape[2:], mode="bilinear", align_corners=False)
     for i, feature in enumerate(features, 1):
         assert list(feature.shape) == golden[f"{case}_c{i}_shape"].tolist()
@@ -70,7 +79,7 @@ def test_network_agrees_with_mmsegmentation(case, seed, shape, model, golden):
 def test_forward_gives_the_logits_of_training(model):
     x = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model(x), model.forward_train(x)[0], rtol=0, atol=0)
+        torch.testing.assert_close(model(x), model(x, aux=True)[0], rtol=0, atol=0)
 
 
 def tolerance(key, step):
@@ -94,8 +103,8 @@ def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
     for number, step in enumerate(steps):
         x = torch.from_numpy(rules.network_input(2001 + number, (2, 3, 128, 128)))
         labels = torch.from_numpy(rules.train_labels(number))
-        logits, aux = model.forward_train(x)
-        main_loss, aux_loss = segmentation_loss(logits, labels), model.aux_weight * segmentation_loss(aux, labels)
+        logits, aux = model(x, aux=True)
+        main_loss, aux_loss = segmentation_loss(logits, labels), AUX * segmentation_loss(aux, labels)
         assert main_loss.item() == pytest.approx(step["log"]["decode.loss_ce"], rel=1e-4)
         assert aux_loss.item() == pytest.approx(step["log"]["aux.loss_ce"], rel=1e-4)
         optimizer.zero_grad()
@@ -124,13 +133,13 @@ def test_gradients_in_double_precision_agree_with_mmsegmentation_on_every_proces
         x = torch.from_numpy(rules.network_input(2001 + number, (2, 3, 128, 128))).double()
         labels = torch.from_numpy(rules.train_labels(number)).long()
         losses = []
-        for logits in model.forward_train(x):  # the loss of the project works in float32
+        for logits in model(x, aux=True):  # the loss of the project works in float32
             full = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
             losses.append(F.cross_entropy(full, labels, ignore_index=255, reduction="sum") / labels.numel())
         assert losses[0].item() == pytest.approx(step["log"]["decode.loss_ce"], rel=1e-5)
-        assert model.aux_weight * losses[1].item() == pytest.approx(step["log"]["aux.loss_ce"], rel=1e-5)
+        assert AUX * losses[1].item() == pytest.approx(step["log"]["aux.loss_ce"], rel=1e-5)
         optimizer.zero_grad()
-        (losses[0] + model.aux_weight * losses[1]).backward()
+        (losses[0] + AUX * losses[1]).backward()
         for key, norm in step["grad_norm"].items():
             grad = model.get_parameter(ours[key]).grad
             assert grad.norm().item() == pytest.approx(norm, rel=(5e-3, 0.03)[number]), key
@@ -140,7 +149,7 @@ def test_gradients_in_double_precision_agree_with_mmsegmentation_on_every_proces
 def test_initialisation_has_the_statistics_of_mmsegmentation():
     expected = json.loads((GOLDEN / "r50_default_init_stats.json").read_text())
     torch.manual_seed(0)
-    model = DeepLabV3Plus(build_backbone("resnet50c", output_stride=8, weights="none"), 21)
+    model = deeplab()
     state = model.state_dict()
     names = mmseg_key_map(model)
     assert sorted(names.values()) == sorted(expected)
@@ -157,25 +166,26 @@ def test_initialisation_has_the_statistics_of_mmsegmentation():
 
 
 def test_a_checkpoint_without_the_auxiliary_head_or_with_an_unwanted_one(checkpoint):
-    plain = DeepLabV3Plus(build_backbone("resnet50c", output_stride=8, weights="none"), 21, aux_weight=0.0)
+    plain = deeplab(aux_weight=0.0)
     assert plain.aux is None
     load_into(plain, import_mmseg(checkpoint, plain), "golden")
-    assert plain.forward_train(torch.zeros(2, 3, 32, 32))[1] is None
+    assert plain(torch.zeros(2, 3, 32, 32), aux=True)[1] is None
     shorn = {key: value for key, value in checkpoint.items() if not key.startswith("auxiliary_head.")}
-    with_aux = DeepLabV3Plus(build_backbone("resnet50c", output_stride=8, weights="none"), 21)
+    with_aux = deeplab()
     with pytest.raises(WeightsError, match=r"missing \(aux\.conv\.conv\.weight"):
         load_into(with_aux, import_mmseg(shorn, with_aux), "golden")
 
 
 def test_every_part_of_the_preset_reaches_the_network():
     backbone = build_backbone("tf_efficientnet_lite0", output_stride=16, weights="none")
-    model = DeepLabV3Plus(backbone, 7, aspp_channels=32, low_channels=8, dilations=(1, 2, 3), dropout=0.25)
+    head = DeepLabConfig(aspp_channels=32, low_channels=8, dilations=(1, 2, 3), dropout=0.25)
+    model = segmentor(backbone, TrainConfig(head=head), 7)
     assert [hasattr(branch, "depthwise") for branch in model.head.aspp] == [False, True, True]
     assert [branch.depthwise.conv.dilation for branch in list(model.head.aspp)[1:]] == [(2, 2), (3, 3)]
     assert model.head.bottleneck.conv.in_channels == 4 * 32
     assert model.head.low.conv.weight.shape == (8, 24, 1, 1)
     assert model.head.dropout.p == model.aux.dropout.p == 0.25
-    logits, aux = model.train().forward_train(torch.randn(2, 3, 70, 97))
+    logits, aux = model.train()(torch.randn(2, 3, 70, 97), aux=True)
     assert logits.shape == (2, 7, 18, 25)
     assert aux.shape == (2, 7, 5, 7)
     (logits.sum() + aux.sum()).backward()

@@ -22,7 +22,7 @@ K, SIDE = 3, 16
 
 
 class Tiny(nn.Module):
-    """A network with the interface of DeepLabV3Plus: logits at stride 4, an auxiliary head, batch norm, dropout."""
+    """A network with the interface of Segmentor: logits at stride 4, an auxiliary head, batch norm, dropout."""
 
     def __init__(self):
         super().__init__()
@@ -33,12 +33,9 @@ class Tiny(nn.Module):
         self.head = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(6, K, 1))
         self.aux = nn.Conv2d(6, K, 1)
 
-    def forward(self, x):
-        return self.head(self.backbone(x))
-
-    def forward_train(self, x):
+    def forward(self, x, aux=False):
         features = self.backbone(x)
-        return self.head(features), self.aux(features)
+        return (self.head(features), self.aux(features)) if aux else self.head(features)
 
 
 def configured(*overrides, iters=40):
@@ -127,7 +124,7 @@ def targets_by_pixel(batch, noise, corrected, averaged, taught):
 def test_without_methods_the_losses_are_the_plain_ones_to_the_bit():
     config, model, given = configured(), Tiny().eval(), batch(0)
     losses = SegmentationTask(model, config, None).losses({key: given[key] for key in ("image", "mask")})
-    logits, aux = model.forward_train(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)))
+    logits, aux = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
     assert set(losses) == {"decode", "aux"}
     assert torch.equal(losses["decode"], segmentation_loss(logits, given["mask"], "valid"))
     assert torch.equal(losses["aux"], 0.4 * segmentation_loss(aux, given["mask"], "valid"))
@@ -156,7 +153,7 @@ def test_little_confidence_is_no_label():
 def test_both_heads_get_the_same_targets_and_weights():
     config, model, given = configured("confidence=weight", "balance=fg-bg", "gated_crf={}"), Tiny().eval(), batch(2)
     losses = SegmentationTask(model, config, None).losses(given)
-    logits, aux = model.forward_train(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)))
+    logits, aux = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
     weight = given["confidence"].float() / 255
     assert set(losses) == {"decode", "aux", "gated_crf"} and losses["gated_crf"] > 0
     for name, factor, scores in (("decode", 1.0, logits), ("aux", 0.4, aux)):

@@ -72,7 +72,7 @@ def test_backbones_are_named_as_in_the_tables():
 
 
 def test_a_network_is_measured(tmp_path):
-    small = ["train.batch=2", "train.model.aspp_channels=16", "train.precision=fp32"]
+    small = ["train.batch=2", "train.head.aspp_channels=16", "train.precision=fp32"]
     ctx = Context(torch.device("cpu"), tmp_path)
     found = bench_network(load_preset("toy", small), 3, ctx, crop=32, steps=2)
     assert found["fps"] == pytest.approx(1000 / found["ms_per_image"], rel=0.01)

@@ -19,8 +19,8 @@ from wsss_cli.stages.train import run_train, start_from
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    *("train.supervision=full", "train.backbone.weights=none", "train.model.aspp_channels=16"),
-    *("train.model.low_channels=8", "train.model.dilations=[1,2]", "train.iters=1", "train.batch=2", "train.crop=32"),
+    *("train.supervision=full", "train.backbone.weights=none", "train.head.aspp_channels=16"),
+    *("train.head.low_channels=8", "train.head.dilations=[1,2]", "train.iters=1", "train.batch=2", "train.crop=32"),
     *("train.workers=0", "train.val_interval=0"),
 )
 
@@ -79,7 +79,7 @@ def test_as_many_other_classes_get_new_classifiers_where_that_is_asked_for(train
 
 @pytest.mark.parametrize("reset_head", [False, True])
 def test_another_architecture_is_refused_with_the_first_keys(trained, reset_head):
-    model = network(3, "train.model.low_channels=4", "train.model.dilations=[1,2,3]")
+    model = network(3, "train.head.low_channels=4", "train.head.dilations=[1,2,3]")
     with pytest.raises(WeightsError) as caught:
         start_from(model, trained[0], reset_head=reset_head)
     for words in (
@@ -91,7 +91,7 @@ def test_another_architecture_is_refused_with_the_first_keys(trained, reset_head
 
 
 def test_weights_without_an_auxiliary_head_need_a_new_one(tmp_path):
-    plain = network(3, "train.model.aux_weight=0.0")
+    plain = network(3, "train.aux.weight=0.0")
     save_checkpoint(tmp_path, 1, plain, {}, {})
     model = network(3, seed=1)
     with pytest.raises(WeightsError, match=r"has no auxiliary head: .* missing \(aux\.conv\.conv\.weight"):
@@ -101,7 +101,7 @@ def test_weights_without_an_auxiliary_head_need_a_new_one(tmp_path):
 
 
 def test_an_auxiliary_head_that_is_not_wanted_is_left_out(trained):
-    model = network(3, "train.model.aux_weight=0.0", seed=1)
+    model = network(3, "train.aux.weight=0.0", seed=1)
     start_from(model, trained[0], reset_head=False)
     assert torch.equal(model.head.classifier.weight, trained[1]["head.classifier.weight"])
 

@@ -26,7 +26,7 @@ from wsss_cli.inference.predict import by_size, predict, upsampled, view_size
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import summary
 from wsss_cli.models.build import build_segmentor
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 
 SIZE = {"cuda": (375, 500), "cpu": (96, 128)}
 IMAGES = {"cuda": 32, "cpu": 4}
@@ -115,7 +115,7 @@ def bench_eval(
     )
 
 
-def _batched(model: DeepLabV3Plus, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
+def _batched(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
     found = []
     for batch in by_size(images, lambda image: image.shape[:2], ctx.device):
         ctx.stop.check()
@@ -125,7 +125,7 @@ def _batched(model: DeepLabV3Plus, images: list[np.ndarray], preset: Preset, ctx
 
 
 @torch.no_grad()
-def _one_by_one(model: DeepLabV3Plus, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
+def _one_by_one(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
     found = []
     for image in images:
         ctx.stop.check()

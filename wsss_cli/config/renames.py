@@ -89,6 +89,8 @@ RENAMES: dict[str, str | Rewrite] = {
     "cam.schedule": "classifier.schedule",
     "cam.precision": "classifier.precision",
     "cam.classifier": "classifier.weights",
+    "train.model.aux_weight": "train.aux.weight",
+    "train.model": "train.head",
 }
 
 

@@ -17,6 +17,7 @@ from wsss_cli.config.base import (
     ScheduleConfig,
     SgdConfig,
 )
+from wsss_cli.config.heads import AuxConfig, DeepLabConfig, Head
 from wsss_cli.config.noise import NoiseConfig
 
 
@@ -30,21 +31,13 @@ class AugmentConfig(Model):
     photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
 
 
-class DeepLabConfig(Model):
-    kind: Literal["deeplabv3plus"] = "deeplabv3plus"
-    aspp_channels: Positive = Field(512, description="channels of the ASPP branches and the decoder")
-    low_channels: Positive = Field(48, description="channels kept of the stride-4 features")
-    dilations: tuple[Positive, ...] = Field((1, 12, 24, 36), description="ASPP dilations; 1 is a 1x1 convolution")
-    dropout: Fraction = Field(0.1, description="channel dropout before each classifier")
-    aux_weight: float = Field(0.4, ge=0.0, description="weight of the auxiliary FCN loss; 0: no auxiliary head")
-
-
 class TrainConfig(Model):
     supervision: Literal["weak", "full"] = Field(
         "weak", description="weak: pseudo masks of an earlier stage; full: the masks of the data set"
     )
     backbone: BackboneConfig = BackboneConfig()
-    model: DeepLabConfig = DeepLabConfig()
+    head: Head = DeepLabConfig()
+    aux: AuxConfig = AuxConfig()
     init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
     reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
     iters: Positive = Field(20000, description="training iterations; the schedule follows")

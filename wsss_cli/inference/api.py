@@ -14,11 +14,11 @@ from wsss_cli.engine.context import Context, pick_device
 from wsss_cli.errors import UsageError
 from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import predict
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 
 
 @dataclass
-class Segmentor:
+class Predictor:
     """A trained segmentation network.
 
     Attributes:
@@ -30,7 +30,7 @@ class Segmentor:
     precision: Precision
 
     @property
-    def model(self) -> DeepLabV3Plus:
+    def model(self) -> Segmentor:
         """The network itself, in evaluation mode."""
         return self.network.model
 
@@ -47,7 +47,7 @@ class Segmentor:
             x: normalised float images [B, 3, H, W] on any device (`self.model.backbone.normalise` makes them of RGB in
                 0..255).
         Returns:
-            float32 [B, K, h, w] on the network's device; h and w are a quarter of H and W, rounded up.
+            float32 [B, K, h, w] on the network's device; h and w are H and W over that stride, rounded up.
         """
         self.model.eval()
         with self.ctx.autocast(self.precision):
@@ -71,7 +71,7 @@ class Segmentor:
         return found["ms_flip" if ms_flip else "single"][0]
 
 
-def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precision = "fp32") -> Segmentor:
+def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precision = "fp32") -> Predictor:
     """Open a trained network.
 
     Args:
@@ -84,4 +84,4 @@ def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precisio
         WeightsError: a file is damaged.
     """
     ctx = Context(pick_device(device), Path(path).parent)
-    return Segmentor(load_network(Path(path), ctx), ctx, precision)
+    return Predictor(load_network(Path(path), ctx), ctx, precision)

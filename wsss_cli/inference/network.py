@@ -16,7 +16,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.models.build import build_segmentor
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Network:
         origin: how it was made, for the protocol.
     """
 
-    model: DeepLabV3Plus
+    model: Segmentor
     preset: Preset
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
@@ -91,7 +91,7 @@ def _imported(folder: Path, ctx: Context) -> Network:
     return Network(model, preset, classes, colors, 0, preset.dataset.path, origin)
 
 
-def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Context, fault: str) -> DeepLabV3Plus:
+def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Context, fault: str) -> Segmentor:
     model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
     try:
         model.load_state_dict(state)

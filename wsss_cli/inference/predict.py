@@ -21,13 +21,13 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import DataError
 from wsss_cli.losses import within_tags
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 
 PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}
 
 
 def predict(
-    model: DeepLabV3Plus,
+    model: Segmentor,
     images: Sequence[np.ndarray],
     config: EvalConfig,
     ctx: Context,
@@ -60,7 +60,7 @@ def predict(
 
 @torch.no_grad()
 def predict_tensors(
-    model: DeepLabV3Plus,
+    model: Segmentor,
     images: Sequence[np.ndarray],
     config: EvalConfig,
     ctx: Context,
@@ -120,12 +120,12 @@ def predict_tensors(
     return found
 
 
-def upsampled(model: DeepLabV3Plus, x: Tensor) -> Tensor:
+def upsampled(model: Segmentor, x: Tensor) -> Tensor:
     """Logits of whole images [B, 3, h, w] at their size, float32 [B, K, h, w]."""
     return F.interpolate(model(x).float(), x.shape[2:], mode="bilinear", align_corners=False)
 
 
-def slide(model: DeepLabV3Plus, x: Tensor, config: EvalConfig) -> Tensor:
+def slide(model: Segmentor, x: Tensor, config: EvalConfig) -> Tensor:
     """Logits of images [B, 3, h, w] from overlapping windows, float32 [B, K, h, w]: the mean where windows overlap.
 
     Source: MMSegmentation 1.2 `EncoderDecoder.slide_inference`; a window at the edge is moved inwards, not cut.

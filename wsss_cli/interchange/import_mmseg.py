@@ -14,8 +14,9 @@ from torch import Tensor
 
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.evaluation import EvalConfig
+from wsss_cli.config.heads import AuxConfig, DeepLabConfig
 from wsss_cli.config.schema import DatasetConfig, Preset
-from wsss_cli.config.train import DeepLabConfig, TrainConfig
+from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.voc import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint
@@ -23,6 +24,7 @@ from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
+from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.weights.formats import Format, recognise, resnet, without_wrapper
 from wsss_cli.weights.load import (
     Checkpoint,
@@ -36,7 +38,6 @@ from wsss_cli.weights.load import (
 OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
 DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
 HEADS = ("backbone.", "decode_head.", "auxiliary_head.")
-CLASSIFIERS = ("head.classifier.", "aux.classifier.")
 
 
 def run_inspect(path: Path) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _segmentor(
     num_classes = there if expected is None else expected
     fresh: list[str] = []
     if reset_head:
-        fresh = _redraw(tensors, num_classes)
+        fresh = _redraw(tensors, model, num_classes)
     elif num_classes != there:
         raise WeightsError(
             f"{file} has {there} classes, not {num_classes}: {_class_shapes(state, num_classes)}",
@@ -249,12 +250,12 @@ def _segmentor(
 def _preset(name: str, aux: bool, output_stride: int) -> Preset:
     """How MMSegmentation builds, trains and scores such a network."""
     stride: Literal[8, 16] = 16 if output_stride == 16 else 8
-    model = DeepLabConfig(dilations=DILATIONS[stride], aux_weight=0.4 if aux else 0.0)
+    head, weight = DeepLabConfig(dilations=DILATIONS[stride]), 0.4 if aux else 0.0
     backbone = BackboneConfig(name=name, weights="none", output_stride=stride, freeze_bn=False)
     return Preset(
         name=f"mmseg-{name}",
         dataset=DatasetConfig(path="data/voc-aug"),
-        train=TrainConfig(supervision="full", backbone=backbone, model=model),
+        train=TrainConfig(supervision="full", backbone=backbone, head=head, aux=AuxConfig(weight=weight)),
         eval=EvalConfig(base="short", short_side=512),
     )
 
@@ -268,10 +269,10 @@ def _class_shapes(state: State, num_classes: int) -> str:
     return ", ".join(wrong)
 
 
-def _redraw(tensors: State, num_classes: int) -> list[str]:
-    """Give both heads a new classifier, drawn as `DeepLabV3Plus` draws it, with seed 0; the keys of the new tensors."""
+def _redraw(tensors: State, model: Segmentor, num_classes: int) -> list[str]:
+    """Give both heads a new classifier, drawn as the network draws it, with seed 0; the keys of the new tensors."""
     generator = torch.Generator().manual_seed(0)
-    fresh = [key for key in tensors if key.startswith(CLASSIFIERS)]
+    fresh = [key for key in tensors if key in model.classifier_keys()]
     for key in fresh:
         shape = (num_classes, *tensors[key].shape[1:])
         bias = key.endswith("bias")

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.models.depthwise import DepthwiseConv2d
+from wsss_cli.models.segmentor import Segmentor
 
 Output = Literal["labels", "logits"]
 
@@ -57,7 +57,7 @@ class Portable(nn.Module):
         output: 'labels' or 'logits'.
     """
 
-    def __init__(self, model: DeepLabV3Plus, output: Output) -> None:
+    def __init__(self, model: Segmentor, output: Output) -> None:
         super().__init__()
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):

@@ -10,13 +10,17 @@ from torch import nn
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.classifier import ClassifierConfig, SeamConfig
+from wsss_cli.config.heads import DeepLabConfig, FcnConfig, SegFormerConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.backbones import Backbone, build_backbone
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
-from wsss_cli.models.deeplab import DeepLabV3Plus
 from wsss_cli.models.depthwise import speed_up_depthwise
+from wsss_cli.models.heads.deeplab import DeepLabHead
+from wsss_cli.models.heads.fcn import FcnHead
+from wsss_cli.models.heads.segformer import SegFormerHead
+from wsss_cli.models.segmentor import Segmentor
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -50,26 +54,42 @@ def _check_maps(backbone: Backbone, name: str) -> None:
         raise UsageError(f"backbone {name} gives maps {list(last.shape)}, whose channels are not in second place", hint)
 
 
-def build_segmentor(
-    config: TrainConfig, num_classes: int, device: torch.device, *, weights: bool = True
-) -> DeepLabV3Plus:
+def build_segmentor(config: TrainConfig, num_classes: int, device: torch.device, *, weights: bool = True) -> Segmentor:
     """The segmentation network of a preset on `device`, in evaluation mode.
 
     Args:
         weights: load the backbone's weights as the preset says; False where a checkpoint is loaded over them.
     """
-    model = config.model
-    backbone = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
-    network = DeepLabV3Plus(
-        _backbone(backbone),
-        num_classes,
-        aspp_channels=model.aspp_channels,
-        low_channels=model.low_channels,
-        dilations=model.dilations,
-        dropout=model.dropout,
-        aux_weight=model.aux_weight,
-    )
+    section = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
+    network = segmentor(_backbone(section), config, num_classes)
     return _place(network, device, channels_last=config.channels_last)
+
+
+def segmentor(backbone: Backbone, config: TrainConfig, num_classes: int) -> Segmentor:
+    """The heads of a preset on a backbone, with new weights."""
+    channels = backbone.channels
+    match config.head:
+        case DeepLabConfig() as c:
+            head: nn.Module = DeepLabHead(
+                channels,
+                num_classes,
+                channels=c.aspp_channels,
+                low_channels=c.low_channels,
+                dilations=c.dilations,
+                dropout=c.dropout,
+            )
+        case FcnConfig() as c:
+            head = FcnHead(
+                channels, num_classes, channels=c.channels, convs=c.convs, concat=c.concat, dropout=c.dropout
+            )
+        case SegFormerConfig() as c:
+            head = SegFormerHead(channels, num_classes, channels=c.channels, dropout=c.dropout)
+    if config.aux.weight == 0:
+        return Segmentor(backbone, head)
+    # by default a quarter of the map's channels: the 256 of MMSegmentation on the 1024 of a ResNet-50
+    width = config.aux.channels or max(channels[-2] // 4, 64)
+    aux = FcnHead(channels, num_classes, level=-2, channels=width, convs=1, concat=False, dropout=config.head.dropout)
+    return Segmentor(backbone, head, aux)
 
 
 def build_affinity(

@@ -9,7 +9,7 @@ from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from wsss_cli.kernels import batch_norm, depthwise
-from wsss_cli.models.deeplab import ConvBnRelu
+from wsss_cli.models.blocks import ConvBnRelu
 
 
 class FusedBottleneck(Bottleneck):

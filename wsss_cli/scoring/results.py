@@ -12,8 +12,6 @@ from wsss_cli.engine.rundir import find_runs, read_metrics, read_run
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
 
-METHODS = {"deeplabv3plus": "DeepLabV3+"}
-
 
 def run_row(run: Path) -> dict[str, Any]:
     """What the table says of a finished training run; None where it was not measured.
@@ -31,7 +29,7 @@ def run_row(run: Path) -> dict[str, Any]:
     memory = [row["memory_gib"] for row in read_metrics(run) if "memory_gib" in row]
     return {
         "run": str(run),
-        "method": METHODS[preset.train.model.kind],
+        "method": preset.train.head.title,
         "backbone": backbone_name(preset),
         "crop": preset.train.crop,
         "iters": preset.train.iters,

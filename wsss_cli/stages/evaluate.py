@@ -28,7 +28,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.inference.network import load_network
 from wsss_cli.inference.predict import by_size, predict_tensors, with_sizes
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.processes import cores, in_processes
 from wsss_cli.scoring.counting import counted
 from wsss_cli.scoring.counts import Counts
@@ -41,7 +41,7 @@ CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true
 
 
 def score_network(
-    model: DeepLabV3Plus,
+    model: Segmentor,
     samples: Sequence[Sample],
     dataset: Dataset,
     preset: Preset,
@@ -98,7 +98,7 @@ def _wanted(batches: Sequence[Batch], ctx: Context, seconds: float) -> Iterator[
 
 
 def _score(
-    model: DeepLabV3Plus,
+    model: Segmentor,
     batches: Iterable[Batch],
     preset: Preset,
     ctx: Context,
@@ -124,7 +124,7 @@ def _score(
 
 
 def _count(
-    model: DeepLabV3Plus,
+    model: Segmentor,
     batches: Iterable[Batch],
     preset: Preset,
     ctx: Context,

@@ -12,7 +12,7 @@ from torch import Tensor
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.losses import segmentation_loss
 from wsss_cli.models.build import param_groups
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.noise.gated_crf import gated_crf_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 
@@ -26,22 +26,22 @@ class SegmentationTask:
 
     def __init__(
         self,
-        model: DeepLabV3Plus,
+        model: Segmentor,
         config: TrainConfig,
         validate: Any,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._model, self.config, self.validate = model, config, validate
-        self.forward = torch.compile(model.forward_train) if config.compile else model.forward_train
+        self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)
 
     @property
-    def model(self) -> DeepLabV3Plus:
+    def model(self) -> Segmentor:
         return self._model
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
-        logits, aux = self.forward(x)
+        logits, aux = self.forward(x, aux=True)
         noise, average = self.config.noise, self.config.loss_average
         target, weight = self.targets.make(batch, x, logits.detach())
         loss = partial(
@@ -54,7 +54,7 @@ class SegmentationTask:
         )
         losses = {"decode": loss(logits)}
         if aux is not None:
-            losses["aux"] = self.config.model.aux_weight * loss(aux)
+            losses["aux"] = self.config.aux.weight * loss(aux)
         if noise.gated_crf is not None:
             valid = valid_pixels(batch["size"], *target.shape[-2:])
             losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)

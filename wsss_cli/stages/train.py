@@ -1,4 +1,4 @@
-"""The train stage: DeepLabV3+ on pseudo masks (weak) or on true masks (full)."""
+"""The train stage: the segmentation network on pseudo masks (weak) or on true masks (full)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Plan, fit
 from wsss_cli.engine.rundir import open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
-from wsss_cli.interchange.import_mmseg import CLASSIFIERS, weight_file
+from wsss_cli.interchange.import_mmseg import weight_file
 from wsss_cli.models.build import build_segmentor
-from wsss_cli.models.deeplab import DeepLabV3Plus
+from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import score_network
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pseudo import run_pseudo
@@ -45,9 +45,10 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
     """
     config = preset.train
     check_kernels(config, ctx.device)
-    if config.batch < 2:
+    if config.head.pools and config.batch < 2:
         raise UsageError(
-            "train.batch is 1; batch norm of the image-pooling branch needs at least 2", "--set train.batch=2"
+            f"train.batch is 1; batch norm of the pooled branch of {config.head.kind} needs at least 2",
+            "--set train.batch=2",
         )
     dataset = open_dataset(preset.dataset.path)
     samples = dataset.split(preset.dataset.train)
@@ -101,7 +102,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
             config.val_interval,
             config.checkpoint_interval,
         )
-        title = f"{config.model.kind}, {config.supervision}"
+        title = f"{config.head.kind}, {config.supervision}"
         with ctx.ui.training_progress(title, config.iters) as show:
             for event in fit(SegmentationTask(model, config, validate, ctx.ui.say), feed, plan, run, ctx):
                 show(event)
@@ -126,7 +127,7 @@ def check_kernels(config: TrainConfig, device: torch.device) -> None:
     raise UsageError(f"train.kernels is 'fused': {fault}", "--set train.kernels=plain")
 
 
-def put_on_kernels(model: DeepLabV3Plus, config: TrainConfig) -> None:
+def put_on_kernels(model: Segmentor, config: TrainConfig) -> None:
     """Put a network's training on the kernels that a preset asks for, in place."""
     if config.kernels == "fused":
         from wsss_cli.models.fused import fuse  # here, as not every machine has Triton
@@ -134,7 +135,7 @@ def put_on_kernels(model: DeepLabV3Plus, config: TrainConfig) -> None:
         fuse(model)
 
 
-def start_from(model: DeepLabV3Plus, path: Path, *, reset_head: bool) -> None:
+def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     """Give a new network the weights of a trained one.
 
     Args:
@@ -151,7 +152,7 @@ def start_from(model: DeepLabV3Plus, path: Path, *, reset_head: bool) -> None:
         )
     if model.aux is None:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("aux.")}
-    fresh = {key: tensor for key, tensor in own.items() if key.startswith(CLASSIFIERS)}
+    fresh = {key: own[key] for key in model.classifier_keys()}
     if not any(key.startswith("aux.") for key in state):
         fresh |= {key: tensor for key, tensor in own.items() if key.startswith("aux.")}
     kept = {key: tensor for key, tensor in state.items() if key not in fresh} | fresh
@@ -183,7 +184,7 @@ def _pseudo_run(
     return found, made.lost
 
 
-def _validate(model: DeepLabV3Plus, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:
+def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:
     """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks."""
     if preset.dataset.val not in dataset.split_sha256:
         return {}

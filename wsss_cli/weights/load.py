@@ -169,7 +169,7 @@ _MMSEG_PREFIXES = (
 
 
 def mmseg_key_map(model: nn.Module) -> dict[str, str]:
-    """Key names of a DeepLabV3Plus on a ResNet-C backbone: ours -> MMSegmentation's.
+    """Key names of a DeepLabV3+ on a ResNet-C backbone: ours -> MMSegmentation's.
 
     Raises:
         WeightsError: a key has no counterpart, i.e. the backbone is not of that family.
@@ -191,7 +191,7 @@ def import_mmseg(state: Mapping[str, Tensor], model: nn.Module) -> State:
 
     Args:
         state: MMSegmentation's state dict; a missing `auxiliary_head` is an error only if `model` has one.
-        model: DeepLabV3Plus on resnet50c or resnet101c.
+        model: DeepLabV3+ on resnet50c or resnet101c.
     """
     names = mmseg_key_map(model)
     renamed = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}

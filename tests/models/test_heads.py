@@ -1,0 +1,62 @@
+"""Heads against MMSegmentation's of the same name, with the same weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rules
+import torch
+from make_heads import MAPS
+
+from wsss_cli.models.heads.fcn import FcnHead
+from wsss_cli.models.heads.segformer import SegFormerHead
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CLASSIFIER = ("conv_seg.", "classifier.")
+HEADS = {
+    "fcn": (FcnHead, {}, (("convs.", "conv."), ("conv_cat.", "joint."))),
+    "aux": (FcnHead, {"level": 2, "convs": 1, "concat": False}, (("convs.0.", "conv."),)),
+    "segformer": (SegFormerHead, {}, (("convs.", "levels."), ("fusion_conv.", "fuse."))),
+}
+"""Name of the golden file: the head, its arguments, and how its keys differ from MMSegmentation's."""
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_gives_the_logits_of_mmsegmentations(name):
+    kind, settings, renamed = HEADS[name]
+    with np.load(GOLDEN / f"heads_{name}.npz") as golden:
+        theirs, expected = json.loads(str(golden["keys"])), golden["logits"]
+        given = json.loads(str(golden["settings"]))
+    head = kind([c for c, _, _ in MAPS], given["num_classes"], channels=given["channels"], **settings).eval()
+    state = {}
+    for key, shape in theirs.items():
+        ours = key
+        for old, new in (*renamed, CLASSIFIER):
+            ours = new + ours.removeprefix(old) if ours.startswith(old) else ours
+        state[ours] = torch.from_numpy(np.asarray(rules.weight(key, tuple(shape))))
+    assert {key: list(tensor.shape) for key, tensor in head.state_dict().items()} == {
+        key: list(tensor.shape) for key, tensor in state.items()
+    }
+    head.load_state_dict(state)
+    maps = [torch.from_numpy(rules.network_input(5001 + i, (2, *shape))) for i, shape in enumerate(MAPS)]
+    with torch.no_grad():
+        logits = head(maps)
+    assert logits.shape == expected.shape
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_in_its_published_size_has_as_many_parameters_as_mmsegmentations(name):
+    kind, settings, _ = HEADS[name]
+    with np.load(GOLDEN / f"heads_{name}.npz") as golden:
+        full, expected = json.loads(str(golden["full"])), int(golden["parameters"])
+    inputs = full["in_channels"]
+    if isinstance(inputs, int):  # the head sees one of the maps
+        inputs = [inputs if i == full["in_index"] else 1 for i in range(4)]
+    with torch.device("meta"):
+        assert parameters(kind(inputs, full["num_classes"], channels=full["channels"], **settings)) == expected

@@ -1,0 +1,46 @@
+"""Building blocks of segmentation heads."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBnRelu(nn.Module):
+    """Convolution without bias, batch norm, ReLU; size-preserving."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+class Separable(nn.Module):
+    """Depthwise 3x3 then pointwise 1x1, each with batch norm and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
+        super().__init__()
+        self.depthwise = ConvBnRelu(inputs, inputs, 3, dilation=dilation, groups=inputs)
+        self.pointwise = ConvBnRelu(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+def pixel_classifier(inputs: int, outputs: int) -> nn.Conv2d:
+    """1x1 convolution from features to class scores; weights N(0, 0.01), no bias at first."""
+    conv = nn.Conv2d(inputs, outputs, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """A map [B, C, h, w] at the height and width of another one, bilinear."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,49 @@
+"""The segmentation network: a backbone, a head, and an auxiliary head that is used in training only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from wsss_cli.models.backbones import Backbone
+
+
+class Segmentor(nn.Module):
+    """Segmentation network of any backbone and head.
+
+    Attributes:
+        num_classes: K, background included.
+
+    Args:
+        backbone: gives the feature maps; comes with its own weights or initialisation.
+        head: makes logits of the list of all maps, at a stride of its own; its last layer is its `classifier`.
+        aux: another head, whose logits have a loss of their own in training; None: there is none.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, aux: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone, self.head, self.aux = backbone, head, aux
+        classifier: Any = head.classifier
+        self.num_classes: int = classifier.out_channels
+
+    def forward(self, x: Tensor, *, aux: bool = False) -> Any:
+        """Logits of normalised images.
+
+        Args:
+            x: float [B, 3, H, W], as `backbone.normalise` gives them.
+            aux: for training: also give the auxiliary logits.
+        Returns:
+            Logits [B, K, h, w] at the stride of the head (sizes rounded up). With `aux` a pair of them and the
+            auxiliary logits, at the stride of that head, which are None where there is no such head.
+        """
+        features = self.backbone(x)
+        logits = self.head(features)
+        if not aux:
+            return logits
+        return logits, None if self.aux is None else self.aux(features)
+
+    def classifier_keys(self) -> frozenset[str]:
+        """Keys of the state dict that depend on the classes: the classifiers of the head and of the auxiliary head."""
+        parts = ("head.classifier.", "aux.classifier.")
+        return frozenset(key for key in self.state_dict() if key.startswith(parts))
