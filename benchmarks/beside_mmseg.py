@@ -133,7 +133,7 @@ def training_pair(ours: Any, theirs: Any, ctx: Context) -> dict[str, Callable[[]
         samples.append(sample)
     preset = load_preset("deeplabv3p-r50-voc-full")
     task = SegmentationTask(ours, preset.train, None)
-    own = build_optimiser(preset.train.optim, task.param_groups(0.01, 1.0), ctx.device)
+    own = build_optimiser(task, preset.train.optim, ctx.device)
     other = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     def run(bf16: bool) -> None:

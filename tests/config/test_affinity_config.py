@@ -69,7 +69,7 @@ def test_an_identity_knows_its_own_network_only():
     assert own("irn") != own("irn", "seed=1")
     for override in (
         "affinity.psa.iters=3",
-        "affinity.irn.workers=3",
+        "affinity.irn.label_workers=3",
         "classifier.iters=9",
         "pseudo.threshold.fg_offset=0.4",
     ):

@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
-from wsss_cli.config.cam import CamConfig
+from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.config.lock import IRRELEVANT, difference, identity, to_toml
 from wsss_cli.config.refine import PseudoConfig
@@ -49,6 +49,9 @@ def test_data_set_and_upstream_change_it(stage):
         ("eval.scales=[1.0]", set()),
         ("pseudo.workers=3", set()),
         ("train.workers=3", set()),
+        ("classifier.workers=3", set()),
+        ("classifier.log_interval=3", set()),
+        ("classifier.checkpoint_interval=3", set()),
         ("train.kernels=fused", set()),
         ("train.log_interval=3", set()),
         ("train.val_interval=3", set()),
@@ -62,7 +65,7 @@ def test_a_setting_changes_the_stages_that_use_it(override, changed):
 
 def test_what_is_called_irrelevant_exists():
     models: dict[str, type[BaseModel]] = {
-        "cam": CamConfig,
+        "classifier": ClassifierConfig,
         "irn": IrnConfig,
         "psa": PsaConfig,
         "pseudo": PseudoConfig,

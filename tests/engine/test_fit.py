@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig
+from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context, Silent
-from wsss_cli.engine.fit import Plan, fit, lr_factor
+from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import DivergedError, Interrupted, Preempted
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
 
-class Line:
+class Line(Task):
     """Least squares with dropout, so that order, noise, momentum and schedule all show in the weights."""
 
     def __init__(self, scores=()):
@@ -34,12 +34,8 @@ class Line:
         error = self.model(batch["image"]) - batch["target"]
         return {"square": error.square().mean(), "absolute": 0.1 * error.abs().mean()}
 
-    def param_groups(self, base_lr, head_lr_mult):
-        body, head = self.model[:3], self.model[3]
-        return [
-            {"params": list(body.parameters()), "lr": base_lr},
-            {"params": list(head.parameters()), "lr": base_lr * head_lr_mult},
-        ]
+    def in_head(self, name):
+        return name.startswith("3.")
 
     def evaluate(self):
         return {"miou": self.scores.pop(0)} if self.scores else {}
@@ -57,16 +53,19 @@ def batches(start, at=None, act=None):
         step += 1
 
 
-def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, **plan):
+def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, log_interval=1, val_interval=0):
     task = task or Line()
+    task.val_interval = val_interval
     ctx = Context(torch.device("cpu"), Path(path), Silent())
-    plan = Plan(iters, optim, ScheduleConfig(), "fp32", seed=1, **{"log_interval": 1, "checkpoint_interval": 5, **plan})
+    config = TrainingConfig(
+        iters=iters, optim=optim, precision="fp32", log_interval=log_interval, checkpoint_interval=5
+    )
     if act == "term":
         act = lambda: setattr(ctx.stop, "signal", signal.SIGTERM)  # noqa: E731
     elif act == "int":
         act = lambda: setattr(ctx.stop, "signal", signal.SIGINT)  # noqa: E731
     with open_run(Path(path), "train", load_preset("toy"), "x", {}) as run:
-        events = list(fit(task, lambda start: batches(start, at, act), plan, run, ctx))
+        events = list(fit(task, lambda start: batches(start, at, act), config, run, ctx, seed=1))
         run.finish()
     return task, events
 
@@ -104,7 +103,7 @@ def test_the_first_step_of_sgd_is_the_one_computed_by_hand(tmp_path):
     task.model = nn.Sequential(nn.Linear(1, 1, bias=False))
     nn.init.constant_(task.model[0].weight, 2.0)
     task.losses = lambda batch: {"square": task.model(torch.ones(1, 1)).square().sum()}
-    task.param_groups = lambda lr, mult: [{"params": list(task.model.parameters()), "lr": lr}]
+    task.in_head = lambda name: False
     _, events = train(tmp_path, iters=1, task=task, optim=SgdConfig(lr=0.1, momentum=0.9, weight_decay=0.5))
     # gradient 2 * 2 + 0.5 * 2 = 5; 2 - 0.1 * 5 = 1.5
     assert task.model[0].weight.item() == pytest.approx(1.5)
@@ -165,8 +164,45 @@ def test_what_a_task_remembers_is_resumed_with_the_weights(tmp_path):
 
 
 def test_the_head_has_its_own_rate():
-    groups = Line().param_groups(0.1, 5.0)
-    assert [group["lr"] for group in groups] == [0.1, 0.5]
+    task = Line()
+    body, head = param_groups(task, SgdConfig(lr=0.1, head_lr_mult=5.0))
+    assert (body["lr"], head["lr"]) == (0.1, 0.5)
+    assert all(a is b for a, b in zip(body["params"], task.model[:3].parameters(), strict=True))
+    assert all(a is b for a, b in zip(head["params"], task.model[3].parameters(), strict=True))
+
+
+def test_all_but_the_backbone_is_head_and_what_does_not_learn_is_in_no_group():
+    class Two(Task):
+        def __init__(self):
+            self.model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "neck": nn.Linear(2, 1)})
+
+    task = Two()
+    (backbone, neck) = param_groups(task, AdamWConfig(lr=0.1, head_lr_mult=10.0))
+    assert (backbone["lr"], neck["lr"]) == (0.1, 1.0)
+    assert backbone["params"][0] is task.model["backbone"].weight and neck["params"][1] is task.model["neck"].bias
+    task.model["backbone"].requires_grad_(False)
+    (only,) = param_groups(task, AdamWConfig(lr=0.1, head_lr_mult=10.0))
+    assert only["lr"] == 1.0 and only["params"][0] is task.model["neck"].weight
+
+
+def test_norms_biases_and_positions_may_go_without_weight_decay(tmp_path):
+    task = Line()
+    task.model.register_parameter("pos_embed", nn.Parameter(torch.ones(1, 2)))
+    optim = SgdConfig(lr=0.1, head_lr_mult=5.0, momentum=0.0, weight_decay=0.5, norm_decay=False)
+    body, body_free, head, head_free = param_groups(task, optim)
+    assert [p.shape for p in body["params"] + head["params"]] == [(3, 4), (1, 3)]
+    assert [tuple(p.shape) for p in body_free["params"]] == [(1, 2), (3,), (3,), (3,)]
+    assert [tuple(p.shape) for p in head_free["params"]] == [(1,)]
+    assert (head["lr"], head_free["lr"]) == (0.5, 0.5) and body_free["weight_decay"] == 0.0
+    optimiser = build_optimiser(task, optim, torch.device("cpu"))
+    for parameter in task.model.parameters():
+        torch.nn.init.ones_(parameter)
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()  # with no gradient, decay alone moves a weight: 1 - lr * 0.5
+    assert torch.allclose(task.model[1].weight, torch.tensor(0.95))
+    assert torch.allclose(task.model[3].weight, torch.tensor(0.75))
+    assert torch.equal(task.model[1].bias, torch.ones(3)) and torch.equal(task.model[2].weight, torch.ones(3))
+    assert torch.equal(task.model.pos_embed, torch.ones(1, 2)) and torch.equal(task.model[3].bias, torch.ones(1))
 
 
 def same(left, right):

@@ -11,7 +11,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import to_toml
 from wsss_cli.config.noise import NoiseConfig
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.fit import Plan, fit
+from wsss_cli.engine.fit import fit
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.losses import segmentation_loss
@@ -284,7 +284,8 @@ def train(path, config, crash_at=None):
     torch.set_num_threads(1)
     said = []
     task = SegmentationTask(Tiny(), config, lambda model: {}, said.append)
-    task.param_groups = lambda lr, mult: [{"params": list(task.model.parameters()), "lr": lr}]
+    task.in_head = lambda name: False
+    task.val_interval = 0
 
     def batches(start):
         step = start
@@ -294,9 +295,9 @@ def train(path, config, crash_at=None):
             yield batch(step)
             step += 1
 
-    plan = Plan(config.iters, config.optim, config.schedule, "fp32", 1, 1, 0, 7)
+    config = config.model_copy(update={"precision": "fp32", "log_interval": 1, "checkpoint_interval": 7})
     with open_run(path, "train", load_preset("toy"), "x", {}) as run:
-        for _ in fit(task, batches, plan, run, Context(torch.device("cpu"), path)):
+        for _ in fit(task, batches, config, run, Context(torch.device("cpu"), path), seed=1):
             pass
         run.finish()
     return task, said

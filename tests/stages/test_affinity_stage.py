@@ -23,7 +23,16 @@ from wsss_cli.stages.paths import cam_path, label_path
 from wsss_cli.stages.walk import run_walk
 
 TINY = "{ name = 'resnet10t', weights = 'none', output_stride = 32 }"
-TRAINING = ["iters=4", "batch=2", "crop=64", "radius=3", "workers=1", f"backbone={TINY}"]
+TRAINING = [
+    "iters=4",
+    "batch=2",
+    "crop=64",
+    "radius=3",
+    "workers=0",
+    "label_workers=1",
+    "log_interval=1",
+    f"backbone={TINY}",
+]
 KINDS = ["irn", "psa"]
 
 
@@ -39,11 +48,6 @@ def data(tmp_path_factory):
         write_cam(cam_path(folder / "cam", sample.id), cam, sample.labels, mask.shape)
     write_json(folder / "cam" / "eval.json", {"best_threshold": 0.4})
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_data_workers(monkeypatch):
-    monkeypatch.setattr(affinity, "data_workers", lambda asked: 0)
 
 
 def make_preset(data, kind, *overrides):

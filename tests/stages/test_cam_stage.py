@@ -57,7 +57,6 @@ def data(tmp_path_factory):
 def make(data, tmp_path, monkeypatch):
     """Makes a cam run in a folder of the test; returns its directory."""
     monkeypatch.setattr(cam, "build_classifier", build)
-    monkeypatch.setattr(cam, "data_workers", lambda asked: 0)
     monkeypatch.setattr(cam, "cores", lambda: 1)
 
     def run(*overrides, runs="runs", ctx=None):
@@ -67,6 +66,7 @@ def make(data, tmp_path, monkeypatch):
             "classifier.crop=64",
             "cam.scales=[1.0]",
             "classifier.precision=fp32",
+            "classifier.workers=0",
         ]
         preset = load_preset("toy", [f'dataset.path="{data}"', *common, *overrides])
         made = cam.run_cam(preset, ctx or Context(torch.device("cpu"), tmp_path / runs))
@@ -196,7 +196,7 @@ def test_prototypes_are_a_function_of_the_seed_and_are_made_once(make):
 def test_a_classifier_is_given_by_its_run_its_folder_or_its_file(make, monkeypatch):
     run = make()
     checkpoint = find_checkpoint(run / "checkpoints")
-    monkeypatch.setattr(classifier, "fit", None)  # nothing is trained
+    monkeypatch.setattr(classifier, "train_network", None)  # nothing is trained
     for given in (run, run / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
         assert maps(make(f'classifier.weights="{given}"')) == maps(run), given
     for method in ("gradcam-layer", "lpcam"):

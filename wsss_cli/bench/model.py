@@ -73,7 +73,7 @@ def bench_network(
 def _train(model: Any, preset: Preset, num_classes: int, ctx: Context, crop: int, steps: int) -> dict[str, Any]:
     put_on_kernels(model, preset.train)
     config, task = preset.train, SegmentationTask(model, preset.train, lambda model: {})
-    optimiser = build_optimiser(config.optim, task.param_groups(config.optim.lr, config.optim.head_lr_mult), ctx.device)
+    optimiser = build_optimiser(task, config.optim, ctx.device)
     size = (config.batch, crop, crop)
     batch = {
         "image": torch.randint(0, 256, (*size, 3), device=ctx.device, dtype=torch.uint8),

@@ -145,7 +145,7 @@ def _prepared(
     torch.manual_seed(preset.seed)
     model = build_segmentor(config, num_classes, ctx.device, weights=False)
     task = SegmentationTask(model, config, lambda model: {})
-    optimiser = build_optimiser(config.optim, task.param_groups(config.optim.lr, config.optim.head_lr_mult), ctx.device)
+    optimiser = build_optimiser(task, config.optim, ctx.device)
     model.train()
     seen = losses.setdefault(name, [])
 

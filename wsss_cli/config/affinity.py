@@ -8,13 +8,16 @@ from pydantic import Field, model_validator
 
 from wsss_cli.config.base import (
     BackboneConfig,
+    Batch,
     CrfConfig,
+    Crop,
     Model,
     Optim,
     Positive,
-    Precision,
     Rate,
-    ScheduleConfig,
+    ResizedTrainingConfig,
+    ResizeMax,
+    ResizeMin,
     SgdConfig,
 )
 from wsss_cli.config.thresholds import FixedThreshold, IrnThreshold
@@ -44,7 +47,7 @@ def needs(step: IrnWalk | PsaWalk) -> Literal["irn", "psa"]:
     return "irn" if isinstance(step, IrnWalk) else "psa"
 
 
-class IrnConfig(Model):
+class IrnConfig(ResizedTrainingConfig):
     """Training of IRN's boundary network. A backbone as loaded gives the features; only the boundary branch learns."""
 
     threshold: IrnThreshold = FixedThreshold()
@@ -53,17 +56,15 @@ class IrnConfig(Model):
     backbone: BackboneConfig = BackboneConfig()
     radius: int = Field(10, ge=2, le=32, description="pairs in training are closer than this, stride-4 pixels")
     iters: Positive = Field(992, description="training iterations; 992 are 3 epochs of 10582 images")
-    batch: Positive = Field(32, description="images in a batch")
-    crop: Positive = Field(512, description="side of the square training crop, pixels")
-    resize_min: Rate = Field(0.5, description="smallest long side before the crop, as a fraction of crop")
-    resize_max: Rate = Field(1.5, description="largest long side before the crop, as a fraction of crop")
+    batch: Batch = 32
+    crop: Crop = 512
+    resize_min: ResizeMin = 0.5
+    resize_max: ResizeMax = 1.5
     optim: Optim = SgdConfig(lr=0.1, momentum=0.0, weight_decay=1e-4)
-    schedule: ScheduleConfig = ScheduleConfig()
-    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
-    workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
+    label_workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
 
 
-class PsaConfig(Model):
+class PsaConfig(ResizedTrainingConfig):
     """Training of PSA's AffinityNet. The backbone learns too, as far as `backbone.frozen_stages` lets it."""
 
     alpha_low: Rate = Field(
@@ -76,14 +77,12 @@ class PsaConfig(Model):
     backbone: BackboneConfig = BackboneConfig(output_stride=8)
     radius: int = Field(5, ge=2, le=32, description="pairs in training are closer than this, stride-8 pixels")
     iters: Positive = Field(10582, description="training iterations; 10582 are 8 epochs of 10582 images")
-    batch: Positive = Field(8, description="images in a batch")
-    crop: Positive = Field(448, description="side of the square training crop, pixels")
-    resize_min: Rate = Field(1.1, description="smallest long side before the crop, as a fraction of crop")
-    resize_max: Rate = Field(1.1, description="largest long side before the crop, as a fraction of crop")
+    batch: Batch = 8
+    crop: Crop = 448
+    resize_min: ResizeMin = 1.1
+    resize_max: ResizeMax = 1.1
     optim: Optim = SgdConfig(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
-    schedule: ScheduleConfig = ScheduleConfig()
-    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
-    workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
+    label_workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
 
     @model_validator(mode="after")
     def _ordered(self) -> PsaConfig:

@@ -11,6 +11,12 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
 Precision = Literal["auto", "fp32", "bf16"]
+Iters = Annotated[int, Field(ge=1, description="training iterations")]
+Batch = Annotated[int, Field(ge=1, description="images in a batch")]
+Crop = Annotated[int, Field(ge=1, description="side of the square training crop, pixels")]
+Interval = Annotated[int, Field(ge=1, description="iterations between checkpoints")]
+ResizeMin = Annotated[float, Field(gt=0.0, description="smallest long side before the crop, as a fraction of crop")]
+ResizeMax = Annotated[float, Field(gt=0.0, description="largest long side before the crop, as a fraction of crop")]
 
 
 class Model(BaseModel):
@@ -46,12 +52,19 @@ class BackboneConfig(Model):
     )
 
 
+NormDecay = Annotated[
+    bool,
+    Field(description="weight decay on norms, biases and position embeddings too"),
+]
+
+
 class SgdConfig(Model):
     kind: Literal["sgd"] = "sgd"
     lr: Rate = Field(0.01, description="base learning rate of the backbone")
     head_lr_mult: Rate = Field(1.0, description="factor on the learning rate of everything but the backbone")
     momentum: Fraction = Field(0.9, description="momentum")
-    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay on every parameter")
+    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay")
+    norm_decay: NormDecay = True
 
 
 class AdamWConfig(Model):
@@ -59,6 +72,7 @@ class AdamWConfig(Model):
     lr: Rate = Field(3e-4, description="base learning rate of the backbone")
     head_lr_mult: Rate = Field(5.0, description="factor on the learning rate of everything but the backbone")
     weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay")
+    norm_decay: NormDecay = True
 
 
 Optim = Annotated[SgdConfig | AdamWConfig, Field(discriminator="kind")]
@@ -69,6 +83,27 @@ class ScheduleConfig(Model):
     eta_min_ratio: Fraction = Field(0.0, description="last learning rate as a fraction of the first")
     warmup_iters: int = Field(0, ge=0, description="iterations of linear warm-up")
     warmup_ratio: Fraction = Field(0.01, description="learning rate at iteration 0 as a fraction, with warm-up")
+
+
+class TrainingConfig(Model):
+    """What every training has; each sort of network has defaults of its own."""
+
+    iters: Iters
+    batch: Batch = 16
+    crop: Crop = 512
+    optim: Optim
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
+    workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
+    log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")
+    checkpoint_interval: Interval = 200
+
+
+class ResizedTrainingConfig(TrainingConfig):
+    """A training on crops of images that are resized by their long side first."""
+
+    resize_min: ResizeMin
+    resize_max: ResizeMax
 
 
 class CrfConfig(Model):

@@ -9,12 +9,16 @@ from pydantic import Field, model_validator
 from wsss_cli.config.base import (
     AdamWConfig,
     BackboneConfig,
+    Crop,
+    Iters,
     Model,
     Optim,
     Positive,
     Precision,
     Rate,
-    ScheduleConfig,
+    ResizedTrainingConfig,
+    ResizeMax,
+    ResizeMin,
 )
 
 
@@ -57,19 +61,17 @@ Consistency = Annotated[
 ]
 
 
-class ClassifierConfig(Model):
+class ClassifierConfig(ResizedTrainingConfig):
     backbone: BackboneConfig = BackboneConfig()
     consistency: Consistency = NoConsistencyConfig()
     weights: str = Field(
         "", description="a trained classifier: its run, a checkpoint folder or a weight file; empty: train one"
     )
-    iters: Positive = Field(500, description="training iterations")
-    batch: Positive = Field(16, description="images in a batch")
-    crop: Positive = Field(320, description="side of the square training crop, pixels")
-    resize_min: Rate = Field(0.9, description="smallest long side before the crop, as a fraction of crop")
-    resize_max: Rate = Field(1.6, description="largest long side before the crop, as a fraction of crop")
+    iters: Iters = 500
+    crop: Crop = 320
+    resize_min: ResizeMin = 0.9
+    resize_max: ResizeMax = 1.6
     optim: Optim = AdamWConfig(lr=2e-4, head_lr_mult=10.0)
-    schedule: ScheduleConfig = ScheduleConfig()
     precision: Precision = Field(
         "auto", description="of training, and of making CAMs; auto: bf16 on hardware that has it, else fp32"
     )

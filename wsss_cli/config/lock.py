@@ -28,8 +28,9 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
     names = ("seed", "dataset", stage, *(("classifier",) if stage == "cam" else ()))
     sections = {name: settings[name] for name in names if name in settings}
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
-    for key in IRRELEVANT.get(stage, ()):
-        (sections.get(stage) or {}).pop(key, None)
+    for section, irrelevant in IRRELEVANT.items():
+        for key in irrelevant:
+            (sections.get(section) or {}).pop(key, None)
     sections |= {"stage": stage, "fingerprint": dataset_fingerprint, "upstream": upstream}
     return hashlib.sha256(json.dumps(sections, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -46,11 +47,13 @@ def _neutral(value: Any, field: FieldInfo) -> bool:
     return any(isinstance(mark, Added) and decisive(value) == decisive(mark.neutral) for mark in field.metadata)
 
 
+TRAINING = ("workers", "log_interval", "checkpoint_interval")
 IRRELEVANT = {
-    "irn": ("workers",),
-    "psa": ("workers",),
+    "classifier": TRAINING,
+    "irn": ("label_workers", *TRAINING),
+    "psa": ("label_workers", *TRAINING),
     "pseudo": ("workers",),
-    "train": ("workers", "kernels", "log_interval", "val_interval", "val_images", "checkpoint_interval"),
+    "train": ("kernels", "val_interval", "val_images", *TRAINING),
 }
 """Settings that change how a stage works but not what it makes."""
 

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from wsss_cli.config.base import (
     BackboneConfig,
     Fraction,
+    Interval,
     Model,
     Optim,
     Positive,
-    Precision,
     Rate,
-    ScheduleConfig,
     SgdConfig,
+    TrainingConfig,
 )
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig, Head
 from wsss_cli.config.noise import NoiseConfig
@@ -31,7 +31,7 @@ class AugmentConfig(Model):
     photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
 
 
-class TrainConfig(Model):
+class TrainConfig(TrainingConfig):
     supervision: Literal["weak", "full"] = Field(
         "weak", description="weak: pseudo masks of an earlier stage; full: the masks of the data set"
     )
@@ -41,11 +41,8 @@ class TrainConfig(Model):
     init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
     reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
     iters: Positive = Field(20000, description="training iterations; the schedule follows")
-    batch: Positive = Field(16, description="images in a batch")
-    crop: Positive = Field(512, description="side of the square training crop, pixels")
     augment: AugmentConfig = AugmentConfig()
     optim: Optim = SgdConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
     loss_average: Literal["all", "valid"] = Field(
         "all",
         description="divide the cross-entropy by all pixels (as MMSegmentation does) or by those not 255",
@@ -53,7 +50,6 @@ class TrainConfig(Model):
     noise: NoiseConfig = Field(
         NoiseConfig(), description="what training does about noisy pseudo masks; nothing by default"
     )
-    precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     compile: bool = Field(False, description="torch.compile the network")
     channels_last: bool = Field(True, description="NHWC memory layout")
     kernels: Literal["plain", "fused"] = Field(
@@ -61,11 +57,9 @@ class TrainConfig(Model):
         description="fused: own kernels for batch norm, depthwise convolution and the loss; CUDA only, speed not "
         "measured yet. The result is the same within rounding",
     )
-    workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
     val_interval: int = Field(2000, ge=0, description="iterations between validations; 0: only at the end")
     val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
-    checkpoint_interval: Positive = Field(2000, description="iterations between checkpoints")
-    log_interval: Positive = Field(50, description="iterations between log lines")
+    checkpoint_interval: Interval = 2000
 
     @model_validator(mode="after")
     def _noise_fits(self) -> TrainConfig:

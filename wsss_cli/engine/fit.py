@@ -5,72 +5,57 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig
+from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.engine.checkpoint import find_checkpoint, load_trainer, load_weights, mark_best, save_checkpoint
 from wsss_cli.engine.context import Context, Event
 from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import DivergedError
 
 Batch = dict[str, Any]
+POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")  # what timm calls them
 
 
 class Task(Protocol):
-    """What is trainable."""
+    """What is trainable. Derive from it: all but the model and its losses has a default.
 
-    @property
-    def model(self) -> nn.Module:
-        """What is trained."""
-        ...
+    Attributes:
+        model: what is trained.
+        val_interval: iterations between calls of `evaluate`; 0: never.
+    """
+
+    model: nn.Module
+    val_interval: int = 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses of a batch; their sum is minimised."""
+        """Named scalar losses of a batch, whose 'step' counts from 0; their sum is minimised."""
         ...
 
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        """Parameter groups with 'params' and 'lr'."""
-        ...
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter of the model learns at `head_lr_mult` times the base rate: all but the backbone's."""
+        return not name.startswith("backbone.")
 
     def evaluate(self) -> dict[str, float]:
         """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score."""
-        ...
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A task that keeps more than its model from one iteration to the next, such as an average of its weights."""
+        return {}
 
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step; `step` iterations are done."""
-        ...
+        return
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint: tensors and plain values, nested in dictionaries at most."""
-        ...
+        """What goes into a checkpoint beside the model, such as an average of its weights; tensors and plain values,
+        nested in dictionaries at most."""
+        return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how often."""
-
-    iters: int
-    optim: Optim
-    schedule: ScheduleConfig
-    precision: str = "auto"
-    seed: int = 0
-    log_interval: int = 50
-    val_interval: int = 0
-    checkpoint_interval: int = 2000
+        """Go on from a `state` that is not empty."""
+        return
 
 
 def lr_factor(step: int, iters: int, schedule: ScheduleConfig) -> float:
@@ -87,9 +72,9 @@ def lr_factor(step: int, iters: int, schedule: ScheduleConfig) -> float:
     return schedule.eta_min_ratio + (1 - schedule.eta_min_ratio) * left**schedule.power
 
 
-def build_optimiser(optim: Optim, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of a preset; fused where the device has it."""
-    fused = device.type == "cuda"
+def build_optimiser(task: Task, optim: Optim, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser of a preset over a task's parameters; fused where the device has it."""
+    groups, fused = param_groups(task, optim), device.type == "cuda"
     match optim:
         case SgdConfig():
             return torch.optim.SGD(
@@ -99,44 +84,66 @@ def build_optimiser(optim: Optim, groups: list[dict[str, Any]], device: torch.de
             return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
 
 
+def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
+    """What learns, in groups: the backbone at `lr`, the head at `lr * head_lr_mult`.
+
+    With `norm_decay = false` the parameters of one dimension (norms, biases) and position embeddings, by timm's names,
+    have groups of their own without weight decay. A group without parameters is left out.
+    """
+    learning = [(name, p) for name, p in task.model.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for head, lr in ((False, optim.lr), (True, optim.lr * optim.head_lr_mult)):
+        part = [(name, p) for name, p in learning if task.in_head(name) == head]
+        free = {name for name, p in part if not optim.norm_decay and (p.ndim <= 1 or name.endswith(POSITIONS))}
+        groups.append({"params": [p for name, p in part if name not in free], "lr": lr})
+        groups.append({"params": [p for name, p in part if name in free], "lr": lr, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
 def fit(
-    task: Task, batches: Callable[[int], Iterable[Batch]], plan: Plan, run: RunDir, ctx: Context
+    task: Task,
+    batches: Callable[[int], Iterable[Batch]],
+    config: TrainingConfig,
+    run: RunDir,
+    ctx: Context,
+    *,
+    seed: int,
 ) -> Iterator[Event]:
-    """Train to `plan.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
+    """Train to `config.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
 
     Args:
         batches: from a step to the batches of that step and all later ones; a pure function of the step, so that a
             resumed run sees what an unbroken one would have seen.
+        seed: of dropout and of all else that the task draws.
     Raises:
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint of the current step is written first.
     """
-    groups = task.param_groups(plan.optim.lr, plan.optim.head_lr_mult)
-    optimiser = build_optimiser(plan.optim, groups, ctx.device)
+    optimiser = build_optimiser(task, config.optim, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
     folder = run.path / "checkpoints"
     step = _resume(task, optimiser, folder)
     run.cut_metrics(step)
-    if step < plan.iters:
-        if step and plan.val_interval and step % plan.val_interval == 0 and step not in _validated(run):
+    if step < config.iters:
+        if step and task.val_interval and step % task.val_interval == 0 and step not in _validated(run):
             yield _validate(task, run, step)  # stopped before or in this validation
-        meter = _Meter(plan, ctx.device, step)
+        meter = _Meter(config.iters, ctx.device, step)
         source = iter(batches(step))
-        while step < plan.iters:
+        while step < config.iters:
             meter.wait()
-            batch = next(source)
+            batch = next(source) | {"step": step}
             meter.go()
-            factor = lr_factor(step, plan.iters, plan.schedule)
+            factor = lr_factor(step, config.iters, config.schedule)
             for group, lr in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = lr * factor
-            meter.add(*_step(task, batch, optimiser, plan, step, ctx), len(batch["image"]))
+            draw = (seed * 1_000_003 + step) % 2**63
+            meter.add(*_step(task, batch, optimiser, config.precision, draw, ctx), len(batch["image"]))
             step += 1
-            if isinstance(task, Stateful):
-                task.after_step(step)
-            if step % plan.log_interval == 0 or step == plan.iters:
+            task.after_step(step)
+            if step % config.log_interval == 0 or step == config.iters:
                 yield _emit(run, meter.event(step, base[0] * factor))
-            to_validate = plan.val_interval > 0 and step % plan.val_interval == 0 and step < plan.iters
-            if ctx.stop.signal or to_validate or step % plan.checkpoint_interval == 0 or step == plan.iters:
+            to_validate = task.val_interval > 0 and step % task.val_interval == 0 and step < config.iters
+            if ctx.stop.signal or to_validate or step % config.checkpoint_interval == 0 or step == config.iters:
                 meter.check(step, task.model)
                 save_checkpoint(folder, step, task.model, _trainer(task, optimiser), {})
                 ctx.stop.check()
@@ -146,13 +153,13 @@ def fit(
 
 
 def _step(
-    task: Task, batch: Batch, optimiser: torch.optim.Optimizer, plan: Plan, step: int, ctx: Context
+    task: Task, batch: Batch, optimiser: torch.optim.Optimizer, precision: str, seed: int, ctx: Context
 ) -> tuple[list[str], Tensor]:
     """One iteration: the names of its losses, and their sum followed by each."""
-    torch.manual_seed((plan.seed * 1_000_003 + step) % 2**63)  # dropout of a step is the same after a resume
+    torch.manual_seed(seed)  # dropout of a step is the same after a resume
     task.model.train()
     batch = {key: _move(value, ctx.device) for key, value in batch.items()}
-    with ctx.autocast(plan.precision):
+    with ctx.autocast(precision):
         losses = task.losses(batch)
         each = torch.stack(list(losses.values()))
         loss = each.sum()
@@ -173,8 +180,8 @@ def _emit(run: RunDir, event: Event) -> Event:
 
 
 def _trainer(task: Task, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    kept = task.state() if isinstance(task, Stateful) else {}
-    return {"optimiser": optimiser.state_dict(), **({"task": kept} if kept else {})}
+    state = task.state()
+    return {"optimiser": optimiser.state_dict(), **({"task": state} if state else {})}
 
 
 def _resume(task: Task, optimiser: torch.optim.Optimizer, folder: Path) -> int:
@@ -185,7 +192,7 @@ def _resume(task: Task, optimiser: torch.optim.Optimizer, folder: Path) -> int:
     task.model.load_state_dict(state)
     trainer = load_trainer(checkpoint)
     optimiser.load_state_dict(trainer["optimiser"])
-    if isinstance(task, Stateful) and "task" in trainer:
+    if "task" in trainer:
         task.load_state(trainer["task"])
     return meta["step"]
 
@@ -207,8 +214,8 @@ def _validated(run: RunDir) -> dict[int, float]:
 class _Meter:
     """Mean losses, images a second and the share of time spent waiting for data, since the last log line."""
 
-    def __init__(self, plan: Plan, device: torch.device, step: int) -> None:
-        self.plan, self.device = plan, device
+    def __init__(self, iters: int, device: torch.device, step: int) -> None:
+        self.iters, self.device = iters, device
         self.names: list[str] = []
         self.first, self.begin = step, time.perf_counter()
         self.restart()
@@ -246,12 +253,12 @@ class _Meter:
         event: Event = {
             "kind": "train",
             "step": step,
-            "iters": self.plan.iters,
+            "iters": self.iters,
             "loss": round(mean, 6),
             "lr": lr,
             "img_s": round(self.images / elapsed, 2),
             "data_wait": round(self.waited / elapsed, 4),
-            "eta_s": round(pace * (self.plan.iters - step), 1),
+            "eta_s": round(pace * (self.iters - step), 1),
         }
         if len(self.names) > 1:
             each = (self.total[1:] / max(self.steps, 1)).tolist()

@@ -136,12 +136,3 @@ def _place(network: Net, device: torch.device, *, channels_last: bool) -> Net:
         speed_up_depthwise(network)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout).eval()  # type: ignore[call-overload]
-
-
-def param_groups(network: nn.Module, lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-    """Two parameter groups: the backbone at `lr`, everything else at `lr * head_lr_mult`."""
-    backbone = [p for p in network.backbone.parameters() if p.requires_grad]  # type: ignore[union-attr]
-    inside = {id(p) for p in network.backbone.parameters()}  # type: ignore[union-attr]
-    head = [p for p in network.parameters() if id(p) not in inside]
-    groups = [{"params": backbone, "lr": lr}, {"params": head, "lr": lr * head_lr_mult}]
-    return [group for group in groups if group["params"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,50 +18,43 @@ from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import data_workers, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import affinity_sample
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.fit import Plan, fit
+from wsss_cli.engine.fit import Task
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep_processes
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
-from wsss_cli.models.build import build_affinity, param_groups
+from wsss_cli.models.build import build_affinity
 from wsss_cli.processes import cores
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.stages.paths import cam_path, label_path
 from wsss_cli.stages.thresholds import around
+from wsss_cli.stages.training import train_network
 from wsss_cli.stages.upstream import Result, affinity_identity, dataset_inputs
 
 Kind = Literal["irn", "psa"]
+TITLE = {"irn": "boundary network", "psa": "AffinityNet"}
 STRIDE = {"irn": 4, "psa": 8}  # image pixels a pixel of the network's grid
 
 
-class AffinityTask:
+class AffinityTask(Task):
     """Boundaries, or features, that tell pairs of pixels of one label from pairs of two."""
 
-    def __init__(self, model: BoundaryNet | AffinityNet, radius: int) -> None:
-        self._model, self.offsets = model, half_disc(radius)
+    model: BoundaryNet | AffinityNet
 
-    @property
-    def model(self) -> BoundaryNet | AffinityNet:
-        return self._model
+    def __init__(self, model: BoundaryNet | AffinityNet, radius: int) -> None:
+        self.model, self.offsets = model, half_disc(radius)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         made = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
         loss = boundary_loss if isinstance(self.model, BoundaryNet) else feature_loss
         return {"affinity": loss(made, batch["label"], self.offsets)}
-
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        return param_groups(self.model, base_lr, head_lr_mult)
-
-    def evaluate(self) -> dict[str, float]:
-        return {}
 
 
 def run_affinity(preset: Preset, ctx: Context, kind: Kind, cam_run: Path, cam_id: str) -> Result:
@@ -90,7 +83,9 @@ def run_affinity(preset: Preset, ctx: Context, kind: Kind, cam_run: Path, cam_id
         if not labelled:
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")
         torch.manual_seed(preset.seed)  # the new layers' first weights
-        _train(build_affinity(config, ctx.device), labelled, preset, kind, config, run, ctx)
+        task = AffinityTask(build_affinity(config, ctx.device), config.radius)
+        make = partial(_item, labels=path, config=config, stride=STRIDE[kind])
+        train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind])
         run.finish(lost=lost, device=ctx.device_name)
         return Result(path, lost=lost)
 
@@ -141,7 +136,7 @@ def _make_labels(
             lost.append({"id": sample.id, "reason": f"{cam_run} has no CAM of it"})
         elif not label.is_file():
             jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf))
-    workers = config.workers or cores()
+    workers = config.label_workers or cores()
     threads = crf == "triton"
     title = "affinity labels"
     return lost + sweep_processes(jobs, make_label, lambda job: job.id, workers, run, ctx, title, threads=threads)
@@ -165,40 +160,3 @@ def _item(
     image, label = read_image(sample.image), read_mask(label_path(labels, sample.id))
     crop, target = affinity_sample(image, label, rng, config.crop, config.resize_min, config.resize_max, stride)
     return {"image": crop, "label": target}
-
-
-def _train(
-    model: BoundaryNet | AffinityNet,
-    samples: Sequence[Sample],
-    preset: Preset,
-    kind: Kind,
-    config: IrnConfig | PsaConfig,
-    run: RunDir,
-    ctx: Context,
-) -> None:
-    plan = Plan(
-        config.iters,
-        config.optim,
-        config.schedule,
-        config.precision,
-        preset.seed,
-        log_interval=max(1, min(50, config.iters // 4)),
-        checkpoint_interval=200,
-    )
-    make = partial(_item, labels=run.path, config=config, stride=STRIDE[kind])
-
-    def batches(start: int) -> Iterator[dict[str, Any]]:
-        return training_batches(
-            samples,
-            make,
-            batch=config.batch,
-            seed=preset.seed,
-            workers=data_workers(-1),
-            start=start,
-            pin=ctx.device.type == "cuda",
-        )
-
-    title = {"irn": "boundary network", "psa": "AffinityNet"}[kind]
-    with ctx.ui.training_progress(title, config.iters) as show:
-        for event in fit(AffinityTask(model, config.radius), batches, plan, run, ctx):
-            show(event)

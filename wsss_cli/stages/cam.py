@@ -21,7 +21,6 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import image_size, read_image
-from wsss_cli.data.loader import data_workers
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, sweep
@@ -56,7 +55,7 @@ def run_cam(preset: Preset, ctx: Context) -> Result:
             return Result(path, _seed_scores(path), skipped=True)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_classifier(preset.classifier, dataset.num_classes, ctx.device)
-        model = trained_classifier(model, samples, dataset.num_classes, preset, data_workers(-1), run, ctx)
+        model = trained_classifier(model, samples, dataset.num_classes, preset, run, ctx)
         model.eval().requires_grad_(False)
         view = _view(model, samples, preset, run, ctx)
         lost = make_cams(model, view, samples, preset.cam, preset.classifier.precision, run, ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,32 @@ from torch import Tensor
 
 from wsss_cli.cam.consistency import puzzle_losses, ramped, seam_er_losses, seam_losses
 from wsss_cli.cam.recam import softmax_loss
-from wsss_cli.config.base import Optim
 from wsss_cli.config.cam import ReCamConfig
 from wsss_cli.config.classifier import ClassifierConfig, PuzzleConfig, SeamConfig, SeamErConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import training_batches
 from wsss_cli.data.transforms import classifier_sample
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.fit import Plan, fit
+from wsss_cli.engine.fit import Task
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import WeightsError
 from wsss_cli.losses import multilabel_soft_margin
-from wsss_cli.models.build import param_groups
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
+from wsss_cli.stages.training import train_network
 from wsss_cli.weights.load import State, load_into, load_state
 
-Batches = Callable[[int], Iterator[dict[str, Any]]]
 EXTRA = ("pcm_", "second.")  # parts beside the classifier that SEAM and ReCAM train; other methods do without
 
 
-class ClassifierTask:
+class ClassifierTask(Task):
     """Multi-label classification of image tags, with the preset's consistency loss."""
 
-    def __init__(self, model: CamClassifier, config: ClassifierConfig) -> None:
-        self._model, self._config = model, config
+    model: CamClassifier
 
-    @property
-    def model(self) -> CamClassifier:
-        return self._model
+    def __init__(self, model: CamClassifier, config: ClassifierConfig) -> None:
+        self.model, self._config = model, config
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
@@ -58,22 +53,14 @@ class ClassifierTask:
                 return seam_losses(self.model, x, tags, seam)
         return {"tags": multilabel_soft_margin(self.model(x).float(), tags)}
 
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        return param_groups(self.model, base_lr, head_lr_mult)
 
-    def evaluate(self) -> dict[str, float]:
-        return {}
-
-
-class ReCamTask:
+class ReCamTask(Task):
     """Softmax classification of class features beside the loss of the tags; what is not new learns at the base rate."""
 
-    def __init__(self, model: ReCamClassifier, weight: float) -> None:
-        self._model, self._weight = model, weight
+    model: ReCamClassifier
 
-    @property
-    def model(self) -> ReCamClassifier:
-        return self._model
+    def __init__(self, model: ReCamClassifier, weight: float) -> None:
+        self.model, self._weight = model, weight
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         features = self.model.features(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
@@ -82,88 +69,38 @@ class ReCamTask:
             "softmax": self._weight * softmax_loss(self.model, features, batch["tags"]),
         }
 
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        new = list(self.model.second.parameters())
-        old = [p for name, p in self.model.named_parameters() if p.requires_grad and not name.startswith("second.")]
-        return [{"params": old, "lr": base_lr}, {"params": new, "lr": base_lr * head_lr_mult}]
-
-    def evaluate(self) -> dict[str, float]:
-        return {}
+    def in_head(self, name: str) -> bool:
+        return name.startswith("second.")
 
 
 def trained_classifier(
-    model: CamClassifier,
-    samples: Sequence[Sample],
-    num_classes: int,
-    preset: Preset,
-    workers: int,
-    run: RunDir,
-    ctx: Context,
+    model: CamClassifier, samples: Sequence[Sample], num_classes: int, preset: Preset, run: RunDir, ctx: Context
 ) -> CamClassifier:
     """Train the classifier, or load the one that the preset names; with ReCAM, train the second one too.
 
     Args:
         model: as `build_classifier` makes it.
-        workers: data worker processes.
     Returns:
         The network that CAMs are made with.
     """
-    config, method = preset.classifier, preset.cam.method
-    batches = partial(_batches, samples, config, num_classes, preset.seed, workers, ctx)
+    config, method, seed = preset.classifier, preset.cam.method, preset.seed
+    make = partial(_item, config=config, num_classes=num_classes)
     if config.weights:
         _load_given(model, config.weights, ctx)
     else:
-        _fit(ClassifierTask(model, config), batches, config.iters, config.optim, preset, run, ctx, "classifier")
+        task = ClassifierTask(model, config)
+        train_network(task, config, samples, make, run, ctx, seed=seed, title="classifier")
     if not isinstance(method, ReCamConfig):
         return model
-    torch.manual_seed(preset.seed)  # the second classifier's first weights
+    torch.manual_seed(seed)  # the second classifier's first weights
     second = ReCamClassifier(model)
     phase = RunDir(run.path / "recam", run.record)
     phase.path.mkdir(exist_ok=True)
     optim = config.optim.model_copy(update={"lr": 0.1 * method.lr, "head_lr_mult": 10.0})
-    task = ReCamTask(second, method.weight)
-    _fit(task, batches, method.iters, optim, preset, phase, ctx, "second classifier")
+    again = config.model_copy(update={"iters": method.iters, "optim": optim})
+    recam = ReCamTask(second, method.weight)
+    train_network(recam, again, samples, make, phase, ctx, seed=seed, title="second classifier")
     return second
-
-
-def _fit(
-    task: ClassifierTask | ReCamTask,
-    batches: Batches,
-    iters: int,
-    optim: Optim,
-    preset: Preset,
-    run: RunDir,
-    ctx: Context,
-    title: str,
-) -> None:
-    plan = Plan(
-        iters,
-        optim,
-        preset.classifier.schedule,
-        preset.classifier.precision,
-        preset.seed,
-        log_interval=max(1, min(50, iters // 4)),
-        checkpoint_interval=200,
-    )
-    with ctx.ui.training_progress(title, iters) as show:
-        for event in fit(task, batches, plan, run, ctx):
-            show(event)
-
-
-def _batches(
-    samples: Sequence[Sample],
-    config: ClassifierConfig,
-    num_classes: int,
-    seed: int,
-    workers: int,
-    ctx: Context,
-    start: int,
-) -> Iterator[dict[str, Any]]:
-    make = partial(_item, config=config, num_classes=num_classes)
-    pin = ctx.device.type == "cuda"
-    made = training_batches(samples, make, batch=config.batch, seed=seed, workers=workers, start=start, pin=pin)
-    for step, batch in enumerate(made, start):
-        yield {**batch, "step": step}
 
 
 def _item(

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config.train import TrainConfig
+from wsss_cli.engine.fit import Task
 from wsss_cli.losses import segmentation_loss
-from wsss_cli.models.build import param_groups
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.noise.gated_crf import gated_crf_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 
 
-class SegmentationTask:
+class SegmentationTask(Task):
     """Cross-entropy on masks, with an auxiliary head, and what the preset does about noise in the masks.
 
     Args:
         say: told what the methods against noise have to say.
     """
+
+    model: Segmentor
 
     def __init__(
         self,
@@ -31,13 +33,10 @@ class SegmentationTask:
         validate: Any,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._model, self.config, self.validate = model, config, validate
+        self.model, self.config, self.validate = model, config, validate
+        self.val_interval = config.val_interval
         self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)
-
-    @property
-    def model(self) -> Segmentor:
-        return self._model
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
@@ -59,9 +58,6 @@ class SegmentationTask:
             valid = valid_pixels(batch["size"], *target.shape[-2:])
             losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)
         return losses
-
-    def param_groups(self, base_lr: float, head_lr_mult: float) -> list[dict[str, Any]]:
-        return param_groups(self.model, base_lr, head_lr_mult)
 
     def evaluate(self) -> dict[str, float]:
         return self.validate(self.model)

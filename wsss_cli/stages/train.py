@@ -14,7 +14,6 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.fit import Plan, fit
 from wsss_cli.engine.rundir import open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.interchange.import_mmseg import weight_file
@@ -24,7 +23,8 @@ from wsss_cli.stages.evaluate import score_network
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.segmentation import SegmentationTask
-from wsss_cli.stages.training_data import batches, check_confidence, still_lost, training_item
+from wsss_cli.stages.training import train_network
+from wsss_cli.stages.training_data import check_confidence, still_lost, training_item
 from wsss_cli.stages.upstream import (
     Result,
     cam_identity,
@@ -90,22 +90,10 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         if config.init:
             start_from(model, Path(config.init), reset_head=config.reset_head)
         put_on_kernels(model, config)
-        feed = partial(batches, samples, make, preset, ctx, run)
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
-        plan = Plan(
-            config.iters,
-            config.optim,
-            config.schedule,
-            config.precision,
-            preset.seed,
-            config.log_interval,
-            config.val_interval,
-            config.checkpoint_interval,
-        )
+        task = SegmentationTask(model, config, validate, ctx.ui.say)
         title = f"{config.head.kind}, {config.supervision}"
-        with ctx.ui.training_progress(title, config.iters) as show:
-            for event in fit(SegmentationTask(model, config, validate, ctx.ui.say), feed, plan, run, ctx):
-                show(event)
+        train_network(task, config, samples, make, run, ctx, seed=preset.seed, title=title)
         run.finish(lost=run.lost, device=ctx.device_name)
         return Result(path, lost=run.lost or lost_before)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import Make, data_workers, training_batches
+from wsss_cli.data.loader import Make
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
@@ -63,27 +61,6 @@ def training_item(
     if "tags" in needs:
         made["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
     return made
-
-
-def batches(
-    samples: Sequence[Sample], make: Make, preset: Preset, ctx: Context, run: RunDir, start: int
-) -> Iterator[dict[str, Any]]:
-    config = preset.train
-    for batch in training_batches(
-        samples,
-        make,
-        batch=config.batch,
-        seed=preset.seed,
-        workers=data_workers(config.workers),
-        start=start,
-        pin=ctx.device.type == "cuda",
-    ):
-        for name, reason in batch.pop("lost"):
-            if name not in (entry["id"] for entry in run.lost):
-                ctx.ui.say(f"lost {name}: {reason}")
-                run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
-                run.save()  # a training that is stopped and goes on may not meet it again
-        yield batch
 
 
 def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:

@@ -1,0 +1,64 @@
+"""What all trainings share: batches of samples into `fit`, what cannot be read named, and progress shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from wsss_cli.config.base import TrainingConfig
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.loader import Make, data_workers, training_batches
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.fit import Task, fit
+from wsss_cli.engine.rundir import RunDir
+
+
+def train_network(
+    task: Task,
+    config: TrainingConfig,
+    samples: Sequence[Sample],
+    make: Make,
+    run: RunDir,
+    ctx: Context,
+    *,
+    seed: int,
+    title: str,
+) -> None:
+    """Train a task on random batches of samples, from the run's last checkpoint where there is one.
+
+    Args:
+        make: (sample, random generator of this sample and epoch) -> arrays of one shape for all samples.
+        seed: of the order of the samples, of their augmentation and of dropout.
+        title: of the progress bar.
+    Raises:
+        DataError: twenty samples in a row cannot be read.
+        DivergedError: the loss is not finite. The last checkpoint from before is kept.
+        Preempted, Interrupted: asked to stop; a checkpoint is written first.
+    """
+
+    def batches(start: int) -> Iterator[dict[str, Any]]:
+        workers, pin = data_workers(config.workers), ctx.device.type == "cuda"
+        for batch in training_batches(
+            samples, make, batch=config.batch, seed=seed, workers=workers, start=start, pin=pin
+        ):
+            note_lost(batch.pop("lost"), run, ctx)
+            yield batch
+
+    with ctx.ui.training_progress(title, config.iters) as show:
+        for event in fit(task, batches, config, run, ctx, seed=seed):
+            show(event)
+
+
+def note_lost(lost: Sequence[tuple[str, str]], run: RunDir, ctx: Context) -> None:
+    """Say, and write into the run's record, what has not been lost before: a training that is resumed may not meet it.
+
+    Args:
+        lost: (id, reason) of samples that cannot be read.
+    """
+    before = {entry["id"] for entry in run.lost}
+    for name, reason in lost:
+        if name not in before:
+            before.add(name)
+            ctx.ui.say(f"lost {name}: {reason}")
+            run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
+            run.save()
