@@ -20,6 +20,7 @@ from wsss_cli.cli import prepare
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources import coco
+from wsss_cli.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,7 +236,7 @@ def test_folder_leaves_out_what_does_not_decode_and_ends_with_3(tmp_path: Path, 
     (_photos(tmp_path) / "[bold]a.jpg").write_bytes(b"no image")
     done = _wsss("folder", "photos", "labels.csv", "--out", "mine", *(["--json"] if as_json else []), cwd=tmp_path)
     assert done.returncode == 3
-    assert "1 images were left out" in done.stderr
+    assert "photographs left out: 1" in done.stderr
     assert "findings.json" in done.stderr
     assert "[bold]a.jpg cannot be decoded" in done.stderr
     assert [sample.id for sample in open_dataset(tmp_path / "mine").split("train")] == ["b"]
@@ -261,3 +262,37 @@ def test_help_shows_examples_to_copy(tmp_path: Path, command: str) -> None:
     assert done.returncode == 0
     examples = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith(f"wsss prepare {command}")]
     assert len(examples) >= 2
+
+
+def test_a_bad_mask_is_said_and_does_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _photos(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for name, value in (("[bold]a", 1), ("b", 9)):
+        Image.new("L", (8, 6), value).save(tmp_path / "masks" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    prepare.folder(
+        Path("photos"),
+        Path("labels.csv"),
+        masks=Path("masks"),
+        classes="cat,animal",
+        rename=["dog=animal"],
+        val_fraction=0.0,
+        seed=0,
+        name="",
+        out=Path("mine"),
+        workers=1,
+        json_output=False,
+    )
+    shown = capsys.readouterr()
+    assert "  images per class: cat 2, animal 1\n" in shown.out
+    assert "  masks for 1 of 2 images; 1 mask left out\n" in shown.out
+    assert "masks left out: 1, first: masks/b.png holds the value 9; see mine/findings.json" in shown.err
+
+
+@pytest.mark.parametrize("pair", ["Cat", "=cat", ""])
+def test_a_renaming_needs_both_sides(pair: str) -> None:
+    assert prepare._renames(["Cat = cat", "background="]) == {"Cat": "cat", "background": ""}
+    with pytest.raises(UsageError, match="not of the form OLD=NEW"):
+        prepare._renames([pair])

@@ -11,7 +11,7 @@ from PIL import Image
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import voc_palette, write_mask
 from wsss_cli.data.sources.folder import prepare_folder
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -96,32 +96,106 @@ def test_a_split_column_decides(photos: Path, tmp_path: Path) -> None:
         prepare_folder(photos, table, tmp_path / "out", name="m")
 
 
-def test_what_cannot_be_used_is_found_and_left_out(photos: Path, tmp_path: Path) -> None:
+def test_a_bad_photograph_is_left_out_and_a_bad_mask_alone(photos: Path, tmp_path: Path) -> None:
     data = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(data[: len(data) // 2])
     for name in ("small", "strange", "colour", "fine"):
         Image.new("RGB", (8, 6)).save(photos / f"{name}.jpg")
     masks = _masks(
         tmp_path,
+        cut=np.ones((6, 8), np.uint8),
         small=np.ones((8, 6), np.uint8),
         strange=np.full((6, 8), 7, np.uint8),
-        fine=np.full((6, 8), 255, np.uint8),
+        fine=np.ones((6, 8), np.uint8),
     )
     Image.new("RGB", (8, 6)).save(masks / "colour.png")
     table = _table(
         tmp_path, *((f"{name}.jpg", "cat|dog") for name in ("a", "cut", "small", "strange", "colour", "fine"))
     )
     made = prepare_folder(photos, table, tmp_path / "out", name="m", masks=masks, val_fraction=0.0)
-    assert [sample.id for sample in made.dataset.split("train")] == ["a", "fine"]
-    assert [(entry["id"], entry["code"]) for entry in made.findings] == [
-        ("cut", "unreadable"), ("small", "mask-size"), ("strange", "mask-value"), ("colour", "unreadable"),
+    kept = [(sample.id, sample.mask is not None) for sample in made.dataset.split("train")]
+    assert kept == [("a", False), ("small", False), ("strange", False), ("colour", False), ("fine", True)]
+    assert [(entry["id"], entry["code"], entry["lost"]) for entry in made.findings] == [
+        ("cut", "unreadable", "photograph"), ("small", "mask-size", "mask"), ("strange", "mask-value", "mask"),
+        ("colour", "unreadable", "mask"),
     ]  # fmt: skip
     problems = {entry["id"]: entry["problem"] for entry in made.findings}
     assert "cut.jpg cannot be decoded" in problems["cut"]
     assert "small.png is 6x8, its image 8x6" in problems["small"]
     assert "strange.png holds the value 7" in problems["strange"]
     assert "colour.png is a mask of mode RGB" in problems["colour"]
+    assert "masks for 1 of 5 images; 3 masks left out" in made.lines
     assert json.loads((tmp_path / "out" / "findings.json").read_text()) == made.findings
+
+
+def test_a_bad_mask_of_val_takes_its_photograph_along(photos: Path, tmp_path: Path) -> None:
+    masks = _masks(tmp_path, a=np.ones((6, 8), np.uint8), b=np.ones((2, 2), np.uint8))
+    rows = (("a.jpg", "cat", "val"), ("b.png", "cat", "VAL"), ("v1.2", "dog", ""))
+    table = _table(tmp_path, *rows, header=("image", "labels", "split"))
+    made = prepare_folder(photos, table, tmp_path / "out", name="m", masks=masks)
+    assert [[sample.id for sample in made.dataset.split(split)] for split in ("train", "val")] == [["v1.2"], ["a"]]
+    assert [(entry["id"], entry["lost"]) for entry in made.findings] == [("b", "photograph")]
+
+
+def test_masks_that_are_not_what_they_seem_are_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
+    table = _table(tmp_path, ("a.jpg", "cat"), ("b.png", "cat"))
+
+    def refused(match: str, classes: tuple[str, ...] = ("cat",)) -> None:
+        with pytest.raises(DataError, match=match):
+            prepare_folder(photos, table, tmp_path / "out", name="m", masks=tmp_path / "masks", classes=classes)
+        assert not (tmp_path / "out").exists()
+
+    black_and_white = np.array([[0, 255] * 4] * 6, np.uint8)
+    _masks(tmp_path, a=black_and_white, b=black_and_white)
+    refused("all 2 masks hold 0 and 255 only: are objects 255")
+    _masks(tmp_path, a=np.full((6, 8), 255, np.uint8), b=np.full((6, 8), 255, np.uint8))
+    refused("all 2 masks hold 255 only")
+    _masks(tmp_path, a=np.full((6, 8), 3, np.uint8), b=np.full((6, 8), 2, np.uint8))
+    refused(r"none of the 2 masks can be used, first: .*a\.png holds the value 3")
+    for name in "ab":
+        (tmp_path / "masks" / f"{name}.png").rename(tmp_path / "masks" / f"{name}_mask.png")
+    refused(r"none of 2 images has a mask in .*; looked for a\.png, b\.png, there is a_mask\.png, b_mask\.png")
+
+
+def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path) -> None:
+    mask = np.ones((6, 8), np.uint8)
+    swapped = Image.fromarray(np.array([[0, 1] * 4] * 6, np.uint8), "P")
+    swapped.putpalette([128, 0, 0, 0, 0, 0])
+    masks = _masks(tmp_path, a=mask * 2, stray=mask)
+    swapped.save(masks / "b.PNG")
+    rows = (("a.jpg", "cat", "me"), ("photos\\B.PNG", "cat", ""), ("v1.2", "", ""))
+    table = _table(tmp_path, *rows, header=("image", "labels", "author"))
+    made = prepare_folder(
+        photos, table, tmp_path / "out", name="m", masks=masks, classes=("cat", "dog"), val_fraction=0
+    )
+    assert made.lines == [
+        "images per class: cat 2, dog 0",
+        "1 image without a tag: v1.2",
+        "in no image: dog",
+        "1 photograph without a row in labels.csv: trip/[bold], ü 1.jpg",
+        "1 name taken in another form: line 3: 'photos\\\\B.PNG' is b.png",
+        "labels.csv: not looked at: author",
+        "1 mask of no image in labels.csv: stray.png",
+        "masks for 2 of 3 images",
+        "1 mask has a palette that draws 0 in a colour and a class in black: are background and class swapped?",
+        "tags and mask disagree in 1 image; tagged, not in the mask: cat 1; in the mask, not tagged: dog 1",
+    ]
+    assert made.summary["images"] == {"cat": 2, "dog": 0}
+
+
+def test_tags_are_renamed_and_dropped(photos: Path, tmp_path: Path) -> None:
+    table = _table(tmp_path, ("a.jpg", "Cat|background"), ("b", "cat"))
+    with pytest.raises(DataError, match=r"line 2: the tag 'background'"):
+        prepare_folder(photos, table, tmp_path / "out", name="m")
+    with pytest.raises(DataError, match=r"differ by case .* 'Cat' \(line 2, in all 1\), 'cat' \(line 3") as caught:
+        prepare_folder(photos, table, tmp_path / "out", name="m", rename={"background": ""})
+    assert caught.value.hint == "one class? --rename cat=Cat"
+    rename = {"background": "", "Cat": "cat"}
+    made = prepare_folder(photos, table, tmp_path / "out", name="m", rename=rename).dataset
+    assert made.classes == ("background", "cat")
+    assert [sample.labels for sample in made.split("train")] == [(1,), (1,)]
+    with pytest.raises(UsageError, match="no image has the tag 'cot'"):
+        prepare_folder(photos, table, tmp_path / "out", name="m", rename={**rename, "cot": "cat"})
 
 
 def test_an_image_with_an_exif_turn_is_measured_upright(tmp_path: Path) -> None:
@@ -154,7 +228,7 @@ def test_many_images_are_checked_in_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("a.jpg", "cat"), ("ghost.jpg", "cat")], "tags 1 images that are not in .*; line 3: 'ghost.jpg'"),
+        ([("a.jpg", "cat"), ("ghost.jpg", "cat")], "tags 1 image not in .*; line 3: 'ghost.jpg'"),
         ([("a.jpg", "cat"), ("a", "dog")], "1 duplicate ids: a"),
         ([("a.jpg", "cat"), ("b", "hors")], "line 3: unknown class 'hors'"),
         ([], "has no rows"),
@@ -168,7 +242,7 @@ def test_bad_rows_are_named(photos: Path, tmp_path: Path, rows: list[tuple[str, 
 
 def test_tables_and_folders_that_cannot_be_taken(photos: Path, tmp_path: Path) -> None:
     table = _table(tmp_path, ("a.jpg", "cat"), header=("file", "labels"))
-    with pytest.raises(DataError, match="the header needs the columns image and labels"):
+    with pytest.raises(DataError, match="the header needs the columns image and labels, it has file, labels"):
         prepare_folder(photos, table, tmp_path / "out", name="m")
     with pytest.raises(DataError, match="gone is no folder"):
         prepare_folder(tmp_path / "gone", table, tmp_path / "out", name="m")

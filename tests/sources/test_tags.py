@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsss_cli.data.masks import voc_palette, write_mask
-from wsss_cli.data.sources.tags import annotation_tags, mask_tags, read_ids, read_tags, split_labels, without_suffix
+from wsss_cli.data.sources.tags import (
+    annotation_tags,
+    mask_tags,
+    read_ids,
+    read_tags,
+    refuse_twins,
+    split_labels,
+    without_suffix,
+)
 from wsss_cli.errors import DataError
 
 CLASSES = ("cat", "dog", "horse")
@@ -38,6 +46,10 @@ def test_only_an_image_suffix_is_cut() -> None:
         "image,labels\nx.jpg,dog; cat\ny.1.jpg,\n",
         '\ufeffimage,labels\nx.png,"dog, cat"\ny.1.png,""\n',
         'id,labels\r\nx,"dog cat"\r\ny.1,\r\n',
+        "id;label\nJPEGImages\\x.jpg;dog cat\ny.1;\n",
+        """image,labels\nx.jpg,"['dog', 'cat']"\ny.1.jpg,[]\n""",
+        'image,labels\nx.jpg,"[""dog"",""cat""]"\ny.1.jpg,\n',
+        "image,horse,dog,cat\nx.jpg,0,1,1\ny.1.jpg,0,0,False\n",
     ],
 )
 def test_tags_of_lines_and_csv(tmp_path: Path, text: str) -> None:
@@ -53,6 +65,14 @@ def test_tags_of_lines_and_csv(tmp_path: Path, text: str) -> None:
         ("x cat\nx dog\n", "line 2: id 'x' occurs twice", "once"),
         ("id,labels\n,cat\n", "line 2: no id", "id,labels"),
         ("file,labels\nx,cat\n", "the header needs", ""),
+        ("id,labels,label\nx,cat,dog\n", "both labels and label are columns", ""),
+        ("id,labels\nx,cat,dog\n", "line 2: 3 fields", "cat|dog"),
+        ("id,labels\nx,background\n", "line 2: the tag 'background' is no class", "leave it out"),
+        ("""id,labels\nx,"['cat' 'dog']"\n""", "line 2: \"['cat' 'dog']\" is no list of names", "cat|dog"),
+        ('id,labels\nx,"[1, 2]"\n', "is no list of names", ""),
+        ("id,labels\nx,'cat'\n", "cannot be the name of a class", "quotes"),
+        ("id,labels\nx,cat|dog]\n", "cannot be the name of a class", "brackets"),
+        ("id,cat,dog\nx,1,2\n", "line 2: the column 'dog' holds '2', not 0 or 1", "labels"),
     ],
 )
 def test_bad_tags_are_named_with_their_line(tmp_path: Path, text: str, message: str, hint: str) -> None:
@@ -67,9 +87,21 @@ def test_bad_tags_are_named_with_their_line(tmp_path: Path, text: str, message: 
 def test_tags_that_are_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*gone\.txt"):
         read_tags(tmp_path / "gone.txt", CLASSES)
-    (tmp_path / "bin").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bin").write_bytes(b"\xe9")
     with pytest.raises(DataError, match="not UTF-8"):
         read_tags(tmp_path / "bin", CLASSES)
+
+
+def test_names_that_differ_by_case_spaces_or_letters_composed_otherwise(tmp_path: Path) -> None:
+    refuse_twins({"cat": [2], "dog": [3], "caf\u00e9": [4], "cafe\u0301": [5]}, "t.csv")
+    with pytest.raises(
+        DataError, match=r"'polar bear' \(line 2, in all 1\), 'Polar_bear' \(line 3, in all 2\)"
+    ) as caught:
+        refuse_twins({"polar bear": [2], "Polar_bear": [3, 4]}, "t.csv")
+    assert caught.value.hint == "one class? --rename 'polar bear=Polar_bear'"
+    with pytest.raises(DataError) as caught:
+        refuse_twins({"cat": [2], "Cat": [3, 4]}, "t.csv", classes=["cat"])
+    assert caught.value.hint == "one class? --rename Cat=cat"
 
 
 def test_annotations_give_each_object_once_and_no_parts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.options import JsonOption
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
 if TYPE_CHECKING:
@@ -156,8 +156,14 @@ def folder(
     table: Annotated[
         Path, typer.Argument(metavar="LABELS.csv", help="CSV with the columns image and labels (cat|dog).")
     ],
-    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="PNG masks of some images, for scoring.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="PNG masks of some images, for scoring: 001.png for 001.jpg.")
+    ] = None,
     classes: Annotated[str, typer.Option(metavar="A,B,...", help="Classes in the order of mask values 1, 2, ...")] = "",
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Take the tag OLD as NEW; OLD= drops it. May be given several times."),
+    ] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of masked images for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the validation draw.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "",
@@ -171,8 +177,13 @@ def folder(
     wsss prepare folder photos/ labels.csv --out data/mine
     wsss prepare folder photos/ labels.csv --masks masks/ --classes cat,dog --out data/mine
 
-    labels.csv begins with the line image,labels (and optionally split: train or val); then for example
-    holiday/001.jpg,cat|person. Photographs that do not decode are left out and listed in findings.json (exit code 3).
+    labels.csv begins with the line image,labels; then for example holiday/001.jpg,cat|person. In place of labels each
+    class may have a column of 0 and 1. Columns are separated by comma, semicolon or tab; a column split (train or val)
+    is optional. A list as JSON or Python write it is taken, too.
+
+    In masks 0 is the background, 1, 2, ... are the classes, 255 is not scored. Photographs and masks are all looked at
+    before anything is written. What cannot be used is left out and listed in findings.json: a photograph (exit code
+    3), or a mask alone (its photograph stays, exit code 0).
     """
     from wsss_cli.data.sources.folder import prepare_folder
 
@@ -187,22 +198,41 @@ def folder(
             name=name,
             masks=masks,
             classes=kept,
+            rename=_renames(rename or []),
             val_fraction=val_fraction,
             seed=seed,
             workers=workers or cores(),
             tick=tick,
         )
     following = f"wsss run --preset folder-lite0 --data {out}"
-    _report(made.dataset, out, json_output, following, made.findings)
-    if made.findings:
+    _report(made.dataset, out, json_output, following, made.findings, made.lines, made.summary)
+    left_out = [finding for finding in made.findings if finding["lost"] == "photograph"]
+    if masks_lost := [finding for finding in made.findings if finding["lost"] == "mask"]:
+        console.say(f"masks left out: {len(masks_lost)}, first: {masks_lost[0]['problem']}; see {out}/findings.json")
+    if left_out:
         lost = DataError(
-            f"{len(made.findings)} images were left out, first: {made.findings[0]['problem']}; all others are in",
+            f"photographs left out: {len(left_out)}, first: {left_out[0]['problem']}; all others are in",
             f"{out}/findings.json lists each with its fix",
         )
         if not json_output:
             raise lost
         console.say(f"error: {lost}")  # raised, it would become a second JSON object
         raise typer.Exit(lost.exit_code)
+
+
+def _renames(given: Sequence[str]) -> dict[str, str]:
+    """OLD=NEW pairs of --rename.
+
+    Raises:
+        UsageError: one has no '=', or no name before it.
+    """
+    renames = {}
+    for pair in given:
+        old, equals, new = pair.partition("=")
+        if not old.strip() or not equals:
+            raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")
+        renames[old.strip()] = new.strip()
+    return renames
 
 
 @contextlib.contextmanager
@@ -243,7 +273,13 @@ def _say_fetched(archives: Sequence[Fetched]) -> None:
 
 
 def _report(
-    made: Dataset, out: Path, json_output: bool, following: str, findings: list[dict[str, str]] | None = None
+    made: Dataset,
+    out: Path,
+    json_output: bool,
+    following: str,
+    findings: Sequence[dict[str, str]] = (),
+    lines: Sequence[str] = (),
+    summary: dict[str, Any] | None = None,
 ) -> None:
     counts = {split: len(made.split(split)) for split in made.split_sha256}
     if json_output:
@@ -254,12 +290,13 @@ def _report(
                 "classes": list(made.classes),
                 "splits": counts,
                 "protocol": list(made.protocol),
-                "findings": findings or [],
+                "findings": list(findings),
+                **({"summary": summary} if summary else {}),
             }
         )
     else:
         listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
         console.result(f"{out}: {listed}; {len(made.classes) - 1} classes and background")
-        for note in made.protocol:
+        for note in (*made.protocol, *lines):
             console.result(f"  {note}")
     console.say(f"next: {following}")

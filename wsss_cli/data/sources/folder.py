@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wsss_cli.data.dataset import Dataset, Sample, check_id, nearest, refuse_duplicates, write_dataset
-from wsss_cli.data.images import IMAGE_ENDINGS, read_image
-from wsss_cli.data.masks import read_mask, voc_palette
-from wsss_cli.data.sources.tags import read_text, split_labels, without_suffix
-from wsss_cli.errors import DataError
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import voc_palette
+from wsss_cli.data.sources.mask_checks import (
+    MaskLook,
+    disagreement_line,
+    disagreements,
+    look_at_mask,
+    odd_lines,
+    refuse_unmatched,
+    refuse_useless,
+)
+from wsss_cli.data.sources.photographs import Photographs
+from wsss_cli.data.sources.summary import counted, summarise, summary_lines
+from wsss_cli.data.sources.table import Table, read_table, show_some
+from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import in_processes
 
 Finding = dict[str, str]
@@ -23,7 +35,7 @@ Finding = dict[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the CSV."""
+    """One line of the CSV, with the files that belong to it."""
 
     line: int
     id: str
@@ -35,10 +47,18 @@ class Row:
 
 @dataclass
 class Prepared:
-    """The data set written, and what was found wrong on the way (those images are left out)."""
+    """The data set written, and what was found on the way.
+
+    Attributes:
+        findings: photographs (`lost` is photograph) and masks (`lost` is mask) that are left out, each with its fix.
+        summary: the numbers of `summarise`.
+        lines: summary, table and masks in words.
+    """
 
     dataset: Dataset
     findings: list[Finding] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
 
 def prepare_folder(
@@ -49,55 +69,43 @@ def prepare_folder(
     name: str,
     masks: Path | None = None,
     classes: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     workers: int = 1,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prepared:
-    """Write a data set directory that refers to the images in place.
+    """Write a data set directory that refers to the images in place. Nothing is written before all was looked at.
 
     Images without a mask are for training. Of those with one, `val_fraction` (drawn by `seed`) make the val split,
-    unless the CSV has a column `split` that says it.
+    unless the CSV has a column `split` that says it. A photograph that does not decode is left out. A mask that cannot
+    be used is left out alone, or with its photograph where the CSV puts that into val.
 
     Args:
-        table: CSV with a header: image, labels and optionally split (train or val).
+        table: CSV with a header: image, labels (or one column for each class) and optionally split (train or val).
         masks: folder of palette or grey PNGs named after the images, pixels 0 .. number of classes and 255.
         classes: names in the order of the mask values 1, 2, ...; the sorted names of the CSV if empty.
-        tick: called with (done, total) after each image that was checked.
+        rename: tags to take under another name or, where that is empty, to drop.
+        tick: called with (done, total) after each image that was looked at.
     Raises:
-        DataError: the CSV cannot be taken; an image that does not decode is no error but a finding.
+        DataError, UsageError: the CSV cannot be taken; no photograph, or none of the masks, can be used.
     """
-    rows = read_table(images, table, masks)
+    rows, notes = read_rows(images, table, masks, rename or {}, classes)
     names = tuple(classes) or tuple(sorted({label for row in rows for label in row.labels}))
     _refuse_unknown(rows, names, table)
-    work = partial(_check, count=len(names) + 1)
-    found = []
-    for done, finding in enumerate(in_processes(work, rows, workers), 1):
-        if finding:
-            found.append(finding)
-        tick(done, len(rows))
-    bad = {finding["id"] for finding in found}
-    good = [row for row in rows if row.id not in bad]
-    if not good:
+    findings, looks = _look_at_all(rows, len(names) + 1, workers, tick)
+    lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
+    if len(lost) == len(rows):
         raise DataError(
-            f"none of the {len(rows)} images of {table} can be used, first: {found[0]['problem']}", found[0]["fix"]
+            f"none of the {len(rows)} images of {table} can be used, first: {findings[0]['problem']}",
+            findings[0]["fix"],
         )
-    val = _val_ids(good, val_fraction, seed)
-    bare = [row for row in good if row.id in val and row.mask is None]
-    if bare:
-        raise DataError(
-            f"{table}, line {bare[0].line}: {bare[0].id} is in the val split but has no mask",
-            "networks are scored on val: give --masks with its mask, or take it out of val",
-        )
-    indices = {label: index for index, label in enumerate(names, 1)}
-    splits: dict[str, list[Sample]] = {"train": [], "val": []} if val else {"train": []}
-    for row in good:
-        labels = tuple(sorted(indices[label] for label in set(row.labels)))
-        splits["val" if row.id in val else "train"].append(Sample(row.id, row.image, row.mask, labels))
-    if not splits["train"]:
-        raise DataError(
-            f"{table} leaves no image for training", "mark some rows with split train, or lower --val-fraction"
-        )
+    refuse_useless(list(looks.values()))
+    good = [replace(row, mask=None) if _is_bad(looks, row) else row for row in rows if row.id not in lost]
+    splits = _splits(good, names, table, val_fraction, seed)
+    samples = [sample for members in splits.values() for sample in members]
+    summary = summarise(samples, ("background", *names))
+    lines = [*summary_lines(summary), *notes, *_mask_lines(good, looks, names)]
     dataset = write_dataset(
         out,
         name=name,
@@ -106,55 +114,80 @@ def prepare_folder(
         splits=splits,
         source=f"folder {images.name}, {table.name}",
         protocol=[f"tags from {table.name}"],
-        findings=found,
+        findings=findings,
     )
-    return Prepared(dataset, found)
+    return Prepared(dataset, findings, {**summary, "masks": sum(row.mask is not None for row in good)}, lines)
 
 
-def read_table(images: Path, table: Path, masks: Path | None) -> list[Row]:
-    """Rows of the CSV with the files that belong to them.
+# -- rows of the CSV ---------------------------------------------------------------------------------------------------
+
+
+def read_rows(
+    images: Path, table: Path, masks: Path | None, rename: Mapping[str, str], classes: Sequence[str] = ()
+) -> tuple[list[Row], list[str]]:
+    """Rows of the CSV with the files that belong to them, and lines for the user on what does not match.
 
     Raises:
-        DataError: no header as expected, an image or mask folder that is not there, a tag without an image, duplicate
-            ids, or no rows.
+        DataError: the table cannot be read or has no rows; a tag without a photograph, or one that cannot be a class;
+            duplicate ids; masks of which none belongs to a row.
+        UsageError: `rename` names a tag that does not occur.
     """
-    for folder in (images, *([masks] if masks else [])):
-        if not folder.is_dir():
-            raise DataError(f"{folder} is no folder")
-    reader = csv.DictReader(io.StringIO(read_text(table)))
-    fields = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    if "image" not in fields or "labels" not in fields:
-        raise DataError(f"{table}: the header needs the columns image and labels, it has {reader.fieldnames}")
-    there = {path.relative_to(images).as_posix(): path for path in sorted(images.rglob("*")) if _is_image(path)}
-    by_stem = {without_suffix(name): path for name, path in there.items()}
-    rows, missing = [], []
-    for record in reader:
-        written = (record[fields["image"]] or "").strip()
-        path = there.get(written) or by_stem.get(written)
-        if path is None:
-            missing.append(f"line {reader.line_num}: {written!r}")
+    photographs = Photographs(images)
+    if masks is not None and not masks.is_dir():
+        raise DataError(f"--masks: {masks} is no folder")
+    listed = read_table(table)
+    layout = layout_of(listed, "image")
+    if not listed.rows:
+        raise DataError(f"{table} has no rows", "a line for each image: name.jpg,cat|dog")
+    there = _masks_by_name(masks) if masks is not None else {}
+    rows, missing, other_names = [], [], []
+    seen: dict[str, list[int]] = {}
+    for record in listed.rows:
+        where, written = listed.where(record[0]), record[1][layout.key]
+        labels = row_labels(listed, layout, record, spaces=False)
+        for label in labels:
+            seen.setdefault(label, []).append(record[0])
+        found = photographs.find(written, where) if written else None
+        if found is None:
+            why = photographs.why_missing(written)
+            missing.append(f"line {record[0]}: {written!r}{f' ({why})' if why else ''}")
             continue
-        name = check_id(without_suffix(path.relative_to(images).as_posix()), f"{table}, line {reader.line_num}")
-        mask = masks / f"{name}.png" if masks and (masks / f"{name}.png").is_file() else None
-        split = (record[fields["split"]] or "").strip() if "split" in fields else ""
-        if split not in ("", "train", "val"):
-            raise DataError(f"{table}, line {reader.line_num}: split {split!r}", "train, val, or nothing")
-        rows.append(
-            Row(reader.line_num, name, path, tuple(split_labels(record[fields["labels"]], spaces=False)), split, mask)
-        )
+        name = check_id(without_suffix(found), where)
+        if written not in (found, name):
+            other_names.append(f"line {record[0]}: {written!r} is {found}")
+        taken = tuple(check_label(new, where) for label in labels if (new := rename.get(label, label)))
+        mask = there.get(unicodedata.normalize("NFC", name))
+        rows.append(Row(record[0], name, photographs.paths[found], taken, _split(listed, layout, record), mask))
     if missing:
         raise DataError(
-            f"{table} tags {len(missing)} images that are not in {images}; {missing[0]}",
+            f"{table} tags {counted(len(missing), 'image')} not in {images}; {'; '.join(missing[:5])}",
             "correct the file or add the images",
         )
-    if not rows:
-        raise DataError(f"{table} has no rows", "a line for each image: name.jpg,cat|dog")
+    _refuse_unused(rename, seen)
+    refuse_twins({rename.get(label, label): lines for label, lines in seen.items()}, str(table), classes)
     refuse_duplicates((row.id for row in rows), str(table))
-    return rows
+    if masks is not None and not any(row.mask for row in rows):
+        refuse_unmatched([f"{row.id}.png" for row in rows], masks)
+    return rows, _notes(rows, photographs, other_names, layout, table, masks, there)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
+def _masks_by_name(folder: Path) -> dict[str, Path]:
+    """PNGs of a folder and below by name without suffix, in composed letters."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
+    return {unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix()): path for path in files}
+
+
+def _split(table: Table, layout: Layout, record: tuple[int, tuple[str, ...]]) -> str:
+    split = record[1][layout.split].lower() if layout.split is not None else ""
+    if split not in ("", "train", "val"):
+        raise DataError(f"{table.where(record[0])}: split {record[1][layout.split or 0]!r}", "train, val, or nothing")
+    return split
+
+
+def _refuse_unused(rename: Mapping[str, str], seen: Mapping[str, list[int]]) -> None:
+    for old in rename:
+        if old not in seen:
+            raise UsageError(f"--rename: no image has the tag {old!r}", f"{nearest(old, seen)}tags: {', '.join(seen)}")
 
 
 def _refuse_unknown(rows: Sequence[Row], names: Sequence[str], table: Path) -> None:
@@ -165,31 +198,120 @@ def _refuse_unknown(rows: Sequence[Row], names: Sequence[str], table: Path) -> N
             if label not in names:
                 raise DataError(
                     f"{table}, line {row.line}: unknown class {label!r}",
-                    f"{nearest(label, names)}known: {', '.join(names)}",
+                    f"{nearest(label, names)}known: {', '.join(names)}; --rename {label}=NAME takes it as another",
                 )
 
 
-def _check(row: Row, count: int) -> Finding | None:
-    """What is wrong with an image or its mask; None if nothing is."""
+def _notes(
+    rows: Sequence[Row],
+    photographs: Photographs,
+    other_names: Sequence[str],
+    layout: Layout,
+    table: Path,
+    masks: Path | None,
+    there: Mapping[str, Path],
+) -> list[str]:
+    """What of the folders and the table was not used, or not as it is written."""
+    notes = []
+    listed = {row.image for row in rows}
+    bare = [name for name, path in photographs.paths.items() if path not in listed]
+    if bare:
+        notes.append(f"{counted(len(bare), 'photograph')} without a row in {table.name}: {show_some(bare)}")
+    if other_names:
+        notes.append(f"{counted(len(other_names), 'name')} taken in another form: {show_some(other_names, 2)}")
+    if layout.unused:
+        notes.append(f"{table.name}: not looked at: {', '.join(layout.unused)}")
+    used = {row.mask for row in rows}
+    stray = [path.name for path in there.values() if path not in used]
+    if masks is not None and stray:
+        notes.append(f"{counted(len(stray), 'mask')} of no image in {table.name}: {show_some(stray)}")
+    return notes
+
+
+# -- photographs and masks ---------------------------------------------------------------------------------------------
+
+
+def _look_at_all(
+    rows: Sequence[Row], count: int, workers: int, tick: Callable[[int, int], None]
+) -> tuple[list[Finding], dict[str, MaskLook]]:
+    """What is wrong with photographs and masks, and a look at each mask whose photograph is fine, by id."""
+    findings, looks = [], {}
+    results = in_processes(partial(_look, count=count), rows, workers)
+    for done, (row, seen) in enumerate(zip(rows, results, strict=True), 1):
+        if isinstance(seen, MaskLook):
+            looks[row.id] = seen
+            if seen.code:
+                lost = "photograph" if row.split == "val" else "mask"
+                findings.append(_finding(row, row.mask or row.image, seen.code, seen.problem, seen.fix, lost))
+        elif seen:
+            findings.append(seen)
+        tick(done, len(rows))
+    return findings, looks
+
+
+def _look(row: Row, count: int) -> MaskLook | Finding | None:
+    """A look at the mask of a row, None where it has none; a finding where its photograph cannot be used."""
     try:
         image = read_image(row.image)
-        if row.mask is None:
-            return None
-        mask = read_mask(row.mask)
     except DataError as error:
-        return _finding(row, "unreadable", error.message, error.hint or "repair or remove the file")
-    if mask.shape != image.shape[:2]:
-        sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
-        return _finding(row, "mask-size", f"{row.mask} is {sizes}", "make the mask anew at the size of the image")
-    wrong = mask[(mask >= count) & (mask != 255)]
-    if wrong.size:
-        fix = f"pixels are 0 (background), 1..{count - 1} (classes) or 255"
-        return _finding(row, "mask-value", f"{row.mask} holds the value {int(wrong[0])}", fix)
-    return None
+        fix = error.hint or "repair or remove the file"
+        return _finding(row, row.image, "unreadable", error.message, fix, "photograph")
+    return look_at_mask(row.mask, row.image, image.shape[:2], count) if row.mask else None
 
 
-def _finding(row: Row, code: str, problem: str, fix: str) -> Finding:
-    return {"id": row.id, "file": str(row.image), "code": code, "problem": problem, "fix": fix}
+def _finding(row: Row, file: Path, code: str, problem: str, fix: str, lost: str) -> Finding:
+    return {"id": row.id, "file": str(file), "code": code, "problem": problem, "fix": fix, "lost": lost}
+
+
+def _is_bad(looks: Mapping[str, MaskLook], row: Row) -> bool:
+    return row.id in looks and bool(looks[row.id].code)
+
+
+def _mask_lines(rows: Sequence[Row], looks: Mapping[str, MaskLook], names: Sequence[str]) -> list[str]:
+    if not looks:
+        return []
+    masked = [row for row in rows if row.mask]
+    indices = {label: index for index, label in enumerate(names, 1)}
+    tags = {row.id: [indices[label] for label in row.labels] for row in masked}
+    fine = {row.id: looks[row.id] for row in masked}
+    bad = len(looks) - len(masked)
+    left_out = f"; {counted(bad, 'mask')} left out" if bad else ""
+    odd = disagreement_line(*disagreements(fine, tags, ("background", *names)))
+    return [
+        f"masks for {len(masked):,} of {counted(len(rows), 'image')}{left_out}",
+        *odd_lines(list(fine.values())),
+        *([odd] if odd else []),
+    ]
+
+
+# -- splits ------------------------------------------------------------------------------------------------------------
+
+
+def _splits(
+    rows: Sequence[Row], names: Sequence[str], table: Path, fraction: float, seed: int
+) -> dict[str, list[Sample]]:
+    """Samples by split.
+
+    Raises:
+        DataError: an image of val has no mask, or none is left for training.
+    """
+    val = _val_ids(rows, fraction, seed)
+    bare = [row for row in rows if row.id in val and row.mask is None]
+    if bare:
+        raise DataError(
+            f"{table}, line {bare[0].line}: {bare[0].id} is in the val split but has no mask",
+            "networks are scored on val: give --masks with its mask, or take it out of val",
+        )
+    indices = {label: index for index, label in enumerate(names, 1)}
+    splits: dict[str, list[Sample]] = {"train": [], "val": []} if val else {"train": []}
+    for row in rows:
+        labels = tuple(sorted(indices[label] for label in set(row.labels)))
+        splits["val" if row.id in val else "train"].append(Sample(row.id, row.image, row.mask, labels))
+    if not splits["train"]:
+        raise DataError(
+            f"{table} leaves no image for training", "mark some rows with split train, or lower --val-fraction"
+        )
+    return splits
 
 
 def _val_ids(rows: Sequence[Row], fraction: float, seed: int) -> set[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import ast
+import json
 import re
+import shlex
+import unicodedata
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +17,138 @@ import numpy as np
 from wsss_cli.data.dataset import nearest, refuse_duplicates
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.masks import read_mask
+from wsss_cli.data.sources.table import Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
 
 Tags = dict[str, tuple[str, ...]]
 SEPARATORS = re.compile(r"[|;,\s]+")
+LABEL_COLUMNS = ("labels", "label")
+ONES, ZEROS = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+FORBIDDEN = re.compile(r"[\[\]{}\"|\x00-\x1f\x7f-\x9f]")
+TWINS = re.compile(r"[\s_-]+")
 SEPARATORS_BUT_SPACE = re.compile(r"\s*[|;,]\s*")
 
 
-def read_text(path: Path) -> str:
-    """A text file as UTF-8 (a byte-order mark is dropped).
+@dataclass(frozen=True)
+class Layout:
+    """Where the tags of a table are: in the column `labels`, or one class in each of the columns `classes` (0 or 1).
+
+    Attributes:
+        key: column of the image's name.
+        split: column that says train or val.
+        unused: names of columns that are not looked at.
+    """
+
+    key: int
+    labels: int | None
+    classes: tuple[int, ...]
+    split: int | None
+    unused: tuple[str, ...]
+
+
+def layout_of(table: Table, *keys: str) -> Layout:
+    """Which columns of a table hold what.
+
+    Args:
+        keys: what the column of the image's name may be called.
+    Raises:
+        DataError: no such column, none with tags, or two that may hold the tags.
+    """
+    key, split = table.column(*keys), table.column("split")
+    both = [name for name in LABEL_COLUMNS if table.column(name) is not None]
+    if key is None or (len(table.columns) < 2):
+        raise DataError(
+            f"{table.path}: the header needs the columns {' (or '.join(keys)}{')' * (len(keys) - 1)} and labels, "
+            f"it has {', '.join(table.columns) or 'nothing'}",
+            "begin with the line image,labels; separate columns by comma, semicolon or tab",
+        )
+    if len(both) > 1:
+        raise DataError(f"{table.path}: both {' and '.join(both)} are columns", "keep the one that holds the tags")
+    others = [at for at in range(len(table.columns)) if at not in (key, split)]
+    labels = table.column(*both) if both else None
+    if labels is not None:
+        return Layout(key, labels, (), split, tuple(table.columns[at] for at in others if at != labels))
+    if not others:
+        raise DataError(f"{table.path}: no column holds tags", "add a column labels (cat|dog), or one for each class")
+    return Layout(key, None, tuple(others), split, ())
+
+
+def row_labels(table: Table, layout: Layout, row: Row, *, spaces: bool) -> list[str]:
+    """The tags of a row as written, each once; `check_label` says whether they can be classes.
+
+    Args:
+        spaces: whether spaces separate tags; without, names may hold them.
+    Raises:
+        DataError: a list that cannot be read, or a cell of a class that is not 0 or 1.
+    """
+    line, cells = row
+    where = table.where(line)
+    if layout.labels is None:
+        return [table.columns[at] for at in layout.classes if _is_one(table, at, row)]
+    text = cells[layout.labels]
+    labels = _listed(text, where) if text.startswith("[") else split_labels(text, spaces=spaces)
+    return list(dict.fromkeys(labels))
+
+
+def _is_one(table: Table, at: int, row: Row) -> bool:
+    value = row[1][at].lower()
+    if value not in ONES and value not in ZEROS:
+        raise DataError(
+            f"{table.where(row[0])}: the column {table.columns[at]!r} holds {row[1][at]!r}, not 0 or 1",
+            "without a column labels every other column is a class; call the one that holds the tags labels",
+        )
+    return value in ONES
+
+
+def _listed(text: str, where: str) -> list[str]:
+    """A list as JSON or Python write it."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            values = None
+    quoted = len(QUOTED.findall(text))  # Python joins 'a' 'b' into one
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values) or quoted != len(values):
+        raise DataError(f"{where}: {text[:60]!r} is no list of names", 'write cat|dog, or ["cat", "dog"]')
+    return [value.strip() for value in values if value.strip()]
+
+
+def check_label(label: str, where: str) -> str:
+    """The name of a tag in composed letters (NFC), if it can be a class.
 
     Raises:
-        DataError: it is missing or not UTF-8.
+        DataError: it holds a bracket, a quote, '|' or a control character, or is the background.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
+    if FORBIDDEN.search(label) or label[0] == "'" or label[-1] == "'":
+        raise DataError(f"{where}: {label!r} cannot be the name of a class", "write names without brackets and quotes")
+    if label.strip("_").casefold() == "background":
+        raise DataError(
+            f"{where}: the tag {label!r} is no class: every image has background, it is class 0",
+            f"leave it out (`wsss prepare folder` drops it with --rename {shlex.quote(label)}=)",
+        )
+    return unicodedata.normalize("NFC", label)
+
+
+def refuse_twins(lines: Mapping[str, Sequence[int]], where: str, classes: Sequence[str] = ()) -> None:
+    """Raise a DataError where names of tags differ by case, spaces, '-' or '_' only.
+
+    Args:
+        lines: where each tag stands.
+        classes: names that are wanted as they are.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in lines:
+        alike.setdefault(TWINS.sub("", unicodedata.normalize("NFC", label).casefold()) or label, []).append(label)
+    for names in alike.values():
+        composed = {unicodedata.normalize("NFC", name) for name in names}
+        if len(composed) > 1:
+            best = max(names, key=lambda name: (name in classes, len(lines[name])))
+            said = ", ".join(f"{name!r} (line {lines[name][0]}, in all {len(lines[name]):,})" for name in names)
+            fix = " ".join(f"--rename {shlex.quote(f'{name}={best}')}" for name in names if name != best)
+            raise DataError(f"{where}: tags that differ by case or spaces only: {said}", f"one class? {fix}")
 
 
 def read_tags(path: Path, classes: Sequence[str]) -> Tags:
@@ -41,11 +157,12 @@ def read_tags(path: Path, classes: Sequence[str]) -> Tags:
     Args:
         classes: names that a tag may have (background not among them).
     Raises:
-        DataError: an unknown tag (line and nearest name given), a duplicate id, or no such file.
+        DataError: an unknown tag (line and nearest name given), a duplicate id, a table as `read_table` refuses it, or
+            no such file.
     """
     text = read_text(path)
-    first = text.split("\n", 1)[0].lower()
-    rows = _csv_rows(text, path) if "," in first and "label" in first else _line_rows(text)
+    head = next((line for line in text.splitlines() if line.strip()), "").lower()
+    rows = _csv_rows(path) if re.match(r"\W*(id|image)\W*[,;\t]", head) or "label" in head else _line_rows(text)
     tags: Tags = {}
     for number, name, labels in rows:
         for label in labels:
@@ -65,18 +182,16 @@ def _line_rows(text: str) -> list[tuple[int, str, list[str]]]:
     return [(number, words[0], words[1:]) for number, words in rows if words and not words[0].startswith("#")]
 
 
-def _csv_rows(text: str, path: Path) -> list[tuple[int, str, list[str]]]:
-    reader = csv.DictReader(io.StringIO(text))
-    fields = {(field or "").strip().lower(): field for field in reader.fieldnames or ()}
-    key, labels = fields.get("id", fields.get("image")), fields.get("labels")
-    if key is None or labels is None:
-        raise DataError(f"{path}: the header needs the columns id (or image) and labels, it has {reader.fieldnames}")
+def _csv_rows(path: Path) -> list[tuple[int, str, list[str]]]:
+    table = read_table(path)
+    layout = layout_of(table, "id", "image")
     rows = []
-    for row in reader:
-        name = without_suffix((row[key] or "").strip())
+    for row in table.rows:
+        name = without_suffix(row[1][layout.key].replace("\\", "/").rsplit("/", 1)[-1])
         if not name:
-            raise DataError(f"{path}, line {reader.line_num}: no id", "every line needs id,labels; labels may be empty")
-        rows.append((reader.line_num, name, split_labels(row[labels])))
+            raise DataError(f"{table.where(row[0])}: no id", "every line needs id,labels; labels may be empty")
+        labels = [check_label(label, table.where(row[0])) for label in row_labels(table, layout, row, spaces=True)]
+        rows.append((row[0], name, labels))
     return rows
 
 

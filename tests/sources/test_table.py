@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from wsss_cli.data.sources.table import read_table, read_text
+from wsss_cli.errors import DataError
+
+
+def _write(tmp_path: Path, text: str | bytes) -> Path:
+    (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path / "t.csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,labels\n1.jpg,cat|dog\n2.jpg,\n",
+        "image;labels\r\n1.jpg;cat|dog\r\n2.jpg;\r\n",
+        "image\tlabels\r1.jpg\tcat|dog\r2.jpg\t\r",
+        '\n image , labels,,\n"1.jpg", "cat|dog",,\n,,,\n\n2.jpg,,\n',
+        codecs.BOM_UTF8 + b"image,labels\n1.jpg,cat|dog\n2.jpg,",
+        codecs.BOM_UTF16_LE + "image,labels\n1.jpg,cat|dog\n2.jpg,\n".encode("utf-16-le"),
+        "image,labels\n1.jpg,cat|dog\n2.jpg,\n".encode("utf-16"),
+    ],
+)
+def test_the_usual_forms_are_the_same_table(tmp_path: Path, text: str | bytes) -> None:
+    table = read_table(_write(tmp_path, text))
+    assert table.columns == ("image", "labels")
+    assert [cells for _, cells in table.rows] == [("1.jpg", "cat|dog"), ("2.jpg", "")]
+
+
+def test_lines_are_counted_as_an_editor_shows_them(tmp_path: Path) -> None:
+    table = read_table(_write(tmp_path, "image,labels\n\n1.jpg,cat\n,\n2.jpg,dog\n"))
+    assert [line for line, _ in table.rows] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,labels\n1.jpg,cat,dog\n", "line 2: 3 fields where the header has 2"),
+        ("image,labels\n1.jpg,cat\n2.jpg\n", "line 3: 1 field where the header has 2"),
+        ("image,labels, Labels\n1.jpg,cat,dog\n", "line 1: the column 'labels' occurs twice"),
+        ("image,,labels\n1.jpg,,dog\n", "line 1: a column has no name"),
+        ('image,labels\n1.jpg,"cat\n2.jpg,dog\n', "line 2: unexpected end of data"),
+        ('image,labels\n0.jpg,cat\n1.jpg,"cat\n2.jpg,dog"\n', "line 3: the field .* holds a line feed"),
+        ('image,labels\n1.jpg,"cat" dog\n', "line 2: ',' expected"),
+        ("image,labels\n1.jpg,c\x1bat\n", "line 2: the field .* control character"),
+        ("image;labels\n1.jpg,cat\n", "line 2: 1 field where the header has 2"),
+    ],
+)
+def test_damage_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"t\.csv, {message}"):
+        read_table(_write(tmp_path, text))
+
+
+def test_other_encodings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not UTF-8 text: line 2 holds byte 0xe9, in Latin-1 .* 'é'") as caught:
+        read_text(_write(tmp_path, "image,labels\n1.jpg,caf\u00e9\n".encode("latin-1")))
+    assert "UTF-8" in caught.value.hint
+    with pytest.raises(DataError, match="holds zero bytes, as UTF-16 does"):
+        read_text(_write(tmp_path, "image,labels\n".encode("utf-16-le")))
+    with pytest.raises(DataError, match="its mark says UTF-16, and it is not"):
+        read_text(_write(tmp_path, b"\xff\xfe\x00"))
+    with pytest.raises(DataError, match="cannot read"):
+        read_text(tmp_path / "gone.csv")

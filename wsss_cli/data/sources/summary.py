@@ -1,0 +1,54 @@
+"""What a user should see of a data set that was just made: classes and tags in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.sources.table import show_some
+
+
+def summarise(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, Any]:
+    """Numbers of the tags.
+
+    Args:
+        classes: names, background first.
+    Returns:
+        `images`, their number by class; `untagged`, ids without a tag; `in_every_image` and `alone`, classes that are
+        in each image, and that never stand beside another one.
+    """
+    images, beside = Counter[int](), set[int]()
+    for sample in samples:
+        images.update(sample.labels)
+        beside.update(sample.labels if len(sample.labels) > 1 else ())
+    numbers = range(1, len(classes))
+    return {
+        "images": {classes[index]: images[index] for index in numbers},
+        "untagged": [sample.id for sample in samples if not sample.labels],
+        "in_every_image": [classes[index] for index in numbers if samples and images[index] == len(samples)],
+        "alone": [classes[index] for index in numbers if images[index] and index not in beside],
+    }
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The summary in words."""
+    images: dict[str, int] = summary["images"]
+    lines = [f"images per class: {', '.join(f'{name} {count:,}' for name, count in images.items())}"]
+    if untagged := summary["untagged"]:
+        lines.append(f"{counted(len(untagged), 'image')} without a tag: {show_some(untagged)}")
+    if unseen := [name for name, count in images.items() if not count]:
+        lines.append(f"in no image: {', '.join(unseen)}")
+    if everywhere := summary["in_every_image"]:
+        lines.append(f"in every image: {', '.join(everywhere)}; nothing tells the class from the background")
+    if alone := summary["alone"]:
+        seen = sum(1 for count in images.values() if count)
+        named = "no image has two classes" if len(alone) == seen else f"alone in every image: {', '.join(alone)}"
+        lines += [named] if seen > 1 else []
+    return lines
+
+
+def counted(count: int, thing: str) -> str:
+    """'1 image', '1,234 images'."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -1,0 +1,136 @@
+"""Tables that users bring: CSV as spreadsheets and scripts write it, read strictly, every complaint with its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_cli.errors import DataError
+
+DELIMITERS = (",", ";", "\t")
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+Row = tuple[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file: names of its columns as written, and (line, cells) of each row that holds anything.
+
+    Cells are stripped of the space around them; every row has one for each column.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, *names: str) -> int | None:
+        """Position of the first of these columns (lower case) that is there."""
+        there = [column.lower() for column in self.columns]
+        return next((there.index(name) for name in names if name in there), None)
+
+    def where(self, line: int) -> str:
+        """For the start of a message."""
+        return f"{self.path}, line {line}"
+
+
+def read_text(path: Path) -> str:
+    """A text file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+
+    Raises:
+        DataError: it is missing, or in another encoding; the message shows the first letter that is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text: {_first_bad(data, error)}", "save it as UTF-8 (or as 'CSV UTF-8')"
+        ) from error
+    if "\0" in text:
+        raise DataError(f"{path} is not UTF-8 text: it holds zero bytes, as UTF-16 does", "save it as UTF-8")
+    return text
+
+
+def _first_bad(data: bytes, error: UnicodeDecodeError) -> str:
+    if error.encoding.startswith("utf-16"):
+        return "its mark says UTF-16, and it is not"
+    line = data.count(b"\n", 0, error.start) + 1
+    letter = data[error.start : error.start + 1].decode("cp1252", "replace")
+    return f"line {line} holds byte 0x{data[error.start]:02x}, in Latin-1 (Windows-1252) {letter!r}"
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV. What separates its columns (comma, semicolon or tab) is told from its first line.
+
+    Raises:
+        DataError: too many or too few fields in a row, a column that occurs twice, a quote that is not closed, or a
+            field that holds a line feed or another control character; the message has the line.
+    """
+    text = read_text(path)
+    records = _records(path, text)
+    first, heads = next(records, (1, ()))
+    while heads and not heads[-1]:  # spreadsheets leave empty columns at the right
+        heads = heads[:-1]
+    twice = [name for name, count in Counter(name.lower() for name in heads).items() if count > 1]
+    if twice:
+        what = f"the column {twice[0]!r} occurs twice" if twice[0] else "a column has no name"
+        raise DataError(f"{path}, line {first}: {what}", "several tags go into one field: cat|dog")
+    if "" in heads:
+        raise DataError(f"{path}, line {first}: a column has no name", f"the header is {','.join(heads)}")
+    rows = []
+    for line, cells in records:
+        while len(cells) > len(heads) and not cells[-1]:
+            cells = cells[:-1]
+        if len(cells) != len(heads):
+            raise DataError(
+                f"{path}, line {line}: {_fields(len(cells))} where the header has {len(heads)} ({','.join(heads)})",
+                "join several tags by | (cat|dog); an image without a tag is written `name.jpg,`",
+            )
+        rows.append((line, cells))
+    return Table(path, heads, tuple(rows))
+
+
+def _fields(count: int) -> str:
+    return f"{count} field" if count == 1 else f"{count} fields"
+
+
+def _records(path: Path, text: str) -> Iterator[Row]:
+    """(first line, stripped cells) of each record that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True, skipinitialspace=True)
+    line = 1
+    try:
+        for record in reader:
+            if len(record) and any(cell.strip() for cell in record):
+                cells = tuple(cell.strip() for cell in record)
+                for cell in cells:
+                    if CONTROL.search(cell):
+                        raise _unclosed(path, line, f"the field {cell[:40]!r} holds a line feed or control character")
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise _unclosed(path, line, str(error)) from error
+
+
+def _unclosed(path: Path, line: int, what: str) -> DataError:
+    return DataError(f"{path}, line {line}: {what}", 'is a quote (") not closed, or closed too soon?')
+
+
+def delimiter_of(text: str) -> str:
+    """The sign that separates the columns of the first line that is not blank; a comma where there is none."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=lambda sign: (head.count(sign), sign == ","))
+
+
+def show_some(names: Sequence[str], most: int = 3) -> str:
+    """'a, b, c ...'"""
+    return f"{', '.join(names[:most])}{' ...' if len(names) > most else ''}"
