@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "stages": BOTTOM | {"config"} | METHODS | GLUE,
     "bench": BOTTOM | {"config", "stages"} | METHODS | GLUE,
     "cli": BOTTOM | {"config", "stages", "bench"} | METHODS | GLUE,
-    "__main__": {"cli"},
+    "__main__": {"cli", "engine"},
     "__init__": {"inference"},
 }
 HEAVY = {"torch", "torchvision", "numpy", "cv2", "timm", "pydensecrf", "pycocotools", "safetensors", "PIL"}

@@ -1,3 +1,21 @@
-from wsss_cli.cli.app import main
+"""The `wsss` command. Signals are heard before anything else is imported, which takes a while."""
 
-main()
+import sys
+
+from wsss_cli.engine.stop import Stopped, end_at_once
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    end_at_once()
+    try:
+        from wsss_cli.cli import app  # here, see above
+
+        app.main()
+    except Stopped as stopped:
+        print(f"error: {stopped.error.message}\nhint: {stopped.error.hint}", file=sys.stderr)
+        sys.exit(stopped.error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -91,3 +91,21 @@ class Interrupted(WsssError):
     """Stopped by the user (SIGINT); everything done so far is saved."""
 
     exit_code = 130
+
+
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "insufficient memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a primitive",
+)
+"""What libraries say, in small letters, when memory has run out."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library says that memory, of the machine or of a GPU, has run out."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in NO_MEMORY)

@@ -32,23 +32,23 @@ from wsss_cli.cli import (
     weights,
 )
 from wsss_cli.cli import eval as eval_
-from wsss_cli.errors import Interrupted, WsssError
+from wsss_cli.engine.stop import Stopped, end_at_once, leave_on_signal
+from wsss_cli.errors import Interrupted, ResourceError, WsssError, out_of_memory
 
 # Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
 ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 class Root(typer.core.TyperGroup):
-    """Typer's own main ends without a word on Ctrl-C, and with 1 when a reader like `head` has gone: not so here."""
+    """Typer's own main ends without a word on Ctrl-C, and on a broken pipe of whatever: not so here."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted("interrupted", "run the same command again to go on") from None
-        except BrokenPipeError:
-            _leave_stdout()
-            return 0
+        except BrokenPipeError as error:  # not of stdout or stderr, see `console.Stream`
+            raise ResourceError(f"cannot use {error.filename or 'a file'}: {error.strerror}", _hint(error)) from error
 
 
 app = typer.Typer(
@@ -94,7 +94,13 @@ def _root(
 
 def main() -> None:
     """Run the command line; never returns."""
-    sys.exit(_run())
+    end_at_once()
+    console.open_streams()
+    code = _run()
+    leave_on_signal(code)  # all is said and done
+    if code == 0 and (error := console.lost_result()):
+        code = _fail(f"cannot write the result: {error.strerror or error}", _hint(error), 3)
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -113,23 +119,34 @@ def _run() -> int:
         return _fail(error.format_message(), f"see {command} --help", error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", "run the same command again to go on", 130)
+    except Stopped as stopped:
+        return _fail(stopped.error.message, stopped.error.hint, stopped.error.exit_code)
     except WsssError as error:
         return _fail(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
-        _leave_stdout()
-        return 0
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"cannot write {error.filename or ''}: {error.strerror}", "free space, then run again", 3)
-        return _bug(error)
+        if error.errno is None:
+            return _bug(error)
+        verb = "write" if error.errno in FULL else "use"
+        return _fail(f"cannot {verb} {error.filename or 'a file'}: {error.strerror}", _hint(error), 3)
     except Exception as error:
+        if out_of_memory(error):
+            return _fail(f"out of memory: {' '.join(str(error).split())[:200]}".rstrip(": "), LESS_MEMORY, 3)
         return _bug(error)
 
 
-def _leave_stdout() -> None:
-    """Nobody reads any more: what is still buffered goes nowhere, quietly."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+LESS_MEMORY = "lower the batch or the crop of this stage, use fewer workers, or a machine with more memory"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+HINTS = {
+    **dict.fromkeys(FULL, "free space, then run again"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n), or use fewer workers"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place that you may use, then run again"),
+    **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "use fewer workers, or a machine with more memory and processes"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "see whether the disk is sound, then run again"),
+}
+
+
+def _hint(error: OSError) -> str:
+    return HINTS.get(error.errno or 0, "see whether this place can be used, then run again")
 
 
 def _fail(message: str, hint: str, code: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from wsss_cli.report.tables import Table
@@ -17,10 +18,73 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 10.0
 
 
+class Stream:
+    """A standard stream that never ends work: what nobody reads goes nowhere, quietly.
+
+    Attributes:
+        error: what first kept it from being written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.terminal = stream.isatty()
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            self._close(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered, or drop it."""
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._close(error)
+
+    def _close(self, error: OSError) -> None:
+        self.error = self.error or error
+        with contextlib.suppress(OSError):  # what is still buffered goes nowhere too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+def open_streams() -> None:
+    """Make stdout and stderr a `Stream` each; those that are closed go nowhere, and no file takes their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace")
+        setattr(sys, name, Stream(stream))
+
+
+def lost_result() -> OSError | None:
+    """What kept the results from stdout, a full disk for instance; None where there was only nobody to read them."""
+    sys.stdout.flush()
+    if not isinstance(sys.stdout, Stream) or sys.stdout.error is None:
+        return None
+    unread = sys.stdout.terminal or sys.stdout.error.errno in (errno.EPIPE, errno.EBADF)
+    return None if unread else sys.stdout.error
+
+
 def say(line: str) -> None:
     """A line of talk on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def say_at_once(line: str) -> None:
+    """A line of talk from a signal handler, past what is being written."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def result(text: str) -> None:

@@ -39,10 +39,11 @@ def dry_run(preset: Preset, stages: Sequence[str], runs: Path, json_output: bool
 
 @contextlib.contextmanager
 def working(device: str, runs: Path) -> Iterator[Context]:
-    """A context whose stop flag listens to SIGTERM and SIGINT while the body works."""
+    """A context whose stop flag listens to signals while the body works."""
     from wsss_cli.engine.context import make_context
 
     ctx = make_context(device, runs, console)
+    ctx.stop.tell = console.say_at_once
     with ctx.stop.listening():
         yield ctx
 

@@ -1,51 +1,114 @@
-"""A flag that SIGTERM and SIGINT set, looked at between two pieces of work."""
+"""What happens when a signal asks the process to stop: work that can save something goes to its next safe point."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
-from wsss_cli.errors import Interrupted, Preempted
+from wsss_cli.errors import Interrupted, Preempted, WsssError
+from wsss_cli.processes import STOPPING
+
+HARD_END_S = 5.0  # after which a second Ctrl-C ends the process whatever it still waits for
+AGAIN = "run the same command again to go on"
+
+
+class Stopped(BaseException):
+    """A signal ended the process where nothing was to be saved. No `Exception`: nobody in between may take it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def error(self) -> WsssError:
+        """What the command ends with."""
+        if self.number == signal.SIGINT:
+            return Interrupted("interrupted", AGAIN)
+        return Preempted(f"stopped by {signal.Signals(self.number).name}", AGAIN)
 
 
 class Stop:
-    """Ask long work to stop at the next safe point. A second SIGINT stops at once."""
+    """Ask long work to stop at the next safe point. A second SIGINT stops at once.
 
-    def __init__(self) -> None:
+    Attributes:
+        signal: the signal that asked; 0: none.
+        tell: given a line when one asks; called in a signal handler.
+    """
+
+    def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
         self.signal = 0
+        self.tell = tell
 
     def check(self) -> None:
         """Raise if a stop was asked for.
 
         Raises:
-            Preempted: after SIGTERM.
+            Preempted: after SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2.
             Interrupted: after SIGINT.
         """
-        if self.signal == signal.SIGTERM:
-            raise Preempted("stopped by SIGTERM; what is done is saved", "run the same command again to go on")
         if self.signal == signal.SIGINT:
-            raise Interrupted("interrupted; what is done is saved", "run the same command again to go on")
+            raise Interrupted("interrupted; what is done is saved", AGAIN)
+        if self.signal:
+            raise Preempted(f"stopped by {signal.Signals(self.signal).name}; what is done is saved", AGAIN)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Catch SIGTERM and SIGINT while the body runs (in the main thread; elsewhere nothing is caught)."""
+        """Catch the signals while the body runs (in the main thread; elsewhere nothing is caught).
+
+        SIGHUP that is ignored, as under nohup, stays so.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        end = threading.Timer(HARD_END_S, os._exit, (Interrupted.exit_code,))
+        end.daemon = True
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.signal and number == signal.SIGINT:
+                if not end.is_alive():
+                    end.start()
                 raise KeyboardInterrupt
+            if not self.signal:
+                once_more = "; once more ends at once" if number == signal.SIGINT else ""
+                self.tell(f"{signal.Signals(number).name}: stopping after this step{once_more}")
             self.signal = number
 
-        for number in old:
-            signal.signal(number, on_signal)
+        before = _catch(on_signal)
         try:
             yield self
         finally:
-            for number, handler in old.items():
+            end.cancel()
+            for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def end_at_once() -> None:
+    """From here on the signals end this process by `Stopped`; a second SIGINT ends it whatever it still waits for."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)
+        leave_on_signal(Interrupted.exit_code, (signal.SIGINT,))
+        raise Stopped(number)
+
+    _catch(on_signal)
+
+
+def leave_on_signal(code: int, numbers: tuple[signal.Signals, ...] = STOPPING) -> None:
+    """From here on the signals end this process with `code`, without a word and without waiting for anything."""
+    for number in numbers:
+        signal.signal(number, lambda number, frame: os._exit(code))
+
+
+def _catch(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, handler)
+    return before
