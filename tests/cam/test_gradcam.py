@@ -20,7 +20,7 @@ def model(tiny):
 @pytest.fixture(scope="module")
 def vit():
     torch.manual_seed(1)
-    backbone = build_backbone("vit_tiny_patch16_224", output_stride=16, weights="none", single_map=True)
+    backbone = build_backbone("vit_tiny_patch16_224", output_stride=16, weights="none", tokens="one map")
     return CamClassifier(backbone, 4).eval().requires_grad_(False)
 
 

@@ -33,6 +33,81 @@ def test_other_timm_networks_work(name):
     assert tuple(m.shape[1] for m in maps) == backbone.channels
 
 
+SMALL = {  # what makes a small network of each family, and the channels of its maps
+    "swin_tiny_patch4_window7_224": (
+        {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4)},
+        (8, 16, 32, 64),
+    ),
+    "pvt_v2_b0": ({"embed_dims": (8, 16, 24, 32), "num_heads": (1, 2, 2, 4)}, (8, 16, 24, 32)),
+    "convnext_atto": ({"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, (8, 16, 24, 32)),
+    "mambaout_femto": ({"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, (8, 16, 24, 32)),
+    "vit_tiny_patch16_224": ({"embed_dim": 16, "depth": 2, "num_heads": 2}, (4, 8, 16, 16)),
+}
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **SMALL[name][0], **options))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_gives_a_pyramid_of_images_of_any_size(name, small_networks):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, output_stride=32, weights="none", tokens="pyramid").eval()
+    assert (backbone.channels, backbone.strides) == (SMALL[name][1], (4, 8, 16, 32))
+    x = torch.randn(1, 3, 70, 97)
+    with torch.no_grad():
+        maps = backbone(x)
+        padded = backbone(torch.nn.functional.pad(x, (0, 31, 0, 26)))
+    sizes = [(18, 25), (9, 13), (5, 7), (3, 4)]
+    assert [tuple(m.shape) for m in maps] == [(1, c, *s) for c, s in zip(backbone.channels, sizes, strict=True)]
+    if backbone.pad:  # what is cut off are the maps of what was added
+        for ours, whole in zip(maps, padded, strict=True):
+            torch.testing.assert_close(ours, whole[..., : ours.shape[2], : ours.shape[3]])
+    assert backbone.pad == (name not in ("pvt_v2_b0", "mambaout_femto"))
+
+
+def test_channels_come_second_whatever_the_network_does(small_networks):
+    backbone = build_backbone("mambaout_femto", output_stride=32, weights="none").eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(x), backbone.net(x), strict=True):
+            assert torch.equal(ours, theirs.permute(0, 3, 1, 2))
+
+
+def test_a_pyramid_is_made_of_the_last_map_and_only_that_has_weights_in_a_file(small_networks, tmp_path):
+    name = "vit_tiny_patch16_224"
+    whole = timm.create_model(name, dynamic_img_size=True)
+    save_file(whole.state_dict(), tmp_path / "vit.safetensors")
+    weights = str(tmp_path / "vit.safetensors")
+    one = build_backbone(name, output_stride=32, weights=weights, tokens="one map").eval()
+    four = build_backbone(name, output_stride=32, weights=weights, tokens="pyramid").eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        (map_,), (_, up8, same, half) = one(x), four(x)
+    assert torch.equal(same, map_)
+    torch.testing.assert_close(half, map_.unflatten(3, (3, 2)).unflatten(2, (2, 2)).amax((3, 5)))
+    kernel = four.net.up8.weight  # one place of the map makes 2 x 2 places
+    expected = torch.einsum("c,cdij->dij", map_[0, :, 1, 2], kernel) + four.net.up8.bias[:, None, None]
+    torch.testing.assert_close(up8[0, :, 2:4, 4:6], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "words"),
+    [
+        ("vit_tiny_patch16_224", 16, "at strides .4, 8, 16, 32.; 4 at first and 16 at last"),
+        ("swin_tiny_patch4_window7_224", 8, "cannot give features at output stride 8"),
+        ("vit_small_patch14_dinov2", 32, "patches of 16 pixels, and this one has some of 14"),
+        ("maxvit_pico_rw_256", 32, "does not take images of any size"),
+    ],
+)
+def test_a_backbone_that_gives_no_such_pyramid_is_refused(name, stride, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        build_backbone(name, output_stride=stride, weights="none", tokens="pyramid")
+    assert caught.value.hint
+
+
 def test_normalise_takes_bytes_and_floats():
     backbone = build_backbone("tf_efficientnet_lite0", output_stride=32, weights="none")
     assert backbone.mean == backbone.std == (127.5, 127.5, 127.5)
@@ -202,12 +277,12 @@ def test_a_plain_transformer_has_one_map_and_takes_its_weights_from_a_file(tmp_p
     save_file(whole.state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(WeightsError, match="missing"):  # two blocks of twelve
         build_backbone(
-            "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), single_map=True
+            "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), tokens="one map"
         )
     full = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
     save_file(full.state_dict(), tmp_path / "vit.safetensors")
     backbone = build_backbone(
-        "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), single_map=True
+        "vit_tiny_patch16_224", output_stride=16, weights=str(tmp_path / "vit.safetensors"), tokens="one map"
     ).eval()
     assert (backbone.channels, backbone.strides) == ((192,), (16,))
     x = torch.rand(1, 3, 48, 80)

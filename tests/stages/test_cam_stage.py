@@ -235,10 +235,10 @@ def test_settings_that_do_not_go_together_are_refused_with_the_reason(overrides,
 
 
 def test_a_backbone_for_images_of_one_size_is_refused():
-    swin = ["classifier.backbone.name=swin_tiny_patch4_window7_224", "classifier.backbone.weights=none"]
-    swin += ["classifier.backbone.frozen_stages=0", "classifier.backbone.output_stride=32"]
+    sized = ["classifier.backbone.name=maxvit_pico_rw_256", "classifier.backbone.weights=none"]
+    sized += ["classifier.backbone.frozen_stages=0", "classifier.backbone.output_stride=32"]
     with pytest.raises(UsageError, match="does not take images of any size"):
-        build_classifier(load_preset("toy", swin).classifier, 3, torch.device("cpu"))
+        build_classifier(load_preset("toy", sized).classifier, 3, torch.device("cpu"))
 
 
 def test_a_transformer_has_no_stages_to_freeze_and_none_for_seam():

@@ -1,6 +1,7 @@
 """timm backbones that give features at strides 4, 8, 16 and 32 (or the last ones dilated), and their weights.
 
-For classifiers there are also networks with one grid of tokens (plain vision transformers): they give one map.
+Networks with one grid of tokens (plain vision transformers) give one map to a classifier, and to a segmentation head a
+pyramid made of it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
@@ -19,11 +22,14 @@ from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, part, r
 from wsss_cli.weights.load import State, efficientnet_lite_names, load_into, load_state
 
 STAGES = (-4, -3, -2, -1)
+OTHERS = "choose another backbone, e.g. resnet50c, tf_efficientnet_lite0 or convnext_tiny"
+SIDES = 32  # with `pad` a network's images have sides that are multiples of this
+Tokens = Literal["refuse", "one map", "pyramid"]
 PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come with an installed package
 
 
 class Backbone(nn.Module):
-    """A timm network that gives its last four stages, or its only map.
+    """A timm network that gives its last four stages, or its only map, of images of any size.
 
     Attributes:
         channels, strides: of the feature maps; the first stride of four is 4.
@@ -33,13 +39,21 @@ class Backbone(nn.Module):
         net: timm network made with `features_only=True`.
         mean, std: as above.
         freeze_bn: batch norm keeps its statistics in training; its scale and shift are still trained.
+        pad: the network wants sides that are multiples of 32, or rounds them down: it gets the image with zeros (the
+            mean colour) to the right and below, and what they add is cut off its maps.
     """
 
     _mean: Tensor
     _std: Tensor
 
     def __init__(
-        self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, freeze_bn: bool = False
+        self,
+        net: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        freeze_bn: bool = False,
+        pad: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
@@ -50,6 +64,8 @@ class Backbone(nn.Module):
         self.freeze_bn = freeze_bn
         self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.nhwc = str(getattr(net, "output_fmt", "")).endswith("NHWC")
+        self.pad = pad
         self.train(self.training)
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -64,7 +80,15 @@ class Backbone(nn.Module):
         Returns:
             Four maps, or one, [B, channels[i], H / strides[i], W / strides[i]] (sizes rounded up).
         """
-        return self.net(x)
+        if not self.pad:
+            return self._maps(x)
+        height, width = x.shape[-2:]
+        maps = self._maps(F.pad(x, (0, -width % SIDES, 0, -height % SIDES)))
+        return [map_[..., : -(-height // s), : -(-width // s)] for map_, s in zip(maps, self.strides, strict=True)]
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.net(x)
+        return [map_.permute(0, 3, 1, 2) for map_ in maps] if self.nhwc else maps
 
     def train(self, mode: bool = True) -> Backbone:
         """Training or evaluation mode; with `freeze_bn` batch norm stays in evaluation mode."""
@@ -83,8 +107,8 @@ class _Tokens(nn.Module):
         super().__init__()
         last = net.feature_info[-1]
         self.model, self.pretrained_cfg = net, net.pretrained_cfg
-        self.feature_info = _OneMap(last["num_chs"], last["reduction"])
-        _, _, *grid = self(torch.zeros(1, 3, 2 * last["reduction"], 3 * last["reduction"]))[0].shape
+        self.feature_info: Any = _Maps([last["num_chs"]], [last["reduction"]])
+        _, _, *grid = _Tokens.forward(self, torch.zeros(1, 3, 2 * last["reduction"], 3 * last["reduction"]))[0].shape
         if grid != [2, 3]:
             raise ValueError(f"{grid} tokens for an image of 2 x 3 patches")
 
@@ -92,32 +116,62 @@ class _Tokens(nn.Module):
         return self.model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)
 
 
-class _OneMap:
-    """What timm's feature networks say of their maps, for one map."""
+class _Pyramid(_Tokens):
+    """A transformer's one map at strides 4, 8, 16 and 32: transposed convolutions, the map itself, pooling.
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    Source: Li et al. (ViTDet), ECCV 2022, "simple feature pyramid"; the two convolutions to 256 channels that follow
+        there on each map are left out, as a segmentation head brings the maps to its own width.
+    Raises:
+        UsageError: patches of another size than 16.
+    """
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net)
+        (width,), (stride,) = self.feature_info.channels(), self.feature_info.reduction()
+        if stride != 16:
+            raise UsageError(f"a pyramid is made of patches of 16 pixels, and this one has some of {stride}", OTHERS)
+        self.feature_info = _Maps([width // 4, width // 2, width, width], [4, 8, 16, 32])
+        self.up4 = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 2, 2, 2),
+            LayerNorm2d(width // 2),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 2, width // 4, 2, 2),
+        )
+        self.up8 = nn.ConvTranspose2d(width, width // 2, 2, 2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        (map_,) = super().forward(x)
+        return [self.up4(map_), self.up8(map_), map_, F.max_pool2d(map_, 2)]
+
+
+class _Maps:
+    """What timm's feature networks say of their maps."""
+
+    def __init__(self, channels: list[int], reduction: list[int]) -> None:
         self._channels, self._reduction = channels, reduction
 
     def channels(self) -> list[int]:
-        return [self._channels]
+        return self._channels
 
     def reduction(self) -> list[int]:
-        return [self._reduction]
+        return self._reduction
 
 
 def build_backbone(
-    name: str, *, output_stride: int, weights: str, freeze_bn: bool = False, single_map: bool = False
+    name: str, *, output_stride: int, weights: str, freeze_bn: bool = False, tokens: Tokens = "refuse"
 ) -> Backbone:
     """Build a timm network as a feature extractor.
 
     Args:
-        name: any timm model that offers `features_only` with a first stage at stride 4.
+        name: any timm model that offers `features_only` with a first stage at stride 4: ResNets, EfficientNets,
+            ConvNeXt, Swin, PVTv2, ...
         output_stride: 8, 16 or 32, the stride of the last map.
         weights: 'none' (random), 'imagenet', or a file with the weights of this backbone (timm's naming,
             MMSegmentation's ResNetV1c, or a checkpoint of this program that holds such a backbone).
         freeze_bn: keep the statistics of batch norm as loaded.
-        single_map: take a network without such stages too, a plain vision transformer: its last tokens, normalised as
-            the network does it, are its one map; `output_stride` does not change that map's stride.
+        tokens: what is done with a network without such stages, a plain vision transformer. 'one map': its last tokens,
+            normalised as the network does it, are its one map, whose stride `output_stride` does not change.
+            'pyramid': four maps are made of that one, whose stride must be 16; `output_stride` must be 32.
     Raises:
         UsageError: no such timm model, or it cannot give these features.
         WeightsError: the weights cannot be had or do not fit.
@@ -127,10 +181,10 @@ def build_backbone(
     try:
         net = _create(name, output_stride, pretrained=pretrained)
     except UsageError:
-        tokens = _create_tokens(name, pretrained=pretrained) if single_map and timm.is_model(name) else None
-        if tokens is None:
+        plain = _create_tokens(name, pretrained=pretrained) if tokens != "refuse" and timm.is_model(name) else None
+        if plain is None:
             raise
-        net = tokens
+        net = plain
     if packaged:
         _load_backbone(net, _packaged_state(name), f"imagenet ({name})")
     elif weights not in ("imagenet", "none"):
@@ -141,7 +195,17 @@ def build_backbone(
         _load_backbone(net, state, weights)
     config: Any = net.pretrained_cfg
     mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
-    return Backbone(net, mean, std, freeze_bn=freeze_bn)
+    try:
+        if isinstance(net, _Tokens) and tokens == "pyramid":  # once weights are loaded, which know no pyramid
+            net = _Pyramid(net.model)
+            _check_strides(name, net, output_stride)
+        pad = not _fits(Backbone(net, mean, std), 66, 97)
+        backbone = Backbone(net, mean, std, freeze_bn=freeze_bn, pad=pad)
+        if pad and not _fits(backbone, 64, 96):
+            raise ValueError("its maps have other sizes than its strides say")
+        return backbone.train()
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"backbone {name} does not take images of any size: {error}", OTHERS) from error
 
 
 def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
@@ -154,18 +218,41 @@ def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
     options |= {"features_only": True, "out_indices": STAGES}
     try:
         net: Any = timm.create_model(name, pretrained=False, **options)
-        strides = tuple(net.feature_info.reduction())
+        if getattr(getattr(net, "patch_embed", None), "strict_img_size", False):  # Swin: images of one size only
+            options["strict_img_size"] = False
+            net = timm.create_model(name, pretrained=False, **options)
+        _check_strides(name, net, output_stride)
+    except UsageError:
+        raise
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, IndexError) as error:
         raise UsageError(
             f"backbone {name} cannot give features at output stride {output_stride}: {error or type(error).__name__}",
             "choose another backbone, e.g. resnet50c, or output_stride 32",
         ) from error
+    return _fetched(name, **options) if pretrained else net
+
+
+def _fits(backbone: Backbone, height: int, width: int) -> bool:
+    """Whether the maps of an image have the promised shapes; without `pad` an error says that they have not."""
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            maps = backbone(torch.zeros(1, 3, height, width))
+    except (AssertionError, RuntimeError, ValueError):
+        if backbone.pad:
+            raise
+        return False
+    promised = zip(backbone.channels, backbone.strides, strict=True)
+    return [tuple(m.shape[1:]) for m in maps] == [(c, -(-height // s), -(-width // s)) for c, s in promised]
+
+
+def _check_strides(name: str, net: Any, output_stride: int) -> None:
+    strides = tuple(net.feature_info.reduction())
     if strides[0] != 4 or strides[-1] != output_stride:
         raise UsageError(
             f"backbone {name} gives features at strides {strides}; 4 at first and {output_stride} at last are needed",
-            "choose a convolutional backbone, e.g. resnet50c or tf_efficientnet_lite0",
+            OTHERS if strides[0] != 4 else f"--set train.backbone.output_stride={strides[-1]}",
         )
-    return _fetched(name, **options) if pretrained else net
 
 
 def _create_tokens(name: str, *, pretrained: bool) -> nn.Module | None:

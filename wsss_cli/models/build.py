@@ -14,7 +14,7 @@ from wsss_cli.config.heads import DeepLabConfig, FcnConfig, SegFormerConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
-from wsss_cli.models.backbones import Backbone, build_backbone
+from wsss_cli.models.backbones import Backbone, Tokens, build_backbone
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.models.depthwise import speed_up_depthwise
 from wsss_cli.models.heads.deeplab import DeepLabHead
@@ -29,29 +29,15 @@ def build_classifier(config: ClassifierConfig, num_classes: int, device: torch.d
     """The CAM classifier of a preset on `device`, in evaluation mode.
 
     Raises:
-        UsageError: SEAM with a backbone of one map, or a backbone that cannot be had or takes one size only.
+        UsageError: SEAM with a backbone of one map, or a backbone that cannot be had.
     """
-    backbone = _backbone(config.backbone, single_map=True)
-    _check_maps(backbone, config.backbone.name)
+    backbone = _backbone(config.backbone, tokens="one map")
     match config.consistency:
         case SeamConfig():
             network: CamClassifier = SeamClassifier(backbone, num_classes, config.consistency.channels)
         case _:
             network = CamClassifier(backbone, num_classes)
     return _place(network, device, channels_last=True)
-
-
-def _check_maps(backbone: Backbone, name: str) -> None:
-    """Refuse a network that takes images of one size only, or whose maps have their channels last."""
-    backbone.eval()
-    hint = "choose another backbone, e.g. tf_efficientnet_lite0, resnet50c or vit_small_patch16_224"
-    try:
-        with torch.no_grad():
-            last = backbone(torch.zeros(1, 3, 64, 96))[-1]
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise UsageError(f"backbone {name} does not take images of any size: {error}", hint) from error
-    if last.shape[1] != backbone.channels[-1]:
-        raise UsageError(f"backbone {name} gives maps {list(last.shape)}, whose channels are not in second place", hint)
 
 
 def build_segmentor(config: TrainConfig, num_classes: int, device: torch.device, *, weights: bool = True) -> Segmentor:
@@ -61,7 +47,7 @@ def build_segmentor(config: TrainConfig, num_classes: int, device: torch.device,
         weights: load the backbone's weights as the preset says; False where a checkpoint is loaded over them.
     """
     section = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
-    network = segmentor(_backbone(section), config, num_classes)
+    network = segmentor(_backbone(section, tokens="pyramid"), config, num_classes)
     return _place(network, device, channels_last=config.channels_last)
 
 
@@ -101,17 +87,17 @@ def build_affinity(
     return _place(kind(_backbone(backbone)), device, channels_last=True)
 
 
-def _backbone(config: BackboneConfig, *, single_map: bool = False) -> Backbone:
+def _backbone(config: BackboneConfig, *, tokens: Tokens = "refuse") -> Backbone:
     backbone = build_backbone(
         config.name,
         output_stride=config.output_stride,
         weights=config.weights,
         freeze_bn=config.freeze_bn,
-        single_map=single_map,
+        tokens=tokens,
     )
-    if config.frozen_stages and len(backbone.strides) == 1:
+    if config.frozen_stages and not hasattr(backbone.net.feature_info, "module_name"):
         raise UsageError(
-            f"backbone {config.name} has one map and no stages: frozen_stages {config.frozen_stages} means nothing",
+            f"backbone {config.name} has no stages: frozen_stages {config.frozen_stages} means nothing",
             "--set classifier.backbone.frozen_stages=0",
         )
     if config.frozen_stages:
@@ -126,7 +112,7 @@ def _freeze(backbone: Backbone, stages: int) -> None:
     own = dict(backbone.net.named_parameters())
     ends = [i for i, key in enumerate(own) if key.replace(".", "_").startswith(last + "_")]
     if not ends:  # a network with other names, such as one whose layers are not registered in order
-        raise AssertionError(f"no parameters under {last}")
+        raise UsageError(f"frozen_stages {stages}: this backbone has no parameters under {last}", "set it to 0")
     for parameter in list(own.values())[: ends[-1] + 1]:
         parameter.requires_grad_(False)
 
