@@ -28,9 +28,9 @@ class Offsets(Model):
 
     kind: str
     fg_offset: float = Field(
-        0.0, ge=-1.0, le=1.0, description="what a pixel that is surely object needs above the best"
+        0.0, ge=-1.0, le=1.0, description="how far above the best threshold a score is surely object"
     )
-    bg_offset: float = Field(0.0, ge=-1.0, le=1.0, description="likewise where sure background ends; may be negative")
+    bg_offset: float = Field(0.0, ge=-1.0, le=1.0, description="likewise, negative below it: less than that is surely background")
 
     @model_validator(mode="after")
     def _ordered(self) -> Offsets:
