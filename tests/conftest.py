@@ -5,8 +5,10 @@ it; a conftest further down would come too late for them.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
+import command
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def wsss(tmp_path):
+    """Runs a command in the test's folder: `wsss("presets", "list")`."""
+    return partial(command.wsss, tmp_path)
 
 
 @pytest.fixture(scope="session")

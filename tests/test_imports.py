@@ -2,14 +2,12 @@
 
 import ast
 import json
-import os
 import resource
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
@@ -152,9 +150,7 @@ sys.argv = ["wsss", *{arguments!r}]
 from wsss_cli.cli.app import main
 main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60
-    )
+    done = python(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     *shown, loaded = done.stdout.rstrip().splitlines()
     assert json.loads(loaded) == []
@@ -173,24 +169,17 @@ try:
 except AttributeError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60
-    )
+    done = python(tmp_path, "-c", code)
     assert done.stdout == "module 'wsss_cli' has no attribute 'load_segmenter'\n", done.stderr
 
 
-def test_help_is_fast(tmp_path):
-    command = [sys.executable, "-m", "wsss_cli", "--help"]
+def test_help_is_fast(wsss):
     took = []
     for _ in range(3):
         begin = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)
+        done = wsss("--help")
         end = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(end.ru_utime - begin.ru_utime + end.ru_stime - begin.ru_stime)  # other work does not count
         assert done.returncode == 0
         assert "presets" in done.stdout
     assert min(took) < 1.0
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT)}

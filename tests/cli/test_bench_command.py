@@ -1,30 +1,13 @@
 """`wsss bench` through the real process."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "wsss_cli", "bench", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "WSSS_DEBUG": "", "COLUMNS": "100"},
-        timeout=240,
-    )
-
-
-def test_json_is_one_object_and_nothing_is_left_behind(tmp_path):
+def test_json_is_one_object_and_nothing_is_left_behind(wsss, tmp_path):
     size = ("--height", "16", "--width", "20", "--labels", "3", "--iterations", "2", "--repeats", "1")
-    done = command(tmp_path, "crf", *size, "--backends", "lattice,triton", "--device", "cpu", "--json")
+    done = wsss("bench", "crf", *size, "--backends", "lattice,triton", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     lattice, triton = found["rows"]
@@ -37,14 +20,14 @@ def test_json_is_one_object_and_nothing_is_left_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_worker_count_is_named(tmp_path):
-    done = command(tmp_path, "data", "--workers", "0,two")
+def test_a_wrong_worker_count_is_named(wsss, tmp_path):
+    done = wsss("bench", "data", "--workers", "0,two")
     assert done.returncode == 2
     assert "'two' is no worker count" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["crf", "cam", "walk", "train", "eval", "data"])
-def test_help_says_what_is_measured_and_has_examples(tmp_path, name):
-    done = command(tmp_path, name, "--help")
+def test_help_says_what_is_measured_and_has_examples(wsss, name):
+    done = wsss("bench", name, "--help", COLUMNS="100")
     assert done.returncode == 0
     assert done.stdout.count(f"wsss bench {name}") >= 3

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import command
 import cv2
 import numpy as np
 import pytest
@@ -25,8 +27,6 @@ from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.files import read_json
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def setting(*given):
@@ -39,21 +39,6 @@ DEMO = ["demo", "--json", "--out", "X", "--images", "16", *SETTINGS]
 FULL = setting("train.supervision=full")
 DATA = "X/data/toy-16-0"
 SCORES = ("seed_miou", "pseudo_miou", "weak_miou", "weak_miou_ms_flip", "full_miou", "full_miou_ms_flip")
-
-
-def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(ROOT), "WSSS_DEBUG": "", **more}
-
-
-def command(folder, *arguments, program=("-m", "wsss_cli")):
-    return subprocess.run(
-        [sys.executable, *program, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(TMPDIR=str(folder)),
-        timeout=200,
-    )
 
 
 @contextlib.contextmanager
@@ -78,12 +63,12 @@ class Started:
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env=environment(),
+            env=command.environment(folder),
             start_new_session=True,
         )
 
     def until(self, ready):
-        end = time.monotonic() + 120
+        end = time.monotonic() + command.PATIENCE
         while not ready():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < end
@@ -95,7 +80,7 @@ class Started:
         return self.end()
 
     def end(self):
-        self.talk = self.process.communicate(timeout=120)[1]
+        self.talk = self.process.communicate(timeout=command.PATIENCE)[1]
         return self.process.returncode
 
 
@@ -122,7 +107,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(home):
-    done = command(home, *DEMO)
+    done = command.wsss(home, *DEMO)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -130,7 +115,7 @@ def demo(home):
 @pytest.fixture
 def wsss(home, demo):
     """Runs a command in the folder in which the demo has run."""
-    return lambda *arguments: command(home, *arguments)
+    return partial(command.wsss, home)
 
 
 def one_error(done):
@@ -504,7 +489,7 @@ def refused(home, demo):
         number = lanes.get()
         try:
             with core(number):
-                return command(home, *arguments, *preset, program=program)
+                return command.python(home, *program, *arguments, *preset)
         finally:
             lanes.put(number)
 
@@ -557,7 +542,7 @@ def test_a_full_disk_leaves_whole_files_only_and_the_run_goes_on_later(home, ref
     assert len(cams) == 5
     assert all(read_cam(path)[2] == (128, 128) for path in cams)
     assert half_written(home) == []
-    done = command(home, "cam", "--preset", "toy", *SETTINGS, "--data", DATA, "--runs", "r-disk")
+    done = command.wsss(home, "cam", "--preset", "toy", *SETTINGS, "--data", DATA, "--runs", "r-disk")
     assert done.returncode == 0, done.stderr
     assert len(list((run / "cams").glob("*.npz"))) == 16
 
@@ -578,7 +563,7 @@ def test_an_unknown_key_and_a_bad_value_are_named(wsss):
 def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(home, demo):
     again = ["train", "--preset", "toy", "--data", DATA, "--runs", "X/rounds", "--masks", demo["runs"]["pseudo"]]
     again += [*SETTINGS, *setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "relabel.min_confidence=0.5")]
-    done = command(home, *again)
+    done = command.wsss(home, *again)
     assert done.returncode == 0, done.stderr
     assert "round 2 of 2" in done.stderr
     made = run_of(home / "X/rounds", "pseudo")
@@ -595,19 +580,19 @@ def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(ho
     last = Path(done.stdout.strip())
     assert Path(trainings[last.name]["pseudo_run"]).name == made.name
 
-    once_more = command(home, *again)
+    once_more = command.wsss(home, *again)
     assert once_more.returncode == 0, once_more.stderr
     assert "already done" in once_more.stderr
     assert once_more.stdout == done.stdout
 
-    shown = command(home, "eval", str(made))
+    shown = command.wsss(home, "eval", str(made))
     assert shown.returncode == 0
     assert "labelled by a network" in shown.stdout
 
 
 def test_a_run_of_two_rounds_shows_the_masks_of_both(home, demo):
     more = setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "eval.scales=[1.0]", "classifier.iters=2")
-    done = command(home, "run", "--preset", "toy", "--data", DATA, "--runs", "X/both", *SETTINGS, *more)
+    done = command.wsss(home, "run", "--preset", "toy", "--data", DATA, "--runs", "X/both", *SETTINGS, *more)
     assert done.returncode == 0, done.stderr
     made = sorted((home / "X/both").glob("pseudo-*"))
     assert len(made) == 2

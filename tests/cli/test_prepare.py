@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import wsss
 from PIL import Image
 
 from wsss_cli.cli import prepare
@@ -22,17 +21,11 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources import coco
 from wsss_cli.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def _wsss(
     *arguments: str | Path, cwd: Path, stage: Sequence[str] = ("prepare",), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if key != "WSSS_DATA"}
-    command = [sys.executable, "-m", "wsss_cli.cli.app", *stage, *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env=kept | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=60
-    )
+    return wsss(cwd, *stage, *arguments, **environment)
 
 
 def _devkit(folder: Path) -> Path:

@@ -1,25 +1,7 @@
 import json
-import os
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
-
-import pytest
 
 from wsss_cli.config.load import load_preset, preset_names
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def wsss(tmp_path):
-    def run(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "wsss_cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
-
-    return run
 
 
 def test_list_names_every_preset(wsss):

@@ -1,8 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,22 +7,11 @@ from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DivergedError
 from wsss_cli.files import write_json
 
-ROOT = Path(__file__).resolve().parents[2]
 SCORES = {
     "cam": {"best": {"miou": 51.25}},
     "pseudo": {"background": {"miou": 60.5}, "drop": {"miou": 70.0}},
     "train": {"single": {"miou": 66.0}, "ms_flip": {"miou": None}},
 }
-
-
-@pytest.fixture
-def wsss(tmp_path):
-    def run(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "wsss_cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
-
-    return run
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command import PATIENCE, environment, python
 
-ROOT = Path(__file__).resolve().parents[2]
 BROKEN = """
 import sys
 from wsss_cli.cli import app, console, presets
@@ -21,26 +21,6 @@ presets._brief = fail
 sys.argv = ["wsss", "presets", "list", *{arguments!r}]
 app.main()
 """
-
-
-@pytest.fixture
-def environment(tmp_path):
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "WSSS_DEBUG": ""}
-
-
-@pytest.fixture
-def wsss(tmp_path, environment):
-    def wsss(*arguments, program=("-m", "wsss_cli"), **more):
-        return subprocess.run(
-            [sys.executable, *program, *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**environment, **more},
-            timeout=60,
-        )
-
-    return wsss
 
 
 def broken(body, *arguments):
@@ -119,34 +99,35 @@ def test_a_failure_with_json_is_one_object_on_stdout(wsss):
         ("raise RuntimeError('first\\nsecond')", 1, "a bug: RuntimeError: first second"),
     ],
 )
-def test_every_failure_has_its_exit_code_and_no_traceback(wsss, body, code, error):
-    done = wsss(program=broken(body))
+def test_every_failure_has_its_exit_code_and_no_traceback(tmp_path, body, code, error):
+    done = python(tmp_path, *broken(body))
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.splitlines()[0] == f"error: {error}"
     assert "Traceback" not in done.stderr
-    as_json = wsss(program=broken(body, "--json"))
+    as_json = python(tmp_path, *broken(body, "--json"))
     shown = json.loads(as_json.stdout)
     assert (as_json.returncode, shown["exit_code"], shown["error"]) == (code, code, error)
 
 
-def test_the_traceback_of_a_bug_is_in_the_file_that_is_named(wsss, tmp_path):
-    done = wsss(program=broken("raise RuntimeError('oops')"))
+def test_the_traceback_of_a_bug_is_in_the_file_that_is_named(tmp_path):
+    done = python(tmp_path, *broken("raise RuntimeError('oops')"))
     path = Path(done.stderr.split()[-1])
     assert path.parent == tmp_path
     assert path.read_text().rstrip().endswith("RuntimeError: oops")
-    assert "Traceback" in wsss(program=broken("raise RuntimeError('oops')"), WSSS_DEBUG="1").stderr
+    assert "Traceback" in python(tmp_path, *broken("raise RuntimeError('oops')"), WSSS_DEBUG="1").stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path, environment):
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = [sys.executable, "-m", "wsss_cli", "presets", "schema"]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, timeout=60)
+    there = {"cwd": tmp_path, "env": environment(tmp_path), "timeout": PATIENCE}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, **there)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path, environment):
+def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path):
     body = "print('up', flush=True); import time; time.sleep(30)"
     process = subprocess.Popen(
         [sys.executable, *broken(body)],
@@ -154,13 +135,13 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path, environment):
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env=environment,
+        env=environment(tmp_path),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
     )
     assert process.stdout.readline() == "up\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, talk = process.communicate(timeout=30)
+    _, talk = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert talk.startswith("error: interrupted\n")
     assert "Traceback" not in talk

@@ -1,9 +1,6 @@
 """`wsss weights`, `wsss export`, and imported directories given to `wsss infer`, through the real process."""
 
 import json
-import os
-import subprocess
-import sys
 from ast import literal_eval
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command import wsss
 
 from wsss_cli.data.masks import read_mask
 from wsss_cli.files import read_json
@@ -22,17 +20,6 @@ KEYS = {
         line.split("\t") for line in (ROOT / "tests/golden/mmseg_r50_state_dict.txt").read_text().splitlines()
     )
 }
-
-
-def command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "wsss_cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "WSSS_DEBUG": ""},
-        timeout=120,
-    )
 
 
 def hollow(key, shape):
@@ -49,7 +36,7 @@ def home(tmp_path_factory):
     state["module.decode_head.conv_seg.bias"] = torch.nn.functional.one_hot(torch.tensor(3), 21).float()
     state["module.extra.scale"] = torch.ones(2)
     torch.save({"state_dict": state, "meta": {"mmseg_version": "0.11.0"}}, folder / "r50.pth")
-    done = command(folder, "weights", "import-mmseg", "r50.pth", "--out", "zoo")
+    done = wsss(folder, "weights", "import-mmseg", "r50.pth", "--out", "zoo")
     assert done.returncode == 0, done.stderr
     torch.save({f"ema.{key.removeprefix('module.')}": value for key, value in state.items()}, folder / "ema.pth")
     psp = {key.replace("aspp_modules", "psp_modules"): value for key, value in state.items()}
@@ -72,7 +59,7 @@ def test_import_shows_a_table_of_its_keys_and_writes_the_directory(home):
 
 def test_infer_takes_an_imported_directory(home):
     cv2.imwrite(str(home / "photo.png"), np.zeros((24, 40, 3), np.uint8))
-    done = command(home, "infer", "zoo", "photo.png", "--out", "predicted", "--json")
+    done = wsss(home, "infer", "zoo", "photo.png", "--out", "predicted", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 1
     mask = read_mask(home / "predicted/masks/photo.png")
@@ -80,11 +67,11 @@ def test_infer_takes_an_imported_directory(home):
 
 
 def test_inspect_prints_what_the_file_is(home):
-    shown = command(home, "weights", "inspect", "r50.pth")
+    shown = wsss(home, "weights", "inspect", "r50.pth")
     assert shown.returncode == 0
     assert "MMSegmentation's DeepLabV3+ on ResNet-50 with a deep stem" in shown.stdout
     assert "wsss weights import-mmseg r50.pth --out DIR" in shown.stdout
-    found = json.loads(command(home, "weights", "inspect", "zoo", "--json").stdout)
+    found = json.loads(wsss(home, "weights", "inspect", "zoo", "--json").stdout)
     assert (found["kind"], found["run"]) == ("wsss-segmentor", "imported from r50.pth")
 
 
@@ -101,7 +88,7 @@ def test_inspect_prints_what_the_file_is(home):
     ],
 )
 def test_a_failure_is_one_line(home, arguments, code, words):
-    done = command(home, *arguments)
+    done = wsss(home, *arguments)
     assert done.returncode == code, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and words in errors[0]
@@ -110,7 +97,7 @@ def test_a_failure_is_one_line(home, arguments, code, words):
 
 
 def test_export_writes_a_file_and_prints_the_differences(home):
-    done = command(home, "export", "zoo", "--format", "torchscript", "--out", "r50.pt")
+    done = wsss(home, "export", "zoo", "--format", "torchscript", "--out", "r50.pt")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{size}: pixels that differ: 0.00e+00" for size in ("97x130", "160x64")]
     assert "short side of 512" in done.stderr

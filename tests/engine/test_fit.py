@@ -1,12 +1,10 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command import python
 from torch import nn
 
 from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
@@ -17,7 +15,6 @@ from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_gro
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import DivergedError, Interrupted, Preempted
 
-ROOT = Path(__file__).resolve().parents[2]
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
 
@@ -235,8 +232,7 @@ def test_a_run_that_was_killed_ends_with_the_bits_of_an_unbroken_one(tmp_path):
         f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_fit\n"
         f"test_fit.train({str(tmp_path / 'killed')!r}, 8, lambda: os.kill(os.getpid(), signal.SIGKILL))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = python(tmp_path, "-c", code)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert json.loads((tmp_path / "killed" / "run.json").read_text())["state"] == "running"
     assert [step for (step,) in rows(tmp_path / "killed", "step")] == list(range(1, 9))

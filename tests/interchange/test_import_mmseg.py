@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
 import sys
 import types
 from ast import literal_eval
@@ -14,6 +13,7 @@ import pytest
 import rules
 import torch
 import torch.nn.functional as F
+from command import wsss
 from safetensors.torch import load_file
 
 import wsss_cli
@@ -69,8 +69,7 @@ def imported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     state = {key: torch.from_numpy(np.asarray(rules.weight(key, shape))) for key, shape in R50.items()}
     path = save(folder / "r50.pth", state, meta={"mmseg_version": "0.11.0", "iter": 20000})
-    command = [sys.executable, "-m", "wsss_cli", "weights", "import-mmseg", path, "--out", folder / "r50", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    done = wsss(folder, "weights", "import-mmseg", path, "--out", folder / "r50", "--json")
     assert done.returncode == 0, done.stderr
     return folder / "r50", json.loads(done.stdout), path
 

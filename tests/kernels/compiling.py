@@ -1,11 +1,11 @@
 """Compile kernels for a Hopper GPU, which needs no GPU, in a process without the interpreter."""
 
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
+from command import python
 
 SCRIPT = """
 import importlib, json, re, subprocess, sys, tempfile
@@ -48,9 +48,6 @@ def compile_kernel(module, name, signature, constants, aligned=(), **options):
 def compile_kernels(jobs):
     """The same for many kernels, in one process: each as the arguments of `compile_kernel`, options last."""
     pytest.importorskip("triton")
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(jobs)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = python(Path.cwd(), "-c", SCRIPT, json.dumps(jobs), TRITON_INTERPRET="0", TMPDIR=gettempdir())
+    assert done.returncode == 0
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,10 +1,5 @@
 """A training that starts from the network of another."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +12,6 @@ from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.stages.train import run_train, start_from
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     *("train.supervision=full", "train.backbone.weights=none", "train.head.aspp_channels=16"),
     *("train.head.low_channels=8", "train.head.dilations=[1,2]", "train.iters=1", "train.batch=2", "train.crop=32"),
@@ -132,18 +126,11 @@ def test_a_training_begins_with_these_weights_and_has_a_run_of_its_own(trained, 
     assert run_train(load_preset("toy", still), ctx).run != made
 
 
-def test_the_command_says_how_to_go_on_in_one_line(trained, tmp_path):
+def test_the_command_says_how_to_go_on_in_one_line(trained, tmp_path, wsss):
     prepare_toy(tmp_path / "data", images=2, val=1, size=32)
     settings = [word for setting in SMALL for word in ("--set", setting)]
     arguments = ["train", "--preset", "toy", *settings, "--data", "data", "--init", str(trained[0])]
-    done = subprocess.run(
-        [sys.executable, "-m", "wsss_cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=200,
-    )
+    done = wsss(*arguments)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.returncode, done.stdout, len(errors)) == (3, "", 1)
     assert "has 3 classes, 6 are needed" in errors[0]

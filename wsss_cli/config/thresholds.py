@@ -30,7 +30,7 @@ class Offsets(Model):
     fg_offset: float = Field(
         0.0, ge=-1.0, le=1.0, description="how far above the best threshold a score is surely object"
     )
-    bg_offset: float = Field(0.0, ge=-1.0, le=1.0, description="likewise, negative below it: less than that is surely background")
+    bg_offset: float = Field(0.0, ge=-1.0, le=1.0, description="likewise the score below which is surely background")
 
     @model_validator(mode="after")
     def _ordered(self) -> Offsets:
