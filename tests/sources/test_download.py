@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from wsss_cli.data.sources import download
-from wsss_cli.data.sources.download import Archive, check_archive, fetch, fetch_archives, unpack
+from wsss_cli.data.sources.archives import Archive, Fetched, check_archive, unpack
+from wsss_cli.data.sources.download import fetch, fetch_archives
 from wsss_cli.errors import BusyError, DataError, WriteError
 from wsss_cli.files import read_json
 
@@ -125,7 +126,7 @@ def test_a_file_comes_with_its_progress(site: Site, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     fetched = fetch(_archive(site), tmp_path / "x", tell=lambda *line: told.append(line))
     assert (tmp_path / "x").read_bytes() == BODY
-    assert fetched == download.Fetched("data.bin", 10240, hashlib.sha256(BODY).hexdigest(), False)
+    assert fetched == Fetched("data.bin", 10240, hashlib.sha256(BODY).hexdigest(), False)
     assert [line[1:] for line in told if line[0] == "fetching x"] == [
         (done, 10240) for done in (*range(0, 11000, 1000)[:11], 10240)
     ]
@@ -377,7 +378,7 @@ def archives(site: Site) -> list[Archive]:
     ]
 
 
-def _fetch_all(archives: list[Archive], folder: Path) -> list[download.Fetched]:
+def _fetch_all(archives: list[Archive], folder: Path) -> list[Fetched]:
     return fetch_archives(archives, folder, layout="the layout", pause=PAUSE)
 
 

@@ -11,16 +11,16 @@ from scipy.io import savemat
 
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.masks import read_mask, voc_palette, write_mask
-from wsss_cli.data.sources.voc import (
+from wsss_cli.data.sources.devkit import (
     CLASSES,
     SBD,
     VOC2012,
     VocSource,
     download_voc,
     find_devkit,
-    prepare_voc,
     with_sbd_beside,
 )
+from wsss_cli.data.sources.voc import prepare_voc
 from wsss_cli.errors import DataError, UsageError
 
 CAT, DOG, PERSON = 8, 12, 15

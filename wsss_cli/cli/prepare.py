@@ -17,7 +17,7 @@ from wsss_cli.processes import cores
 
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
-    from wsss_cli.data.sources.download import Fetched
+    from wsss_cli.data.sources.archives import Fetched
 
 app = typer.Typer(
     help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.",
@@ -91,7 +91,8 @@ def voc_aug(
     else from ImageSets/image_labels.txt. A devkit with shorter lists is taken as they say, and every score then says
     "subset".
     """
-    from wsss_cli.data.sources.voc import VocSource, download_voc, find_devkit, prepare_voc, with_sbd_beside
+    from wsss_cli.data.sources.devkit import VocSource, download_voc, find_devkit, with_sbd_beside
+    from wsss_cli.data.sources.voc import prepare_voc
 
     out = out or Path("data") / name
     kept = tuple(label.strip() for label in classes.split(",") if label.strip())

@@ -18,7 +18,7 @@ from wsss_cli.config.heads import AuxConfig, DeepLabConfig
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.masks import voc_palette
-from wsss_cli.data.sources.voc import CLASSES
+from wsss_cli.data.sources.devkit import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json

@@ -13,7 +13,8 @@ import numpy as np
 from wsss_cli.data.dataset import Dataset, Sample, data_places, refuse_duplicates, source_home, write_dataset
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import clear_other_masks, read_mask, voc_palette, write_mask
-from wsss_cli.data.sources.download import Archive, Fetched, Tell, fetch_archives
+from wsss_cli.data.sources.archives import Archive, Fetched, Tell
+from wsss_cli.data.sources.download import fetch_archives
 from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text
