@@ -229,7 +229,7 @@ def test_a_run_that_crashed_ends_with_the_bits_of_an_unbroken_one(tmp_path, opti
 
 def test_a_run_that_was_killed_ends_with_the_bits_of_an_unbroken_one(tmp_path):
     code = (
-        f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_fit\n"
+        f"import os, signal, sys; sys.path[:0] = {[str(Path(__file__).parents[n]) for n in (0, 1)]}; import test_fit\n"
         f"test_fit.train({str(tmp_path / 'killed')!r}, 8, lambda: os.kill(os.getpid(), signal.SIGKILL))"
     )
     done = python(tmp_path, "-c", code)
