@@ -11,12 +11,13 @@ from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "processes", "labels"}
+BOTTOM = {"errors", "files", "processes", "labels", "talk"}
 METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
 GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
     "errors": set(),
     "labels": set(),
+    "talk": set(),
     "files": {"errors"},
     "processes": {"errors"},
     "config": BOTTOM,

@@ -3,10 +3,12 @@ import json
 import pytest
 
 from wsss_cli.config.load import load_preset
+from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DivergedError
 from wsss_cli.files import write_json
 
+INPUTS = Inputs(dataset="d", classes=(), colors=())
 SCORES = {
     "cam": {"best": {"miou": 51.25}},
     "pseudo": {"background": {"miou": 60.5}, "drop": {"miou": 70.0}},
@@ -18,12 +20,12 @@ SCORES = {
 def runs(tmp_path):
     for stage, scores in SCORES.items():
         path = tmp_path / "runs" / f"{stage}-toy-0"
-        with open_run(path, stage, load_preset("toy"), "abc", {}) as run:
+        with open_run(path, stage, load_preset("toy"), "abc", INPUTS) as run:
             write_json(path / "eval.json", scores)
             run.finish(lost=[{"id": "x", "reason": "y"}])
     with (
         pytest.raises(DivergedError),
-        open_run(tmp_path / "runs" / "train-toy-1", "train", load_preset("toy"), "d", {}),
+        open_run(tmp_path / "runs" / "train-toy-1", "train", load_preset("toy"), "d", INPUTS),
     ):
         raise DivergedError("nan")
     return tmp_path / "runs"
@@ -84,3 +86,15 @@ def test_show_of_what_is_no_run_exits_2(wsss, runs):
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"] == "nothing is no run directory"
     assert "runs list" in done.stderr
+
+
+def test_a_damaged_record_is_named_and_the_others_are_listed(wsss, runs):
+    (runs / "train-toy-0" / "run.json").write_text('{"stage": "train", "state": 3}')
+    done = wsss("runs", "list", "--json")
+    assert [run["run"].split("/")[-1] for run in json.loads(done.stdout)["runs"]] == [
+        *("train-toy-1", "pseudo-toy-0", "cam-toy-0")
+    ]
+    assert done.stderr.startswith("passed over: runs/train-toy-0/run.json: state: input should be")
+    shown = wsss("runs", "show", "train-toy-0")
+    assert shown.returncode == 3
+    assert shown.stderr.startswith("error: runs/train-toy-0/run.json: state: input should be")

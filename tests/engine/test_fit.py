@@ -12,6 +12,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
+from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import DivergedError, Interrupted, Preempted
 
@@ -61,7 +62,7 @@ def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, log_interv
         act = lambda: setattr(ctx.stop, "signal", signal.SIGTERM)  # noqa: E731
     elif act == "int":
         act = lambda: setattr(ctx.stop, "signal", signal.SIGINT)  # noqa: E731
-    with open_run(Path(path), "train", load_preset("toy"), "x", {}) as run:
+    with open_run(Path(path), "train", load_preset("toy"), "x", Inputs(dataset="d", classes=(), colors=())) as run:
         events = list(fit(task, lambda start: batches(start, at, act), config, run, ctx, seed=1))
         run.finish()
     return task, events

@@ -7,15 +7,17 @@ import textwrap
 import pytest
 
 from wsss_cli.config.load import load_preset
-from wsss_cli.engine.rundir import find_runs, open_run, read_metrics, run_path
+from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.rundir import open_run, read_metrics, run_path
 from wsss_cli.errors import BusyError, DataError, DivergedError, Preempted, UsageError, WriteError
 from wsss_cli.files import read_json
 
 TOY = load_preset("toy")
+INPUTS = Inputs(dataset="data/toy", classes=("background", "cat"), colors=((0, 0, 0), (128, 0, 0)), cam_run="runs/cam")
 
 
 def opened(path, identity="abc", preset=TOY, stage="train"):
-    return open_run(path, stage, preset, identity, {"dataset": "data/toy"})
+    return open_run(path, stage, preset, identity, INPUTS)
 
 
 def test_the_path_says_stage_preset_and_identity(tmp_path):
@@ -29,7 +31,13 @@ def test_a_new_run_says_what_it_is(tmp_path):
         assert record["state"] == "running"
         assert record["attempts"][0]["pid"] == os.getpid()
         assert record["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert read_json(tmp_path / "r" / "inputs.json") == {"dataset": "data/toy"}
+    assert read_json(tmp_path / "r" / "inputs.json") == {
+        "form": 1,
+        "dataset": "data/toy",
+        "classes": ["background", "cat"],
+        "colors": [[0, 0, 0], [128, 0, 0]],
+        "cam_run": "runs/cam",
+    }
     assert load_preset(str(tmp_path / "r" / "preset.lock.toml")) == TOY
 
 
@@ -144,15 +152,3 @@ def test_a_torn_first_line_goes_too(tmp_path):
         run.cut_metrics(0)
         run.metric({"step": 1})
     assert read_metrics(tmp_path) == [{"step": 1}]
-
-
-def test_runs_are_found_newest_first(tmp_path):
-    for name, stage in (("a", "cam"), ("b", "train"), ("c", "cam")):
-        with opened(tmp_path / name, stage=stage):
-            pass
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "run.json").write_text("{")
-    assert [path.name for path, _ in find_runs(tmp_path)] == ["c", "b", "a"]
-    assert [path.name for path, _ in find_runs(tmp_path, "cam")] == ["c", "a"]
-    assert find_runs(tmp_path / "nothing") == []

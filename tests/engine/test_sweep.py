@@ -6,6 +6,7 @@ import torch
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run
 from wsss_cli.engine.sweep import prefetch, sweep, sweep_processes
 from wsss_cli.errors import DataError, Preempted, WriteError
@@ -14,7 +15,7 @@ from wsss_cli.files import read_json, write_json
 
 @pytest.fixture
 def run(tmp_path):
-    with open_run(tmp_path / "run", "cam", load_preset("toy"), "x", {}) as run:
+    with open_run(tmp_path / "run", "cam", load_preset("toy"), "x", Inputs(dataset="d", classes=(), colors=())) as run:
         yield run
 
 

@@ -12,6 +12,7 @@ from wsss_cli.config.lock import to_toml
 from wsss_cli.config.noise import NoiseConfig
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import fit
+from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.losses import segmentation_loss
@@ -296,7 +297,7 @@ def train(path, config, crash_at=None):
             step += 1
 
     config = config.model_copy(update={"precision": "fp32", "log_interval": 1, "checkpoint_interval": 7})
-    with open_run(path, "train", load_preset("toy"), "x", {}) as run:
+    with open_run(path, "train", load_preset("toy"), "x", Inputs(dataset="d", classes=(), colors=())) as run:
         for _ in fit(task, batches, config, run, Context(torch.device("cpu"), path), seed=1):
             pass
         run.finish()

@@ -14,6 +14,7 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.records import RunRecord
 from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import DataError, Preempted, UsageError
 from wsss_cli.files import read_json, write_json
@@ -83,7 +84,7 @@ def test_a_network_is_trained_on_labels_of_tagged_classes_and_walks(data, tmp_pa
     assert run_affinity(preset, ctx, kind, data / "cam", "cam-id").skipped
 
     step = IrnWalk(iterations=8) if kind == "irn" else PsaWalk(iterations=8)
-    out, run = tmp_path / "walked", RunDir(tmp_path, {})
+    out, run = tmp_path / "walked", RunDir(tmp_path, RunRecord(stage="irn", state="running"))
     arguments = (preset, ctx, samples, data / "cam" / "cams", made.run, run, out)
     assert run_walk(step, *arguments) == []
     for sample in samples:
@@ -133,7 +134,7 @@ def test_images_without_a_cam_are_named_and_the_others_go_on(data, tmp_path):
     made = run_affinity(make_preset(data, "irn"), context(tmp_path), "irn", some, "x")
     assert [entry["id"] for entry in made.lost] == [samples[0].id]
     out = tmp_path / "walked"
-    preset, run = make_preset(data, "irn"), RunDir(tmp_path, {})
+    preset, run = make_preset(data, "irn"), RunDir(tmp_path, RunRecord(stage="irn", state="running"))
     lost = run_walk(IrnWalk(iterations=1), preset, context(tmp_path), samples, some / "cams", made.run, run, out)
     assert [entry["id"] for entry in lost] == [samples[0].id]
     assert samples[0].id in (tmp_path / "log.txt").read_text()

@@ -41,7 +41,7 @@ def cams(data, tmp_path_factory):
         ]
         write_cam(run / "cams" / f"{sample.id}.npz", np.stack(planes), sample.labels, mask.shape)
     write_json(run / "run.json", {"stage": "cam", "state": "done", "identity": "made"})
-    write_json(run / "inputs.json", {"classes": list(dataset.classes)})
+    write_json(run / "inputs.json", {"dataset": str(data), "classes": dataset.classes, "colors": dataset.colors})
     return run
 
 

@@ -33,6 +33,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.records import RunRecord
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier
@@ -178,7 +179,7 @@ class _Work:
         return maps
 
     def stage(self) -> None:
-        run = RunDir(self.folder / f"{next(self.runs)}", {})
+        run = RunDir(self.folder / f"{next(self.runs)}", RunRecord(stage="cam", state="running"))
         quiet = replace(self.ctx, ui=Silent())  # there is a bar already
         make_cams(self.model, lambda tags: self.plain, self.samples, self.config, self.precision, run, quiet)
         shutil.rmtree(run.path)

@@ -61,11 +61,10 @@ def model(
     if (run is None) == (not preset):
         raise UsageError("give a run, or --preset", "wsss bench model --preset NAME")
     if run is not None:
-        from wsss_cli.engine.rundir import read_run
-        from wsss_cli.files import read_json
+        from wsss_cli.engine.records import read_inputs, read_run
 
         read_run(run, "train")
-        preset, num_classes = str(run / "preset.lock.toml"), len(read_json(run / "inputs.json")["classes"])
+        preset, num_classes = str(run / "preset.lock.toml"), len(read_inputs(run).classes)
     resolved = stage.resolve(preset, overrides)
     from wsss_cli.bench.model import bench_network
     from wsss_cli.files import write_json

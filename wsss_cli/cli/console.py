@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from wsss_cli.talk import say as say
+
 if TYPE_CHECKING:
     from wsss_cli.report.tables import Table
 
@@ -73,12 +75,6 @@ def lost_result() -> OSError | None:
         return None
     unread = sys.stdout.terminal or sys.stdout.error.errno in (errno.EPIPE, errno.EBADF)
     return None if unread else sys.stdout.error
-
-
-def say(line: str) -> None:
-    """A line of talk on stderr."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def say_at_once(line: str) -> None:

@@ -121,9 +121,9 @@ def _columns(given: str) -> list[str]:
 
 
 def _stage_of(run: Path) -> str:
-    from wsss_cli.files import read_json
+    from wsss_cli.engine.records import is_run, read_record
 
-    return str(read_json(run / "run.json").get("stage")) if (run / "run.json").is_file() else "train"
+    return read_record(run).stage if is_run(run) else "train"
 
 
 def _stored(run: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from wsss_cli.cli import console
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
+
+if TYPE_CHECKING:
+    from wsss_cli.engine.records import Attempt, RunRecord
 
 app = typer.Typer(no_args_is_help=True, help="List and show run directories.")
 
@@ -32,18 +35,18 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
     wsss runs list
     wsss runs list --runs /scratch/runs --json
     """
-    from wsss_cli.engine.rundir import find_runs
+    from wsss_cli.engine.records import find_runs
 
     found: list[dict[str, Any]] = [
         {
             "run": str(path),
-            "stage": record.get("stage"),
-            "preset": record.get("preset"),
-            "state": record.get("state"),
-            "created": record.get("created"),
+            "stage": record.stage,
+            "preset": record.preset,
+            "state": record.state,
+            "created": record.created,
             "scores": _scores(path, record),
         }
-        for path, record in find_runs(runs)
+        for path, record in find_runs(runs, say=console.say)
     ]
     if json_output:
         console.result_json({"runs": found})
@@ -75,48 +78,46 @@ def show(
     wsss runs show runs/train-toy-1a2b3c4d
     wsss runs show train-toy-1a2b3c4d --json
     """
-    path = next((path for path in (Path(run), runs / run) if (path / "run.json").is_file()), None)
+    from wsss_cli.engine.records import is_run, read_record
+
+    path = next((path for path in (Path(run), runs / run) if is_run(path)), None)
     if path is None:
         raise UsageError(f"{run} is no run directory", f"wsss runs list --runs {runs} names those there are")
-    record = read_json(path / "run.json")
-    if not isinstance(record, dict):
-        raise DataError(f"{path}/run.json is no record of a run")
+    record = read_record(path)
     scores = _scores(path, record)
     if json_output:
-        console.result_json({**record, "run": str(path), "scores": scores})
+        console.result_json({**record.model_dump(mode="json", exclude_unset=True), "run": str(path), "scores": scores})
         return
     from wsss_cli.report.tables import Table, percent
 
-    rows = [(key, f"{record.get(key, '-')}") for key in ("stage", "preset", "state", "identity")]
-    rows.append(("created", _when(record.get("created"))))
-    for number, attempt in enumerate(record.get("attempts") or [], 1):
+    rows = [(key, f"{getattr(record, key) or '-'}") for key in ("stage", "preset", "state", "identity")]
+    rows.append(("created", _when(record.created)))
+    for number, attempt in enumerate(record.attempts, 1):
         rows.append((f"attempt {number}", _attempt(attempt)))
-    rows.append(("images lost", f"{len(record.get('lost') or [])}"))
+    rows.append(("images lost", f"{len(record.lost)}"))
     rows += [(name, percent(value)) for name, value in scores.items()]
-    versions = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     notes = (versions,) if versions else ()
     console.table(Table(str(path), ("", ""), tuple(rows), notes=notes, left=frozenset({0, 1})))
 
 
-def _scores(path: Path, record: dict[str, Any]) -> dict[str, float | None]:
+def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
     """The scores in a run's eval.json by name; those that it has."""
     found = {}
     with contextlib.suppress(DataError):
         stored = read_json(path / "eval.json")
-        for name, (mode, key) in SCORES.get(str(record.get("stage")), {}).items():
+        for name, (mode, key) in SCORES.get(record.stage, {}).items():
             if isinstance(stored, dict) and isinstance(part := stored.get(mode), dict) and key in part:
                 found[name] = part[key]
     return found
 
 
-def _when(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
-        return "-"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
-def _attempt(attempt: dict[str, Any]) -> str:
-    where = f"{_when(attempt.get('start'))}, host {attempt.get('host')}, pid {attempt.get('pid')}"
-    if attempt.get("end") is None:
+def _attempt(attempt: Attempt) -> str:
+    where = f"{_when(attempt.start)}, host {attempt.host}, pid {attempt.pid}"
+    if attempt.end is None:
         return f"{where}, not ended"
-    return f"{where}, {attempt['end'] - attempt['start']:.0f} s, exit {attempt.get('exit')}"
+    return f"{where}, {attempt.end - attempt.start:.0f} s, exit {attempt.exit}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 import tomllib
 import types
 import typing
@@ -17,19 +16,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from wsss_cli import talk
 from wsss_cli.config import renames
 from wsss_cli.config.renames import Table, overlay
 from wsss_cli.config.schema import Preset
 from wsss_cli.errors import UsageError
-
-
-def stderr_line(line: str) -> None:
-    """A line on stderr."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def preset_folder() -> Path:
@@ -44,7 +35,7 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.toml"))
 
 
-def load_preset(name_or_path: str, overrides: Sequence[str] = (), say: Callable[[str], None] = stderr_line) -> Preset:
+def load_preset(name_or_path: str, overrides: Sequence[str] = (), say: Callable[[str], None] = talk.say) -> Preset:
     """Read, merge and validate a preset.
 
     Args:
@@ -59,7 +50,7 @@ def load_preset(name_or_path: str, overrides: Sequence[str] = (), say: Callable[
 
 def origins(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Where each value of a resolved preset comes from: a preset's name, '--set', or 'default', by dotted key."""
-    preset, found = _resolve(name_or_path, overrides, silent)
+    preset, found = _resolve(name_or_path, overrides, talk.silent)
     return {key: found.get(key, "default") for key, _ in leaves(preset.model_dump(mode="json"))}
 
 

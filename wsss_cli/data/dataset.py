@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsss_cli.data.masks import voc_palette
+from wsss_cli.config.forms import write_form
+from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
 from wsss_cli.errors import DataError
-from wsss_cli.files import read_json, write_json, write_text
+from wsss_cli.files import write_json, write_text
 
 COLUMNS = ("id", "image", "mask", "labels")
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -125,29 +125,21 @@ def open_dataset(path: str | Path) -> Dataset:
         DataError: there is no dataset.json, or it cannot be taken; a listed split file is missing.
     """
     root = Path(path).absolute()
-    if not (root / "dataset.json").is_file():
-        raise DataError(
-            f"no data set at {path} (it has no dataset.json)",
-            "make one with `wsss prepare toy`, `wsss prepare voc-aug` or `wsss prepare folder` (each has --help)",
-        )
-    record = read_json(root / "dataset.json")
-    if not isinstance(record, dict):
-        raise DataError(f"{root / 'dataset.json'} is not a JSON object", "write it anew with `wsss prepare`")
-    classes, colors = _classes_of(record, root / "dataset.json")
+    record = read_dataset(Path(path))
+    classes = record.names
     names = sorted(file.stem for file in (root / "splits").glob("*.csv"))
-    for name in record.get("splits", {}):
+    for name in record.splits:
         if name not in names:
             raise DataError(f"{root / 'splits' / name}.csv is missing", "run `wsss prepare` again")
     hashes = {name: _split_sha256(_read_split(root, name, classes), classes) for name in names}
-    source = str(record.get("source", ""))
     return Dataset(
         root=root,
-        name=str(record.get("name", root.name)),
+        name=record.name or root.name,
         classes=classes,
-        colors=colors,
-        protocol=tuple(str(note) for note in record.get("protocol", ())),
+        colors=record.colors,
+        protocol=record.protocol,
         split_sha256=hashes,
-        fingerprint=_fingerprint(hashes, classes, source),
+        fingerprint=_fingerprint(hashes, classes, record.source),
     )
 
 
@@ -191,38 +183,15 @@ def write_dataset(
     for split, samples in splits.items():
         write_text(root / "splits" / f"{split}.csv", _split_text(samples, classes, root))
     write_json(root / "findings.json", list(findings))
-    record = {
-        "format": FORMAT,
-        "name": name,
-        "source": source,
-        "ignore_index": 255,
-        "classes": [{"name": label, "color": list(color)} for label, color in zip(classes, colors, strict=True)],
-        "protocol": list(protocol),
-        "splits": {split: {"images": len(samples), "sha256": hashes[split]} for split, samples in splits.items()},
-    }
-    write_json(root / "dataset.json", record)
+    record = DatasetRecord(
+        name=name,
+        source=source,
+        classes=tuple(ClassRecord(name=label, color=color) for label, color in zip(classes, colors, strict=True)),
+        protocol=tuple(protocol),
+        splits={split: SplitRecord(images=len(samples), sha256=hashes[split]) for split, samples in splits.items()},
+    )
+    write_form(root / "dataset.json", record)
     return open_dataset(root)
-
-
-def _classes_of(record: dict[str, Any], file: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    """Class names and colours of a dataset.json; plain names get the VOC colours."""
-    entries = record.get("classes")
-    hint = 'it must be a list like ["background", "cat", ...] or [{"name": "background", "color": [0, 0, 0]}, ...]'
-    if not isinstance(entries, list) or not 2 <= len(entries) <= 255:
-        raise DataError(f"{file}: 'classes' cannot be taken", hint)
-    names, colors = [], []
-    for entry, default in zip(entries, voc_palette(len(entries)), strict=True):
-        entry = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise DataError(f"{file}: class {entry!r} has no name", hint)
-        color = entry.get("color", default)
-        if len(color) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
-            raise DataError(f"{file}: the colour of class '{entry['name']}' is not three integers in 0..255", hint)
-        names.append(entry["name"])
-        colors.append((color[0], color[1], color[2]))
-    if names[0] != "background" or len(set(names)) < len(names):
-        raise DataError(f"{file}: the first class must be 'background', and no name may occur twice", hint)
-    return tuple(names), tuple(colors)
 
 
 def _read_split(root: Path, name: str, classes: Sequence[str]) -> list[Sample]:

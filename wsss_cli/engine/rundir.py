@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +20,9 @@ from typing import IO, Any
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.config.schema import Preset
+from wsss_cli.engine.records import Attempt, Inputs, RunRecord, is_run, read_record, write_inputs, write_record
 from wsss_cli.errors import BusyError, DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
-from wsss_cli.files import read_json, write_json, write_text
+from wsss_cli.files import write_text
 
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
 
@@ -36,20 +37,25 @@ class RunDir:
     """
 
     path: Path
-    record: dict[str, Any]
-    _log: IO[str] | None = field(default=None, repr=False)
+    record: RunRecord
 
     @property
     def done(self) -> bool:
-        return self.record["state"] == "done"
+        return self.record.state == "done"
 
     @property
     def lost(self) -> list[dict[str, str]]:
         """Items that could not be worked on: [{'id', 'reason'}]."""
-        return self.record.get("lost", [])
+        return [{"id": entry["id"], "reason": entry["reason"]} for entry in self.record.lost]
 
-    def save(self) -> None:
-        write_json(self.path / "run.json", self.record)
+    def lose(self, name: str, reason: str) -> None:
+        """Note an item that cannot be worked on, at once: a run that is stopped and goes on may not meet it again."""
+        self.save(lost=[*self.record.lost, {"id": name, "reason": reason}])
+
+    def save(self, **changes: Any) -> None:
+        """Change the record and write it."""
+        self.record = self.record.changed(**changes)
+        write_record(self.path, self.record)
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
@@ -68,8 +74,7 @@ class RunDir:
 
     def finish(self, **results: Any) -> None:
         """Mark the stage done and store its results in run.json."""
-        self.record.update(results, state="done")
-        self.save()
+        self.save(**results, state="done")
 
 
 def _append(path: Path, text: str) -> None:
@@ -86,7 +91,7 @@ def run_path(runs: Path, stage: str, preset_name: str, identity: str) -> Path:
 
 
 @contextlib.contextmanager
-def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: dict[str, Any]) -> Iterator[RunDir]:
+def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> Iterator[RunDir]:
     """Create or resume a run directory and hold its lock while the body runs.
 
     On leaving, run.json says how the attempt ended: 'running' becomes 'failed' or 'preempted' when an error leaves the
@@ -108,28 +113,27 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: dict
     with lock:
         _take(lock, path)
         run = _read_or_create(path, stage, preset, identity, inputs)
-        attempt = {"host": socket.gethostname(), "pid": os.getpid(), "start": time.time(), "end": None, "exit": None}
-        was_done = run.done
+        attempt = Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
+        was_done, earlier = run.done, run.record.attempts
         if not was_done:
-            run.record["attempts"].append(attempt)
-            run.record["state"] = "running"
-            run.save()
+            run.save(attempts=[*earlier, attempt], state="running")
+        ending: dict[str, Any] = {}
+        code = 0
         try:
             yield run
         except BaseException as error:
-            with contextlib.suppress(DataError):  # a full disk must not hide the first error
+            with contextlib.suppress(WriteError):  # a full disk must not hide the first error
                 run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
             stopped = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
-            run.record["state"] = "preempted" if stopped else "failed"
-            attempt["exit"] = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            ending["state"] = "preempted" if stopped else "failed"
+            code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
             raise
-        else:
-            attempt["exit"] = 0
         finally:
-            attempt["end"] = time.time()
-            if not was_done or run.record["state"] != "done":
-                with contextlib.suppress(DataError):
-                    run.save()
+            if not was_done:
+                ending["attempts"] = [*earlier, attempt.model_copy(update={"end": time.time(), "exit": code})]
+            if ending:
+                with contextlib.suppress(WriteError):
+                    run.save(**ending)
 
 
 def _take(lock: IO[str], path: Path) -> None:
@@ -148,25 +152,24 @@ def _take(lock: IO[str], path: Path) -> None:
         lock.flush()
 
 
-def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: dict[str, Any]) -> RunDir:
-    if not (path / "run.json").is_file():
+def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:
+    if not is_run(path):
         write_text(path / "preset.lock.toml", to_toml(preset))
-        write_json(path / "inputs.json", inputs)
-        record = {
-            "stage": stage,
-            "preset": preset.name,
-            "identity": identity,
-            "state": "created",
-            "created": time.time(),
-            "versions": versions(),
-            "argv": sys.argv,
-            "attempts": [],
-        }
-        run = RunDir(path, record)
-        run.save()
-        return run
-    run = RunDir(path, read_json(path / "run.json"))
-    if run.record.get("identity") != identity:
+        write_inputs(path, inputs)
+        record = RunRecord(
+            stage=stage,
+            preset=preset.name,
+            identity=identity,
+            state="created",
+            created=time.time(),
+            versions=versions(),
+            argv=tuple(sys.argv),
+            attempts=(),
+        )
+        write_record(path, record)
+        return RunDir(path, record)
+    run = RunDir(path, read_record(path))
+    if run.record.identity != identity:
         old = load_preset(str(path / "preset.lock.toml"))
         changes = difference(old.model_dump(mode="json"), preset.model_dump(mode="json"))
         shown = "; ".join(changes[:6]) or "the data set or an earlier stage's run is another one"
@@ -191,30 +194,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows
-
-
-def find_runs(runs: Path, stage: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
-    """(directory, run.json) of the runs of a stage, newest first; what is no run directory is passed over."""
-    found = []
-    for file in Path(runs).glob("*/run.json"):
-        with contextlib.suppress(DataError):
-            record = read_json(file)
-            if isinstance(record, dict) and (stage is None or record.get("stage") == stage):
-                found.append((file.parent, record))
-    return sorted(found, key=lambda pair: pair[1].get("created", 0.0), reverse=True)
-
-
-def read_run(path: Path, stage: str) -> dict[str, Any]:
-    """run.json of a finished run of a stage that the user named.
-
-    Raises:
-        UsageError: no such run, a run of another stage, or one that is not done.
-    """
-    if not (path / "run.json").is_file():
-        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
-    record = read_json(path / "run.json")
-    if record.get("stage") != stage:
-        raise UsageError(f"{path} is a {record.get('stage')} run; a {stage} run is needed here")
-    if record.get("state") != "done":
-        raise UsageError(f"{path} is not finished (state: {record.get('state')})", "run its command again to finish it")
-    return record

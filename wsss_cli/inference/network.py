@@ -13,8 +13,8 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.errors import UsageError, WeightsError
-from wsss_cli.files import read_json
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 
@@ -48,32 +48,31 @@ def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
         WeightsError: the checkpoint is damaged.
     """
     run = Path(run)
-    if not (run / "run.json").is_file() and (run / "meta.json").is_file():
+    if not is_run(run) and (run / "meta.json").is_file():
         above = run.resolve().parent.parent
-        if (above / "run.json").is_file():
+        if is_run(above):
             return _trained(above, run, ctx, run.name)
         return _imported(run, ctx)
-    if not (run / "run.json").is_file():
-        raise UsageError(f"{run} is no run directory", "wsss runs list names those there are")
-    stage = read_json(run / "run.json").get("stage")
-    if stage != "train":
-        raise UsageError(f"{run} is a {stage} run; a train run is needed here")
+    _check_stage(run)
     checkpoint = find_checkpoint(run / "checkpoints", pointer)
     if checkpoint is None:
         raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")
     return _trained(run, checkpoint, ctx, pointer)
 
 
+def _check_stage(run: Path) -> None:
+    if (stage := read_record(run).stage) != "train":
+        raise UsageError(f"{run} is a {stage} run; a train run is needed here")
+
+
 def _trained(run: Path, checkpoint: Path, ctx: Context, pointer: str) -> Network:
-    if read_json(run / "run.json").get("stage") != "train":
-        raise UsageError(f"{run} is no train run; one is needed here")
+    _check_stage(run)
     preset = load_preset(str(run / "preset.lock.toml"))
-    inputs = read_json(run / "inputs.json")
+    inputs = read_inputs(run)
     state, meta = load_weights(checkpoint)
-    model = _filled(preset, len(inputs["classes"]), state, ctx, f"{checkpoint} does not fit the network of {run}")
+    model = _filled(preset, len(inputs.classes), state, ctx, f"{checkpoint} does not fit the network of {run}")
     origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({pointer} checkpoint)"
-    classes, colors = tuple(inputs["classes"]), _colors(inputs["colors"])
-    return Network(model, preset, classes, colors, meta["step"], inputs["dataset"], origin)
+    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin)
 
 
 def _imported(folder: Path, ctx: Context) -> Network:

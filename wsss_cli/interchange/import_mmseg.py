@@ -20,6 +20,7 @@ from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.devkit import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint
+from wsss_cli.engine.records import is_run, read_record
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
 from wsss_cli.models.backbones import build_backbone
@@ -81,7 +82,7 @@ def weight_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    folder = find_checkpoint(path / "checkpoints") if (path / "run.json").is_file() else path
+    folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
     if folder is None:
         raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
     if not (folder / "model.safetensors").is_file():
@@ -90,9 +91,9 @@ def weight_file(path: Path) -> Path:
 
 
 def _directory(path: Path) -> dict[str, Any]:
-    if (path / "run.json").is_file():
-        record = read_json(path / "run.json")
-        return {"run": f"{record.get('stage')} run of preset {record.get('preset')}, {record.get('state')}"}
+    if is_run(path):
+        record = read_record(path)
+        return {"run": f"{record.stage} run of preset {record.preset}, {record.state}"}
     if (path / "meta.json").is_file():
         meta = read_json(path / "meta.json")
         if "source" in meta:

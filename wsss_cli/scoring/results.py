@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.config.load import load_preset, silent
+from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.engine.rundir import find_runs, read_metrics, read_run
+from wsss_cli.engine.records import find_runs, read_inputs, read_run
+from wsss_cli.engine.rundir import read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
+from wsss_cli.talk import silent
 
 
 def run_row(run: Path) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def run_row(run: Path) -> dict[str, Any]:
     Raises:
         UsageError: no finished training run.
     """
-    read_run(run, "train")
+    record = read_run(run, "train")
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)  # a table of many old runs
     scores = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
     bench = read_json(run / "bench.json") if (run / "bench.json").is_file() else {}
@@ -34,10 +36,10 @@ def run_row(run: Path) -> dict[str, Any]:
         "crop": preset.train.crop,
         "iters": preset.train.iters,
         "supervision": preset.train.supervision,
-        "data": Path(scores.get("dataset") or read_json(run / "inputs.json")["dataset"]).name,
+        "data": Path(scores.get("dataset") or read_inputs(run).dataset).name,
         "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
         "fps": bench.get("fps"),
-        "device": bench.get("device") or read_json(run / "run.json").get("device"),
+        "device": bench.get("device") or record.device,
         "miou": scores.get("single", {}).get("miou"),
         "miou_ms_flip": scores.get("ms_flip", {}).get("miou"),
         "reference": _reference(preset),
@@ -69,7 +71,7 @@ def find_rows(runs: list[Path], folder: Path) -> list[dict[str, Any]]:
     """
     if runs:
         return [run_row(run) for run in runs]
-    done = [path for path, record in find_runs(folder, "train") if record.get("state") == "done"]
+    done = [path for path, record in find_runs(folder, "train") if record.state == "done"]
     if not done:
         raise UsageError(f"no finished train run in {folder}", "run `wsss train --preset NAME` first, or name runs")
     return [run_row(path) for path in reversed(done)]

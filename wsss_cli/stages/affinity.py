@@ -74,7 +74,7 @@ def run_affinity(preset: Preset, ctx: Context, kind: Kind, cam_run: Path, cam_id
     samples = dataset.split(preset.dataset.train)
     own = affinity_identity(preset, kind, dataset, cam_id)
     path = run_path(ctx.runs, kind, preset.name, own)
-    inputs = {**dataset_inputs(dataset), "cam_run": str(cam_run), "cam_identity": cam_id}
+    inputs = dataset_inputs(dataset, cam_run=str(cam_run), cam_identity=cam_id)
     with open_run(path, kind, preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, skipped=True)

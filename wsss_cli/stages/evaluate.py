@@ -22,7 +22,7 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import find_runs
+from wsss_cli.engine.records import find_runs, read_inputs
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
@@ -184,7 +184,7 @@ def newest_run(runs: Path, stage: str = "train") -> Path:
         UsageError: there is none.
     """
     for path, record in find_runs(runs, stage):
-        if record.get("state") == "done":
+        if record.state == "done":
             return path
     raise UsageError(f"no finished {stage} run in {runs}", f"run `wsss {stage} --preset NAME` first, or name a run")
 
@@ -315,7 +315,7 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
         return None
     preset = load_preset(str(run / "preset.lock.toml"))
     current = {
-        "dataset": read_json(run / "inputs.json")["dataset"],
+        "dataset": read_inputs(run).dataset,
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
         "split": preset.dataset.val,

@@ -8,6 +8,7 @@ from typing import Any
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import read_inputs
 from wsss_cli.files import read_json
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.evaluate import finished_eval, run_eval
@@ -38,7 +39,7 @@ def run_pipeline(preset: Preset, ctx: Context) -> dict[str, Any]:
     runs["train"] = str(trained.run)
     lost += trained.lost
     if preset.train.supervision == "weak" and preset.rounds > 1:
-        runs["relabel"] = read_json(trained.run / "inputs.json")["pseudo_run"]
+        runs["relabel"] = str(read_inputs(trained.run).pseudo_run)
         scores["relabel"] = read_json(Path(runs["relabel"]) / "eval.json")
     if not _has_masks(preset):
         ctx.ui.say(f"split {preset.dataset.val!r} has no masks to score against: eval is left out")

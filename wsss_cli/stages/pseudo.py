@@ -48,7 +48,7 @@ def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result
     cam_run, cam_id = found
     own = pseudo_identity(preset, dataset, cam_id)
     path = run_path(ctx.runs, "pseudo", preset.name, own)
-    inputs = {**dataset_inputs(dataset), "cam_run": str(cam_run), "cam_identity": cam_id}
+    inputs = dataset_inputs(dataset, cam_run=str(cam_run), cam_identity=cam_id)
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)

@@ -19,7 +19,8 @@ from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import RunDir, open_run, read_run, run_path
+from wsss_cli.engine.records import read_inputs, read_run, required
+from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, prefetch
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
@@ -60,9 +61,9 @@ def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
     dataset = open_dataset(preset.dataset.path)
     if dataset.classes != network.classes:
         raise UsageError(f"{trained} was trained on other classes than the data set {dataset.root} has")
-    own = identity(preset, "relabel", dataset.fingerprint, record["identity"])
+    own = identity(preset, "relabel", dataset.fingerprint, record.identity)
     path = run_path(ctx.runs, "pseudo", preset.name, own)
-    inputs = {**dataset_inputs(dataset), "train_run": str(trained), "train_identity": record["identity"]}
+    inputs = dataset_inputs(dataset, train_run=str(trained), train_identity=record.identity)
     with open_run(path, "pseudo", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, read_json(path / "eval.json"), skipped=True)
@@ -110,23 +111,24 @@ def first_scores(trained: Path) -> Cams:
         UsageError: a training of that line was on true masks, or a run of it is gone.
     """
     while True:
-        masks = read_json(trained / "inputs.json").get("pseudo_run")
+        masks = read_inputs(trained).pseudo_run
         if masks is None:
             raise UsageError(
                 f"{trained} was trained on true masks: there are no CAMs behind it", "--set relabel.cam_weight=0"
             )
-        record, inputs = read_run(Path(masks), "pseudo"), read_json(Path(masks) / "inputs.json")
-        if "train_run" not in inputs:
+        record, inputs = read_run(Path(masks), "pseudo"), read_inputs(Path(masks))
+        if inputs.train_run is None:
             break
-        trained = Path(inputs["train_run"])
+        trained = Path(inputs.train_run)
     walked = sorted((Path(masks) / "scores").glob("*-*"), key=lambda folder: int(folder.name.split("-")[0]))
-    folder = walked[-1] if walked else Path(inputs["cam_run"]) / "cams"
+    folder = walked[-1] if walked else Path(required(inputs.cam_run, f"{masks}/inputs.json: cam_run")) / "cams"
     if not folder.is_dir():
         raise UsageError(f"{folder} is gone; the masks of {masks} were made from its scores", "make them again")
     scored = Path(masks) / "eval.json"
     stored = read_json(scored) if scored.is_file() else {}
     if (chosen := stored.get("threshold")) is None:
-        return Cams(folder, (record["fg_threshold"] + record["bg_threshold"]) / 2)
+        fg = required(record.fg_threshold, f"{masks}/run.json: fg_threshold")
+        return Cams(folder, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)
     return Cams(folder, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
 
 

@@ -75,9 +75,8 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
     make = partial(
         training_item, config=config, num_classes=dataset.num_classes, pseudo_run=upstream[0] if upstream else None
     )
-    inputs = dataset_inputs(dataset)
-    if upstream:
-        inputs |= {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]}
+    read = {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]} if upstream else {}
+    inputs = dataset_inputs(dataset, **read)
     with open_run(path, "train", preset, own, inputs) as run:
         if run.done and not run.lost:
             return Result(path, skipped=True)

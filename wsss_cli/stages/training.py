@@ -60,5 +60,4 @@ def note_lost(lost: Sequence[tuple[str, str]], run: RunDir, ctx: Context) -> Non
         if name not in before:
             before.add(name)
             ctx.ui.say(f"lost {name}: {reason}")
-            run.record["lost"] = [*run.lost, {"id": name, "reason": reason}]
-            run.save()
+            run.lose(name, reason)

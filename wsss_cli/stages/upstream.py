@@ -11,9 +11,9 @@ from wsss_cli.config.affinity import needs
 from wsss_cli.config.lock import identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
-from wsss_cli.engine.rundir import find_runs, read_run, run_path
+from wsss_cli.engine.records import Inputs, find_runs, is_run, read_inputs, read_run
+from wsss_cli.engine.rundir import run_path
 from wsss_cli.errors import UsageError
-from wsss_cli.files import read_json
 
 
 @dataclass
@@ -58,32 +58,32 @@ def find_upstream(
     """
     if given is not None:
         record = read_run(given, stage)
-        inputs = read_json(given / "inputs.json")
-        if inputs.get("classes") != list(dataset.classes):
+        if read_inputs(given).classes != dataset.classes:
             raise UsageError(f"{given} was made with other classes than the data set {dataset.root} has")
-        return given, record["identity"]
+        return given, record.identity
     exact = run_path(runs, stage, preset.name, own)
-    done = [(path, record) for path, record in find_runs(runs, stage) if record.get("state") == "done"]
+    done = [(path, record) for path, record in find_runs(runs, stage) if record.state == "done"]
     for path, record in done:
-        if record.get("identity") == own:
+        if record.identity == own:
             say(f"{stage} run: {path}")
             return path, own
-    if (exact / "run.json").is_file():
+    if is_run(exact):
         return None  # begun with these settings: it is to be finished rather than replaced by another
     for path, record in done:
-        if read_json(path / "inputs.json").get("dataset_fingerprint") == dataset.fingerprint:
+        if read_inputs(path).dataset_fingerprint == dataset.fingerprint:
             say(f"{stage} run: {path} (the newest on this data set; made with other settings than {preset.name}'s)")
-            return path, record["identity"]
+            return path, record.identity
     return None
 
 
-def dataset_inputs(dataset: Dataset) -> dict[str, Any]:
-    """The part of inputs.json that every stage writes."""
-    return {
-        "dataset": str(dataset.root),
-        "dataset_name": dataset.name,
-        "dataset_fingerprint": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "colors": [list(color) for color in dataset.colors],
-        "protocol": list(dataset.protocol),
-    }
+def dataset_inputs(dataset: Dataset, **runs: Any) -> Inputs:
+    """What a stage reads: the data set, and `runs`, the fields of `Inputs` that name earlier runs."""
+    return Inputs(
+        dataset=str(dataset.root),
+        dataset_name=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        classes=dataset.classes,
+        colors=dataset.colors,
+        protocol=dataset.protocol,
+        **runs,
+    )

@@ -1,0 +1,157 @@
+"""What a run directory says of itself: run.json (`RunRecord`) and inputs.json (`Inputs`). Read and written here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from wsss_cli.config.forms import Form, read_form, write_form
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.talk import silent
+
+State = Literal["created", "running", "preempted", "failed", "done"]
+Color = tuple[int, int, int]
+Value = TypeVar("Value")
+
+
+class Lost(TypedDict):
+    """An item that could not be worked on."""
+
+    id: str
+    reason: str
+
+
+class Attempt(BaseModel):
+    """One process that worked in the directory; times in seconds since 1970, `end` None while it works."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    host: str
+    pid: int
+    start: float
+    end: float | None = None
+    exit: int | None = None
+
+
+class RunRecord(Form):
+    """run.json: what a run is, how far it got, and what it ended with; results of a stage may be extra keys."""
+
+    stage: str
+    state: State
+    preset: str = ""
+    identity: str = ""
+    created: float = 0.0
+    versions: dict[str, str] = Field(default_factory=dict)
+    argv: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    device: str | None = None
+    fg_threshold: float | None = None
+    bg_threshold: float | None = None
+
+    def changed(self, **changes: Any) -> Self:
+        """The record with other values, checked like one that is read."""
+        table = self.model_dump(mode="json", exclude_unset=True) | changes
+        return type(self).model_validate_json(json.dumps(table, default=lambda attempt: attempt.model_dump()))
+
+
+class Inputs(Form):
+    """inputs.json: the data set and the earlier runs that a run reads. Background first, colours RGB."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    colors: tuple[Color, ...]
+    dataset_name: str = ""
+    dataset_fingerprint: str = ""
+    protocol: tuple[str, ...] = ()
+    cam_run: str | None = None
+    cam_identity: str | None = None
+    pseudo_run: str | None = None
+    pseudo_identity: str | None = None
+    train_run: str | None = None
+    train_identity: str | None = None
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is one of a run."""
+    return (Path(path) / "run.json").is_file()
+
+
+def read_record(path: Path) -> RunRecord:
+    """run.json of a run directory.
+
+    Raises:
+        UsageError: no run directory.
+        DataError: the record is damaged or was written by a newer version.
+    """
+    if not is_run(path):
+        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
+    return read_form(Path(path) / "run.json", RunRecord)
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    write_form(Path(path) / "run.json", record)
+
+
+def read_inputs(path: Path) -> Inputs:
+    """inputs.json of a run directory.
+
+    Raises:
+        DataError: it is missing, damaged or was written by a newer version.
+    """
+    return read_form(Path(path) / "inputs.json", Inputs)
+
+
+def write_inputs(path: Path, inputs: Inputs) -> None:
+    write_form(Path(path) / "inputs.json", inputs)
+
+
+def read_run(path: Path, stage: str) -> RunRecord:
+    """run.json of a finished run of a stage that the user named.
+
+    Raises:
+        UsageError: no such run, a run of another stage, or one that is not done.
+        DataError: the record is damaged or was written by a newer version.
+    """
+    record = read_record(path)
+    if record.stage != stage:
+        raise UsageError(f"{path} is a {record.stage} run; a {stage} run is needed here")
+    if record.state != "done":
+        raise UsageError(f"{path} is not finished (state: {record.state})", "run its command again to finish it")
+    return record
+
+
+def required(value: Value | None, where: str) -> Value:
+    """A value that some runs lack and this one must have; `where` is its file and key.
+
+    Raises:
+        DataError: it is missing.
+    """
+    if value is None:
+        raise DataError(f"{where} is missing")
+    return value
+
+
+def find_runs(
+    runs: Path, stage: str | None = None, say: Callable[[str], None] = silent
+) -> list[tuple[Path, RunRecord]]:
+    """(directory, run.json) of the runs of a stage, newest first.
+
+    Args:
+        say: told of each record that cannot be read, which is passed over.
+    """
+    found = []
+    for file in sorted(Path(runs).glob("*/run.json")):
+        try:
+            record = read_record(file.parent)
+        except DataError as error:
+            say(f"passed over: {error}")
+            continue
+        if stage is None or record.stage == stage:
+            found.append((file.parent, record))
+    return sorted(found, key=lambda pair: pair[1].created, reverse=True)
