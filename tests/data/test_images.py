@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_cli.data.images import image_size, read_image, stored_size
+from wsss_cli.data.images import image_size, read_image, stored_size, turn_upright
 from wsss_cli.errors import DataError, UsageError
 
 
@@ -86,6 +86,15 @@ def test_the_size_from_the_header_is_that_of_the_image_as_shown(tmp_path: Path, 
     shown = (8, 6) if orientation >= 5 else (6, 8)
     assert image_size(tmp_path / f"p.{suffix}") == shown == read_image(tmp_path / f"p.{suffix}").shape[:2]
     assert stored_size(tmp_path / f"p.{suffix}") == ((6, 8), orientation)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_turned_upright_as_a_photograph_is(tmp_path: Path, orientation: int) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "p.png", exif=exif)
+    assert np.array_equal(turn_upright(pixels, orientation), read_image(tmp_path / "p.png"))
 
 
 def test_damaged_and_absurd_exif_turns_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from wsss_cli.data.dataset import Dataset
+from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import BORDER_COLOR, read_mask, voc_palette
 from wsss_cli.data.sources.coco import ARCHIVES, LABELLED, OFFICIAL, _protocol, download_coco, find_coco, prepare_coco
 from wsss_cli.data.sources.instances import Instances, Listed, Span
@@ -71,7 +72,7 @@ def _change(root: Path, split: str, change: Callable[[Record], object]) -> None:
 
 
 def _prepare(root: Path, out: Path, **changes: Any) -> Dataset:
-    return prepare_coco(root, out, "coco", **changes)
+    return prepare_coco(root, out, "coco", **changes).dataset
 
 
 def _names(made: Dataset, split: str) -> list[str]:
@@ -347,3 +348,91 @@ def test_an_official_archive_must_have_its_checksum(root: Path, tmp_path: Path) 
     _zipped(root, tmp_path / "home")
     with pytest.raises(DataError, match="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"):
         download_coco(tmp_path / "home", archives=[replace(archive, unpacked=1) for archive in ARCHIVES])
+
+
+def test_a_category_called_background_is_refused_before_anything_is_painted(root: Path, tmp_path: Path) -> None:
+    _change(root, "train", lambda record: record["categories"].insert(0, {"id": 0, "name": "Background"}))
+    with pytest.raises(DataError, match=r"instances_train2014\.json: category 0 is called 'Background'"):
+        _prepare(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_order_mark_is_no_damage_and_utf_16_is_named(root: Path, tmp_path: Path) -> None:
+    plain = _prepare(root, tmp_path / "plain")
+    for split in ("train", "val"):
+        file = root / "annotations" / f"instances_{split}2014.json"
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert _prepare(root, tmp_path / "marked").fingerprint == plain.fingerprint
+    file.write_text(file.read_text(encoding="utf-8-sig"), encoding="utf-16")
+    with pytest.raises(DataError, match="is UTF-16 text"):
+        _prepare(root, tmp_path / "other")
+
+
+def test_instances_without_pixels_are_counted_and_most_are_an_error(root: Path, tmp_path: Path) -> None:
+    def shrink(record: Record, count: int) -> None:
+        for annotation in [one for one in record["annotations"] if isinstance(one["segmentation"], list)][:count]:
+            annotation["segmentation"] = [[0.1, 0.1, 0.6, 0.1, 0.6, 0.5]]
+
+    _change(root, "train", lambda record: shrink(record, 1))
+    assert prepare_coco(root, tmp_path / "out", "coco").lines[0].startswith("1 of 10 instances cover no pixel")
+    for split in ("train", "val"):
+        _change(root, split, lambda record: shrink(record, 3))
+    with pytest.raises(DataError, match="6 of 10 instances cover no pixel") as caught:
+        _prepare(root, tmp_path / "none")
+    assert "from 0 to 1" in caught.value.hint
+    assert not (tmp_path / "none").exists()
+
+
+def _turn(root: Path, orientation: int, listed: tuple[int, int]) -> None:
+    """Photographs with an EXIF orientation, 16x12 pixels as stored, and their size in the JSON as listed."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for split in ("train", "val"):
+        for image in _record(split)["images"]:
+            Image.new("RGB", (16, 12)).save(root / f"{split}2014" / image["file_name"], exif=exif)
+
+        def change(record: Record) -> None:
+            for image in record["images"]:
+                image["width"], image["height"] = listed
+            record["annotations"] = [record["annotations"][3]]
+
+        _change(root, split, change)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "listed", "asked", "corner", "says"),
+    [  # a part of the mask: rows 3 and 4, columns 3, 4, 10 and 11 as annotated
+        (6, (16, 12), "auto", (3, 7), "as stored (by their sizes)"),
+        (6, (12, 16), "auto", (3, 3), "as shown (by their sizes)"),
+        (3, (16, 12), "auto", (7, 4), "as stored (sizes do not tell; --orientation shown"),
+        (3, (16, 12), "shown", (3, 3), "as shown (as asked)"),
+    ],
+)
+def test_masks_come_upright_as_their_photographs_do(
+    root: Path,
+    tmp_path: Path,
+    orientation: int,
+    listed: tuple[int, int],
+    asked: str,
+    corner: tuple[int, int],
+    says: str,
+) -> None:
+    _turn(root, orientation, listed)
+    made = _prepare(root, tmp_path / "out", orientation=asked)
+    sample = made.split("train")[0]
+    mask = read_mask(sample.mask or "")
+    assert mask.shape == read_image(sample.image).shape[:2]
+    assert tuple(int(axis[0]) for axis in mask.nonzero()) == (corner[0], int(mask[corner[0]].nonzero()[0][0]))
+    assert mask[corner] == 3
+    assert any("5 photographs turned by EXIF" in note and says in note for note in made.protocol)
+
+
+def test_sizes_that_tell_both_ways_are_refused(root: Path, tmp_path: Path) -> None:
+    _turn(root, 6, (16, 12))
+
+    def change(record: Record) -> None:
+        record["images"][1]["width"], record["images"][1]["height"] = 12, 16
+
+    _change(root, "val", change)
+    with pytest.raises(DataError, match=r"two\.jpg is listed as stored and that of .*two\.jpg as shown"):
+        _prepare(root, tmp_path / "out")

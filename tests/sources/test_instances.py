@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_of
 
-from wsss_cli.data.sources.instances import paint, read_instances, read_span
+from wsss_cli.data.sources.instances import is_crowd, paint, read_instances, read_span
 from wsss_cli.errors import DataError
 
 
@@ -160,6 +160,21 @@ def _record() -> dict[str, Any]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "instances.json"
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [(0, False), (1, True), (True, True), (False, False), ("0", False), ("1", True), ("False", False)],
+)
+def test_a_crowd_region_is_said_by_numbers_truths_and_texts(value: object, crowd: bool) -> None:
+    assert is_crowd({"id": 1, "iscrowd": value}, "x.json") is crowd
+    assert is_crowd({"id": 1}, "x.json") is False
+
+
+@pytest.mark.parametrize("value", [None, 2, "no", "", 0.5, [0]])
+def test_what_may_be_a_crowd_region_is_refused(value: object) -> None:
+    with pytest.raises(DataError, match=r"x\.json: annotation 7 has iscrowd"):
+        is_crowd({"id": 7, "iscrowd": value}, "x.json")
 
 
 def _write(file: Path, record: Any, **how: Any) -> Path:

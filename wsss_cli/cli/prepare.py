@@ -6,7 +6,7 @@ import contextlib
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+AND_THEN = "wsss presets list    (then: wsss train --preset NAME)"
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
@@ -103,7 +104,7 @@ def voc_aug(
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
     with _ticking("converting masks") as tick:
         made = prepare_voc(source, out, name, workers or cores(), tick)
-    _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
+    _report(made, out, json_output, AND_THEN)
 
 
 @app.command()
@@ -112,6 +113,12 @@ def coco14(
     val_unlabelled: Annotated[
         Unlabelled, typer.Option(help="Validation images without a tag: keep all 40,504, or drop to 40,137.")
     ] = Unlabelled.keep,
+    orientation: Annotated[
+        Literal["auto", "stored", "shown"],
+        typer.Option(
+            help="Annotations were made on the pixels as stored, or as EXIF shows them; auto: by their sizes."
+        ),
+    ] = "auto",
     download: DownloadOption = False,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "coco14",
     out: OutOption = None,
@@ -130,6 +137,9 @@ def coco14(
     --download (20 GB, goes on after a break) puts them into the one it finds, else $WSSS_DATA/coco or ./data/coco.
     Masks are painted from the instances, larger ones first; crowd regions become 255. The hash of all masks is printed:
     two users with the same one have the same ground truth. COCO-Stuff is out of scope.
+
+    Masks come upright as the photographs do. Where EXIF turns photographs, the sizes in the JSON tell once for all of
+    them on which pixels annotations were made; where they do not tell, it is the pixels as stored, and that is said.
     """
     from wsss_cli.data.sources.coco import download_coco, find_coco, prepare_coco
 
@@ -139,16 +149,18 @@ def coco14(
             _say_fetched(download_coco(root, tell))
     source = find_coco(root)
     console.say(f"COCO: {source}")
-    with _ticking("painting masks") as tick:
+    with _ticking("reading sizes") as tick_sizes, _ticking("painting masks") as tick:
         made = prepare_coco(
             source,
             out,
             name,
             keep_unlabelled=val_unlabelled is Unlabelled.keep,
+            orientation=orientation,
             workers=workers or cores(),
             tick=tick,
+            tick_sizes=tick_sizes,
         )
-    _report(made, out, json_output, "wsss presets list    (then: wsss train --preset NAME)")
+    _report(made.dataset, out, json_output, AND_THEN, made.findings, made.lines, made.summary)
 
 
 @app.command()

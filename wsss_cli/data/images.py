@@ -78,6 +78,18 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
 
 
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H, W, ...] as stored, turned as an EXIF orientation (1..8) says: what `read_image` does to a photograph.
+
+    Source: CIPA DC-008 (EXIF), tag Orientation: where row 0 and column 0 are to be seen.
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
 def check_pixels(height: int, width: int, name: str) -> None:
     """Refuse an image that takes too much memory, before it is decoded.
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, data_places, refuse_duplicates, source_home, write_dataset
-from wsss_cli.data.images import image_size
+from wsss_cli.data.dataset import Sample, data_places, refuse_duplicates, source_home, write_dataset
+from wsss_cli.data.images import turn_upright
 from wsss_cli.data.masks import clear_other_masks, read_mask, voc_palette, write_mask
 from wsss_cli.data.sources.archives import Archive, Fetched, Tell
 from wsss_cli.data.sources.download import fetch_archives
 from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
+from wsss_cli.data.sources.orientation import Orientation, decide_orientation
+from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text
 from wsss_cli.processes import in_processes
@@ -65,7 +67,12 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A mask to make: its image, and where the image's annotations are in the JSON, each with its class index."""
+    """A mask to make: its image, and where the image's annotations are in the JSON, each with its class index.
+
+    Attributes:
+        height, width: as listed in the JSON.
+        orientation: EXIF orientation by which what is painted comes upright.
+    """
 
     image: Path
     target: Path
@@ -74,6 +81,7 @@ class Job:
     json: Path
     spans: tuple[Span, ...]
     labels: tuple[int, ...]
+    orientation: int = 1
 
 
 def find_coco(given: Path | None) -> Path:
@@ -122,9 +130,11 @@ def prepare_coco(
     name: str,
     *,
     keep_unlabelled: bool = True,
+    orientation: Orientation = "auto",
     workers: int = 1,
     tick: Tick = lambda done, total: None,
-) -> Dataset:
+    tick_sizes: Tick = lambda done, total: None,
+) -> Prepared:
     """Write a data set directory with the splits train and val, and a mask for each of their images.
 
     Classes are the categories in ascending order of their ids, numbered 1, 2, ... An image's tags are the categories of
@@ -134,7 +144,9 @@ def prepare_coco(
     Args:
         root: what `find_coco` returns.
         keep_unlabelled: whether val keeps the images without a tag; their masks are background (or 255).
+        orientation: whether annotations were made on pixels as stored or as shown; auto: told by their sizes.
         tick: called with (done, total) after each mask.
+        tick_sizes: likewise after each photograph whose size was read, which comes first.
     Raises:
         DataError: what is wrong, where, and how to fix it.
     """
@@ -144,6 +156,7 @@ def prepare_coco(
             f"the JSON files in {root / 'annotations'} list different categories",
             "unpack annotations_trainval2014.zip anew",
         )
+    empty = _refuse_empty(parts)
     labels = {category: index for index, category in enumerate(parts["train"].categories, 1)}
     if len(labels) > 254:
         raise DataError(f"{parts['train'].path} lists {len(labels)} categories; masks have room for 254")
@@ -158,19 +171,44 @@ def prepare_coco(
     refuse_duplicates(
         (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
     )
+    images = [(job.image, (job.height, job.width), job.json) for members in jobs.values() for job in members]
+    turns = decide_orientation(images, orientation, workers, tick_sizes)
+    each = iter(turns.each)
+    jobs = {split: [replace(job, orientation=next(each)) for job in members] for split, members in jobs.items()}
     made_from = {part.path.name: sha256_file(part.path) for part in parts.values()}
-    clear_other_masks(out / "masks", {**made_from, "painting": PAINTING})
+    made_on = {"orientation": turns.made_on} if turns.made_on else {}
+    clear_other_masks(out / "masks", {**made_from, "painting": PAINTING, **made_on})
     manifest = _painted([job for members in jobs.values() for job in members], out / "masks", colors, workers, tick)
-    return write_dataset(
+    classes = ("background", *parts["train"].categories.values())
+    splits = {split: [_sample(job) for job in members] for split, members in jobs.items()}
+    dataset = write_dataset(
         out,
         name=name,
-        classes=("background", *parts["train"].categories.values()),
+        classes=classes,
         colors=colors,
-        splits={split: [_sample(job) for job in members] for split, members in jobs.items()},
+        splits=splits,
         source=f"{SOURCE}, masks {manifest[:16]}",
-        protocol=_protocol(parts, len(labels), keep_unlabelled, manifest),
+        protocol=[*_protocol(parts, len(labels), keep_unlabelled, manifest), *([turns.note] if turns.note else [])],
         findings=[],
     )
+    summary = summarise([sample for members in splits.values() for sample in members], classes)
+    return Prepared(dataset, [], summary, [*empty, *summary_lines(summary)])
+
+
+def _refuse_empty(parts: dict[str, Instances]) -> list[str]:
+    """A line that counts instances without pixels, if any.
+
+    Raises:
+        DataError: most are so.
+    """
+    empty, count = sum(part.empty for part in parts.values()), sum(part.instances for part in parts.values())
+    said = f"{empty:,} of {counted(count, 'instance')} cover no pixel, or a single one in the corner"
+    if 2 * empty > count:
+        raise DataError(
+            f"{parts['train'].path.parent}: {said}",
+            "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height",
+        )
+    return [said] if empty else []
 
 
 def tagged(image: Listed) -> bool:
@@ -219,17 +257,12 @@ def _make(job: Job, colors: tuple[tuple[int, int, int], ...]) -> str:
     there = _read_made(job)
     if there is not None:
         return mask_sha256(there)
-    if image_size(job.image) != (job.height, job.width):
-        height, width = image_size(job.image)
-        raise DataError(
-            f"{job.image} is {width}x{height} pixels, in {job.json.name} it is {job.width}x{job.height}",
-            "put the original image there: unpack its archive anew",
-        )
     annotations = zip(read_span(job.json, job.spans), job.labels, strict=True)
     try:
         mask = paint(list(annotations), job.height, job.width)
     except DataError as error:
         raise DataError(f"{job.json}: {error.message}", error.hint) from error
+    mask = turn_upright(mask, job.orientation)
     write_mask(job.target, mask, colors)
     return mask_sha256(mask)
 
@@ -241,7 +274,8 @@ def _read_made(job: Job) -> np.ndarray | None:
         mask = read_mask(job.target)
     except DataError:
         return None  # damaged: it is made again
-    return mask if mask.shape == (job.height, job.width) else None
+    upright = (job.width, job.height) if job.orientation >= 5 else (job.height, job.width)
+    return mask if mask.shape == upright else None
 
 
 def mask_sha256(mask: np.ndarray) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, check_id, nearest, refuse_duplicates, write_dataset
+from wsss_cli.data.dataset import Sample, check_id, nearest, refuse_duplicates, write_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.mask_checks import (
@@ -24,13 +23,11 @@ from wsss_cli.data.sources.mask_checks import (
     refuse_useless,
 )
 from wsss_cli.data.sources.photographs import Photographs
-from wsss_cli.data.sources.summary import counted, summarise, summary_lines
+from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import in_processes
-
-Finding = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -43,22 +40,6 @@ class Row:
     labels: tuple[str, ...]
     split: str
     mask: Path | None = None
-
-
-@dataclass
-class Prepared:
-    """The data set written, and what was found on the way.
-
-    Attributes:
-        findings: photographs (`lost` is photograph) and masks (`lost` is mask) that are left out, each with its fix.
-        summary: the numbers of `summarise`.
-        lines: summary, table and masks in words.
-    """
-
-    dataset: Dataset
-    findings: list[Finding] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
 
 
 def prepare_folder(

@@ -22,6 +22,8 @@ RULE = (
     "crowd regions 255 where no other instance covers them"
 )
 SPACE = re.compile(r"[ \t\n\r]*")
+BOM = "\xef\xbb\xbf"  # of UTF-8, a character a byte
+BACKGROUND = "background"
 LISTS = ("images", "annotations", "categories")
 UNPACK = "was a download cut off? unpack annotations_trainval2014.zip anew"
 
@@ -48,11 +50,20 @@ class Listed:
 
 @dataclass(frozen=True)
 class Instances:
-    """What an instance JSON holds: names by category id (ascending), and the images sorted by file name."""
+    """What an instance JSON holds.
+
+    Attributes:
+        categories: names by id, ascending.
+        images: sorted by file name.
+        instances: number of annotations.
+        empty: number of those whose polygons reach no further than one pixel: they cover nothing, or next to nothing.
+    """
 
     path: Path
     categories: dict[int, str]
     images: tuple[Listed, ...]
+    instances: int = 0
+    empty: int = 0
 
 
 def read_instances(path: Path) -> Instances:
@@ -67,15 +78,18 @@ def read_instances(path: Path) -> Instances:
         text = path.read_bytes().decode("latin-1")  # a character is a byte: what JSON is made of is ASCII
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if text.startswith(("\xff\xfe", "\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text", "save it as UTF-8")
     images: dict[int, tuple[str, int, int]] = {}
     names: dict[int, str] = {}
     spans: dict[int, list[Span]] = {}
-    size = len(text)
+    size, empty = len(text), 0
     try:
         for key, start, end, entry in _elements(text):
             if key == "annotations":
                 image, span = _span(entry, start, end, path)
                 spans.setdefault(image, []).append(span)
+                empty += _is_empty(entry["segmentation"])
                 continue
             entry = json.loads(text[start:end].encode("latin-1"))  # once more, with its letters as UTF-8
             if key == "images":
@@ -91,7 +105,8 @@ def read_instances(path: Path) -> Instances:
     _refuse_strays(spans, images, names, path)
     refuse_duplicates((name for name, _, _ in images.values()), f"{path}, file_name")
     listed = (Listed(*image, tuple(spans.get(key, ()))) for key, image in images.items())
-    return Instances(path, dict(sorted(names.items())), tuple(sorted(listed, key=lambda image: image.file_name)))
+    ordered = tuple(sorted(listed, key=lambda image: image.file_name))
+    return Instances(path, dict(sorted(names.items())), ordered, sum(map(len, spans.values())), empty)
 
 
 def _elements(text: str) -> Iterator[tuple[str, int, int, Any]]:
@@ -101,7 +116,7 @@ def _elements(text: str) -> Iterator[tuple[str, int, int, Any]]:
         JSONDecodeError: the text is not a JSON object.
     """
     decode = json.JSONDecoder().raw_decode
-    at, _ = _sign(text, 0, "{")
+    at, _ = _sign(text, 3 if text.startswith(BOM) else 0, "{")
     if text[at : at + 1] == "}":
         at, sign = _sign(text, at, "}")
     else:
@@ -148,7 +163,29 @@ def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
             raise DataError(f"{path}: annotation {entry['id']} has no integer {field}")
     if not isinstance(entry.get("segmentation"), (list, dict)):
         raise DataError(f"{path}: annotation {entry['id']} has no segmentation", "instances_*.json is needed")
-    return entry["image_id"], Span(entry["category_id"], bool(entry.get("iscrowd", 0)), start, end)
+    return entry["image_id"], Span(entry["category_id"], is_crowd(entry, str(path)), start, end)
+
+
+def is_crowd(annotation: dict[str, Any], where: str) -> bool:
+    """Whether an annotation is a crowd region: its `iscrowd` is 0, 1, true, false, or one of these as text.
+
+    Raises:
+        DataError: it is anything else.
+    """
+    value = annotation.get("iscrowd", 0)
+    text = str(value).lower() if isinstance(value, (bool, int, str)) else ""
+    if text not in ("0", "1", "true", "false"):
+        raise DataError(f"{where}: annotation {annotation['id']} has iscrowd {value!r}", "0 or 1 is needed")
+    return text in ("1", "true")
+
+
+def _is_empty(shape: list[Any] | dict[str, Any]) -> bool:
+    """Whether no part of a polygon reaches further than one pixel, as of coordinates from 0 to 1."""
+    parts = [part for part in shape if isinstance(part, list)] if isinstance(shape, list) else [[2] * 6]
+    try:
+        return all(len(part) < 6 or (max(part) - min(part) <= 1 and max(part) <= 1) for part in parts)
+    except TypeError:
+        return False  # no numbers: `paint` names it
 
 
 def _add_image(images: dict[int, tuple[str, int, int]], entry: Any, path: Path) -> None:
@@ -167,6 +204,11 @@ def _add_category(names: dict[int, str], entry: Any, path: Path) -> None:
     number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
     if not isinstance(number, int) or not isinstance(name, str) or not name or "|" in name:
         raise DataError(f"{path}: a category has no usable id and name: {json.dumps(entry)[:200]}")
+    if name.strip("_").casefold() == BACKGROUND:
+        raise DataError(
+            f"{path}: category {number} is called {name!r}; the background is class 0 and no category",
+            "take it and its annotations off the JSON",
+        )
     if number in names or name in names.values():
         raise DataError(f"{path}: category {number} ({name}) occurs twice")
     names[number] = name
@@ -228,7 +270,7 @@ def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width:
     instances = []
     for annotation, label in annotations:
         code = _rle(annotation, height, width)
-        if annotation.get("iscrowd", 0):
+        if is_crowd(annotation, "the JSON"):
             mask[rle_of.decode(code) > 0] = IGNORE
         else:
             instances.append((-int(rle_of.area(code)), annotation["id"], label, code))

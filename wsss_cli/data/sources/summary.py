@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from wsss_cli.data.dataset import Sample
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.sources.table import show_some
+
+Finding = dict[str, str]
+
+
+@dataclass
+class Prepared:
+    """The data set written, and what was found on the way.
+
+    Attributes:
+        findings: photographs (`lost` is photograph) and masks (`lost` is mask) that are left out, each with its fix.
+        summary: the numbers of `summarise`.
+        lines: summary, table and masks in words.
+    """
+
+    dataset: Dataset
+    findings: list[Finding] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
 
 def summarise(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, Any]:
