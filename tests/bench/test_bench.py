@@ -58,7 +58,7 @@ def check_ratios(rows, base, names):
 
 
 def test_crf(ctx):
-    found = bench_crf(ctx, height=20, width=24, labels=4, iterations=2, repeats=2)
+    found = bench_crf(ctx, size=(20, 24), labels=4, iterations=2, repeats=2)
     rows = rows_of(found, "crf", "images_s", 1)
     assert list(rows) == ["lattice", "exact", "triton"]
     assert rows["lattice"]["ratio"] == 1
@@ -71,7 +71,7 @@ def test_crf(ctx):
 
 
 def test_an_unknown_crf_backend_and_too_many_pairs_are_rows_with_a_reason(ctx):
-    found = bench_crf(ctx, height=375, width=500, labels=2, iterations=1, repeats=1, backends=["exact", "guess"])
+    found = bench_crf(ctx, size=(375, 500), labels=2, iterations=1, repeats=1, backends=["exact", "guess"])
     exact, guess = found["rows"]
     assert "too many for a CPU" in exact["reason"] or "has no backend" in exact["reason"]
     assert guess == {"name": "guess", "reason": "this version of dense_crf has no backend 'guess'"}
@@ -137,9 +137,8 @@ def test_eval_batched_says_what_single_views_say(ctx, toy):
 
 def test_data_by_worker_count(ctx, toy, tmp_path):
     prepare_toy(tmp_path / "toy", images=3, size=48)
-    found = bench_data(
-        *(toy, ctx), images=3, batch=2, crop=32, workers=[0, 1], batches=2, repeats=1, data=str(tmp_path / "toy")
-    )
+    small = toy.model_copy(update={"train": toy.train.model_copy(update={"batch": 2, "crop": 32})})
+    found = bench_data(small, ctx, images=3, workers=[0, 1], batches=2, repeats=1, data=str(tmp_path / "toy"))
     rows = rows_of(found, "data", "batches_s", 2)
     assert list(rows) == ["both", "reading", "augmenting", "0 workers", "1 workers"]
     check_ratios(rows, "0 workers", ["0 workers", "1 workers"])

@@ -63,7 +63,7 @@ def test_images_of_several_sizes_and_label_counts_are_each_as_alone():
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         made.append((image, -log_softmax(rng.normal(size=(labels, height, width))).astype(np.float32)))
     images, unaries = zip(*(tensors(*pair) for pair in made), strict=True)
-    together = mean_field(images, unaries, **SETTINGS, dtype=torch.float64)
+    together = mean_field(images, [unary.double() for unary in unaries], **SETTINGS)
     for found, (image, unary) in zip(together, made, strict=True):
         np.testing.assert_allclose(found[0].numpy(), all_pairs(image, unary, **SETTINGS), atol=1e-5)
 

@@ -103,7 +103,7 @@ def test_the_exponent_keeps_its_precision_far_from_the_middle(crf, device):
 )
 def test_the_posterior_is_that_of_the_reference(device, height, width, labels, seed, kind):
     image, energy = picture(height, width, seed, kind), unary(labels, height, width, seed)
-    expected = mean_field([image], [energy], **KERNELS, iterations=3, dtype=torch.float64)[0]
+    expected = mean_field([image], [energy.double()], **KERNELS, iterations=3)[0]
     found = mean_field([image.to(device)], [energy.to(device)], **KERNELS, iterations=3, tolerance=1e-4)[0].cpu()
     assert (found.sum(1) - 1).abs().max() < 1e-5
     assert (found - expected).abs().max() < 2e-3
@@ -111,7 +111,7 @@ def test_the_posterior_is_that_of_the_reference(device, height, width, labels, s
 
 def test_81_labels_take_several_programs_for_their_columns(device):
     image, energy = picture(6, 5, 7), unary(81, 6, 5, 8)
-    expected = mean_field([image], [energy], **KERNELS, iterations=2, dtype=torch.float64)[0]
+    expected = mean_field([image], [energy.double()], **KERNELS, iterations=2)[0]
     found = mean_field([image.to(device)], [energy.to(device)], **KERNELS, iterations=2, tolerance=1e-4)[0].cpu()
     assert (found - expected).abs().max() < 2e-3
 

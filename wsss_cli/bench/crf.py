@@ -35,8 +35,7 @@ PAIR_LABELS = 4e10  # all pairs times labels times iterations that a CPU is aske
 def bench_crf(
     ctx: Context,
     *,
-    height: int = 0,
-    width: int = 0,
+    size: tuple[int, int] = (0, 0),
     labels: int = 21,
     parameters: str = "irn",
     iterations: int = 10,
@@ -48,7 +47,7 @@ def bench_crf(
     """Time `dense_crf` on one image, a call from arrays to arrays.
 
     Args:
-        height, width: of the image; 0: 375 x 500 on a GPU, 96 x 128 on a CPU.
+        size: height and width of the image; 0: 375 x 500 on a GPU, 96 x 128 on a CPU.
         parameters: a key of CRF_SETS.
         backends: rows; 'lattice' is pydensecrf2 on one core and what ratios are taken to.
         data: see `bench_inputs.pictures`.
@@ -56,7 +55,7 @@ def bench_crf(
         See `bench_measure.report`; rows also have 'same_as_lattice' and 'same_as_exact', the shares of pixels that get
         the same label.
     """
-    height, width = height or SIZE[ctx.device.type][0], width or SIZE[ctx.device.type][1]
+    height, width = (side or usual for side, usual in zip(size, SIZE[ctx.device.type], strict=True))
     picture = pictures(1, height, width, seed=seed, data=data)[0]
     unary = -np.log(np.clip(score_maps(picture.mask, labels, seed), 1e-5, 1.0))
     values = CRF_SETS[parameters].model_copy(update={"iterations": iterations}).model_dump()

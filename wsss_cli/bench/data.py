@@ -30,10 +30,7 @@ def bench_data(
     ctx: Context,
     *,
     images: int = 32,
-    height: int = 375,
-    width: int = 500,
-    batch: int = 0,
-    crop: int = 0,
+    size: tuple[int, int] = (375, 500),
     workers: Sequence[int] = (),
     batches: int = 4,
     repeats: int = 3,
@@ -44,17 +41,19 @@ def bench_data(
 
     Args:
         images: files that are read again and again, so from the system's cache.
-        height, width: of the drawn photographs.
-        batch, crop: 0: the preset's.
+        size: height and width of the drawn photographs.
         workers: worker counts; none: 0, 1, 2, 4, ... up to the cores.
         batches: in a turn.
         data: data set directory whose first images are taken as they are; they must have masks.
     Returns:
         See `bench_measure.report`; 'feeds_it_s': the iterations a second of a training that the best worker count
         could feed.
+    Raises:
+        DataError: an image of `data` has no mask.
     """
-    batch, crop = batch or preset.train.batch, crop or preset.train.crop
-    train = preset.train.model_copy(update={"batch": batch, "crop": crop, "supervision": "full"})
+    height, width = size
+    batch, crop = preset.train.batch, preset.train.crop
+    train = preset.train.model_copy(update={"supervision": "full"})
     train = train.model_copy(update={"noise": type(train.noise)()})  # other files and fields, no other work
     with tempfile.TemporaryDirectory(prefix="wsss-bench-") as name:
         samples, num_classes = stored_samples(Path(name), images, height, width, seed=seed, data=data)

@@ -65,6 +65,8 @@ def bench_train(
         data: see `bench_inputs.pictures`.
     Returns:
         See `bench_measure.report`; rows also have 'loss_first' and 'loss_last' of all iterations of a row.
+    Raises:
+        UsageError: there is no such variant.
     """
     cpu = ctx.device.type == "cpu"
     crop, batch = crop or (64 if cpu else preset.train.crop), batch or (2 if cpu else preset.train.batch)

@@ -199,12 +199,10 @@ def data(
 
     with stage.working("cpu", RUNS) as ctx:
         found = bench_data(
-            stage.resolve(preset, overrides),
+            stage.resolve(preset, [*(overrides or []), *([f"train.batch={batch}"] if batch else [])]),
             ctx,
             images=images,
-            height=height,
-            width=width,
-            batch=batch,
+            size=(height, width),
             workers=[int(part) for part in counts],
             batches=batches,
             repeats=repeats,

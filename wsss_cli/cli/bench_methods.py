@@ -51,8 +51,7 @@ def crf(
     with stage.working(device, RUNS) as ctx:
         found = bench_crf(
             ctx,
-            height=height,
-            width=width,
+            size=(height, width),
             labels=labels,
             parameters=parameters,
             iterations=iterations,

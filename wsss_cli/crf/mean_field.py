@@ -25,7 +25,6 @@ def mean_field(
     bilateral_compat: float,
     iterations: int,
     tolerance: float | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """Posteriors of images; see `crf.dense_crf`, whose terms these are.
 
@@ -35,20 +34,20 @@ def mean_field(
     Args:
         images: RGB, uint8 [H, W, 3] each, all on one device.
         unaries: negative log-probabilities, float [S, K, H, W] each, of S labellings that share the image's kernels;
-            the same S for all images, any K.
-        tolerance: None sums over every pair in `dtype`, in torch; a number sums by the Triton kernel, float16 values
+            the same S for all images, any K; all of one type, that of the work.
+        tolerance: None sums over every pair in that type, in torch; a number sums by the Triton kernel, float16 values
             and float32 sums, and leaves out pairs of tiles whose kernel is nowhere above it.
     Returns:
-        Q, `dtype` [S, K, H, W] each.
+        Q, [S, K, H, W] each, of the type of `unaries`.
     """
     sizes = [image.shape[:2] for image in images]
     count = max(unary.shape[1] for unary in unaries)
-    energy = torch.cat([_rows(unary.to(dtype), count) for unary in unaries])  # [N, S, count]
+    energy = torch.cat([_rows(unary, count) for unary in unaries])  # [N, S, count]
     spatial = _spatial(sizes, gauss_sxy, energy) if gauss_compat > 0 else None
     bilateral: Sums | None = None
     if bilateral_compat > 0:
         features = [pixel_features(image, bilateral_sxy, bilateral_srgb) for image in images]
-        bilateral = _all_pairs(features, dtype) if tolerance is None else _tiled(features, tolerance)
+        bilateral = _all_pairs(features, energy.dtype) if tolerance is None else _tiled(features, tolerance)
         ones = energy.new_ones(len(energy), 1)
         bilateral = _normalised(bilateral, (bilateral(ones) + 1e-20).rsqrt())
     shape, probabilities = energy.shape, (-energy).softmax(2)
@@ -59,12 +58,12 @@ def mean_field(
         if bilateral is not None:
             logits = logits + bilateral_compat * bilateral(now).view(shape)
         probabilities = logits.softmax(2)
-    found, start = [], 0
+    posteriors, start = [], 0
     for (height, width), unary in zip(sizes, unaries, strict=True):
         rows = probabilities[start : start + height * width, :, : unary.shape[1]]
-        found.append(rows.permute(1, 2, 0).reshape(*unary.shape[:2], height, width))
+        posteriors.append(rows.permute(1, 2, 0).reshape(*unary.shape[:2], height, width))
         start += height * width
-    return found
+    return posteriors
 
 
 def _rows(unary: Tensor, count: int) -> Tensor:
@@ -82,15 +81,15 @@ def _spatial(sizes: Sequence[tuple[int, ...]], sxy: float, like: Tensor) -> Sums
     kernels = {side: _line(side, sxy, like) for size in sizes for side in size}
 
     def sums(values: Tensor) -> Tensor:
-        made, start = [], 0
+        summed, start = [], 0
         with _full_precision(values):
             for height, width in sizes:
                 grid = values[start : start + height * width].view(height, width, -1)
                 grid = (kernels[height] @ grid.flatten(1)).view_as(grid).transpose(0, 1)
                 grid = (kernels[width] @ grid.flatten(1)).view_as(grid).transpose(0, 1)
-                made.append(grid.flatten(0, 1))
+                summed.append(grid.flatten(0, 1))
                 start += height * width
-        return torch.cat(made)
+        return torch.cat(summed)
 
     return sums
 
@@ -124,16 +123,16 @@ def _all_pairs(features: Sequence[Tensor], dtype: torch.dtype) -> Sums:
     points = [(SCALE * rows).to(dtype) for rows in features]
 
     def sums(values: Tensor) -> Tensor:
-        made, start = [], 0
+        summed, start = [], 0
         for rows in points:
-            own = values[start : start + len(rows)]
+            of_image = values[start : start + len(rows)]
             for chunk in rows.split(max(CHUNK // len(rows), 1)):
                 squared = torch.zeros(len(chunk), len(rows), dtype=dtype, device=rows.device)
                 for dim in range(rows.shape[1]):
                     squared.add_((chunk[:, None, dim] - rows[None, :, dim]).square_())
-                made.append(squared.neg_().exp2_() @ own)
+                summed.append(squared.neg_().exp2_() @ of_image)
             start += len(rows)
-        return torch.cat(made)
+        return torch.cat(summed)
 
     return sums
 

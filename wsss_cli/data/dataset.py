@@ -109,7 +109,11 @@ def check_id(name: str, where: str) -> str:
 
 
 def refuse_duplicates(ids: Iterable[str], where: str) -> None:
-    """Raise a DataError naming the first few ids that occur more than once."""
+    """Refuse ids that occur more than once.
+
+    Raises:
+        DataError: naming the first few.
+    """
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(

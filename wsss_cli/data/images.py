@@ -132,7 +132,11 @@ def read_plain_file(path: str | Path) -> bytes:
 
 
 def refuse_special_file(path: str | Path) -> None:
-    """Raise a DataError unless the path leads to a plain file."""
+    """Refuse a path that does not lead to a plain file.
+
+    Raises:
+        DataError: saying what it is.
+    """
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:

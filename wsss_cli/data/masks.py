@@ -70,6 +70,7 @@ def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, i
         colors: RGB of each class, 0..255; at most 255 classes.
     Raises:
         DataError: the file cannot be written.
+        ValueError: the mask is not uint8 [H, W].
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask must be uint8 [H, W], not {mask.dtype} {list(mask.shape)}")

@@ -57,7 +57,11 @@ class Confusion:
         return found
 
     def merge(self, other: Confusion) -> None:
-        """Add the counts of another matrix with the same classes."""
+        """Add the counts of another matrix with the same classes.
+
+        Raises:
+            ValueError: it has other classes.
+        """
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self.matrix += other.matrix

@@ -90,6 +90,8 @@ def summary(areas: Areas, names: Sequence[str] | None = None) -> dict[str, Any]:
         `miou, macc, aacc, mdice, mfscore, mfp, mfn`: per cent, None where undefined, the latter two of the foreground;
         `classes`; `iou, acc, dice, fscore, precision, recall, fp, fn`: lists, per cent, None where undefined;
         `intersect, union, pred, label`: lists of exact integers.
+    Raises:
+        ValueError: not a name for each class.
     """
     count = len(areas["intersect"])
     classes = [str(index) for index in range(count)] if names is None else list(names)

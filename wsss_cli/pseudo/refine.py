@@ -214,7 +214,11 @@ def write_pseudo_mask(
     confidence: np.ndarray,
     colors: tuple[tuple[int, int, int], ...],
 ) -> None:
-    """Write a label map (palette PNG) and its confidence in [0, 1] (8-bit grey PNG, 255 = certain)."""
+    """Write a label map (palette PNG) and its confidence in [0, 1] (8-bit grey PNG, 255 = certain).
+
+    Raises:
+        DataError: a file cannot be encoded or written.
+    """
     ok, png = cv2.imencode(".png", np.rint(confidence * 255).astype(np.uint8))
     if not ok:
         raise DataError(f"cannot encode {confidence_file} as PNG")

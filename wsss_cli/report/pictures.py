@@ -85,6 +85,8 @@ def sheet(
         legend: (class name, colour) drawn at the bottom.
     Returns:
         RGB, uint8 [H, W, 3].
+    Raises:
+        ValueError: a row has not a cell for each title.
     """
     if any(len(row) != len(titles) for row in rows):
         raise ValueError(f"every row needs {len(titles)} cells, one for each title")

@@ -145,6 +145,8 @@ def class_table(
             classes.
         notes: further lines, after the protocols.
         metrics: keys of METRICS.
+    Raises:
+        ValueError: no results.
     """
     if not results:
         raise ValueError("no results to show")

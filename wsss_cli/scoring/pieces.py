@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 
 def check_same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ...], truth_file: Path) -> None:
+    """Refuse a mask of another size than the true one.
+
+    Raises:
+        DataError: the sizes differ.
+    """
     if size != truth_size:
         raise DataError(
             f"{file} is {size_text(size)} and its true mask {truth_file} is {size_text(truth_size)} (height x width)",

@@ -86,10 +86,12 @@ def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
 
 
 def refuse_useless(looks: Sequence[MaskLook]) -> None:
-    """Raise a DataError where no mask can be used, or none holds a class and some hold 255.
+    """Refuse masks of which none can be used, or none holds a class and some hold 255.
 
     Args:
         looks: at all masks; none is no error.
+    Raises:
+        DataError: with the reason.
     """
     usable = [look for look in looks if not look.code]
     if looks and not usable:
@@ -148,7 +150,11 @@ def disagreement_line(bare: Mapping[str, int], untagged: Mapping[str, int], imag
 
 
 def refuse_unmatched(wanted: Sequence[str], folder: Path) -> None:
-    """Raise a DataError that shows what was looked for in a folder of masks and what lies there."""
+    """Refuse a folder of masks of which none belongs to an image.
+
+    Raises:
+        DataError: showing what was looked for and what lies there.
+    """
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lies = f"there is {show_some(there)}" if there else "the folder is empty"
     raise DataError(

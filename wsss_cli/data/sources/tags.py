@@ -133,11 +133,13 @@ def check_label(label: str, where: str) -> str:
 
 
 def refuse_twins(lines: Mapping[str, Sequence[int]], where: str, classes: Sequence[str] = ()) -> None:
-    """Raise a DataError where names of tags differ by case, spaces, '-' or '_' only.
+    """Refuse names of tags that differ by case, spaces, '-' or '_' only.
 
     Args:
         lines: where each tag stands.
         classes: names that are wanted as they are.
+    Raises:
+        DataError: naming them and their lines.
     """
     alike: dict[str, list[str]] = {}
     for label in lines:
