@@ -22,6 +22,7 @@ from wsss_cli.data.sources.archives import Archive, Fetched, check_archive, unpa
 from wsss_cli.data.sources.download import fetch, fetch_archives
 from wsss_cli.errors import BusyError, DataError, WriteError
 from wsss_cli.files import read_json
+from wsss_cli.locks import locked
 
 BODY = bytes(range(256)) * 40  # 10,240 bytes
 PAUSE = 0.001
@@ -454,7 +455,7 @@ class _Usage(NamedTuple):
 
 
 def test_a_second_process_is_turned_away(archives: list[Archive], tmp_path: Path) -> None:
-    with download._locked(tmp_path), pytest.raises(BusyError, match="another process is fetching"):
+    with locked(tmp_path / ".download.lock", ""), pytest.raises(BusyError, match="being fetched into by another pro"):
         _fetch_all(archives, tmp_path)
     assert len(_fetch_all(archives, tmp_path)) == 2
 

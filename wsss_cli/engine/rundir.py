@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,14 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.records import Attempt, Inputs, RunRecord, is_run, read_record, write_inputs, write_record
-from wsss_cli.errors import BusyError, DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
+from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
 from wsss_cli.files import write_text
+from wsss_cli.locks import locked
 
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
 
@@ -107,11 +107,9 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / "LOCK").open("a+")
     except OSError as error:
         raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
-    with lock:
-        _take(lock, path)
+    with locked(path / "LOCK", f"{path} is in use"):
         run = _read_or_create(path, stage, preset, identity, inputs)
         attempt = Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
         was_done, earlier = run.done, run.record.attempts
@@ -134,22 +132,6 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
             if ending:
                 with contextlib.suppress(WriteError):
                     run.save(**ending)
-
-
-def _take(lock: IO[str], path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        raise BusyError(
-            f"{path} is in use by another process ({lock.read().strip() or 'unknown'})",
-            "wait for it, or stop it; the same command then goes on where it stands",
-        ) from None
-    with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
-        lock.flush()
 
 
 def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:

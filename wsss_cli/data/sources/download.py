@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import shutil
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsss_cli.data.sources.archives import CHUNK, Archive, Fetched, Tell, check_archive, file_size, unpack
-from wsss_cli.errors import BusyError, DataError, WriteError
+from wsss_cli.errors import DataError, WriteError
 from wsss_cli.files import read_json, write_json
+from wsss_cli.locks import locked
 
 TIMEOUT_S = 60.0
 ATTEMPTS = 6  # in a row without a new byte
@@ -70,17 +70,11 @@ def fetch_archives(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".download.lock").open("a")
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror}", "choose another folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"another process is fetching into {folder}", "wait for it, or stop it") from None
+    with locked(folder / ".download.lock", f"{folder} is being fetched into"):
         yield
 
 

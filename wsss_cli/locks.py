@@ -1,0 +1,56 @@
+"""One process at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from wsss_cli.errors import BusyError, DataError, WriteError
+
+
+@contextlib.contextmanager
+def locked(file: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, which says who holds it. The lock goes with the process, however that ends; the file stays.
+
+    Args:
+        file: in a folder that is there.
+        busy: what to say where another process holds it; who that is, is added.
+    Raises:
+        BusyError: another process holds it.
+        DataError: the file system knows no locks.
+        WriteError: the file cannot be written.
+    """
+    lock = FileLock(file, blocking=False, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"{busy} by another process ({_holder(file)})",
+            "wait for it, or stop it; the same command then goes on where it stands",
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise DataError(
+                f"{file}: its file system gives no locks ({error.strerror}), so nothing would keep two processes apart",
+                "choose a folder on another file system",
+            ) from error
+        raise WriteError(f"cannot write {file}: {error.strerror}", "choose another folder") from error
+    try:
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+            file.write_text(f"host {socket.gethostname()}, pid {os.getpid()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown"
