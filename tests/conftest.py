@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from wsss_cli import processes
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -35,3 +37,10 @@ def golden():
     """Inputs and frozen results of plain references; tests/golden/make_methods.py wrote them."""
     with np.load(Path(__file__).parent / "golden" / "methods.npz", allow_pickle=False) as stored:
         return dict(stored)
+
+
+@pytest.fixture
+def processes_at_once(monkeypatch):
+    """Light work goes to processes after its first item, however little there is."""
+    monkeypatch.setattr(processes, "TRY_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "PAY_SECONDS", -1.0)

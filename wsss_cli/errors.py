@@ -47,8 +47,10 @@ class DataError(WsssError):
     exit_code = 3
 
 
-class WriteError(DataError):
+class WriteError(WsssError):
     """A file that cannot be written, the disk being full for instance. Unlike one bad image, it ends a whole job."""
+
+    exit_code = 3
 
 
 class WeightsError(WsssError):

@@ -1,27 +1,37 @@
-"""Work in processes of its own: results in order, signals left to the parent, no orphans."""
+"""Work in processes and threads of its own: results in order, signals left to the parent, no orphans."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import resource_tracker
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from wsss_cli.errors import ResourceError
+from wsss_cli.errors import ResourceError, WsssError
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
-FEW = 64  # items for which starting processes takes longer than the work
+Result = TypeVar("Result")
+Check = Callable[[], object]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask work to stop
-AHEAD = 16  # items given to each process before their results are asked for
+TRY_SECONDS = 0.5  # of light work that are done here before processes are thought of
+PAY_SECONDS = 2.0  # of light work that must be left for processes to pay: starting one takes half a second
+CHUNK_SECONDS = 0.1  # of work that a process is handed at a time
+CHUNKS = 8  # that each process is handed before the first one's results are asked for
+AHEAD = 256  # items that these hold at most
+
+_stopping: Any = None  # in a worker process: the event that says that no result is wanted any more
 
 
 def cores() -> int:
@@ -30,69 +40,157 @@ def cores() -> int:
 
 
 def in_processes(
-    work: Callable[[Item], Made],
+    work: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
     *,
-    few: int = FEW,
+    check: Check,
+    heavy: bool = False,
     ahead: int = AHEAD,
-    threads: bool = False,
-    check: Callable[[], object] = lambda: None,
-) -> Iterator[Made]:
+) -> Generator[Result, None, None]:
     """`work(item)` for each item, in order; the first error ends it.
 
-    Args:
-        work: picklable; runs in a fresh process (one with threads cannot be forked safely), or in this one where
-            there are fewer than two workers, or than `few` items in a sequence.
-        ahead: items that each process is given before their results are asked for.
-        threads: threads of this process instead, for work that shares a GPU.
-        check: called after each item and at least once a second; what it raises ends the work.
-    Raises:
-        ResourceError: a worker process died.
-    """
-    if workers < 2 or (isinstance(items, Sequence) and len(items) < few):
-        for item in items:
-            yield work(item)
-            check()
-        return
-    pool: Executor
-    if threads:
-        import torch  # here: worker processes may do without
+    Processes are handed chunks of items, of a tenth of a second of work each, so that many small items do not cost more
+    than the work itself.
 
-        gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
-        pool = ThreadPoolExecutor(workers, "work", *(() if gpu is None else (torch.cuda.set_device, (gpu,))))
-    else:
-        try:
-            with signals_held():
-                resource_tracker.ensure_running()  # here, as it lets signals in again
-            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker, (os.getpid(),))
-        except OSError as error:  # no semaphores where /dev/shm cannot be written
-            raise ResourceError(
-                f"cannot start worker processes: {error.strerror or error}", "use one worker"
-            ) from error
-    try:
-        for future in _window(pool, work, items, ahead * workers):
-            while not wait((future,), timeout=1.0).done:
-                check()
-            yield future.result()
+    Args:
+        work: picklable; runs in a fresh process (one with threads cannot be forked safely). In this one where there are
+            fewer than two workers or items, and where it proves to be done before processes would have started.
+        check: called after each item and at least once a second; what it raises ends the work.
+        heavy: an item takes so long that processes are started at once, and that what they have been handed is waited
+            for where `check` ends the work.
+        ahead: items that each process is handed at most before the first one's results are asked for.
+    Raises:
+        ResourceError: a worker process died, or none can be started.
+    """
+    count = len(items) if isinstance(items, Sequence) else math.inf
+    source = iter(items)
+    if workers < 2 or count < 2 or not heavy:
+        seconds = 0.0
+        for done, item in enumerate(source, 1):
+            begin = time.monotonic()
+            result = work(item)
+            seconds += time.monotonic() - begin
+            yield result
             check()
+            if workers > 1 and seconds >= TRY_SECONDS and (count - done) * seconds / done > PAY_SECONDS:
+                break
+        else:
+            return
+    context = multiprocessing.get_context("spawn")
+    try:
+        with signals_held():
+            resource_tracker.ensure_running()  # here, as it lets signals in again
+            stopping = context.Event()
+        pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), stopping))
+    except OSError as error:  # no semaphores where /dev/shm cannot be written
+        raise ResourceError(f"cannot start worker processes: {error.strerror or error}", "use one worker") from error
+    chunks, largest = workers * CHUNKS, max(1, ahead // CHUNKS)
+    try:
+        if heavy:  # results that were waited for so long are taken before a stop
+            yield from _results(pool, work, _checked(source, check), lambda: workers * ahead, chunks, largest)
+        else:
+            yield from _results(pool, work, source, lambda: workers * ahead, chunks, largest, check)
     except BrokenProcessPool as error:
         check()  # asked to stop, perhaps together with the worker
         raise ResourceError("a worker process died, probably for lack of memory", "use fewer workers") from error
     finally:
+        stopping.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _window(pool: Executor, work: Callable[[Item], Made], items: Iterable[Item], size: int) -> Iterator[Future[Made]]:
-    """Futures in order, at most `size` of them ahead, so that results do not pile up."""
-    waiting: deque[Future[Made]] = deque()
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, *, limit: Callable[[], int]
+) -> Generator[Result, None, None]:
+    """`in_processes` in threads of this process, for work that waits for files or shares a GPU.
+
+    Where `items` raise, which is how they look at a stop flag, what the threads have been handed is done first.
+
+    Args:
+        limit: how many items threads may hold, asked before each one.
+    """
+    import torch  # here: worker processes may do without
+
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    with ThreadPoolExecutor(workers, "work", *(() if gpu is None else (torch.cuda.set_device, (gpu,)))) as pool:
+        yield from _results(pool, work, iter(items), limit, sys.maxsize, 1)
+
+
+def _checked(items: Iterable[Item], check: Check) -> Iterator[Item]:
+    source = iter(items)
+    while True:
+        check()  # before an item is taken, which may be much work
+        try:
+            item = next(source)
+        except StopIteration:
+            return
+        yield item
+
+
+def _results(
+    pool: Executor,
+    work: Callable[[Item], Result],
+    source: Iterator[Item],
+    limit: Callable[[], int],
+    chunks: int,
+    largest: int,
+    check: Check = lambda: None,
+) -> Generator[Result, None, None]:
+    """Results in order; at most `limit()` items in `chunks` chunks of `largest` are ahead, so that none pile up.
+
+    An error of the source is raised when all that was handed on before it is yielded; one of `work` or `check` at once.
+    """
+    waiting: deque[tuple[Future[Any], int]] = deque()
+    handed, size = 0, 1
+    ended: Exception | None = None
+    while True:
+        while ended is None and len(waiting) < chunks and handed < max(limit(), 1):
+            try:
+                chunk = list(islice(source, size))
+            except Exception as problem:
+                ended = problem
+                break
+            if not chunk:
+                break
+            with signals_held():  # it starts processes
+                waiting.append((pool.submit(_chunk, work, chunk), len(chunk)))
+            handed += len(chunk)
+        if not waiting:
+            break
+        future, count = waiting.popleft()
+        while not wait((future,), timeout=1.0).done:
+            check()
+        results, error, seconds = future.result()
+        handed -= count
+        size = max(1, min(largest, 2 * count, int(CHUNK_SECONDS * count / max(seconds, 1e-6))))
+        for result in results:
+            yield result
+            check()
+        if error is not None:
+            raise error
+    if ended is not None:
+        raise ended
+
+
+def _chunk(work: Callable[[Item], Result], items: list[Item]) -> tuple[list[Result], Exception | None, float]:
+    """Results of the items before the first error, that error, and the seconds that they took."""
+    begin, results = time.monotonic(), []
     for item in items:
-        with signals_held():  # it starts processes
-            waiting.append(pool.submit(work, item))
-        if len(waiting) >= size:
-            yield waiting.popleft()
-    while waiting:
-        yield waiting.popleft()
+        if _stopping is not None and _stopping.is_set():
+            break
+        try:
+            results.append(work(item))
+        except Exception as error:
+            if _stopping is not None and not isinstance(error, WsssError):
+                error.add_note(traceback.format_exc())  # a traceback does not cross the border of a process
+            return results, error, time.monotonic() - begin
+    return results, None, time.monotonic() - begin
+
+
+def _start(parent: int, stopping: Any) -> None:
+    global _stopping  # a worker process does one piece of work
+    _stopping = stopping
+    start_worker(parent)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsss_cli.errors import DataError
+from wsss_cli.errors import WriteError
 from wsss_cli.report.pictures import curve_png, heatmap, overlay, sheet, write_png
 
 COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
@@ -96,5 +96,5 @@ def test_png_holds_the_colours_and_is_whole_or_absent(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "new" / "p.png"))[0, 0].tolist() == [3, 2, 1]
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["p.png"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         write_png(tmp_path / "file" / "p.png", GREY)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from PIL import Image
 
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import voc_palette, write_mask
-from wsss_cli.data.sources.folder import prepare_folder
+from wsss_cli.data.sources import folder as folders
 from wsss_cli.errors import DataError, UsageError
+
+prepare_folder = partial(folders.prepare_folder, check=lambda: None)
 
 
 @pytest.fixture
@@ -209,7 +212,7 @@ def test_an_image_with_an_exif_turn_is_measured_upright(tmp_path: Path) -> None:
     assert made.findings == []
 
 
-def test_many_images_are_checked_in_processes(tmp_path: Path) -> None:
+def test_many_images_are_checked_in_processes(tmp_path: Path, processes_at_once: None) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(70):

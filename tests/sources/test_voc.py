@@ -71,7 +71,7 @@ def _ids(made: Dataset, split: str) -> list[str]:
 
 
 def _prepare(root: Path, out: Path, **changes: object) -> Dataset:
-    return prepare_voc(replace(VocSource(root), **changes), out, "voc")  # type: ignore[arg-type]
+    return prepare_voc(replace(VocSource(root), **changes), out, "voc", check=lambda: None)  # type: ignore[arg-type]
 
 
 def _sbd(root: Path) -> Path:
@@ -303,7 +303,7 @@ def test_the_devkit_is_found_in_the_usual_places(root: Path, tmp_path: Path, mon
     assert find_devkit(None).resolve() == root.resolve()
 
 
-def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path) -> None:
+def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path, processes_at_once: None) -> None:
     names = [f"m{number:03d}" for number in range(80)]
     for name in names:
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
@@ -311,7 +311,14 @@ def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path) -> No
         _mask(root / "SegmentationClassAug" / f"{name}.png", 0, CAT, PERSON)
     seen: list[tuple[int, int]] = []
     source = VocSource(root, classes=("cat", "dog"))
-    made = prepare_voc(source, tmp_path / "out", "voc", 2, lambda done, total: seen.append((done, total)))
+    made = prepare_voc(
+        source,
+        tmp_path / "out",
+        "voc",
+        check=lambda: None,
+        workers=2,
+        tick=lambda done, total: seen.append((done, total)),
+    )
     masks = {sample.id: sample.mask for sample in made.split("train_aug")}
     assert all(read_mask(masks[name]).tolist() == [[0, 1, 255]] for name in names if masks[name])
     assert len(masks) == 83
@@ -347,7 +354,12 @@ def test_archives_become_the_layout_that_is_looked_for(
     assert [one.name for one in fetched] == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
     source = with_sbd_beside(VocSource(find_devkit(devkit)))
     assert (source.root.absolute(), source.sbd) == (home / "VOCdevkit" / "VOC2012", home / "benchmark_RELEASE")
-    assert _ids(prepare_voc(source, tmp_path / "out", "voc"), "train_aug") == ["s1", "s2", "t1", "t2"]
+    assert _ids(prepare_voc(source, tmp_path / "out", "voc", check=lambda: None), "train_aug") == [
+        "s1",
+        "s2",
+        "t1",
+        "t2",
+    ]
     assert download_voc(devkit, sbd=True, archives=UNCHECKED) == []
 
 

@@ -1,6 +1,6 @@
 import signal
+from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,20 +10,20 @@ from torch import nn
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.crf import dense_crf
+from wsss_cli.data import batches
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import Interrupted
-from wsss_cli.inference import predict as predicting
+from wsss_cli.files import read_json
 from wsss_cli.inference.predict import predict, slide, window_starts
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
-from wsss_cli.scoring import counting
-from wsss_cli.scoring.partial import Kept
+from wsss_cli.scoring.partial import PartialCounts
 from wsss_cli.stages import evaluate
-from wsss_cli.stages.evaluate import score_network
+from wsss_cli.stages.evaluate import ScoreOptions, score_network
 
 
 class Colours(nn.Module):
@@ -108,9 +108,8 @@ def test_probabilities_are_those_of_the_labels(dataset, ctx):
 def test_scores_of_a_network_with_crf_and_boundaries(dataset, ctx):
     preset = load_preset("toy", ["eval.scales=[1.0]", "eval.crf.iterations=2"])
     samples = dataset.split("val")
-    scores, lost = score_network(
-        Colours(), samples, dataset, preset, ctx, ms_flip=True, crf=True, boundary=True, title="eval"
-    )
+    options = ScoreOptions(ms_flip=True, crf=True, boundary=True)
+    scores, lost = score_network(Colours(), samples, dataset, preset, ctx, options=options, title="eval")
     assert lost == []
     assert scores.keys() == {"single", "ms_flip", "ms_flip_crf"}
     plain, refined, contours = Confusion(6), Confusion(6), Boundary(6)
@@ -129,67 +128,94 @@ def test_scores_of_a_network_with_crf_and_boundaries(dataset, ctx):
 
 
 @pytest.mark.parametrize("ms_flip", [False, True])
-def test_counted_on_the_device_or_by_a_thread_the_scores_are_the_same(dataset, ctx, monkeypatch, ms_flip):
+def test_counted_on_the_device_or_behind_it_the_scores_are_the_same(dataset, ctx, monkeypatch, ms_flip):
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), dataset.split("val")
-    here, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=ms_flip, title="eval")
-    monkeypatch.setattr(counting, "COUNT_THERE", ("cpu",))
-    monkeypatch.setattr(counting, "count_here", None)  # so that it cannot be taken
-    there, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=ms_flip, title="eval")
+    score = partial(score_network, Colours(), samples, dataset, preset, ctx, title="eval")
+    here, _ = score(options=ScoreOptions(ms_flip=ms_flip))
+    monkeypatch.setattr(evaluate, "COUNT_THERE", ("cpu",))
+    monkeypatch.setattr(Confusion, "add", None)  # so that it cannot be called
+    there, _ = score(options=ScoreOptions(ms_flip=ms_flip))
     assert there == here
     assert sum(map(sum, there["single"]["confusion"])) > 0
 
 
-@pytest.mark.parametrize("options", [{}, {"crf": True}, {"boundary": True}], ids=str)
-def test_a_stopped_evaluation_goes_on_where_it_stood(dataset, ctx, tmp_path, monkeypatch, options):
-    monkeypatch.setitem(predicting.PIXELS_PER_BATCH, "cpu", 64 * 64)  # a batch for each of the three images
+class Stopping(Colours):
+    """Asks for a stop in its forward pass of a number, and counts them."""
+
+    def __init__(self, ctx=None, number=0):
+        super().__init__()
+        self.ctx, self.number, self.seen = ctx, number, 0
+
+    def forward(self, x):
+        self.seen += 1
+        if self.seen == self.number:
+            self.ctx.stop.signal = signal.SIGINT
+        return super().forward(x)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """A batch for each image."""
+    monkeypatch.setitem(batches.PIXELS_PER_BATCH, "cpu", 64 * 64)
+
+
+@pytest.mark.parametrize(
+    "options", [ScoreOptions(), ScoreOptions(crf=True), ScoreOptions(boundary=True)], ids=["plain", "crf", "boundary"]
+)
+def test_a_stopped_evaluation_goes_on_where_it_stood(dataset, ctx, tmp_path, one_by_one, options):
     preset, samples = load_preset("toy", ["eval.crf.iterations=1"]), dataset.split("val")
-    score = partial(score_network, Colours(), samples, dataset, preset, ms_flip=False, title="eval", **options)
-    expected, _ = score(ctx)
-    seen = []
 
-    def stop_at(ctx, number):
-        def forward(module, given):
-            seen.append(len(given[0]))
-            if len(seen) == number:
-                ctx.stop.signal = signal.SIGINT
+    def score(model, ctx=ctx, **stored):
+        return score_network(model, samples, dataset, preset, ctx, options=options, title="eval", **stored)
 
-        model = Colours()
-        model.register_forward_pre_hook(forward)
-        return partial(score_network, model, *score.args[1:], ctx, **score.keywords)
-
-    monkeypatch.setattr(evaluate, "prefetch", lambda batches, load, workers, ahead: map(load, batches))
-    kept = Kept(tmp_path / "eval.part.json", {"step": 1})
+    expected, _ = score(Colours())
+    file, stopped = tmp_path / "eval.part.json", Context(torch.device("cpu"), tmp_path)
     with pytest.raises(Interrupted):
-        stop_at(Context(torch.device("cpu"), tmp_path), 2)(kept=kept)
-    assert len(seen) == 2
-    other, _ = stop_at(ctx, 0)(kept=Kept(kept.path, {"step": 2}))  # of other weights: all anew
-    assert (other, len(seen)) == (expected, 5)
-    found, lost = stop_at(ctx, 0)(kept=kept)
-    assert len(seen) == 5 + 1  # the last of three images
-    assert (found, lost) == (expected, [])
+        score(Stopping(stopped, 2), stopped, partial=PartialCounts(file, {"step": 1}))
+    assert read_json(file)["batches"] == 2
+    other = Stopping()  # of other weights: all anew
+    assert score(other, partial=PartialCounts(file, {"step": 2}))[0] == expected
+    assert other.seen == 3
+    rest = Stopping()
+    assert score(rest, partial=PartialCounts(file, {"step": 1})) == (expected, [])
+    assert rest.seen == 1  # the last of three images
 
 
-def test_an_evaluation_keeps_its_counts_as_it_goes(dataset, ctx, tmp_path, monkeypatch):
-    monkeypatch.setitem(predicting.PIXELS_PER_BATCH, "cpu", 64 * 64)
-    monkeypatch.setattr(evaluate, "PIECE_SECONDS", 0.0)
-    monkeypatch.setattr(evaluate, "prefetch", lambda batches, load, workers, ahead: map(load, batches))
-    ticks = iter(range(1000))
-    monkeypatch.setattr(evaluate, "time", SimpleNamespace(monotonic=lambda: next(ticks)))  # always late
-    written = []
-    monkeypatch.setattr(Kept, "write", lambda kept, counts, lost, batches: written.append(batches))
+def test_counts_of_other_batches_are_not_gone_on_with(dataset, ctx, tmp_path, one_by_one, monkeypatch):
+    preset, samples, stored = load_preset("toy"), dataset.split("val"), PartialCounts(tmp_path / "part.json", {})
+    score = partial(score_network, dataset=dataset, preset=preset, options=ScoreOptions(), title="eval")
+    stopped = Context(torch.device("cpu"), tmp_path)
+    with pytest.raises(Interrupted):
+        score(Stopping(stopped, 1), samples, ctx=stopped, partial=stored)
+    assert read_json(stored.path)["sizes"] == [1, 1, 1]
+    monkeypatch.setitem(batches.PIXELS_PER_BATCH, "cpu", 3 * 64 * 64)
+    assert score(Colours(), samples, ctx=ctx, partial=stored) == score(Colours(), samples, ctx=ctx)
+
+
+def test_an_evaluation_stores_its_counts_as_it_goes_and_what_it_has_lost(dataset, tmp_path, one_by_one, monkeypatch):
+    monkeypatch.setattr(evaluate, "WRITE_SECONDS", 0.0)
     preset, samples = load_preset("toy"), dataset.split("val")
-    kept = Kept(tmp_path / "eval.part.json", {})
-    scores, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=False, title="eval", kept=kept)
-    assert written == [1, 2]
-    assert scores == score_network(Colours(), samples, dataset, preset, ctx, ms_flip=False, title="eval")[0]
+    (tmp_path / "cut.png").write_bytes(samples[1].image.read_bytes()[:-30])  # its header is whole
+    samples = [samples[0], replace(samples[1], image=tmp_path / "cut.png"), samples[2]]
+    stored, stopped = PartialCounts(tmp_path / "part.json", {}), Context(torch.device("cpu"), tmp_path)
+    score = partial(score_network, dataset=dataset, preset=preset, options=ScoreOptions(), title="eval")
+    whole, lost = score(Colours(), samples, ctx=stopped, partial=stored)
+    assert [entry["id"] for entry in lost] == [samples[1].id]
+    assert whole == score(Colours(), [samples[0], samples[2]], ctx=stopped)[0]
+    part = read_json(stored.path)  # as a kill before the last image would leave it
+    assert (part["batches"], part["lost"]) == (2, lost)
+    rest = Stopping()
+    assert score(rest, samples, ctx=stopped, partial=stored) == (whole, lost)
+    assert rest.seen == 1
 
 
 @pytest.mark.gpu
-def test_a_gpu_counts_its_own_predictions(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(counting, "count_here", None)
+def test_a_gpu_counts_its_own_predictions(dataset, tmp_path):
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), dataset.split("val")
     ctx = Context(torch.device("cuda"), tmp_path)
-    scores, _ = score_network(Colours(), samples, dataset, preset, ctx, ms_flip=True, title="eval")
+    scores, _ = score_network(
+        Colours(), samples, dataset, preset, ctx, options=ScoreOptions(ms_flip=True), title="eval"
+    )
     counted = Confusion(6)
     for sample in samples:
         found = predict(Colours(), [read_image(sample.image)], preset.eval, ctx, preset.train.precision, ms_flip=True)

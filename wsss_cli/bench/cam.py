@@ -37,7 +37,7 @@ from wsss_cli.engine.records import RunRecord
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier
-from wsss_cli.stages.cam import PIXELS_PER_BATCH, PlainCam, make_cams, side_multiple, size_buckets
+from wsss_cli.stages.cam import PlainCam, cam_batches, make_cams, side_multiple
 
 SIZE = {"cuda": (375, 500), "cpu": (96, 128)}
 IMAGES = {"cuda": 64, "cpu": 4}
@@ -129,7 +129,7 @@ class _Work:
         self.config, self.precision = preset.cam, preset.classifier.precision
         self.plain = PlainCam(model)
         self.images = {sample.id: read_image(sample.image) for sample in samples}
-        self.batches = size_buckets(samples, PIXELS_PER_BATCH[ctx.device.type])[0]
+        self.batches = [batch.items for batch in cam_batches(samples, self.config, [], ctx)]
         self.runs = count()
 
     def one_by_one(self) -> Tensor:

@@ -22,7 +22,7 @@ from wsss_cli.bench.measure import (
 )
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.context import Context
-from wsss_cli.inference.predict import by_size, predict, upsampled, view_size
+from wsss_cli.inference.predict import largest_batch, predict, upsampled, view_size
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import summary
 from wsss_cli.models.build import build_segmentor
@@ -117,7 +117,9 @@ def bench_eval(
 
 def _batched(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
     found = []
-    for batch in by_size(images, lambda image: image.shape[:2], ctx.device):
+    count = largest_batch(images[0].shape[:2], preset.eval, ctx, ms_flip=True)
+    for start in range(0, len(images), count):
+        batch = images[start : start + count]
         ctx.stop.check()
         made = predict(model, batch, preset.eval, ctx, preset.train.precision, single=False, ms_flip=True)
         found.append(made["ms_flip"])

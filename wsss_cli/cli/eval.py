@@ -9,6 +9,7 @@ import typer
 
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
+from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import GateError, UsageError
 from wsss_cli.processes import cores
 
@@ -197,20 +198,30 @@ def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, column
 
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder")
-    workers = cores()
+    workers, stop = cores(), Stop(console.say_at_once)
     cams = sorted(pred.rglob("*.npz"))
     if cams:
         pairs = [(cam, truth / cam.relative_to(pred).with_suffix(".png")) for cam in cams]
         there = [(cam, mask) for cam, mask in pairs if mask.is_file()]
         if not there:
             raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
-        with console.progress(len(there), "seed curve") as bar:
-            curve = cam_curve(there, num_classes, workers=workers, progress=bar.advance)
+        with console.progress(len(there), "seed curve") as bar, stop.listening():
+            curve = cam_curve(there, num_classes, check=stop.check, workers=workers, progress=bar.advance)
         return curve, curve_table(curve, "seeds by background threshold")
     boundary = "biou" in columns
-    with console.progress(sum(1 for _ in truth.rglob("*.png")), "eval") as bar:
+    with (
+        console.progress(sum(1 for _ in truth.rglob("*.png")), "eval") as bar,
+        Stop(console.say_at_once).listening() as stop,
+    ):
         scores = score_masks(
-            pred, truth, num_classes, undecided=undecided, boundary=boundary, workers=workers, progress=bar.advance
+            pred,
+            truth,
+            num_classes,
+            check=stop.check,
+            undecided=undecided,
+            boundary=boundary,
+            workers=workers,
+            progress=bar.advance,
         )
     return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
 

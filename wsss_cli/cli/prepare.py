@@ -12,6 +12,7 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.options import JsonOption
+from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
@@ -102,8 +103,8 @@ def voc_aug(
             _say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
     source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept))
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
-    with _ticking("converting masks") as tick:
-        made = prepare_voc(source, out, name, workers or cores(), tick)
+    with _ticking("converting masks") as tick, Stop(console.say_at_once).listening() as stop:
+        made = prepare_voc(source, out, name, check=stop.check, workers=workers or cores(), tick=tick)
     _report(made, out, json_output, AND_THEN)
 
 
@@ -149,11 +150,13 @@ def coco14(
             _say_fetched(download_coco(root, tell))
     source = find_coco(root)
     console.say(f"COCO: {source}")
-    with _ticking("reading sizes") as tick_sizes, _ticking("painting masks") as tick:
+    stop = Stop(console.say_at_once)
+    with _ticking("reading sizes") as tick_sizes, _ticking("painting masks") as tick, stop.listening():
         made = prepare_coco(
             source,
             out,
             name,
+            check=stop.check,
             keep_unlabelled=val_unlabelled is Unlabelled.keep,
             orientation=orientation,
             workers=workers or cores(),
@@ -203,12 +206,13 @@ def folder(
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
     kept = tuple(label.strip() for label in classes.split(",") if label.strip())
-    with _ticking("checking images") as tick:
+    with _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
         made = prepare_folder(
             images,
             table,
             out,
             name=name,
+            check=stop.check,
             masks=masks,
             classes=kept,
             rename=_renames(rename or []),

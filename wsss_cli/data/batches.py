@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 4 * 384 * 384}  # of images
+VIEW_PIXELS_PER_BATCH = {"cuda": 32 * 1024 * 1024}  # of what the network sees of them at a time
+
+
+def images_per_batch(size: tuple[int, int], view: int, device: torch.device) -> int:
+    """How many images go through a network together.
+
+    Args:
+        size: (height, width) of the images.
+        view: pixels of the largest view that the network sees of an image, twice those if mirrored ones go with it.
+    """
+    images = PIXELS_PER_BATCH[device.type] // (size[0] * size[1])
+    views = VIEW_PIXELS_PER_BATCH.get(device.type, sys.maxsize) // view
+    return max(1, min(images, views))
 
 
 def bucket_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.data.dataset import Sample
-from wsss_cli.errors import DataError, ResourceError, WriteError, WsssError
+from wsss_cli.errors import DataError, ResourceError, WsssError
 from wsss_cli.processes import cores, signals_held, start_worker
 
 Key = tuple[int, int]  # epoch, index of a sample
@@ -76,8 +76,6 @@ class Batches:
             sample = self.samples[(index + offset) % len(self.samples)]
             try:
                 return dict(self.make(sample, np.random.default_rng((self.seed, epoch, index)))), lost
-            except WriteError:
-                raise
             except DataError as error:
                 lost.append((sample.id, error.message))
         raise DataError(f"{len(lost)} training images in a row cannot be read, first: {lost[0][0]}: {lost[0][1]}")

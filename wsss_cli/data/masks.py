@@ -69,7 +69,7 @@ def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, i
         mask: class indices, uint8 [H, W]; 255 is drawn in VOC's light border colour.
         colors: RGB of each class, 0..255; at most 255 classes.
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
         ValueError: the mask is not uint8 [H, W].
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:

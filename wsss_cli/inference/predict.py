@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -13,17 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.data.batches import to_device
-from wsss_cli.data.dataset import Sample
+from wsss_cli.data.batches import images_per_batch, to_device
 from wsss_cli.data.images import image_size
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.sweep import Lost
-from wsss_cli.errors import DataError
+from wsss_cli.engine.sweep import Batch, Lost, grouped
 from wsss_cli.losses import within_tags
 from wsss_cli.models.segmentor import Segmentor
 
-PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}
+SMALLER = "smaller eval.scales, eval.mode=slide, or --device cpu"  # what makes an image need less memory
+
+
+class HasImage(Protocol):
+    """A sample, or whatever else has a photograph."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def image(self) -> Path: ...
+
+
+Photograph = TypeVar("Photograph", bound=HasImage)
 
 
 def predict(
@@ -168,26 +179,21 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def with_sizes(samples: Sequence[Sample]) -> tuple[list[tuple[Sample, tuple[int, int]]], Lost]:
-    """Samples with the (height, width) of their images, and those whose image cannot be read."""
-    sized: list[tuple[Sample, tuple[int, int]]] = []
-    lost: Lost = []
-    for sample in samples:
-        try:
-            sized.append((sample, image_size(sample.image)))
-        except DataError as error:
-            lost.append({"id": sample.id, "reason": error.message})
-    return sized, lost
+def image_batches(
+    items: Sequence[Photograph],
+    config: EvalConfig,
+    lost: Lost,
+    ctx: Context,
+    log: Callable[[str], object] = str,
+    *,
+    ms_flip: bool,
+) -> list[Batch[Photograph]]:
+    """Batches of photographs of one size, as large as the device takes; what cannot be read is added to `lost`."""
+    count = partial(largest_batch, config=config, ctx=ctx, ms_flip=ms_flip)
+    return grouped(items, lambda item: image_size(item.image), count, lost, ctx, log)
 
 
-def by_size(
-    items: Sequence[Any], size_of: Callable[[Any], tuple[int, int]], device: torch.device
-) -> Iterator[list[Any]]:
-    """Batches of items of one size, as large as the device takes."""
-    sizes: dict[tuple[int, int], list[Any]] = defaultdict(list)
-    for item in items:
-        sizes[size_of(item)].append(item)
-    for (height, width), members in sorted(sizes.items()):
-        count = max(1, PIXELS_PER_BATCH[device.type] // (height * width))
-        for start in range(0, len(members), count):
-            yield members[start : start + count]
+def largest_batch(size: tuple[int, int], config: EvalConfig, ctx: Context, *, ms_flip: bool) -> int:
+    """How many images of a size (height, width) go through the network together."""
+    height, width = view_size(*size, max(1.0, *config.scales) if ms_flip else 1.0, config)
+    return images_per_batch(size, height * width * (2 if ms_flip else 1), ctx.device)

@@ -168,7 +168,7 @@ def write_png(path: str | Path, rgb: np.ndarray) -> None:
     """Write RGB, uint8 [H, W, 3], as PNG, whole or not at all.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     _, data = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))
     write_bytes(Path(path), data.tobytes())

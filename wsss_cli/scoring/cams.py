@@ -14,6 +14,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import iou, mean_fn, mean_fp, miou, number, summary
+from wsss_cli.processes import Check
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
@@ -24,6 +25,7 @@ def cam_curve(
     num_classes: int,
     thresholds: Sequence[float] = THRESHOLDS,
     *,
+    check: Check,
     names: Sequence[str] | None = None,
     split: str = "",
     workers: int = 1,
@@ -37,7 +39,7 @@ def cam_curve(
     Args:
         cam_files: (CAM, true mask) of each image.
         thresholds: ascending, in [0, 1).
-        names, split, workers, progress: as for `score_masks`.
+        check, names, split, workers, progress: as for `score_masks`.
     Returns:
         `thresholds`; `miou`, `fp`, `fn` at each, per cent, the latter two means over the foreground; `best_threshold`
         and the `summary` there as `best`; `class_thresholds`, where each class has its best IoU, None for the
@@ -52,7 +54,8 @@ def cam_curve(
     pairs = [(Path(cam), Path(mask)) for cam, mask in cam_files]
     work = functools.partial(_cam_histogram, num_classes=num_classes, thresholds=steps)
     counts = sum(
-        in_pieces(work, pairs, workers, progress), np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64)
+        in_pieces(work, pairs, workers, check, progress),
+        np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64),
     )
     areas = [at.areas() for at in _confusions(counts)]
     means = [number(miou(at)) for at in areas]

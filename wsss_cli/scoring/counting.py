@@ -1,63 +1,63 @@
-"""Counting a network's predictions against true masks while the next ones are computed."""
+"""Predictions of an image counted against its true mask, in worker processes too. Nothing here loads torch."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from wsss_cli.data.batches import to_device
-from wsss_cli.engine.context import Context
-from wsss_cli.labels import IGNORE
-from wsss_cli.metrics.on_device import DeviceConfusion
+from wsss_cli.config.base import CrfConfig
+from wsss_cli.crf import dense_crf
+from wsss_cli.crf.dense import Backend
 from wsss_cli.scoring.counts import Counts
 
-WAITING = 64  # predictions that may wait to be counted
-COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
-Add = Callable[[dict[str, Tensor], list[np.ndarray]], None]  # given what was predicted, and the true masks
+if TYPE_CHECKING:
+    from wsss_cli.metrics.on_device import DeviceConfusion
 
 
-def counted(counts: dict[str, Counts], ctx: Context) -> AbstractContextManager[Add]:
-    """What adds predictions to `counts`; they are complete when the context ends.
+@dataclass(frozen=True)
+class Prediction:
+    """What is to be counted of an image.
 
-    Boundary IoU is counted on the CPU, and the confusion with it.
+    Attributes:
+        truth: uint8 [H, W].
+        labels: of each mode that is counted here, uint8 [H, W].
+        counted: of each mode that is counted on the device, the counts of the whole batch with its first image.
+        image, probabilities: for a CRF, uint8 [H, W, 3] and float32 [K, H, W].
     """
-    there = ctx.device.type in COUNT_THERE and not any(count.boundary for count in counts.values())
-    return count_there(counts, ctx) if there else count_here(counts)
+
+    truth: np.ndarray
+    labels: dict[str, np.ndarray]
+    counted: dict[str, DeviceConfusion]
+    image: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
 
-@contextmanager
-def count_here(counts: dict[str, Counts]) -> Iterator[Add]:
-    """Count on the CPU, in a thread, while the next batch is computed; one thread, as the counts are shared."""
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as pool:
+@dataclass(frozen=True)
+class Counting:
+    """What is counted of an image; sent to worker processes where there is a CRF.
 
-        def add(found: dict[str, Tensor], masks: list[np.ndarray]) -> None:
-            for mode, count in counts.items():
-                for prediction, mask in zip(found[mode].cpu().numpy(), masks, strict=True):
-                    waiting.append(pool.submit(count.add, prediction, mask))
-            while len(waiting) > WAITING:
-                waiting.popleft().result()
+    Attributes:
+        refined: the mode of the labels after the CRF, where there is one.
+    """
 
-        yield add
-        for task in waiting:
-            task.result()
+    num_classes: int
+    boundary: bool
+    refined: str = ""
+    crf: CrfConfig | None = None
+    backend: Backend = "lattice"
 
-
-@contextmanager
-def count_there(counts: dict[str, Counts], ctx: Context) -> Iterator[Add]:
-    """Count on the device: the host waits for it once, at the end."""
-    there = {mode: DeviceConfusion(count.confusion.num_classes, ctx.device) for mode, count in counts.items()}
-
-    def add(found: dict[str, Tensor], masks: list[np.ndarray]) -> None:
-        truth = to_device(np.stack(masks), ctx.device)
-        for mode, confusion in there.items():
-            confusion.add(found[mode], truth, IGNORE)
-
-    yield add
-    for mode, confusion in there.items():
-        counts[mode].confusion.matrix += confusion.matrix()
+    def __call__(self, prediction: Prediction) -> dict[str, Counts]:
+        counts = {mode: Counts(self.num_classes, self.boundary) for mode in prediction.labels}
+        for mode, labels in prediction.labels.items():
+            counts[mode].add(labels, prediction.truth)
+        for mode, there in prediction.counted.items():
+            counts[mode] = Counts(self.num_classes)
+            counts[mode].confusion.matrix += there.matrix()
+        if self.crf is not None and prediction.image is not None and prediction.probabilities is not None:
+            unary = -np.log(np.clip(prediction.probabilities, 1e-5, 1.0))
+            posterior = dense_crf(prediction.image, unary, **self.crf.model_dump(), backend=self.backend)
+            counts[self.refined] = Counts(self.num_classes, self.boundary)
+            counts[self.refined].add(posterior.argmax(0).astype(np.uint8), prediction.truth)
+        return counts

@@ -11,6 +11,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
+from wsss_cli.processes import Check
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
@@ -28,6 +29,7 @@ def score_masks(
     truth: str | Path | Sequence[Sample],
     num_classes: int,
     *,
+    check: Check,
     undecided: Undecided = "background",
     boundary: bool = False,
     names: Sequence[str] | None = None,
@@ -40,6 +42,7 @@ def score_masks(
     Args:
         pred_dir: PNGs of class indices; 255 is undecided. Files that the truth does not ask for are left out.
         truth: a folder of PNGs with the same names, or the samples of a split; 255 is not scored.
+        check: looks at a stop flag: called after each few images and at least once a second; what it raises goes up.
         undecided: what a predicted 255 is: 'background' (IRN), 'drop' for not scored (ToCo; flatters), or 'as-is' for
             outside all classes.
         boundary: also Boundary IoU.
@@ -56,7 +59,7 @@ def score_masks(
     pairs, extra = pair_masks(pred_dir, truth)
     work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
     counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
-    for part, part_undecided, part_scored in in_pieces(work, pairs, workers, progress):
+    for part, part_undecided, part_scored in in_pieces(work, pairs, workers, check, progress):
         counts.merge(part)
         undecided_pixels += part_undecided
         scored_pixels += part_scored

@@ -13,7 +13,7 @@ from wsss_cli.scoring.counts import Counts
 
 
 @dataclass(frozen=True)
-class Kept:
+class PartialCounts:
     """Counts of the first batches of an evaluation.
 
     Attributes:
@@ -24,22 +24,26 @@ class Kept:
     path: Path
     key: dict[str, Any]
 
-    def read(self, counts: dict[str, Counts], lost: Lost) -> int:
-        """Fill `counts` and `lost`; the number of batches that are in them, 0 where nothing fits."""
+    def read(self, counts: dict[str, Counts], lost: Lost, sizes: list[int]) -> int:
+        """Fill `counts` and `lost`; the number of batches that are in them, 0 where nothing fits.
+
+        Args:
+            sizes: of all batches; an evaluation of other batches begins anew.
+        """
         try:
             stored = read_json(self.path) if self.path.is_file() else {}
         except DataError:
             return 0
-        if stored.get("key") != self.key or stored["counts"].keys() != counts.keys():
+        if (stored.get("key"), stored.get("sizes")) != (self.key, sizes) or stored["counts"].keys() != counts.keys():
             return 0
         for mode, count in counts.items():
             count.load_state(stored["counts"][mode])
         lost += stored["lost"]
         return int(stored["batches"])
 
-    def write(self, counts: dict[str, Counts], lost: Lost, batches: int) -> None:
+    def write(self, counts: dict[str, Counts], lost: Lost, sizes: list[int], batches: int) -> None:
         state = {mode: count.state() for mode, count in counts.items()}
-        write_json(self.path, {"key": self.key, "batches": batches, "lost": lost, "counts": state})
+        write_json(self.path, {"key": self.key, "sizes": sizes, "batches": batches, "lost": lost, "counts": state})
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

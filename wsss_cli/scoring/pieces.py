@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from wsss_cli.errors import DataError
 from wsss_cli.metrics.confusion import size_text
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import Check, in_processes
 
 Progress = Callable[[int], object]
 T = TypeVar("T")
+PIECE = 8  # images whose counts are added up before they cross the border of a process
 
 
 def check_same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ...], truth_file: Path) -> None:
@@ -31,13 +32,12 @@ def in_pieces(
     work: Callable[[list[tuple[Path, Path]]], T],
     items: list[tuple[Path, Path]],
     workers: int,
+    check: Check,
     progress: Progress | None,
 ) -> Iterator[T]:
     """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
-    size = max(1, min(32, len(items) // max(workers, 1)))
-    pieces = [items[start : start + size] for start in range(0, len(items), size)]
-    many = 2 if len(items) >= 32 else len(pieces) + 1  # to start processes takes longer than that
-    for piece, made in zip(pieces, in_processes(work, pieces, workers, few=many), strict=True):
+    pieces = [items[start : start + PIECE] for start in range(0, len(items), PIECE)]
+    for piece, made in zip(pieces, in_processes(work, pieces, workers, check=check), strict=True):
         yield made
         if progress:
             progress(len(piece))

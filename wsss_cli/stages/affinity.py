@@ -24,7 +24,7 @@ from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import Lost, sweep_processes
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
@@ -129,17 +129,18 @@ def _make_labels(
 ) -> Lost:
     fg, bg = _thresholds(config, cam_run) if isinstance(config, IrnConfig) else (0.0, 0.0)
     crf = backend_for(ctx.device.type)
-    jobs, lost = [], []
+    jobs: list[LabelJob] = []
+    lost: Lost = []
     for sample in samples:
         cam, label = cam_path(cam_run, sample.id), label_path(run.path, sample.id)
         if not cam.is_file():
             lost.append({"id": sample.id, "reason": f"{cam_run} has no CAM of it"})
         elif not label.is_file():
             jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf))
-    workers = config.label_workers or cores()
-    threads = crf == "triton"
-    title = "affinity labels"
-    return lost + sweep_processes(jobs, make_label, lambda job: job.id, workers, run, ctx, title, threads=threads)
+    options = SweepOptions("affinity labels", workers=config.label_workers or cores(), processes=crf != "triton")
+    for _ in sweep_items(jobs, make_label, options, lost, ctx, run.log):
+        pass  # they are on disk
+    return lost
 
 
 def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from wsss_cli.cam.store import write_cam
 from wsss_cli.config.base import Precision
 from wsss_cli.config.cam import CamConfig, GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.batches import bucket_size
+from wsss_cli.data.batches import bucket_size, images_per_batch
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import Lost, sweep
-from wsss_cli.errors import DataError, WriteError
+from wsss_cli.engine.sweep import Batch, Log, Lost, SweepOptions, grouped, sweep
 from wsss_cli.files import read_json, write_json
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
@@ -37,7 +35,6 @@ from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
 Made = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
-PIXELS_PER_BATCH = {"cuda": 32 * 384 * 384, "cpu": 4 * 384 * 384}  # at scale 1, mirrored views not counted
 
 
 def run_cam(preset: Preset, ctx: Context) -> Result:
@@ -88,7 +85,8 @@ def make_cams(
     ctx: Context,
 ) -> Lost:
     pending = [sample for sample in samples if not cam_path(run.path, sample.id).is_file()]
-    batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
+    lost: Lost = []
+    batches = cam_batches(pending, config, lost, ctx, run.log)
     multiple = side_multiple(model)
 
     def load(sample: Sample) -> tuple[Sample, np.ndarray]:
@@ -109,7 +107,10 @@ def make_cams(
         sample, planes, size = made
         write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
 
-    return lost + sweep(batches, load, compute, store, lambda sample: sample.id, run, ctx, "CAMs")
+    options = SweepOptions("CAMs", less_memory="smaller cam.scales, cam.flip=false, or --device cpu")
+    for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
+        pass  # they are on disk
+    return lost
 
 
 def side_multiple(model: CamClassifier) -> int:
@@ -125,22 +126,16 @@ class PlainCam:
         self.normalise, self.cam = model.backbone.normalise, model.cam
 
 
-def size_buckets(samples: Sequence[Sample], pixels: int) -> tuple[list[list[Sample]], Lost]:
-    """Batches of images of one size bucket; images whose header cannot be read are lost."""
-    sizes: dict[tuple[int, int], list[Sample]] = defaultdict(list)
-    lost: Lost = []
-    for sample in samples:
-        try:
-            sizes[bucket_size(*image_size(sample.image))].append(sample)
-        except WriteError:
-            raise
-        except DataError as error:
-            lost.append({"id": sample.id, "reason": error.message})
-    batches = []
-    for (height, width), members in sorted(sizes.items()):
-        count = max(1, pixels // (height * width))
-        batches += [members[i : i + count] for i in range(0, len(members), count)]
-    return batches, lost
+def cam_batches(
+    samples: Sequence[Sample], config: CamConfig, lost: Lost, ctx: Context, log: Log = str
+) -> list[Batch[Sample]]:
+    """Batches of images of one size bucket; those whose header cannot be read are added to `lost`."""
+
+    def count(size: tuple[int, int]) -> int:
+        largest = max(config.scales) ** 2 * (2 if config.flip else 1)
+        return images_per_batch(size, round(largest * size[0] * size[1]), ctx.device)
+
+    return grouped(samples, lambda sample: bucket_size(*image_size(sample.image)), count, lost, ctx, log)
 
 
 def _seed_scores(path: Path) -> dict[str, Any]:
@@ -156,7 +151,14 @@ def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> dict[
     if not scored:
         return {}
     with ctx.ui.progress(len(scored), "seed curve") as bar:
-        curve = cam_curve(scored, dataset.num_classes, names=dataset.classes, workers=cores(), progress=bar.advance)
+        curve = cam_curve(
+            scored,
+            dataset.num_classes,
+            check=ctx.stop.check,
+            names=dataset.classes,
+            workers=cores(),
+            progress=bar.advance,
+        )
     scales = ", ".join(f"{scale:g}" for scale in preset.cam.scales)
     protocol = [
         f"seeds ({preset.cam.method.kind}) on {dataset.name}/{preset.dataset.score} ({len(scored)} images), "

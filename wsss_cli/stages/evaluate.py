@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, backend_for
+from wsss_cli.data.batches import to_device
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import find_runs, read_inputs
-from wsss_cli.engine.sweep import Lost, prefetch
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
+from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.inference.network import load_network
-from wsss_cli.inference.predict import by_size, predict_tensors, with_sizes
+from wsss_cli.inference.predict import SMALLER, image_batches, predict_tensors
+from wsss_cli.labels import IGNORE
+from wsss_cli.metrics.on_device import DeviceConfusion
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.processes import cores, in_processes
-from wsss_cli.scoring.counting import counted
+from wsss_cli.processes import cores
+from wsss_cli.scoring.counting import Counting, Prediction
 from wsss_cli.scoring.counts import Counts
-from wsss_cli.scoring.partial import Kept
+from wsss_cli.scoring.partial import PartialCounts
 
-PIECE_SECONDS = 60.0  # of an evaluation, that a kill may lose
-Read = tuple[Sample, np.ndarray | None, np.ndarray | None, str]
-Batch = list[tuple[Sample, tuple[int, int]]]  # of one size
-CrfJob = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, probabilities, true mask
+WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
+COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
+Read = tuple[np.ndarray, np.ndarray]  # image and true mask
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What to score of a network besides the single scale.
+
+    Attributes:
+        ms_flip: the average over the scales of the preset, mirrored too.
+        crf: the probabilities (of ms+flip where that is asked for) refined by `preset.eval.crf`, in processes.
+        boundary: Boundary IoU.
+    """
+
+    ms_flip: bool = False
+    crf: bool = False
+    boundary: bool = False
 
 
 def score_network(
@@ -47,134 +62,142 @@ def score_network(
     preset: Preset,
     ctx: Context,
     *,
-    ms_flip: bool,
-    crf: bool = False,
-    boundary: bool = False,
+    options: ScoreOptions,
     title: str,
-    kept: Kept | None = None,
+    partial: PartialCounts | None = None,
 ) -> tuple[dict[str, Any], Lost]:
     """Score a network on samples with masks.
 
     Args:
-        crf: also refine the probabilities (of ms+flip where that is asked for) by `preset.eval.crf`, in processes.
-        boundary: also Boundary IoU.
-        kept: what an earlier call has counted, which is not counted again; about once a minute, and when this one is
+        options: what to score.
+        partial: what an earlier call has counted, which is not counted again; about once a minute, and when this one is
             stopped, what is counted goes there.
     Returns:
         ({'single': scores, 'ms_flip', 'single_crf' or 'ms_flip_crf' as asked for}, lost images). Scores are
         `metrics.scores.summary`, `confusion`: lists of exact integers [K+1][K+1], rows truth, the last row and column
         what is outside the classes; `biou` and `mbiou`, per cent.
     """
-    modes = ["single", "ms_flip"] if ms_flip else ["single"]
-    modes += [f"{modes[-1]}_crf"] if crf else []
+    modes = ["single", "ms_flip"] if options.ms_flip else ["single"]
+    refined = f"{modes[-1]}_crf" if options.crf else ""
+    backend = backend_for(ctx.device.type)
+    counting = Counting(
+        dataset.num_classes, options.boundary, refined, preset.eval.crf if options.crf else None, backend
+    )
 
     def fresh() -> dict[str, Counts]:
-        return {mode: Counts(dataset.num_classes, boundary) for mode in modes}
+        return {
+            mode: Counts(dataset.num_classes, options.boundary) for mode in [*modes, *([refined] if refined else [])]
+        }
 
-    counts, lost = fresh(), Lost()
-    done = kept.read(counts, lost) if kept else 0
-    sized, unread = with_sizes(samples)
-    batches = list(by_size(sized, lambda pair: pair[1], ctx.device))
-    with ctx.ui.progress(sum(len(batch) for batch in batches[done:]), title) as bar:
-        while done < len(batches):
-            piece = fresh()
-            wanted = _wanted(batches[done:], ctx, PIECE_SECONDS if kept else math.inf)
-            done += _score(model, wanted, preset, ctx, piece, lost, bar.advance, crf=crf)
-            for mode, count in piece.items():
-                counts[mode].merge(count)
-            if kept and done < len(batches):
-                kept.write(counts, lost, done)
-            ctx.stop.check()
-    return {mode: count.scores(dataset.classes) for mode, count in counts.items()}, unread + lost
+    def compute(batch: list[Read]) -> Iterator[Prediction]:
+        images, masks = [image for image, _ in batch], [mask for _, mask in batch]
+        predicted = predict_tensors(
+            model,
+            images,
+            preset.eval,
+            ctx,
+            preset.train.precision,
+            ms_flip=options.ms_flip,
+            probabilities=options.crf,
+        )
+        return _to_count(predicted, modes, images, masks, counting, ctx)
+
+    unread: Lost = []
+    batches = image_batches(samples, preset.eval, unread, ctx, ms_flip=options.ms_flip)
+    progress = _Progress(batches, fresh, partial)
+    how = SweepOptions(title, SMALLER)
+    if options.crf:
+        how = SweepOptions(title, SMALLER, cores(), processes=backend != "triton")
+    try:
+        for sample, counts in sweep(batches[progress.done :], _read, compute, counting, how, progress.lost, ctx):
+            progress.add(sample, counts)
+    except (Preempted, Interrupted):
+        progress.write()
+        raise
+    return {mode: count.scores(dataset.classes) for mode, count in progress.total().items()}, unread + progress.lost
 
 
-def _wanted(batches: Sequence[Batch], ctx: Context, seconds: float) -> Iterator[Batch]:
-    """Batches until the time is up or a stop is asked for; without a stop there is one at least."""
-    until = time.monotonic() + seconds
-    for number, batch in enumerate(batches):
-        if ctx.stop.signal or (number and time.monotonic() > until):
-            return
-        yield batch
-
-
-def _score(
-    model: Segmentor,
-    batches: Iterable[Batch],
-    preset: Preset,
+def _to_count(
+    predicted: dict[str, Tensor],
+    modes: Sequence[str],
+    images: list[np.ndarray],
+    masks: list[np.ndarray],
+    counting: Counting,
     ctx: Context,
-    counts: dict[str, Counts],
-    lost: Lost,
-    advance: Callable[[int], object],
-    *,
-    crf: bool,
-) -> int:
-    """Add the scores of batches to `counts`, and what cannot be read to `lost`; how many batches there were."""
-    scored: list[int] = []
-    jobs = _count(model, batches, preset, ctx, counts, lost, scored, advance, crf=crf)
-    if crf:
-        backend = backend_for(ctx.device.type)
-        refine = partial(_refined, crf=preset.eval.crf, backend=backend)
-        (mode,) = (mode for mode in counts if mode.endswith("_crf"))
-        for labels, mask in in_processes(refine, jobs, cores(), ahead=2, threads=backend == "triton"):
-            counts[mode].add(labels, mask)
+) -> Iterator[Prediction]:
+    """Predictions of a batch, ready to be counted; they stay on a device that can count them.
+
+    Boundary IoU is counted on the CPU, and the confusion with it; so is all in worker processes.
+    """
+    planes = predicted[f"{modes[-1]}_probabilities"].cpu().numpy() if counting.crf else [None] * len(images)
+    counted: dict[str, DeviceConfusion] = {}
+    labels: dict[str, np.ndarray] = {}
+    if ctx.device.type in COUNT_THERE and not counting.boundary and (not counting.crf or counting.backend == "triton"):
+        truth = to_device(np.stack(masks), ctx.device)
+        for mode in modes:
+            counted[mode] = DeviceConfusion(counting.num_classes, ctx.device)
+            counted[mode].add(predicted[mode], truth, IGNORE)
     else:
-        for _ in jobs:  # nothing comes: all is counted on the way
-            pass
-    return len(scored)
+        labels = {mode: predicted[mode].cpu().numpy() for mode in modes}
+    for number, (image, mask, probabilities) in enumerate(zip(images, masks, planes, strict=True)):
+        here = {mode: maps[number] for mode, maps in labels.items()}
+        there = counted if number == 0 else {}
+        yield Prediction(mask, here, there, image if counting.crf else None, probabilities)
 
 
-def _count(
-    model: Segmentor,
-    batches: Iterable[Batch],
-    preset: Preset,
-    ctx: Context,
-    counts: dict[str, Counts],
-    lost: Lost,
-    scored: list[int],
-    advance: Callable[[int], object],
-    *,
-    crf: bool,
-) -> Iterator[CrfJob]:
-    """Predict, add to `counts`, `lost` and `scored`, and hand on what a CRF needs where one is asked for."""
-    modes = [mode for mode in ("single", "ms_flip") if mode in counts]
-    with counted({mode: counts[mode] for mode in modes}, ctx) as add:
-        for read in prefetch(batches, lambda batch: [_read(sample) for sample, _ in batch], 2, 4):
-            lost += [{"id": sample.id, "reason": why} for sample, _, _, why in read if why]
-            good = [(image, mask) for _, image, mask, _ in read if image is not None and mask is not None]
-            if good:
-                found = predict_tensors(
-                    model,
-                    [image for image, _ in good],
-                    preset.eval,
-                    ctx,
-                    preset.train.precision,
-                    ms_flip="ms_flip" in counts,
-                    probabilities=crf,
-                )
-                add(found, [mask for _, mask in good])
-                if crf:
-                    maps = found[f"{modes[-1]}_probabilities"].cpu().numpy()
-                    yield from ((image, planes, mask) for planes, (image, mask) in zip(maps, good, strict=True))
-            scored.append(len(read))
-            advance(len(read))
+class _Progress:
+    """Counts by whole batches, so that an evaluation can go on from what is stored of them.
 
+    Attributes:
+        done: batches that are counted; `batch` is the one after them.
+    """
 
-def _refined(job: CrfJob, crf: CrfConfig, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """(labels after the CRF, true mask), uint8 [H, W] each; in a worker process."""
-    image, probabilities, mask = job
-    unary = -np.log(np.clip(probabilities, 1e-5, 1.0))
-    return dense_crf(image, unary, **crf.model_dump(), backend=backend).argmax(0).astype(np.uint8), mask
+    def __init__(
+        self, batches: Sequence[Batch[Sample]], fresh: Callable[[], dict[str, Counts]], partial: PartialCounts | None
+    ) -> None:
+        self.fresh, self.partial = fresh, partial
+        self.sizes = [len(batch.items) for batch in batches]
+        self.number = {sample.id: number for number, batch in enumerate(batches) for sample in batch.items}
+        self.counts, self.batch, self.lost = fresh(), fresh(), Lost()
+        self.done = partial.read(self.counts, self.lost, self.sizes) if partial else 0
+        self.added, self.written = 0, time.monotonic()
+
+    def add(self, sample: Sample, counts: dict[str, Counts]) -> None:
+        """Take the counts of the next image; what is between it and the one before is lost."""
+        if self.number[sample.id] > self.done:
+            self._close(self.number[sample.id])
+            if time.monotonic() - self.written >= WRITE_SECONDS:
+                self.write()
+        self.added += 1
+        for mode, count in counts.items():
+            self.batch[mode].merge(count)
+
+    def total(self) -> dict[str, Counts]:
+        self._close(len(self.sizes))
+        return self.counts
+
+    def write(self) -> None:
+        """Store what is counted of whole batches."""
+        numbers = [self.number[entry["id"]] for entry in self.lost]
+        if self.done < len(self.sizes) and self.added + numbers.count(self.done) == self.sizes[self.done]:
+            self._close(self.done + 1)
+        if self.partial:
+            lost = [entry for entry, number in zip(self.lost, numbers, strict=True) if number < self.done]
+            self.partial.write(self.counts, lost, self.sizes, self.done)
+            self.written = time.monotonic()
+
+    def _close(self, done: int) -> None:
+        for mode, count in self.batch.items():
+            self.counts[mode].merge(count)
+        self.batch, self.added, self.done = self.fresh(), 0, done
 
 
 def _read(sample: Sample) -> Read:
-    try:
-        assert sample.mask is not None
-        image, mask = read_image(sample.image), read_mask(sample.mask)
-        if image.shape[:2] != mask.shape:
-            return sample, None, None, f"{sample.mask} and {sample.image} are of different sizes"
-        return sample, image, mask, ""
-    except DataError as error:
-        return sample, None, None, error.message
+    assert sample.mask is not None
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    if image.shape[:2] != mask.shape:
+        raise DataError(f"{sample.mask} and {sample.image} are of different sizes")
+    return image, mask
 
 
 def newest_run(runs: Path, stage: str = "train") -> Path:
@@ -207,7 +230,7 @@ def run_eval(
 
     Args:
         run: also a checkpoint folder or an imported directory, see `load_network`.
-        crf, boundary: see `score_network`.
+        ms_flip, crf, boundary: see `ScoreOptions`.
         split: another split of the data set to score on.
         checkpoint: 'latest' or 'best'.
         views: fields of the preset's eval section to change.
@@ -229,9 +252,10 @@ def run_eval(
     title = "eval, ms+flip" if ms_flip else "eval"
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
+    options = ScoreOptions(ms_flip, crf, boundary)
     file = run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")
     weights = run / "model.safetensors"  # of an imported network, which has no steps
-    kept = Kept(
+    partial = PartialCounts(
         file.with_suffix(".part.json"),
         {
             "dataset": dataset.fingerprint,
@@ -241,26 +265,13 @@ def run_eval(
             "weights_changed": weights.stat().st_mtime_ns if weights.is_file() else None,
             "eval": config.model_dump(mode="json"),
             "boundary": boundary,
-            "device": ctx.device.type,  # batches are of its size
+            "device": ctx.device.type,
         },
     )
+    title = "eval, ms+flip" if ms_flip else "eval"
     scores, lost = score_network(
-        network.model,
-        samples,
-        dataset,
-        preset,
-        ctx,
-        ms_flip=ms_flip,
-        crf=crf,
-        boundary=boundary,
-        title=title,
-        kept=kept,
+        network.model, samples, dataset, preset, ctx, options=options, title=title, partial=partial
     )
-    protocol = [
-        f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; 255 ignored",
-        *_further(config, ms_flip=ms_flip, crf=backend_for(ctx.device.type) if crf else None, boundary=boundary),
-        *dataset.protocol,
-    ]
     result = {
         **scores,
         "run": str(run),
@@ -271,12 +282,17 @@ def run_eval(
         "checkpoint": checkpoint,
         "step": network.step,
         "classes": list(dataset.classes),
-        "protocol": protocol,
+        "protocol": [
+            f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; "
+            "255 ignored",
+            *_further(config, options, backend_for(ctx.device.type)),
+            *dataset.protocol,
+        ],
         "lost": lost,
         "device": ctx.device_name,
     }
     write_json(file, result)
-    kept.remove()
+    partial.remove()
     return result
 
 
@@ -290,20 +306,20 @@ def _views(config: EvalConfig) -> str:
     return f"{mode}, scale 1 = {base}"
 
 
-def _further(config: EvalConfig, *, ms_flip: bool, crf: Backend | None, boundary: bool) -> list[str]:
+def _further(config: EvalConfig, options: ScoreOptions, backend: Backend) -> list[str]:
     """Protocol lines of what was asked for besides the single scale."""
     lines = []
-    if ms_flip:
+    if options.ms_flip:
         lines.append(f"ms+flip: scales {', '.join(f'{scale:g}' for scale in config.scales)}, softmax averaged")
-    if crf:
-        p, kind = config.crf, "exact CRF" if crf == "triton" else "CRF"
+    if options.crf:
+        p, kind = config.crf, "exact CRF" if backend == "triton" else "CRF"
         bilateral = f"{p.bilateral_sxy:g}/{p.bilateral_srgb:g}/{p.bilateral_compat:g}"
         lines.append(
             f"{kind} on the probabilities: {p.gauss_sxy:g}/{p.gauss_compat:g}, {bilateral}, {p.iterations} iterations"
         )
     else:
         lines.append("no CRF")
-    if boundary:
+    if options.boundary:
         lines.append("boundary IoU: within 2 % of the diagonal of a contour; pixels whose truth is 255 are in no class")
     return lines
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsss_cli.data.images import IMAGE_ENDINGS, image_size, read_image
+from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.sweep import Lost, prefetch
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
+from wsss_cli.errors import UsageError
 from wsss_cli.inference.network import Network
-from wsss_cli.inference.predict import by_size, predict
+from wsss_cli.inference.predict import SMALLER, image_batches, predict
 from wsss_cli.report.pictures import overlay, write_png
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file to segment."""
+
+    id: str
+    image: Path
+
+
+Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
 
 
 def find_images(given: Sequence[str]) -> list[Path]:
@@ -58,41 +70,33 @@ def run_infer(
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]}.
     """
 
-    def ends(path: Path) -> list[Path]:
-        return [out / "masks" / f"{path.stem}.png", *([out / "overlays" / f"{path.stem}.png"] if overlays else [])]
-
-    pending = [path for path in images if not all(end.is_file() for end in ends(path))]
+    photographs = [Photograph(str(path), path) for path in images]
+    files = {photo.id: [out / "masks" / f"{photo.image.stem}.png"] for photo in photographs}
+    if overlays:
+        for photo in photographs:
+            files[photo.id].append(out / "overlays" / f"{photo.image.stem}.png")
+    pending = [photo for photo in photographs if not all(file.is_file() for file in files[photo.id])]
     lost: Lost = []
-    sized: list[tuple[Path, tuple[int, int]]] = []
-    for path in pending:
-        try:
-            sized.append((path, image_size(path)))
-        except DataError as error:
-            lost.append({"id": str(path), "reason": error.message})
-    batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    key = "ms_flip" if ms_flip else "single"
-    with ctx.ui.progress(len(pending), "infer") as bar:
-        bar.advance(len(lost))
-        for read in prefetch(batches, lambda batch: [_read(path) for path, _ in batch], 2, 4):
-            ctx.stop.check()
-            lost += [{"id": str(path), "reason": why} for path, _, why in read if why]
-            good = [(path, image) for path, image, why in read if image is not None]
-            if good:
-                stack = [image for _, image in good]
-                masks = predict(
-                    network.model,
-                    stack,
-                    network.preset.eval,
-                    ctx,
-                    network.preset.train.precision,
-                    single=not ms_flip,
-                    ms_flip=ms_flip,
-                )[key]
-                for (path, image), mask in zip(good, masks, strict=True):
-                    if overlays:
-                        write_png(out / "overlays" / f"{path.stem}.png", overlay(image, mask, network.colors))
-                    write_mask(out / "masks" / f"{path.stem}.png", mask, network.colors)
-            bar.advance(len(read))
+    batches = image_batches(pending, network.preset.eval, lost, ctx, ms_flip=ms_flip)
+    config, precision = network.preset.eval, network.preset.train.precision
+
+    def load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
+        return photo, read_image(photo.image)
+
+    def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
+        planes = [image for _, image in batch]
+        masks = predict(network.model, planes, config, ctx, precision, single=not ms_flip, ms_flip=ms_flip)
+        for (photo, image), mask in zip(batch, masks["ms_flip" if ms_flip else "single"], strict=True):
+            yield photo, image, mask
+
+    def store(predicted: Predicted) -> None:
+        photo, image, mask = predicted
+        for overlaid in files[photo.id][1:]:
+            write_png(overlaid, overlay(image, mask, network.colors))
+        write_mask(files[photo.id][0], mask, network.colors)
+
+    for _ in sweep(batches, load, compute, store, SweepOptions("infer", SMALLER), lost, ctx):
+        pass  # they are on disk
     return {
         "masks": str(out / "masks"),
         "overlays": str(out / "overlays") if overlays else None,
@@ -100,10 +104,3 @@ def run_infer(
         "kept": len(images) - len(pending),
         "lost": lost,
     }
-
-
-def _read(path: Path) -> tuple[Path, np.ndarray | None, str]:
-    try:
-        return path, read_image(path), ""
-    except DataError as error:
-        return path, None, error.message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -17,7 +19,8 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
-from wsss_cli.errors import DataError, WriteError
+from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
+from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
 from wsss_cli.models.classifier import CamClassifier
 
@@ -33,28 +36,53 @@ def class_prototypes(
     """
     config = preset.cam.method
     assert isinstance(config, LpCamConfig)
-    found = _read(run)
-    todo = sorted({label - 1 for sample in samples for label in sample.labels} - found.keys())
-    images = {index: _drawn(samples, index, preset.seed, config.images_per_class) for index in todo}
-    with ctx.ui.progress(sum(map(len, images.values())), "prototypes") as bar:
-        for index in todo:
-            inside, outside = [], []
-            for sample in images[index]:
-                ctx.stop.check()
-                for features in _local_features(model, sample, index, config.tau, preset, run, ctx):
-                    inside.append(features[0])
-                    outside.append(features[1])
-                bar.advance(1)
-            weight = model.classifier.weight.flatten(1).float()
-            none = weight[:0]
-            rng = np.random.default_rng((preset.seed, index))
-            own, context = prototypes(
-                torch.cat([none, *inside]), torch.cat([none, *outside]), weight, index, config, rng
-            )
-            run.log(f"prototypes of class {index + 1}: {len(own)}, of its context: {len(context)}")
-            found[index] = own, context
-            _write(run, found)
-    return found
+    by_class = _read(run)
+    todo = sorted({label - 1 for sample in samples for label in sample.labels} - by_class.keys())
+    drawn = [
+        Drawn(sample.id, sample.image, index)
+        for index in todo
+        for sample in _drawn(samples, index, preset.seed, config.images_per_class)
+    ]
+    features: dict[int, list[tuple[Tensor, Tensor]]] = {index: [] for index in todo}
+
+    def load(one: Drawn) -> tuple[int, np.ndarray]:
+        return one.index, read_image(one.image)
+
+    def compute(batch: list[tuple[int, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
+        return [_local_features(model, image, index, config.tau, preset, ctx) for index, image in batch]
+
+    def cluster(index: int) -> None:
+        weight = model.classifier.weight.flatten(1).float()
+        pairs = features.pop(index)
+        inside, outside = (torch.cat([weight[:0], *(pair[side] for pair in pairs)]) for side in (0, 1))
+        rng = np.random.default_rng((preset.seed, index))
+        by_class[index] = prototypes(inside, outside, weight, index, config, rng)
+        counts = [len(group) for group in by_class[index]]
+        run.log(f"prototypes of class {index + 1}: {counts[0]}, of its context: {counts[1]}")
+        _write(run, by_class)
+
+    lost: Lost = []  # without prototypes from them the class has those of its other images
+    options = SweepOptions("prototypes")
+    for one, pair in sweep([Batch([one]) for one in drawn], load, compute, _as_it_is, options, lost, ctx, run.log):
+        for index in [index for index in features if index < one.index]:
+            cluster(index)
+        features[one.index].append(pair)
+    for index in list(features):
+        cluster(index)
+    return by_class
+
+
+def _as_it_is(features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return features
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image that is drawn for the prototypes of the class `index`."""
+
+    id: str
+    image: Path
+    index: int
 
 
 def _drawn(samples: Sequence[Sample], index: int, seed: int, count: int) -> list[Sample]:
@@ -65,21 +93,14 @@ def _drawn(samples: Sequence[Sample], index: int, seed: int, count: int) -> list
 
 @torch.no_grad()
 def _local_features(
-    model: CamClassifier, sample: Sample, index: int, tau: float, preset: Preset, run: RunDir, ctx: Context
-) -> list[tuple[Tensor, Tensor]]:
-    """Features inside and outside a class in an image at scale 1; nothing where the image cannot be read."""
-    try:
-        image = read_image(sample.image)
-    except WriteError:
-        raise
-    except DataError as error:
-        run.log(f"no prototypes from {sample.id}: {error.message}")
-        return []
+    model: CamClassifier, image: np.ndarray, index: int, tau: float, preset: Preset, ctx: Context
+) -> tuple[Tensor, Tensor]:
+    """Features inside and outside a class in an image at scale 1."""
     x = image_batch([image], bucket_size(*image.shape[:2]), ctx.device)
     with ctx.autocast(preset.classifier.precision):
         features = model.features(model.backbone.normalise(x))
         activation = model.classifier(features)[0, index]
-    return [split_features(features[0], activation.clamp(min=0), tau)]
+    return split_features(features[0], activation.clamp(min=0), tau)
 
 
 def _write(run: RunDir, found: Prototypes) -> None:

@@ -15,10 +15,10 @@ from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import Lost, sweep_processes
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.files import read_json, write_json
 from wsss_cli.processes import cores
-from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.pseudo.refine import Job, Settings, make_pseudo_mask, mean_cost
 from wsss_cli.scoring.masks import score_masks
 from wsss_cli.stages.affinity import Kind, run_affinity
 from wsss_cli.stages.cam import run_cam
@@ -130,19 +130,9 @@ def _refine(
     ]
     # what shares the GPU does so in threads of this process; where a CRF needs none, processes are faster
     threads = on_gpu and (has_par or crf == "triton")
-    workers = config.workers or cores()
-    costs: list[Cost] = []
-    lost = sweep_processes(
-        jobs,
-        make_pseudo_mask,
-        lambda job: job.id,
-        workers,
-        run,
-        ctx,
-        "pseudo masks",
-        collect=costs.append,
-        threads=threads,
-    )
+    lost: Lost = []
+    options = SweepOptions("pseudo masks", workers=config.workers or cores(), processes=not threads)
+    costs = [cost for _, cost in sweep_items(jobs, make_pseudo_mask, options, lost, ctx, run.log)]
     if not costs:
         return lost, {}
     seconds, peak = mean_cost(costs)
@@ -179,7 +169,11 @@ def score_pseudo(
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):
                 scores[undecided] = count(
-                    undecided=undecided, workers=cores(), names=dataset.classes, progress=bar.advance
+                    check=ctx.stop.check,
+                    undecided=undecided,
+                    workers=cores(),
+                    names=dataset.classes,
+                    progress=bar.advance,
                 )
     write_json(run.path / "eval.json", scores)
     return scores

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,20 @@ from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import read_inputs, read_run, required
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
-from wsss_cli.engine.sweep import Lost, prefetch
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.inference.network import Network, load_network
-from wsss_cli.inference.predict import by_size, predict, with_sizes
+from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.labels import IGNORE
-from wsss_cli.processes import cores, in_processes
+from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
 from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
 from wsss_cli.stages.upstream import Result, dataset_inputs
+
+Read = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round
 
 
 @dataclass(frozen=True)
@@ -174,50 +177,19 @@ def refined(
 
 def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None, run: RunDir, ctx: Context) -> Lost:
     samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
-    sized, lost = with_sizes(samples)
-    views = {**network.preset.eval.model_dump(), "scales": preset.relabel.scales, "mode": "whole", "base": "image"}
-    jobs = _jobs(network, sized, EvalConfig.model_validate(views), preset.relabel, dataset, cams, run, ctx, lost)
-    workers = preset.pseudo.workers or cores()
-    crf = backend_for(ctx.device.type)
-    on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in preset.relabel.steps))
-    finish = partial(_finish, config=preset.relabel, device=str(ctx.device) if on_gpu else "cpu", crf=crf)
-    with ctx.ui.progress(len(sized), "masks of the network") as bar:
-        for _ in in_processes(finish, jobs, workers, ahead=2, threads=on_gpu, check=ctx.stop.check):
-            bar.advance(1)
-    for entry in lost:
-        run.log(f"lost {entry['id']}: {entry['reason']}")
-    return lost
+    config, precision = preset.relabel, network.preset.train.precision
+    views = EvalConfig.model_validate(
+        {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}
+    )
+    lost: Lost = []
+    batches = image_batches(samples, views, lost, ctx, run.log, ms_flip=True)
 
-
-def _jobs(
-    network: Network,
-    sized: Sequence[tuple[Sample, tuple[int, int]]],
-    views: EvalConfig,
-    config: RelabelConfig,
-    dataset: Dataset,
-    cams: Cams | None,
-    run: RunDir,
-    ctx: Context,
-    lost: Lost,
-) -> Iterator[Job]:
-    batches = by_size(sized, lambda pair: pair[1], ctx.device)
-    for read in prefetch(batches, lambda batch: [_read(sample, cams) for sample, _ in batch], 2, 4):
-        lost += [{"id": sample.id, "reason": why} for sample, _, _, why in read if why]
-        good = [(sample, image, cam) for sample, image, cam, _ in read if image is not None]
-        if not good:
-            continue
-        planes = predict(
-            network.model,
-            [image for _, image, _ in good],
-            views,
-            ctx,
-            network.preset.train.precision,
-            single=False,
-            ms_flip=True,
-            probabilities=True,
-            allowed=allowed_classes([sample for sample, _, _ in good], dataset.num_classes),
-        )["ms_flip_probabilities"]
-        for (sample, image, cam), probabilities in zip(good, planes, strict=True):
+    def compute(batch: list[Read]) -> Iterator[Job]:
+        images = [image for _, image, _ in batch]
+        allowed = allowed_classes([sample for sample, _, _ in batch], dataset.num_classes)
+        shown: dict[str, Any] = {"single": False, "ms_flip": True, "probabilities": True, "allowed": allowed}
+        planes = predict(network.model, images, views, ctx, precision, **shown)["ms_flip_probabilities"]
+        for (sample, image, cam), probabilities in zip(batch, planes, strict=True):
             mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
             of_tags = probabilities[[0, *sample.labels]]
             if cams is not None and cam is not None:
@@ -225,19 +197,26 @@ def _jobs(
                 of_tags = mixed(of_tags, scores, cams.background, config.cam_weight)
             yield Job(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
 
+    crf = backend_for(ctx.device.type)
+    on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in config.steps))
+    finish = partial(_finish, config=config, device=str(ctx.device) if on_gpu else "cpu", crf=crf)
+    options = SweepOptions(
+        "masks of the network", "smaller relabel.scales, or --device cpu", preset.pseudo.workers or cores(), not on_gpu
+    )
+    for _ in sweep(batches, partial(_read, cams=cams), compute, finish, options, lost, ctx, run.log):
+        pass  # they are on disk
+    return lost
 
-def _read(sample: Sample, cams: Cams | None) -> tuple[Sample, np.ndarray | None, np.ndarray | None, str]:
-    try:
-        image = read_image(sample.image)
-        if cams is None:
-            return sample, image, None, ""
-        file = cams.folder / f"{sample.id}.npz"
-        cam, classes, size = read_cam(file)
-        if classes != tuple(sample.labels) or size != image.shape[:2]:
-            return sample, None, None, f"{file} is of other tags, or of an image of another size"
-        return sample, image, cam, ""
-    except DataError as error:
-        return sample, None, None, error.message
+
+def _read(sample: Sample, cams: Cams | None) -> Read:
+    image = read_image(sample.image)
+    if cams is None:
+        return sample, image, None
+    file = cams.folder / f"{sample.id}.npz"
+    cam, classes, size = read_cam(file)
+    if classes != tuple(sample.labels) or size != image.shape[:2]:
+        raise DataError(f"{file} is of other tags, or of an image of another size")
+    return sample, image, cam
 
 
 def _finish(job: Job, config: RelabelConfig, device: str, crf: Backend) -> None:

@@ -87,7 +87,7 @@ def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, c
                 f"find thresholds from the scores: --set pseudo.threshold.kind=self; or give them: {GIVE_THEM}",
             )
         with ctx.ui.progress(len(scored), "seed curve") as bar:
-            stored = cam_curve(scored, dataset.num_classes, workers=cores(), progress=bar.advance)
+            stored = cam_curve(scored, dataset.num_classes, check=ctx.stop.check, workers=cores(), progress=bar.advance)
     return stored["best_threshold"], tuple(stored.get("class_thresholds", ())[1:])
 
 
@@ -99,7 +99,7 @@ def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -
     work = functools.partial(score_histogram, num_classes=dataset.num_classes)
     counts = np.zeros((dataset.num_classes, LEVELS), np.int64)
     with ctx.ui.progress(len(files), "scores") as bar:
-        histograms = in_processes(work, pieces, cores(), few=8, check=ctx.stop.check)
+        histograms = in_processes(work, pieces, cores(), check=ctx.stop.check)
         for piece, histogram in zip(pieces, histograms, strict=True):
             counts += histogram
             bar.advance(len(piece))

@@ -19,7 +19,7 @@ from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.interchange.import_mmseg import weight_file
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.stages.evaluate import score_network
+from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.segmentation import SegmentationTask
@@ -180,5 +180,5 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, preset.train.val_images).astype(int)]
     if not samples:
         return {}
-    scores, _ = score_network(model, samples, dataset, preset, ctx, ms_flip=False, title="validation")
+    scores, _ = score_network(model, samples, dataset, preset, ctx, options=ScoreOptions(), title="validation")
     return {"miou": scores["single"]["miou"]}

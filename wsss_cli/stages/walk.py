@@ -13,16 +13,15 @@ from torch import Tensor
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.batches import bucket_size, to_device
+from wsss_cli.data.batches import bucket_size, images_per_batch, to_device
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.images import read_image
+from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
-from wsss_cli.engine.sweep import Lost, sweep
+from wsss_cli.engine.sweep import Lost, SweepOptions, grouped, sweep
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.pseudo.walk import irn_walk, psa_walk
 from wsss_cli.stages.affinity import affinity_config, load_affinity
-from wsss_cli.stages.cam import PIXELS_PER_BATCH, size_buckets
 
 Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
 Read = tuple[Sample, np.ndarray, Cam]
@@ -55,7 +54,15 @@ def run_walk(
     kind = needs(step)
     model = load_affinity(affinity_run, kind, ctx)
     precision = affinity_config(preset, kind).precision
-    batches, lost = size_buckets(pending, PIXELS_PER_BATCH[ctx.device.type])
+    lost: Lost = []
+    batches = grouped(
+        pending,
+        lambda sample: bucket_size(*image_size(sample.image)),
+        lambda size: images_per_batch(size, 2 * size[0] * size[1], ctx.device),
+        lost,
+        ctx,
+        run.log,
+    )
 
     def load(sample: Sample) -> Read:
         return sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")
@@ -70,8 +77,10 @@ def run_walk(
         sample, walked = made
         write_cam(out_folder / f"{sample.id}.npz", *walked)
 
-    title = f"random walk ({kind})"
-    return lost + sweep(batches, load, compute, store, lambda sample: sample.id, run, ctx, title)
+    options = SweepOptions(f"random walk ({kind})")
+    for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
+        pass  # they are on disk
+    return lost
 
 
 @torch.no_grad()

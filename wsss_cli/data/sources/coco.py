@@ -20,7 +20,7 @@ from wsss_cli.data.sources.orientation import Orientation, decide_orientation
 from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import Check, in_processes
 
 SOURCE = "MS COCO 2014 instances"
 SPLITS = ("train", "val")
@@ -129,6 +129,7 @@ def prepare_coco(
     out: Path,
     name: str,
     *,
+    check: Check,
     keep_unlabelled: bool = True,
     orientation: Orientation = "auto",
     workers: int = 1,
@@ -143,6 +144,7 @@ def prepare_coco(
 
     Args:
         root: what `find_coco` returns.
+        check: looks at a stop flag: called at least once a second; what it raises ends the work.
         keep_unlabelled: whether val keeps the images without a tag; their masks are background (or 255).
         orientation: whether annotations were made on pixels as stored or as shown; auto: told by their sizes.
         tick: called with (done, total) after each mask.
@@ -172,13 +174,14 @@ def prepare_coco(
         (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
     )
     images = [(job.image, (job.height, job.width), job.json) for members in jobs.values() for job in members]
-    turns = decide_orientation(images, orientation, workers, tick_sizes)
+    turns = decide_orientation(images, orientation, workers, check, tick_sizes)
     each = iter(turns.each)
     jobs = {split: [replace(job, orientation=next(each)) for job in members] for split, members in jobs.items()}
     made_from = {part.path.name: sha256_file(part.path) for part in parts.values()}
     made_on = {"orientation": turns.made_on} if turns.made_on else {}
     clear_other_masks(out / "masks", {**made_from, "painting": PAINTING, **made_on})
-    manifest = _painted([job for members in jobs.values() for job in members], out / "masks", colors, workers, tick)
+    flat = [job for members in jobs.values() for job in members]
+    manifest = _painted(flat, out / "masks", colors, workers, check, tick)
     classes = ("background", *parts["train"].categories.values())
     splits = {split: [_sample(job) for job in members] for split, members in jobs.items()}
     dataset = write_dataset(
@@ -239,11 +242,16 @@ def _sample(job: Job) -> Sample:
 
 
 def _painted(
-    jobs: Sequence[Job], folder: Path, colors: tuple[tuple[int, int, int], ...], workers: int, tick: Tick
+    jobs: Sequence[Job],
+    folder: Path,
+    colors: tuple[tuple[int, int, int], ...],
+    workers: int,
+    check: Check,
+    tick: Tick,
 ) -> str:
     """Make the masks that are not there, list all in manifest.txt, and return the SHA-256 of that list."""
     lines = []
-    results = in_processes(partial(_make, colors=colors), jobs, workers)
+    results = in_processes(partial(_make, colors=colors), jobs, workers, check=check)
     for done, (job, digest) in enumerate(zip(jobs, results, strict=True), 1):
         lines.append(f"{job.target.stem} {digest}\n")
         tick(done, len(jobs))

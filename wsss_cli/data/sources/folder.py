@@ -27,7 +27,7 @@ from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise,
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import Check, in_processes
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def prepare_folder(
     out: Path,
     *,
     name: str,
+    check: Check,
     masks: Path | None = None,
     classes: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
@@ -64,6 +65,7 @@ def prepare_folder(
 
     Args:
         table: CSV with a header: image, labels (or one column for each class) and optionally split (train or val).
+        check: looks at a stop flag: called at least once a second; what it raises ends the work.
         masks: folder of palette or grey PNGs named after the images, pixels 0 .. number of classes and 255.
         classes: names in the order of the mask values 1, 2, ...; the sorted names of the CSV if empty.
         rename: tags to take under another name or, where that is empty, to drop.
@@ -74,7 +76,7 @@ def prepare_folder(
     rows, notes = read_rows(images, table, masks, rename or {}, classes)
     names = tuple(classes) or tuple(sorted({label for row in rows for label in row.labels}))
     _refuse_unknown(rows, names, table)
-    findings, looks = _look_at_all(rows, len(names) + 1, workers, tick)
+    findings, looks = _look_at_all(rows, len(names) + 1, workers, check, tick)
     lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
     if len(lost) == len(rows):
         raise DataError(
@@ -213,11 +215,11 @@ def _notes(
 
 
 def _look_at_all(
-    rows: Sequence[Row], count: int, workers: int, tick: Callable[[int, int], None]
+    rows: Sequence[Row], count: int, workers: int, check: Check, tick: Callable[[int, int], None]
 ) -> tuple[list[Finding], dict[str, MaskLook]]:
     """What is wrong with photographs and masks, and a look at each mask whose photograph is fine, by id."""
     findings, looks = [], {}
-    results = in_processes(partial(_look, count=count), rows, workers)
+    results = in_processes(partial(_look, count=count), rows, workers, check=check)
     for done, (row, seen) in enumerate(zip(rows, results, strict=True), 1):
         if isinstance(seen, MaskLook):
             looks[row.id] = seen

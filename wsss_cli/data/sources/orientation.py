@@ -10,7 +10,7 @@ from typing import Literal
 from wsss_cli.data.images import stored_size
 from wsss_cli.data.sources.summary import counted
 from wsss_cli.errors import DataError
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import Check, in_processes
 
 Orientation = Literal["auto", "stored", "shown"]
 Size = tuple[int, int]
@@ -33,9 +33,10 @@ class Turns:
 
 def decide_orientation(
     images: Sequence[tuple[Path, Size, Path]],
-    asked: Orientation = "auto",
-    workers: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    asked: Orientation,
+    workers: int,
+    check: Check,
+    tick: Callable[[int, int], None],
 ) -> Turns:
     """Compare the sizes in a list of annotations with those of the photographs, and decide once for all of them.
 
@@ -46,12 +47,13 @@ def decide_orientation(
     Args:
         images: file, height and width as listed, and the list, of each image.
         asked: stored or shown decides in place of the sizes.
+        check: looks at a stop flag: called at least once a second; what it raises ends the work.
         tick: called with (done, total) after each photograph.
     Raises:
         DataError: a listed size fits neither way, or not the way asked, or some fit one way and some the other.
     """
     found: list[tuple[Size, int]] = []
-    for done, size in enumerate(in_processes(stored_size, [path for path, *_ in images], workers), 1):
+    for done, size in enumerate(in_processes(stored_size, [path for path, *_ in images], workers, check=check), 1):
         found.append(size)
         tick(done, len(images))
     first: dict[str, Path] = {}

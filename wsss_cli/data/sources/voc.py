@@ -14,14 +14,20 @@ from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lis
 from wsss_cli.data.sources.sbd import read_labels
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.processes import in_processes
+from wsss_cli.processes import Check, in_processes
 
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
 Tick = Callable[[int, int], None]
 
 
 def prepare_voc(
-    source: VocSource, out: Path, name: str, workers: int = 1, tick: Tick = lambda done, total: None
+    source: VocSource,
+    out: Path,
+    name: str,
+    *,
+    check: Check,
+    workers: int = 1,
+    tick: Tick = lambda done, total: None,
 ) -> Dataset:
     """Write a data set directory with the splits train_aug, train and val, as far as the devkit has them.
 
@@ -30,6 +36,7 @@ def prepare_voc(
     without a kept class leave the training splits. Converted masks that are there already are kept.
 
     Args:
+        check: looks at a stop flag: called at least once a second; what it raises ends the work.
         tick: called with (done, total) after each mask that is converted.
     Raises:
         DataError, UsageError: what is wrong, where, and how to fix it.
@@ -48,7 +55,7 @@ def prepare_voc(
     masks = {name: find_mask(source, name) for name in ids}
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
-    masks = _converted(masks, source, out / "masks", workers, tick)
+    masks = _converted(masks, source, out / "masks", workers, check, tick)
     colors = _colors(kept)
     splits = {split: _samples(members, split, source.root, masks, tags, kept) for split, members in lists.items()}
     notes = _protocol(lists, splits, source.classes, origin)
@@ -121,7 +128,7 @@ def _tags(source: VocSource, lists: dict[str, list[str]], masks: dict[str, Path 
 
 
 def _converted(
-    masks: dict[str, Path | None], source: VocSource, folder: Path, workers: int, tick: Tick
+    masks: dict[str, Path | None], source: VocSource, folder: Path, workers: int, check: Check, tick: Tick
 ) -> dict[str, Path | None]:
     """Masks as stages read them: those that need no change in place, the others written into `folder`."""
     lut = np.arange(256, dtype=np.uint8)
@@ -141,7 +148,7 @@ def _converted(
         if not (folder / f"{name}.png").is_file():
             jobs.append((path, folder / f"{name}.png"))
     work = partial(_convert, lut=lut, colors=_colors(source.classes or CLASSES))
-    for done, _ in enumerate(in_processes(work, jobs, workers), 1):
+    for done, _ in enumerate(in_processes(work, jobs, workers, check=check), 1):
         tick(done, len(jobs))
     return placed
 
