@@ -14,7 +14,7 @@ from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run, read_metrics
-from wsss_cli.errors import DivergedError, Interrupted, Preempted
+from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError
 
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
@@ -253,6 +253,34 @@ def test_a_stop_saves_the_step_and_the_rest_has_the_same_bits(tmp_path, how, err
     assert events[0]["step"] == 8
     whole, _ = train(tmp_path / "whole")
     assert same(whole.model, resumed.model)
+
+
+@pytest.mark.parametrize("error", [Preempted("stopped"), Interrupted("stopped"), ResourceError("a worker died")])
+def test_what_is_trained_is_saved_where_the_wait_for_a_batch_ends(tmp_path, error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        train(tmp_path / "stopped", 7, fail)
+    assert find_checkpoint(tmp_path / "stopped" / "checkpoints").name == "step-00000007"
+    resumed, events = train(tmp_path / "stopped")
+    assert events[0]["step"] == 8
+    whole, _ = train(tmp_path / "whole")
+    assert same(whole.model, resumed.model)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_a_step_without_memory_names_what_to_turn(tmp_path, error):
+    task = Line()
+
+    def fail(batch):
+        raise error
+
+    task.losses = fail
+    with pytest.raises(ResourceError, match="out of memory in a training step of 8 images") as caught:
+        train(tmp_path, task=task)
+    assert "lower batch or crop" in caught.value.hint
+    assert caught.value.exit_code == 3
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):

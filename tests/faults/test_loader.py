@@ -28,8 +28,10 @@ def make(sample, rng):
 
 
 @contextlib.contextmanager
-def batches(make=make, workers=2, start=0, **more):
-    source = loader.training_batches(SAMPLES, make, batch=2, seed=3, workers=workers, start=start, pin=False, **more)
+def batches(make=make, workers=2, start=0, check=lambda: None, say=print):
+    source = loader.training_batches(
+        SAMPLES, make, batch=2, seed=3, workers=workers, start=start, pin=False, check=check, say=say
+    )
     with contextlib.closing(source):
         yield source
     assert multiprocessing.active_children() == []

@@ -14,15 +14,13 @@ from wsss_cli.bench.inputs import stored_samples
 from wsss_cli.bench.measure import Case, Row, Work, five_digits, make_rows, measure, report
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import training_batches
+from wsss_cli.data.loader import AHEAD, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
 from wsss_cli.processes import cores
 from wsss_cli.stages.training_data import training_item
-
-PREFETCH = 4  # batches that a worker of `training_batches` is ahead
 
 
 def bench_data(
@@ -135,9 +133,17 @@ def _parts(samples: Sequence[Any], train: Any, make: Any, ctx: Context, repeats:
 
 def _loader(samples: Sequence[Any], make: Any, batch: int, seed: int, workers: int, batches: int, ctx: Context) -> Work:
     source = training_batches(
-        samples, make, batch=batch, seed=seed, workers=workers, start=0, pin=ctx.device.type == "cuda"
+        samples,
+        make,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        start=0,
+        pin=ctx.device.type == "cuda",
+        check=ctx.stop.check,
+        say=ctx.ui.say,
     )
-    for _ in range(max(PREFETCH * workers, 1)):  # what was made ahead would count as made at once
+    for _ in range(max(AHEAD * workers, 1)):  # what was made ahead would count as made at once
         next(source)
 
     def run() -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,9 +102,9 @@ def training_batches(
     workers: int,
     start: int,
     pin: bool,
-    check: Callable[[], object] = lambda: None,
-    say: Callable[[str], object] = lambda line: None,
-) -> Iterator[dict[str, Any]]:
+    check: Callable[[], object],
+    say: Callable[[str], object],
+) -> Generator[dict[str, Any], None, None]:
     """Endless training batches from step `start` on. Close the iterator when done: that ends the workers.
 
     Args:

@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str
         folder: the run's checkpoints folder.
         trainer: optimiser state, tensors and plain values only.
     """
-    name = f"step-{step:08d}"
+    name = step_name(step)
     target, partial = folder / name, folder / f".{name}.part"
     shutil.rmtree(partial, ignore_errors=True)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -44,9 +44,14 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str
     return target
 
 
+def step_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
 def mark_best(folder: Path, step: int) -> None:
     """Point `best` at the checkpoint of `step`."""
-    write_text(folder / "best", f"step-{step:08d}\n")
+    write_text(folder / "best", step_name(step) + "\n")
     _remove_old(folder)
 
 

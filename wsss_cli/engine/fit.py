@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,10 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
-from wsss_cli.engine.checkpoint import find_checkpoint, load_trainer, load_weights, mark_best, save_checkpoint
+from wsss_cli.engine.checkpoint import (
+    find_checkpoint,
+    load_trainer,
+    load_weights,
+    mark_best,
+    save_checkpoint,
+    step_name,
+)
 from wsss_cli.engine.context import Context, Event
 from wsss_cli.engine.rundir import RunDir, read_metrics
-from wsss_cli.errors import DivergedError
+from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError, out_of_memory
 
 Batch = dict[str, Any]
 POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")  # what timm calls them
@@ -108,7 +115,7 @@ def fit(
     ctx: Context,
     *,
     seed: int,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train to `config.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
 
     Args:
@@ -118,6 +125,7 @@ def fit(
     Raises:
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint of the current step is written first.
+        ResourceError: memory has run out, or the batches cannot be made; then too, in the second case.
     """
     optimiser = build_optimiser(task, config.optim, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
@@ -131,7 +139,12 @@ def fit(
         source = iter(batches(step))
         while step < config.iters:
             meter.wait()
-            batch = next(source) | {"step": step}
+            try:
+                batch = next(source) | {"step": step}
+            except (Preempted, Interrupted, ResourceError):  # what is trained so far is not lost
+                if step and not (folder / step_name(step)).is_dir():
+                    _save(task, optimiser, meter, folder, step)
+                raise
             meter.go()
             factor = lr_factor(step, config.iters, config.schedule)
             for group, lr in zip(optimiser.param_groups, base, strict=True):
@@ -144,8 +157,7 @@ def fit(
                 yield _emit(run, meter.event(step, base[0] * factor))
             to_validate = task.val_interval > 0 and step % task.val_interval == 0 and step < config.iters
             if ctx.stop.signal or to_validate or step % config.checkpoint_interval == 0 or step == config.iters:
-                meter.check(step, task.model)
-                save_checkpoint(folder, step, task.model, _trainer(task, optimiser), {})
+                _save(task, optimiser, meter, folder, step)
                 ctx.stop.check()
             if to_validate:
                 yield _validate(task, run, step)
@@ -158,14 +170,23 @@ def _step(
     """One iteration: the names of its losses, and their sum followed by each."""
     torch.manual_seed(seed)  # dropout of a step is the same after a resume
     task.model.train()
-    batch = {key: _move(value, ctx.device) for key, value in batch.items()}
-    with ctx.autocast(precision):
-        losses = task.losses(batch)
-        each = torch.stack(list(losses.values()))
-        loss = each.sum()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
+    try:
+        batch = {key: _move(value, ctx.device) for key, value in batch.items()}
+        with ctx.autocast(precision):
+            losses = task.losses(batch)
+            each = torch.stack(list(losses.values()))
+            loss = each.sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        images = len(batch["image"])
+        raise ResourceError(
+            f"out of memory in a training step of {images} images: {' '.join(str(error).split())[:120]}",
+            "lower batch or crop of this stage's settings, or set its precision to bf16 on a GPU",
+        ) from error
     return list(losses), torch.cat([loss[None], each]).detach()
 
 
@@ -177,6 +198,11 @@ def _emit(run: RunDir, event: Event) -> Event:
     run.metric(event)
     run.log(" ".join(f"{key} {f'{value:.5g}' if isinstance(value, float) else value}" for key, value in event.items()))
     return event
+
+
+def _save(task: Task, optimiser: torch.optim.Optimizer, meter: _Meter, folder: Path, step: int) -> None:
+    meter.check(step, task.model)
+    save_checkpoint(folder, step, task.model, _trainer(task, optimiser), {})
 
 
 def _trainer(task: Task, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,18 +35,28 @@ def train_network(
         DataError: twenty samples in a row cannot be read.
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint is written first.
+        ResourceError: out of memory; a data worker died or is stuck.
     """
 
-    def batches(start: int) -> Iterator[dict[str, Any]]:
-        workers, pin = data_workers(config.workers), ctx.device.type == "cuda"
-        for batch in training_batches(
-            samples, make, batch=config.batch, seed=seed, workers=workers, start=start, pin=pin
-        ):
-            note_lost(batch.pop("lost"), run, ctx)
-            yield batch
+    with ctx.ui.training_progress(title, config.iters) as show, contextlib.ExitStack() as stack:
 
-    with ctx.ui.training_progress(title, config.iters) as show:
-        for event in fit(task, batches, config, run, ctx, seed=seed):
+        def batches(start: int) -> Iterator[dict[str, Any]]:
+            source = training_batches(
+                samples,
+                make,
+                batch=config.batch,
+                seed=seed,
+                workers=data_workers(config.workers),
+                start=start,
+                pin=ctx.device.type == "cuda",
+                check=ctx.stop.check,
+                say=ctx.ui.say,
+            )
+            for batch in stack.enter_context(contextlib.closing(source)):  # workers end however the training does
+                note_lost(batch.pop("lost"), run, ctx)
+                yield batch
+
+        for event in stack.enter_context(contextlib.closing(fit(task, batches, config, run, ctx, seed=seed))):
             show(event)
 
 
