@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from wsss_cli.data.sources import archives as archives_file
 from wsss_cli.data.sources import download
 from wsss_cli.data.sources.archives import Archive, Fetched, check_archive, unpack
 from wsss_cli.data.sources.download import fetch, fetch_archives
@@ -463,3 +464,19 @@ def test_a_second_process_is_turned_away(archives: list[Archive], tmp_path: Path
 def test_check_archive_of_a_missing_file(site: Site, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         check_archive(tmp_path / "nowhere", _archive(site))
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(archives_file, "SMALLEST_CAP", 1000)
+    (tmp_path / "from" / "top").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "from" / "top" / name).write_bytes(bytes(600))
+    packed = Path(shutil.make_archive(str(tmp_path / "archive"), kind, tmp_path / "from"))
+    with pytest.raises(DataError, match="unpacks to more than 1,198 bytes"):
+        unpack(packed, tmp_path / "to", ["top"], expected=599)
+    assert not any((tmp_path / "to").iterdir())
+    unpack(packed, tmp_path / "to", ["top"], expected=600)
+    assert (tmp_path / "to" / "top" / "b").stat().st_size == 600

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from wsss_cli.data.dataset import Dataset
@@ -38,6 +39,10 @@ def _mask(path: Path, *values: int) -> None:
     write_mask(path, np.array([values], np.uint8), voc_palette(21))
 
 
+def _photo(root: Path, name: str, width: int) -> None:
+    Image.new("RGB", (width, 1)).save(root / "JPEGImages" / f"{name}.jpg")
+
+
 def _list(path: Path, ids: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in ids))
@@ -57,7 +62,7 @@ def root(tmp_path: Path) -> Path:
     _list(root / "ImageSets" / "Segmentation" / "train.txt", ["t2", "t1"])
     _list(root / "ImageSets" / "Segmentation" / "val.txt", ["v2", "v1"])
     for name, tags in TAGS.items():
-        (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
+        _photo(root, name, len(tags) + 1 + (name[0] in "tv"))
         _annotate(root, name, tags)
         indices = [CLASSES.index(tag) + 1 for tag in tags]
         _mask(root / "SegmentationClassAug" / f"{name}.png", 0, *indices)
@@ -71,7 +76,7 @@ def _ids(made: Dataset, split: str) -> list[str]:
 
 
 def _prepare(root: Path, out: Path, **changes: object) -> Dataset:
-    return prepare_voc(replace(VocSource(root), **changes), out, "voc", check=lambda: None)  # type: ignore[arg-type]
+    return prepare_voc(replace(VocSource(root), **changes), out, "voc", check=lambda: None).dataset  # type: ignore[arg-type]
 
 
 def _sbd(root: Path) -> Path:
@@ -118,12 +123,12 @@ def test_a_ready_list_is_taken_and_a_missing_train_list_gives_no_train_split(roo
 def test_sbd_lists_and_masks(root: Path, tmp_path: Path) -> None:
     sbd = _sbd(root)
     (root / "SegmentationClassAug").rename(root / "elsewhere")
-    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)})
+    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG, 0]], np.uint8)})
     made = _prepare(root, tmp_path / "out", sbd=sbd)
     assert _ids(made, "train_aug") == ["s1", "s2", "t1", "t2"]
     masks = {sample.id: sample.mask for sample in made.split("train_aug")}
     assert masks["s2"] == tmp_path / "out" / "masks" / "s2.png"
-    assert read_mask(masks["s2"]).tolist() == [[CAT, DOG]]
+    assert read_mask(masks["s2"]).tolist() == [[CAT, DOG, 0]]
     assert masks["t1"] == root / "SegmentationClass" / "t1.png"
     assert sorted(path.name for path in (tmp_path / "out" / "masks").glob("*.png")) == ["s1.png", "s2.png"]
 
@@ -131,7 +136,7 @@ def test_sbd_lists_and_masks(root: Path, tmp_path: Path) -> None:
 def test_sbd_masks_give_tags_when_told_so(root: Path, tmp_path: Path) -> None:
     sbd = _sbd(root)
     (root / "SegmentationClassAug").rename(root / "elsewhere")
-    _mats(sbd, {"s1": np.array([[0, DOG]], np.uint8), "s2": np.array([[CAT, 0]], np.uint8)})
+    _mats(sbd, {"s1": np.array([[0, DOG]], np.uint8), "s2": np.array([[CAT, 0, 0]], np.uint8)})
     made = _prepare(root, tmp_path / "out", sbd=sbd, tags_from_masks=True)
     assert [sample.labels for sample in made.split("train_aug")[:2]] == [(DOG,), (CAT,)]
 
@@ -170,7 +175,7 @@ def test_masks_of_other_classes_are_not_taken_for_these(root: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("value", [21, 254])
 def test_a_mask_value_outside_the_classes_is_named(root: Path, tmp_path: Path, value: int) -> None:
-    _mask(root / "SegmentationClassAug" / "s2.png", 0, value)
+    _mask(root / "SegmentationClassAug" / "s2.png", 0, 0, value)
     with pytest.raises(DataError, match=rf"s2\.png holds the value {value}"):
         _prepare(root, tmp_path / "out", classes=("cat", "dog"))
 
@@ -210,7 +215,7 @@ def test_tags_without_an_image_and_images_without_tags(root: Path, tmp_path: Pat
 
 
 def test_tags_from_masks_are_noted_and_exclude_a_file(root: Path, tmp_path: Path) -> None:
-    _mask(root / "SegmentationClass" / "t1.png", 0, DOG)  # its annotation says cat
+    _mask(root / "SegmentationClass" / "t1.png", 0, 0, DOG)  # its annotation says cat
     made = _prepare(root, tmp_path / "out", tags_from_masks=True)
     assert {sample.id: sample.labels for sample in made.split("train")}["t1"] == (DOG,)
     assert any(note.startswith("tags from masks") for note in made.protocol)
@@ -306,7 +311,7 @@ def test_the_devkit_is_found_in_the_usual_places(root: Path, tmp_path: Path, mon
 def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path, processes_at_once: None) -> None:
     names = [f"m{number:03d}" for number in range(80)]
     for name in names:
-        (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
+        _photo(root, name, 3)
         _annotate(root, name, ["cat"])
         _mask(root / "SegmentationClassAug" / f"{name}.png", 0, CAT, PERSON)
     seen: list[tuple[int, int]] = []
@@ -318,7 +323,7 @@ def test_many_masks_are_converted_in_processes(root: Path, tmp_path: Path, proce
         check=lambda: None,
         workers=2,
         tick=lambda done, total: seen.append((done, total)),
-    )
+    ).dataset
     masks = {sample.id: sample.mask for sample in made.split("train_aug")}
     assert all(read_mask(masks[name]).tolist() == [[0, 1, 255]] for name in names if masks[name])
     assert len(masks) == 83
@@ -331,7 +336,7 @@ UNCHECKED = (replace(VOC2012, md5="", size=1, unpacked=1), replace(SBD, md5="", 
 def _packed(root: Path, home: Path) -> None:
     """VOC's and SBD's archives, in the folder where they are unpacked; the tests' own devkit goes."""
     sbd = _sbd(root)
-    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG]], np.uint8)})
+    _mats(sbd, {"s1": np.array([[0, PERSON]], np.uint8), "s2": np.array([[CAT, DOG, 0]], np.uint8)})
     shutil.rmtree(root / "SegmentationClassAug")
     home.mkdir(parents=True)
     shutil.make_archive(str(home / "VOCtrainval_11-May-2012"), "tar", sbd.parent, "VOCdevkit")
@@ -354,12 +359,8 @@ def test_archives_become_the_layout_that_is_looked_for(
     assert [one.name for one in fetched] == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
     source = with_sbd_beside(VocSource(find_devkit(devkit)))
     assert (source.root.absolute(), source.sbd) == (home / "VOCdevkit" / "VOC2012", home / "benchmark_RELEASE")
-    assert _ids(prepare_voc(source, tmp_path / "out", "voc", check=lambda: None), "train_aug") == [
-        "s1",
-        "s2",
-        "t1",
-        "t2",
-    ]
+    made = prepare_voc(source, tmp_path / "out", "voc", check=lambda: None).dataset
+    assert _ids(made, "train_aug") == ["s1", "s2", "t1", "t2"]
     assert download_voc(devkit, sbd=True, archives=UNCHECKED) == []
 
 
@@ -373,3 +374,26 @@ def test_sbd_is_fetched_only_where_it_is_needed(root: Path, tmp_path: Path, monk
     assert with_sbd_beside(VocSource(root, aug_masks=root / "elsewhere")).sbd is None
     assert with_sbd_beside(VocSource(root, sbd=tmp_path)).sbd == tmp_path
     assert download_voc(root, sbd=False) == []
+
+
+def test_masks_that_training_would_refuse_are_refused_before_anything_is_written(root: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (3, 1)).save(root / "SegmentationClass" / "t1.png")
+    _mask(root / "SegmentationClassAug" / "s2.png", 0, CAT)
+    with pytest.raises(DataError, match=r"2 masks of 6 cannot be used, the first: .*s2\.png is 2x1, its image 3x1"):
+        _prepare(root, tmp_path / "out")
+    _mask(root / "SegmentationClassAug" / "s2.png", 0, CAT, DOG)
+    with pytest.raises(DataError, match=r"1 mask of 6 cannot be used, the first: .*t1\.png is a mask of mode RGB"):
+        _prepare(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tags_and_masks_that_disagree_are_counted(root: Path, tmp_path: Path) -> None:
+    _annotate(root, "s1", ["cow", "cat"])
+    _annotate(root, "t1", ["cow", "cat"])
+    lines = prepare_voc(VocSource(root), tmp_path / "out", "voc", check=lambda: None).lines
+    assert lines[0].startswith(
+        "images per class: aeroplane 0, bicycle 0, bird 0, boat 0, bottle 0, bus 0, car 1, cat 3"
+    )
+    assert lines[-1] == (
+        "tags and mask disagree in 2 images; tagged, not in the mask: cat 1, cow 2; in the mask, not tagged: person 1"
+    )

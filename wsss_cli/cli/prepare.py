@@ -103,9 +103,15 @@ def voc_aug(
             _say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
     source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept))
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
-    with _ticking("converting masks") as tick, Stop(console.say_at_once).listening() as stop:
-        made = prepare_voc(source, out, name, check=stop.check, workers=workers or cores(), tick=tick)
-    _report(made, out, json_output, AND_THEN)
+    with (
+        _ticking("checking masks") as tick_looks,
+        _ticking("converting masks") as tick,
+        Stop(console.say_at_once).listening() as stop,
+    ):
+        made = prepare_voc(
+            source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
+        )
+    _report(made.dataset, out, json_output, AND_THEN, made.findings, made.lines, made.summary)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import IO
 from wsss_cli.errors import DataError, WriteError
 
 CHUNK = 1 << 20
+SMALLEST_CAP = 1 << 30
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
 
 Tell = Callable[[str, int, int], None]
@@ -87,17 +88,26 @@ def check_archive(path: Path, archive: Archive, tell: Tell = lambda title, done,
     return Fetched(archive.name, size, sha256.hexdigest(), bool(archive.md5 or archive.sha256))
 
 
-def unpack(path: Path, folder: Path, makes: Sequence[str], tell: Tell = lambda title, done, total: None) -> None:
+def unpack(
+    path: Path,
+    folder: Path,
+    makes: Sequence[str],
+    tell: Tell = lambda title, done, total: None,
+    expected: int = 0,
+) -> None:
     """Unpack the files and folders `makes` of a tar or zip archive into `folder`; each appears whole or not at all.
 
     Only plain files are made: links and devices in an archive are passed over.
 
+    Args:
+        expected: bytes of what is wanted; twice as many, or 1 GiB, is the most that is unpacked.
     Raises:
         DataError: it is no archive, is damaged, lacks what is wanted, or a name in it leads out of the folder.
         WriteError: the disk is full.
     """
     staging = folder / f".{path.name}.unpacking"
-    size = max(1, file_size(path))
+    size, cap = max(1, file_size(path)), max(2 * expected, SMALLEST_CAP)
+    room = cap
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -107,7 +117,14 @@ def unpack(path: Path, folder: Path, makes: Sequence[str], tell: Tell = lambda t
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with source() as reader, target.open("xb") as writer:
-                shutil.copyfileobj(reader, writer, CHUNK)
+                while chunk := reader.read(CHUNK):
+                    room -= len(chunk)
+                    if room < 0:
+                        raise DataError(
+                            f"{path} unpacks to more than {cap:,} bytes",
+                            "do not trust this archive; remove it and run again",
+                        )
+                    writer.write(chunk)
             tell(f"unpacking {path.name}", min(at, size), size)
         tell(f"unpacking {path.name}", size, size)
         missing = [wanted for wanted in makes if not (staging / wanted).exists()]

@@ -61,7 +61,7 @@ def fetch_archives(
                 folder / RECORD,
                 _record(folder) | {archive.name: {"url": archive.url, "size": fetched.size, "sha256": fetched.sha256}},
             )
-            unpack(path, folder, archive.makes, tell)
+            unpack(path, folder, archive.makes, tell, archive.unpacked)
             if own:
                 path.unlink()
             done.append(fetched)

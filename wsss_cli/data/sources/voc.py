@@ -8,14 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, nearest, write_dataset
+from wsss_cli.data.dataset import Sample, nearest, write_dataset
+from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import clear_other_masks, voc_palette, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
+from wsss_cli.data.sources.mask_checks import (
+    MaskLook,
+    disagreement_line,
+    disagreements,
+    look_at_mask,
+    odd_lines,
+    refuse_useless,
+)
 from wsss_cli.data.sources.sbd import read_labels
+from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import Check, in_processes
 
+SOURCE = "PASCAL VOC 2012 + SBD"
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
 Tick = Callable[[int, int], None]
 
@@ -28,16 +39,19 @@ def prepare_voc(
     check: Check,
     workers: int = 1,
     tick: Tick = lambda done, total: None,
-) -> Dataset:
+    tick_looks: Tick = lambda done, total: None,
+) -> Prepared:
     """Write a data set directory with the splits train_aug, train and val, as far as the devkit has them.
 
     train_aug = (VOC train + SBD train + SBD val) - VOC val, sorted. With `source.classes` those classes are numbered
     1, 2, ... in the order given, every other class becomes 255 in the masks and is dropped from the tags, and images
-    without a kept class leave the training splits. Converted masks that are there already are kept.
+    without a kept class leave the training splits. Every mask is looked at before anything is written. Converted masks
+    that are there already are kept.
 
     Args:
         check: looks at a stop flag: called at least once a second; what it raises ends the work.
         tick: called with (done, total) after each mask that is converted.
+        tick_looks: likewise after each mask that was looked at, which comes first.
     Raises:
         DataError, UsageError: what is wrong, where, and how to fix it.
     """
@@ -55,11 +69,12 @@ def prepare_voc(
     masks = {name: find_mask(source, name) for name in ids}
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
+    looks = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
     masks = _converted(masks, source, out / "masks", workers, check, tick)
     colors = _colors(kept)
     splits = {split: _samples(members, split, source.root, masks, tags, kept) for split, members in lists.items()}
     notes = _protocol(lists, splits, source.classes, origin)
-    return write_dataset(
+    dataset = write_dataset(
         out,
         name=name,
         classes=("background", *kept),
@@ -69,9 +84,42 @@ def prepare_voc(
         protocol=notes,
         findings=[],
     )
+    each = {sample.id: sample for members in splits.values() for sample in members}
+    summary = summarise(list(each.values()), ("background", *kept))
+    return Prepared(dataset, [], summary, [*summary_lines(summary), *_mask_lines(looks, tags)])
 
 
-SOURCE = "PASCAL VOC 2012 + SBD"
+def _looks(masks: dict[str, Path | None], folder: Path, workers: int, check: Check, tick: Tick) -> dict[str, MaskLook]:
+    """A look at each mask, by id.
+
+    Raises:
+        DataError: one cannot be used: unreadable, no class indices, other values than VOC's, not the size of its image.
+    """
+    jobs = [(path, folder / f"{name}.jpg") for name, path in masks.items() if path]
+    looks = []
+    for done, look in enumerate(in_processes(_look, jobs, workers, check=check), 1):
+        looks.append(look)
+        tick(done, len(jobs))
+    bad = [look for look in looks if look.code]
+    if bad:
+        raise DataError(
+            f"{counted(len(bad), 'mask')} of {len(looks):,} cannot be used, the first: {bad[0].problem}", bad[0].fix
+        )
+    refuse_useless(looks)
+    return dict(zip([name for name, path in masks.items() if path], looks, strict=True))
+
+
+def _look(job: tuple[Path, Path]) -> MaskLook:
+    mask, image = job
+    return look_at_mask(mask, image, image_size(image), len(CLASSES) + 1, read_labels)
+
+
+def _mask_lines(looks: dict[str, MaskLook], tags: Tags) -> list[str]:
+    """What is strange about the masks: kinds, and disagreements with tags."""
+    tagged = {name: look for name, look in looks.items() if name in tags}
+    indices = {name: [CLASSES.index(label) + 1 for label in tags[name]] for name in tagged}
+    odd = disagreement_line(*disagreements(tagged, indices, ("background", *CLASSES)))
+    return [*odd_lines(list(looks.values())), *([odd] if odd else [])]
 
 
 def _refuse_missing_images(ids: Sequence[str], folder: Path) -> None:
@@ -132,7 +180,6 @@ def _converted(
 ) -> dict[str, Path | None]:
     """Masks as stages read them: those that need no change in place, the others written into `folder`."""
     lut = np.arange(256, dtype=np.uint8)
-    lut[len(CLASSES) + 1 : 255] = 254  # a value that means nothing; `_convert` names its file
     if source.classes:
         lut[1 : len(CLASSES) + 1] = 255
         for index, label in enumerate(source.classes, 1):
@@ -161,12 +208,7 @@ def _colors(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
 
 def _convert(job: tuple[Path, Path], lut: np.ndarray, colors: tuple[tuple[int, int, int], ...]) -> None:
     path, target = job
-    mask = read_labels(path)
-    mapped = lut[mask]
-    if (mapped == 254).any():
-        value = int(mask[mapped == 254][0])
-        raise DataError(f"{path} holds the value {value}; VOC masks hold 0..{len(CLASSES)} and 255")
-    write_mask(target, mapped, colors)
+    write_mask(target, lut[read_labels(path)], colors)
 
 
 def _samples(
