@@ -75,3 +75,35 @@ def test_the_right_key_in_the_wrong_table_names_the_right_one():
         "did you mean classifier.iters (int, default 500) or train.iters (int, default 20000) or "
         "reference[].iters (int, required)?"
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.optim.kind=adam",
+            "--set: train.optim: there is no kind 'adam' (did you mean adamw? kinds: sgd, adamw)",
+        ),
+        ("train.iters.x=3", "--set: unknown key train.iters.x (train.iters is a value, not a table)"),
+        ("train.supervision.x=3", "--set: unknown key train.supervision.x (train.supervision is a value, not a table)"),
+        ("cam.scales=[{a=1}]", "--set: unknown key cam.scales.0.a (cam.scales.0 is a value, not a table)"),
+        ("x={}", "--set: unknown key x (keys there: name, "),
+        ("train.augment={y={}}", "--set: unknown key train.augment.y (keys there: train.augment.scale_min, "),
+        (
+            "reference=[{itrs=3}]",
+            "--set: unknown key reference.0.itrs (did you mean reference.0.iters (int, required)?)",
+        ),
+    ],
+)
+def test_what_there_is_not_is_named_with_where_it_comes_from(override, message):
+    with pytest.raises(UsageError) as caught:
+        load_preset("toy", [override])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_key_that_there_is_not_comes_before_values_and_from_its_own_file(tmp_path):
+    (tmp_path / "base.toml").write_text('[dataset]\npath = "x"\n[train]\niters = 0\noptim = { lrr = 1.0 }\n')
+    (tmp_path / "mine.toml").write_text('extends = "base"\n[train]\noptim = { momentum = 0.5 }\n')
+    with pytest.raises(UsageError) as caught:
+        load_preset(str(tmp_path / "mine.toml"), ["train.batch=0"])
+    assert str(caught.value).startswith("preset base: unknown key train.optim.lrr (did you mean train.optim.lr (float")

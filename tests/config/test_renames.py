@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wsss_cli.config import load, renames
+from wsss_cli.config import faults, renames
 from wsss_cli.config.base import SgdConfig
 from wsss_cli.config.load import load_preset, origins
 from wsss_cli.config.lock import to_toml
@@ -180,7 +180,7 @@ def test_irns_thresholds_in_their_old_form(tmp_path):
         load_preset("toy", ["pseudo.threshold=fixed"], said.append)  # an offset is no score
 
 
-KEYS = {key for key, _ in load.all_keys(Preset)}
+KEYS = {key for key, _ in faults.all_keys(Preset)}
 
 
 @pytest.mark.parametrize("old", RENAMES)
