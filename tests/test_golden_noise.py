@@ -9,7 +9,8 @@ from torch import nn
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.noise import UpdateConfig
-from wsss_cli.losses import multilabel_soft_margin, segmentation_loss
+from wsss_cli.losses.cross_entropy import cross_entropy
+from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.noise.targets import NoisyTargets
 from wsss_cli.noise.teacher import Teacher, steadiness
 from wsss_cli.noise.update import IouCurves, slope_drop
@@ -19,7 +20,7 @@ def test_weighted_and_balanced_cross_entropy(golden):
     logits, target, own = (torch.from_numpy(golden[f"loss_{name}"]) for name in ("logits", "target", "weight"))
     settings = itertools.product(("all", "valid"), ("none", "fg-bg"), (None, own))
     found = [
-        segmentation_loss(logits, target, average, weight=weight, balance=balance).item()
+        cross_entropy(logits, target, average, weight=weight, balance=balance).item()
         for average, balance, weight in settings
     ]
     np.testing.assert_allclose(found, golden["loss_values"], rtol=1e-5)

@@ -9,10 +9,11 @@ def train(wsss, *settings):
 
 
 def test_methods_are_chosen_by_settings(wsss):
-    done = train(wsss, "noise.balance=fg-bg", "noise.teacher.decay=0.9")
+    done = train(wsss, 'loss=[{kind="cross-entropy", balance="fg-bg"}]', "noise.teacher.decay=0.9")
     assert done.returncode == 0, done.stderr
-    noise = json.loads(done.stdout)["preset"]["train"]["noise"]
-    assert (noise["balance"], noise["teacher"]["decay"], noise["update"]) == ("fg-bg", 0.9, None)
+    settings = json.loads(done.stdout)["preset"]["train"]
+    assert (settings["loss"][0]["balance"], settings["noise"]["teacher"]["decay"]) == ("fg-bg", 0.9)
+    assert settings["noise"]["update"] is None
 
 
 def test_what_does_not_go_together_ends_with_the_reason(wsss):

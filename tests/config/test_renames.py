@@ -8,6 +8,7 @@ from wsss_cli.config import faults, renames
 from wsss_cli.config.base import SgdConfig
 from wsss_cli.config.load import load_preset, origins
 from wsss_cli.config.lock import to_toml
+from wsss_cli.config.loss import CrossEntropyConfig, GatedCrfConfig
 from wsss_cli.config.renames import RENAMES, Rewrite, renamed
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import CurveThreshold, FixedThreshold
@@ -195,3 +196,29 @@ def test_an_entry_of_the_table_leads_to_a_setting_that_there_is(old):
         assert len(said) == 1
         assert said[0].startswith("--set: ")
         assert old in said[0]
+
+
+def test_settings_of_the_loss_become_terms():
+    def loss(*overrides):
+        return load_preset("toy", overrides, lambda line: None).train.loss
+
+    assert loss() == (CrossEntropyConfig(average="valid"),)
+    assert loss("train.loss_average=all") == (CrossEntropyConfig(),)
+    assert loss("train.noise.balance=fg-bg") == (CrossEntropyConfig(average="valid", balance="fg-bg"),)
+    crf = loss("train.noise.gated_crf={}")
+    assert crf == (CrossEntropyConfig(average="valid"), GatedCrfConfig(average="valid"))
+    both = loss("train.loss_average=all", "train.noise.gated_crf.radius=3", "train.noise.balance=fg-bg")
+    assert both == (CrossEntropyConfig(balance="fg-bg"), GatedCrfConfig(radius=3))
+    assert loss("train.noise.gated_crf=false") == loss()
+
+
+def test_settings_of_the_loss_change_the_terms_of_the_layer_below(tmp_path):
+    (tmp_path / "old.toml").write_text(
+        'extends = "toy"\n[train]\nloss_average = "all"\n[train.noise]\ngated_crf = { weight = 0.5 }\n'
+    )
+    said = []
+    preset = load_preset(str(tmp_path / "old.toml"), ["train.noise.gated_crf.radius=2"], said.append)
+    assert preset.train.loss == (CrossEntropyConfig(), GatedCrfConfig(weight=0.5, radius=2))
+    assert said[1] == "--set: train.noise.gated_crf is now train.loss; taken as that"
+    off = load_preset(str(tmp_path / "old.toml"), ["train.noise.gated_crf=false"], said.append)
+    assert off.train.loss == (CrossEntropyConfig(),)

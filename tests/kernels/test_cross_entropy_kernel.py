@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from compiling import compile_kernels
 
-from wsss_cli.losses import segmentation_loss
+from wsss_cli.losses.cross_entropy import cross_entropy
 
 MODULE = "wsss_cli.kernels.cross_entropy"
 ROUNDING = 2**-8 if torch.cuda.is_available() else 2**-7  # of bfloat16; the interpreter cuts digits off
@@ -89,11 +89,11 @@ def test_by_hand(device):
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_the_loss_of_the_plain_path_with_and_without_the_kernel(average, device):
     logits, target, weight = inputs(device, 1, 3, (2, 2), (4, 3))
-    fused = segmentation_loss(logits, target, average, weight=weight, kernels="fused")
-    assert fused.item() == pytest.approx(segmentation_loss(logits, target, average, weight=weight).item(), rel=1e-6)
+    fused = cross_entropy(logits, target, average, weight=weight, kernels="fused")
+    assert fused.item() == pytest.approx(cross_entropy(logits, target, average, weight=weight).item(), rel=1e-6)
     target[:] = 255
     logits.requires_grad_()
-    nothing = segmentation_loss(logits, target, average, kernels="fused")
+    nothing = cross_entropy(logits, target, average, kernels="fused")
     nothing.backward()
     assert nothing.item() == 0.0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -101,8 +101,8 @@ def test_the_loss_of_the_plain_path_with_and_without_the_kernel(average, device)
 
 def test_what_the_kernel_does_not_do_takes_the_plain_path(device):
     logits, target, _ = inputs(device, 1, 3, (2, 2), (4, 3))
-    fused = segmentation_loss(logits, target, balance="fg-bg", kernels="fused")
-    assert torch.equal(fused, segmentation_loss(logits, target, balance="fg-bg"))
+    fused = cross_entropy(logits, target, balance="fg-bg", kernels="fused")
+    assert torch.equal(fused, cross_entropy(logits, target, balance="fg-bg"))
 
 
 def test_faults_show(device):

@@ -8,7 +8,7 @@ from timm.models.resnet import Bottleneck, downsample_conv
 from torch import nn
 
 from wsss_cli.config.train import TrainConfig
-from wsss_cli.losses import segmentation_loss
+from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.blocks import Separable
 from wsss_cli.models.build import segmentor
@@ -41,7 +41,7 @@ def batch(device):
 
 
 def step(model, x, target, **options):
-    loss = segmentation_loss(model(x), target, **options)
+    loss = cross_entropy(model(x), target, **options)
     loss.backward()
     return loss.item(), {key: parameter.grad.double().cpu() for key, parameter in model.named_parameters()}
 
@@ -113,8 +113,8 @@ def curve(kernels, dropout_seed):
         x = (colours[target].permute(0, 3, 1, 2) + noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16):
             logits, aux = model(x, aux=True)
-            loss = segmentation_loss(logits, target, kernels=kernels)
-            loss = loss + 0.4 * segmentation_loss(aux, target, kernels=kernels)
+            loss = cross_entropy(logits, target, kernels=kernels)
+            loss = loss + 0.4 * cross_entropy(aux, target, kernels=kernels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

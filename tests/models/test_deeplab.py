@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import WeightsError
-from wsss_cli.losses import segmentation_loss
+from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import segmentor
 from wsss_cli.weights.load import import_mmseg, load_into, mmseg_key_map
@@ -104,7 +104,7 @@ def test_two_training_steps_agree_with_mmsegmentation(checkpoint):
         x = torch.from_numpy(rules.network_input(2001 + number, (2, 3, 128, 128)))
         labels = torch.from_numpy(rules.train_labels(number))
         logits, aux = model(x, aux=True)
-        main_loss, aux_loss = segmentation_loss(logits, labels), AUX * segmentation_loss(aux, labels)
+        main_loss, aux_loss = cross_entropy(logits, labels), AUX * cross_entropy(aux, labels)
         assert main_loss.item() == pytest.approx(step["log"]["decode.loss_ce"], rel=1e-4)
         assert aux_loss.item() == pytest.approx(step["log"]["aux.loss_ce"], rel=1e-4)
         optimizer.zero_grad()

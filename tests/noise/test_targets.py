@@ -15,7 +15,10 @@ from wsss_cli.engine.fit import fit
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import UsageError
-from wsss_cli.losses import segmentation_loss
+from wsss_cli.losses.cross_entropy import cross_entropy
+from wsss_cli.losses.dice import dice_loss
+from wsss_cli.losses.focal import focal_loss
+from wsss_cli.losses.lovasz import lovasz_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels, wanted
 from wsss_cli.stages.segmentation import SegmentationTask
 
@@ -39,8 +42,21 @@ class Tiny(nn.Module):
         return (self.head(features), self.aux(features)) if aux else self.head(features)
 
 
+BALANCED = '{kind="cross-entropy", average="valid", balance="fg-bg"}'
+TWO_TERMS = f'loss=[{BALANCED}, {{kind="gated-crf", average="valid"}}]'
+LOVASZ = 'loss=[{kind="cross-entropy"}, {kind="lovasz"}]'
+TERMS = (
+    f"loss=[{BALANCED}]",
+    'loss=[{kind="cross-entropy", average="valid", class_weights=[0.5, 1.0, 2.0]}]',
+    'loss=[{kind="cross-entropy", average="valid", ohem={min_kept=50}}]',
+    'loss=[{kind="cross-entropy", average="valid"}, {kind="focal"}]',
+    'loss=[{kind="cross-entropy", average="valid"}, {kind="dice"}]',
+    'loss=[{kind="cross-entropy", average="valid"}, {kind="lovasz"}]',
+)
+
+
 def configured(*overrides, iters=40):
-    given = [f"train.noise.{text}" for text in overrides]
+    given = [f"train.{text}" if text.startswith("loss=") else f"train.noise.{text}" for text in overrides]
     return load_preset("toy", [f"train.iters={iters}", *given]).train
 
 
@@ -127,8 +143,8 @@ def test_without_methods_the_losses_are_the_plain_ones_to_the_bit():
     losses = SegmentationTask(model, config, None).losses({key: given[key] for key in ("image", "mask")})
     logits, aux = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
     assert set(losses) == {"decode", "aux"}
-    assert torch.equal(losses["decode"], segmentation_loss(logits, given["mask"], "valid"))
-    assert torch.equal(losses["aux"], 0.4 * segmentation_loss(aux, given["mask"], "valid"))
+    assert torch.equal(losses["decode"], cross_entropy(logits, given["mask"], "valid"))
+    assert torch.equal(losses["aux"], 0.4 * cross_entropy(aux, given["mask"], "valid"))
     task = SegmentationTask(model, config, None)
     assert config.noise == NoiseConfig() and wanted(config) == frozenset() and task.state() == {}
 
@@ -152,14 +168,42 @@ def test_little_confidence_is_no_label():
 
 
 def test_both_heads_get_the_same_targets_and_weights():
-    config, model, given = configured("confidence=weight", "balance=fg-bg", "gated_crf={}"), Tiny().eval(), batch(2)
+    config, model, given = configured("confidence=weight", TWO_TERMS), Tiny().eval(), batch(2)
     losses = SegmentationTask(model, config, None).losses(given)
     logits, aux = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
     weight = given["confidence"].float() / 255
     assert set(losses) == {"decode", "aux", "gated_crf"} and losses["gated_crf"] > 0
     for name, factor, scores in (("decode", 1.0, logits), ("aux", 0.4, aux)):
-        expected = segmentation_loss(scores, given["mask"], "valid", weight=weight, balance="fg-bg")
+        expected = cross_entropy(scores, given["mask"], "valid", weight=weight, balance="fg-bg")
         torch.testing.assert_close(losses[name], factor * expected)
+
+
+def test_the_terms_of_the_loss_add_up_and_the_auxiliary_head_has_the_cross_entropies():
+    terms = [
+        {"kind": "dice", "weight": 3.0},
+        {"kind": "cross-entropy", "average": "valid"},
+        {"kind": "cross-entropy", "weight": 0.5, "class_weights": [0.5, 1.0, 2.0]},
+        {"kind": "lovasz", "weight": 0.25},
+        {"kind": "focal", "weight": 2.0, "gamma": 1.5, "average": "valid"},
+    ]
+    text = ", ".join("{" + ", ".join(f"{key} = {value!r}" for key, value in term.items()) + "}" for term in terms)
+    model, given = Tiny().eval(), batch(2)
+    losses = SegmentationTask(model, configured(f"loss=[{text}]"), None).losses(given)
+    assert list(losses) == ["decode", "aux", "dice", "lovasz", "focal"]
+    mask = given["mask"]
+    logits, aux = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
+    decode, side = (
+        cross_entropy(z, mask, "valid") + 0.5 * cross_entropy(z, mask, class_weights=[0.5, 1.0, 2.0])
+        for z in (logits, aux)
+    )
+    expected = {
+        "decode": decode,
+        "aux": 0.4 * side,
+        "dice": 3.0 * dice_loss(logits, mask),
+        "lovasz": 0.25 * lovasz_loss(logits, mask),
+        "focal": 2.0 * focal_loss(logits, mask, 1.5, "valid"),
+    }
+    torch.testing.assert_close(losses, expected)
 
 
 class Sure(Tiny):
@@ -272,7 +316,7 @@ def test_valid_pixels_by_hand():
 # -- training ----------------------------------------------------------------------------------------------------------
 
 ALL = (
-    *("balance=fg-bg", "confidence=weight", "gated_crf={}", "uncertainty={}"),
+    *(TWO_TERMS, "confidence=weight", "uncertainty={}"),
     *("teacher={ start = 0.3, decay = 0.8, threshold = 0.6 }", "update={ points = 10, threshold = 0.6 }"),
 )
 
@@ -332,9 +376,10 @@ def test_a_training_that_crashed_ends_with_the_bits_of_an_unbroken_one(tmp_path)
 def test_each_method_changes_the_training(tmp_path):
     plain, _ = train(tmp_path / "plain", configured(iters=6))
     seen = {tuple(plain.model.head[1].weight.flatten().tolist())}
-    methods = ("balance=fg-bg", "confidence=weight", "confidence=ignore", "gated_crf={}", "teacher.threshold=0.0")
-    for method in methods:
-        task, _ = train(tmp_path / method[:9] / method[-5:-1], configured(method, iters=6))
+    crf = 'loss=[{kind="cross-entropy", average="valid"}, {kind="gated-crf"}]'
+    methods = (crf, *TERMS, "confidence=weight", "confidence=ignore", "teacher.threshold=0.0")
+    for number, method in enumerate(methods):
+        task, _ = train(tmp_path / str(number), configured(method, iters=6))
         seen.add(tuple(task.model.head[1].weight.flatten().tolist()))
     assert len(seen) == 1 + len(methods)
 
@@ -353,7 +398,14 @@ def test_each_method_changes_the_training(tmp_path):
         (["iters=10", "noise.update={}"], "points 20 is above iters 10"),
         (["noise.teacher.start=1.0"], "less than 1"),
         (["noise.update.scales=[]"], "at least 1 item"),
-        (["noise.balance=bg-fg"], "'none' or 'fg-bg'"),
+        (['loss=[{kind="cross-entropy", balance="bg-fg"}]'], "'none' or 'fg-bg'"),
+        (['loss=[{kind="cross-entropy", balance="fg-bg", ohem={}}]'], "balance 'fg-bg' and ohem both say"),
+        (['loss=[{kind="cross-entropy", balance="fg-bg", class_weights=[1.0]}]'], "and class_weights both say"),
+        (['loss=[{kind="cross-entropy", class_weights=[0.0, 0.0]}]'], "class_weights are all 0"),
+        (["loss=[]"], "at least 1 item"),
+        (['loss=[{kind="focal"}]'], "loss has no term of kind cross-entropy, by which the auxiliary head learns"),
+        ([LOVASZ, "noise.confidence=weight"], "takes no weights, and noise.confidence = 'weight' gives them"),
+        ([LOVASZ, "noise.teacher={}"], "lovasz ranks pixels and takes no weights, and noise.teacher gives them"),
         (["noise.teachr={}"], "unknown key train.noise.teachr"),
     ],
 )
@@ -362,10 +414,9 @@ def test_what_does_not_go_together_is_refused_with_the_reason(overrides, reason)
         load_preset("toy", [f"train.{text}" for text in overrides])
 
 
-@pytest.mark.parametrize("method", ["balance=fg-bg", "gated_crf={}"])
-def test_methods_that_need_no_pseudo_masks_go_with_full_supervision(method):
-    train = load_preset("toy", ["train.supervision=full", f"train.noise.{method}"]).train
-    assert train.noise != NoiseConfig()
+def test_terms_go_with_full_supervision_and_lovasz_with_ignored_pixels():
+    assert len(load_preset("toy", ["train.supervision=full", f"train.{TWO_TERMS}"]).train.loss) == 2
+    assert len(load_preset("toy", [f"train.{LOVASZ}", "train.noise.confidence=ignore"]).train.loss) == 2
 
 
 def test_a_table_is_switched_on_and_off_and_survives_the_lock_file(tmp_path):

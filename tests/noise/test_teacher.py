@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness
+from wsss_cli.noise.teacher import Teacher, fill_ignored, steadiness
 
 
 def averaged(values, decay):
@@ -43,12 +43,12 @@ def test_the_teacher_has_no_gradient_and_keeps_to_evaluation_mode():
     assert teacher.model[1].num_batches_tracked == network[1].num_batches_tracked == 1
 
 
-def test_sure_classes_fill_undecided_pixels_by_hand():
+def test_sure_classes_fill_ignored_pixels_by_hand():
     target = torch.tensor([[[255, 255, 255, 1]]])
     weight = torch.tensor([[[1.0, 0.0, 1.0, 0.5]]])
     probability = torch.tensor([[0.05, 0.3, 0.95, 0.95], [0.95, 0.7, 0.05, 0.05]]).view(1, 2, 1, 4)
     valid = torch.tensor([[[True, True, False, True]]])
-    target, weight = fill_undecided(target, weight, probability, valid, threshold=0.9, strength=0.5)
+    target, weight = fill_ignored(target, weight, probability, valid, threshold=0.9, strength=0.5)
     assert target.tolist() == [[[1, 255, 255, 1]]]
     assert weight.flatten().tolist() == pytest.approx([0.475, 0.0, 1.0, 0.5])
 
@@ -90,7 +90,7 @@ def test_cpu_and_gpu_agree():
     torch.testing.assert_close(steadiness(q, (0.5, 2.0)), steadiness(q.cuda(), (0.5, 2.0)).cpu())
     target, valid = torch.full((2, 9, 9), 255), torch.ones(2, 9, 9, dtype=torch.bool)
     arguments = (target, torch.ones(2, 9, 9), q, valid)
-    here = fill_undecided(*arguments, threshold=0.5, strength=1.0)
-    there = fill_undecided(*(a.cuda() for a in arguments), threshold=0.5, strength=1.0)
+    here = fill_ignored(*arguments, threshold=0.5, strength=1.0)
+    there = fill_ignored(*(a.cuda() for a in arguments), threshold=0.5, strength=1.0)
     assert (here[0] != 255).any() and torch.equal(here[0], there[0].cpu())
     torch.testing.assert_close(here[1], there[1].cpu())

@@ -30,20 +30,20 @@ def sample(tmp_path):
 
 def item(sample, *methods, run=None):
     place = "train.augment={ scale_min = 1.0, scale_max = 1.0, base_long = 30, base_short = 20 }"
-    config = load_preset("toy", ["train.crop=32", place, *(f"train.noise.{method}" for method in methods)]).train
+    config = load_preset("toy", ["train.crop=32", place, *(f"train.{method}" for method in methods)]).train
     return training_item(sample, np.random.default_rng(0), config=config, num_classes=K, pseudo_run=run)
 
 
 def test_a_batch_holds_what_the_methods_ask_for_and_nothing_else(sample, tmp_path):
     assert set(item(sample)) == {"image", "mask"}
-    assert set(item(sample, "balance=fg-bg")) == {"image", "mask"}
-    assert set(item(sample, "gated_crf={}")) == {"image", "mask", "size"}
-    assert set(item(sample, "update={}")) == {"image", "mask", "tags"}
-    assert set(item(sample, "confidence=ignore", run=tmp_path / "run")) == {"image", "mask", "confidence"}
+    assert set(item(sample, 'loss=[{kind="cross-entropy", balance="fg-bg"}]')) == {"image", "mask"}
+    assert set(item(sample, 'loss=[{kind="cross-entropy"}, {kind="gated-crf"}]')) == {"image", "mask", "size"}
+    assert set(item(sample, "noise.update={}")) == {"image", "mask", "tags"}
+    assert set(item(sample, "noise.confidence=ignore", run=tmp_path / "run")) == {"image", "mask", "confidence"}
 
 
 def test_tags_size_and_confidence_are_those_of_the_image(sample, tmp_path):
-    made = item(sample, "teacher={}", "confidence=weight", run=tmp_path / "run")
+    made = item(sample, "noise.teacher={}", "noise.confidence=weight", run=tmp_path / "run")
     assert made["tags"].tolist() == [1, 0, 1, 0]
     assert made["size"].tolist() == [20, 30]
     expected = np.zeros((32, 32), np.uint8)

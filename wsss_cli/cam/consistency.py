@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.classifier import SeamConfig, SeamErConfig
-from wsss_cli.losses import multilabel_soft_margin
+from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier, pixel_affinity
 
 

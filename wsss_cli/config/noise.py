@@ -6,18 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wsss_cli.config.base import Fraction, Model, Positive, Rate
+from wsss_cli.config.base import Fraction, Model, Rate
 
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scales = Annotated[tuple[Rate, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
-
-
-class GatedCrfConfig(Model):
-    weight: Rate = Field(0.1, description="factor on the gated CRF loss")
-    radius: int = Field(5, ge=1, le=20, description="half side of the window of pairs, pixels of the reduced map")
-    sxy: Rate = Field(6.0, description="kernel: standard deviation in space, pixels of the reduced map")
-    srgb: Rate = Field(25.5, description="kernel: standard deviation in colour, 0..255 units")
-    stride: Positive = Field(4, description="crop pixels per pixel of the reduced map")
 
 
 class TeacherConfig(Model):
@@ -50,22 +42,18 @@ class UncertaintyConfig(Model):
 class NoiseConfig(Model):
     """The optional tables are off where they are missing or `false`; an empty table takes their defaults."""
 
-    balance: Literal["none", "fg-bg"] = Field(
-        "none", description="fg-bg: half the mean loss of background pixels and half that of object pixels"
-    )
     confidence: Literal["none", "weight", "ignore"] = Field(
         "none",
         description="confidence maps of the pseudo run: weight pixels by them, or ignore what is below min_confidence",
     )
     min_confidence: Fraction = Field(0.95, description="with confidence = 'ignore': pixels below this become 255")
-    gated_crf: GatedCrfConfig | None = Field(None, description="gated CRF loss: neighbours of like colour agree")
-    teacher: TeacherConfig | None = Field(None, description="a moving average of the network fills undecided pixels")
+    teacher: TeacherConfig | None = Field(None, description="an average of the network (EMA) fills pixels that are 255")
     update: UpdateConfig | None = Field(None, description="replace labels of a class once its IoU curve flattens")
     uncertainty: UncertaintyConfig | None = Field(
         None, description="weight pixels by how little the teacher changes when its responses are scaled"
     )
 
-    @field_validator("gated_crf", "teacher", "update", "uncertainty", mode="before")
+    @field_validator("teacher", "update", "uncertainty", mode="before")
     @classmethod
     def _false_is_off(cls, value: Any) -> Any:
         # TOML has no null, and a preset that extends another may want a table off. A validator that comes before makes
@@ -79,6 +67,11 @@ class NoiseConfig(Model):
                 "uncertainty without teacher: it is the teacher whose uncertainty counts; add train.noise.teacher={}"
             )
         return self
+
+    @property
+    def weighs(self) -> str:
+        """The setting by which pixels get weights; empty where none does."""
+        return "noise.confidence = 'weight'" if self.confidence == "weight" else "noise.teacher" if self.teacher else ""
 
     def check(self, supervision: str, iters: int) -> None:
         """Refuse what does not go with the rest of the section `train`.

@@ -74,6 +74,30 @@ def _per_class(value: Any, below: Table) -> Table:
     return {} if fixed and value is False else {"pseudo.threshold.per_class": value}
 
 
+def _terms(below: Table) -> list[Table]:
+    return below.get("train", {}).get("loss") or [{"kind": "cross-entropy"}]
+
+
+def _average(value: Any, below: Table) -> Table:
+    averaged = ("cross-entropy", "gated-crf")
+    return {"train.loss": [term | ({"average": value} if term["kind"] in averaged else {}) for term in _terms(below)]}
+
+
+def _balance(value: Any, below: Table) -> Table:
+    balanced = ({"balance": value} if term["kind"] == "cross-entropy" else {} for term in _terms(below))
+    return {"train.loss": [term | more for term, more in zip(_terms(below), balanced, strict=True)]}
+
+
+def _gated_crf(value: Any, below: Table) -> Table | None:
+    terms = _terms(below)
+    before = next((term for term in terms if term["kind"] == "gated-crf"), {"kind": "gated-crf"})
+    before.setdefault("average", terms[0].get("average", "all"))
+    rest = [term for term in terms if term["kind"] != "gated-crf"]
+    if value is False:
+        return {"train.loss": rest}
+    return {"train.loss": [*rest, before | value]} if isinstance(value, dict) else None
+
+
 RENAMES: dict[str, str | Rewrite] = {
     **_thresholds("pseudo", word="self", bg=-0.9),
     **_thresholds("affinity.irn", word="train-curve", bg=0.0),
@@ -91,6 +115,9 @@ RENAMES: dict[str, str | Rewrite] = {
     "cam.classifier": "classifier.weights",
     "train.model.aux_weight": "train.aux.weight",
     "train.model": "train.head",
+    "train.loss_average": Rewrite(_average, "valid"),
+    "train.noise.balance": Rewrite(_balance, "fg-bg"),
+    "train.noise.gated_crf": Rewrite(_gated_crf, False),
 }
 
 

@@ -18,6 +18,7 @@ from wsss_cli.config.base import (
     TrainingConfig,
 )
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig, Head
+from wsss_cli.config.loss import CrossEntropyConfig, Loss, LovaszConfig
 from wsss_cli.config.noise import NoiseConfig
 
 
@@ -43,9 +44,10 @@ class TrainConfig(TrainingConfig):
     iters: Positive = Field(20000, description="training iterations; the schedule follows")
     augment: AugmentConfig = AugmentConfig()
     optim: Optim = SgdConfig()
-    loss_average: Literal["all", "valid"] = Field(
-        "all",
-        description="divide the cross-entropy by all pixels (as MMSegmentation does) or by those not 255",
+    loss: tuple[Loss, ...] = Field(
+        (CrossEntropyConfig(),),
+        min_length=1,
+        description="terms that are added up; the auxiliary head has those of kind cross-entropy",
     )
     noise: NoiseConfig = Field(
         NoiseConfig(), description="what training does about noisy pseudo masks; nothing by default"
@@ -64,6 +66,19 @@ class TrainConfig(TrainingConfig):
     @model_validator(mode="after")
     def _noise_fits(self) -> TrainConfig:
         self.noise.check(self.supervision, self.iters)
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> TrainConfig:
+        if self.aux.weight > 0 and not any(isinstance(term, CrossEntropyConfig) for term in self.loss):
+            raise ValueError(
+                "loss has no term of kind cross-entropy, by which the auxiliary head learns; add one, "
+                "or set aux.weight = 0"
+            )
+        if any(isinstance(term, LovaszConfig) for term in self.loss) and (source := self.noise.weighs):
+            raise ValueError(
+                f"loss lovasz ranks pixels and takes no weights, and {source} gives them weights; take dice"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from wsss_cli.data.images import image_size
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Batch, Lost, grouped
-from wsss_cli.losses import within_tags
+from wsss_cli.losses.tags import within_tags
 from wsss_cli.models.segmentor import Segmentor
 
 SMALLER = "smaller eval.scales, eval.mode=slide, or --device cpu"  # what makes an image need less memory

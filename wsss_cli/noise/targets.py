@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_cli.config.loss import GatedCrfConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.labels import IGNORE
-from wsss_cli.losses import within_tags
-from wsss_cli.noise.teacher import Teacher, fill_undecided, steadiness
+from wsss_cli.losses.tags import within_tags
+from wsss_cli.noise.teacher import Teacher, fill_ignored, steadiness
 from wsss_cli.noise.update import IouCurves
 
 
@@ -81,7 +82,7 @@ class NoisyTargets:
         probability = self._probability(x, batch["tags"], (1.0,))
         weight = torch.ones_like(probability[:, 0]) if weight is None else weight
         valid = valid_pixels(batch["size"], *target.shape[-2:])
-        target, weight = fill_undecided(
+        target, weight = fill_ignored(
             target, weight, probability, valid, threshold=config.threshold, strength=config.weight
         )
         if self.noise.uncertainty is not None:
@@ -138,7 +139,7 @@ def wanted(config: TrainConfig) -> frozenset[str]:
     needs = {
         "confidence": noise.confidence != "none",
         "tags": noise.teacher is not None or noise.update is not None,
-        "size": noise.teacher is not None or noise.gated_crf is not None,
+        "size": noise.teacher is not None or any(isinstance(term, GatedCrfConfig) for term in config.loss),
     }
     return frozenset(key for key, needed in needs.items() if needed)
 

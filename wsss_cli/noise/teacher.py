@@ -1,4 +1,4 @@
-"""A teacher, the moving average of the network: it fills undecided pixels and says how sure it is of the others."""
+"""A teacher, the moving average (EMA) of the network: it fills ignored pixels and says how sure it is of the others."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Teacher:
                 own[key].copy_(value)
 
 
-def fill_undecided(
+def fill_ignored(
     target: Tensor, weight: Tensor, probability: Tensor, valid: Tensor, *, threshold: float, strength: float
 ) -> tuple[Tensor, Tensor]:
-    """Give undecided pixels the teacher's class where it is sure.
+    """Give ignored pixels (255) the teacher's class where it is sure.
 
     Args:
         target: class indices or 255, int64 [B, H, W].

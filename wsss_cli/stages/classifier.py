@@ -24,7 +24,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import WeightsError
-from wsss_cli.losses import multilabel_soft_margin
+from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
 from wsss_cli.stages.training import train_network
 from wsss_cli.weights.load import State, load_into, load_state

@@ -1,24 +1,31 @@
-"""What a segmentation network learns: cross-entropy on masks, an auxiliary head, and what is done about noise."""
+"""What a segmentation network learns: the terms of `[[train.loss]]` on masks, after what is done about noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wsss_cli.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, GatedCrfConfig, LovaszConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.engine.fit import Task
-from wsss_cli.losses import segmentation_loss
+from wsss_cli.errors import UsageError
+from wsss_cli.losses.cross_entropy import cross_entropy
+from wsss_cli.losses.dice import dice_loss
+from wsss_cli.losses.focal import focal_loss
+from wsss_cli.losses.gated_crf import gated_crf_loss
+from wsss_cli.losses.lovasz import lovasz_loss
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.noise.gated_crf import gated_crf_loss
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 
 
 class SegmentationTask(Task):
-    """Cross-entropy on masks, with an auxiliary head, and what the preset does about noise in the masks.
+    """The terms of the preset's loss, on masks and on what the preset does about noise in them.
+
+    Logged are `decode`, the terms of kind cross-entropy; `aux`, the same terms of the auxiliary head, which has no
+    others; and each other kind by its name.
 
     Args:
         say: told what the methods against noise have to say.
@@ -41,23 +48,41 @@ class SegmentationTask(Task):
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
         logits, aux = self.forward(x, aux=True)
-        noise, average = self.config.noise, self.config.loss_average
         target, weight = self.targets.make(batch, x, logits.detach())
-        loss = partial(
-            segmentation_loss,
-            target=target,
-            average=average,
+        losses: dict[str, Tensor] = {}
+
+        def add(name: str, loss: Tensor) -> None:
+            losses[name] = losses[name] + loss if name in losses else loss
+
+        entropies = [term for term in self.config.loss if isinstance(term, CrossEntropyConfig)]
+        for term in entropies:
+            add("decode", term.weight * self._cross_entropy(term, logits, target, weight))
+        for term in entropies if aux is not None else ():
+            add("aux", self.config.aux.weight * (term.weight * self._cross_entropy(term, aux, target, weight)))
+        for other in self.config.loss:
+            match other:
+                case FocalConfig(gamma=gamma, average=average):
+                    add("focal", other.weight * focal_loss(logits, target, gamma, average, weight=weight))
+                case DiceConfig(per_class=per_class):
+                    add("dice", other.weight * dice_loss(logits, target, per_class, weight=weight))
+                case LovaszConfig(per_image=per_image):
+                    add("lovasz", other.weight * lovasz_loss(logits, target, per_image))
+                case GatedCrfConfig():
+                    valid = valid_pixels(batch["size"], *target.shape[-2:])
+                    add("gated_crf", gated_crf_loss(logits, batch["image"], valid, other))
+        return losses
+
+    def _cross_entropy(self, term: CrossEntropyConfig, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        return cross_entropy(
+            logits,
+            target,
+            term.average,
             weight=weight,
-            balance=noise.balance,
+            balance=term.balance,
+            class_weights=term.class_weights,
+            ohem=term.ohem,
             kernels=self.config.kernels,
         )
-        losses = {"decode": loss(logits)}
-        if aux is not None:
-            losses["aux"] = self.config.aux.weight * loss(aux)
-        if noise.gated_crf is not None:
-            valid = valid_pixels(batch["size"], *target.shape[-2:])
-            losses["gated_crf"] = gated_crf_loss(logits, batch["image"], valid, noise.gated_crf, average)
-        return losses
 
     def evaluate(self) -> dict[str, float]:
         return self.validate(self.model)
@@ -70,3 +95,17 @@ class SegmentationTask(Task):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.targets.load_state(state)
+
+
+def check_class_weights(config: TrainConfig, num_classes: int) -> None:
+    """Refuse class weights of another number of classes.
+
+    Raises:
+        UsageError: with both numbers.
+    """
+    for number, term in enumerate(config.loss):
+        if isinstance(term, CrossEntropyConfig) and len(term.class_weights) not in (0, num_classes):
+            raise UsageError(
+                f"train.loss.{number}: class_weights has {len(term.class_weights)} numbers, and the data set "
+                f"{num_classes} classes, background included"
+            )

@@ -22,7 +22,7 @@ from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pseudo import run_pseudo
-from wsss_cli.stages.segmentation import SegmentationTask
+from wsss_cli.stages.segmentation import SegmentationTask, check_class_weights
 from wsss_cli.stages.training import train_network
 from wsss_cli.stages.training_data import check_confidence, still_lost, training_item
 from wsss_cli.stages.upstream import (
@@ -51,6 +51,7 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
             "--set train.batch=2",
         )
     dataset = open_dataset(preset.dataset.path)
+    check_class_weights(config, dataset.num_classes)
     samples = dataset.split(preset.dataset.train)
     upstream: tuple[Path, str] | None = None
     lost_before: list[dict[str, str]] = []

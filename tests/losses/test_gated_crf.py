@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wsss_cli.config.noise import GatedCrfConfig
-from wsss_cli.noise.gated_crf import gated_crf_energy, gated_crf_loss
+from wsss_cli.config.loss import GatedCrfConfig
+from wsss_cli.losses.gated_crf import gated_crf_energy, gated_crf_loss
 
 
 def reference(p, image, gate, radius, sxy, srgb):
@@ -91,7 +91,7 @@ def test_a_mirrored_crop_has_the_same_loss_and_the_mirrored_gradient(dims):
 
 def test_the_loss_is_the_energy_of_the_reduced_crop_for_each_cell():
     # 8 x 8 crop of which 8 x 6 is image: at stride 4 the right column of cells is half padding and takes no part
-    config = GatedCrfConfig(weight=0.5, radius=1, sxy=1.0, srgb=20.0)
+    config = GatedCrfConfig(weight=0.5, average="valid", radius=1, sxy=1.0, srgb=20.0)
     image = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     image[:, 4:, :4] = torch.tensor([0, 40], dtype=torch.uint8).repeat(2)[:, None]  # a mean of 20
     valid = torch.ones(1, 8, 8, dtype=torch.bool)
@@ -99,15 +99,16 @@ def test_the_loss_is_the_energy_of_the_reduced_crop_for_each_cell():
     logits = torch.zeros(1, 2, 2, 2)
     logits[0, 0, 0, 0] = math.log(3.0)
     energy = 2 * math.exp(-0.5 * (1 + 3 * 20**2 / 20**2)) * 0.5
-    assert gated_crf_loss(logits, image, valid, config, "valid").item() == pytest.approx(0.5 * energy / 2, rel=1e-5)
-    assert gated_crf_loss(logits, image, valid, config, "all").item() == pytest.approx(0.5 * energy / 4, rel=1e-5)
+    assert gated_crf_loss(logits, image, valid, config).item() == pytest.approx(0.5 * energy / 2, rel=1e-5)
+    config = config.model_copy(update={"average": "all"})
+    assert gated_crf_loss(logits, image, valid, config).item() == pytest.approx(0.5 * energy / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_a_crop_of_padding_alone_costs_0(average):
     logits = torch.randn(1, 2, 2, 2, requires_grad=True)
     image, valid = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.bool)
-    loss = gated_crf_loss(logits, image, valid, GatedCrfConfig(), average)
+    loss = gated_crf_loss(logits, image, valid, GatedCrfConfig(average=average))
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(logits.grad, torch.zeros_like(logits))

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.config.noise import GatedCrfConfig
+from wsss_cli.config.loss import GatedCrfConfig
 
 
-def gated_crf_loss(
-    logits: Tensor, image: Tensor, valid: Tensor, config: GatedCrfConfig, average: Literal["all", "valid"] = "all"
-) -> Tensor:
+def gated_crf_loss(logits: Tensor, image: Tensor, valid: Tensor, config: GatedCrfConfig) -> Tensor:
     """Gated CRF energy of a batch of crops on a map reduced by `config.stride`, times `config.weight`.
 
     Args:
         logits: float [B, K, h, w]; resized bilinearly to the reduced map where they have another size.
         image: RGB in 0..255, any dtype [B, H, W, 3]; averaged over the pixels of a cell.
         valid: bool [B, H, W], False where padded; a cell counts where all its pixels do.
-        average: divide by all cells of the reduced map, or by the valid ones.
     Returns:
-        A scalar, float32; 0 with a zero gradient where no cell is valid.
+        A scalar, float32, the energy a cell, of all or of those that count as `config.average` says; 0 with a zero
+        gradient where no cell is valid.
     """
     size = [-(-side // config.stride) for side in valid.shape[-2:]]
     logits = logits.float()
@@ -32,7 +30,7 @@ def gated_crf_loss(
     colour = F.interpolate(image.permute(0, 3, 1, 2).float(), size=size, mode="area")
     gate = F.interpolate(valid[:, None].float(), size=size, mode="area")[:, 0] > 0.999
     energy = gated_crf_energy(logits.softmax(1), colour, gate, config.radius, config.sxy, config.srgb)
-    return config.weight * energy / (gate.numel() if average == "all" else gate.sum().clamp(min=1))
+    return config.weight * energy / (gate.numel() if config.average == "all" else gate.sum().clamp(min=1))
 
 
 def gated_crf_energy(

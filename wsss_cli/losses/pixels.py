@@ -1,0 +1,36 @@
+"""What the losses of pixels share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss_cli.labels import IGNORE
+
+Average = Literal["all", "valid"]
+
+
+def at_size(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits of any float type, [B, K, h, w], in float32 and at the size of `target`, [B, H, W]: bilinear, with
+    `align_corners=False`."""
+    logits = logits.float()
+    if logits.shape[-2:] == target.shape[-2:]:
+        return logits
+    return F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def divisor(target: Tensor, average: Average) -> int | Tensor:
+    """All pixels of an int64 target, or those that are not 255 and at least 1."""
+    return target.numel() if average == "all" else (target != IGNORE).sum().clamp(min=1)
+
+
+def weighted_divisor(target: Tensor, average: Average, class_weights: Tensor) -> Tensor:
+    """`divisor` where a pixel counts by the weight of its class, float32 [K], and one that is 255 as 1."""
+    labelled = target != IGNORE
+    total = class_weights[torch.where(labelled, target, 0)].mul(labelled).sum()
+    if average == "all":
+        total = total + (~labelled).sum()
+    return torch.where(total > 0, total, 1.0)
