@@ -26,9 +26,9 @@ def locked(file: Path, busy: str) -> Iterator[None]:
         DataError: the file system knows no locks.
         WriteError: the file cannot be written.
     """
-    lock = FileLock(file, blocking=False, thread_local=False)
+    lock = FileLock(file, timeout=0.3, thread_local=False)  # as long as `is_locked` of another process may hold it
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=0.05)
     except Timeout:
         raise BusyError(
             f"{busy} by another process ({_holder(file)})",
@@ -47,6 +47,19 @@ def locked(file: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds a lock file, as far as can be told: where it cannot be tried, yes."""
+    lock = FileLock(file, blocking=False, thread_local=False)
+    if not file.exists():
+        return False
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def _holder(file: Path) -> str:

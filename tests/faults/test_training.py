@@ -19,11 +19,13 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
+from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, DivergedError, Preempted, ResourceError
 from wsss_cli.stages.training import train_network
 
 SAMPLES = [Sample(f"s{index}", Path(f"s{index}.jpg"), None, ()) for index in range(5)]
+INPUTS = Inputs(dataset="d", classes=(), colors=())
 
 
 def make(sample, rng):
@@ -49,7 +51,7 @@ def train(tmp_path):
             iters=iters, batch=2, workers=2, optim=SgdConfig(lr=0.1), precision="fp32", log_interval=1
         )
         try:
-            with open_run(tmp_path / "run", "train", load_preset("toy"), "x", {}) as run, ctx.stop.listening():
+            with open_run(tmp_path / "run", "train", load_preset("toy"), "x", INPUTS) as run, ctx.stop.listening():
                 train_network(task, config, SAMPLES, make, run, ctx, seed=1, title="title")
                 run.finish()
         finally:

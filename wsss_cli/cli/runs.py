@@ -36,13 +36,14 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
     wsss runs list --runs /scratch/runs --json
     """
     from wsss_cli.engine.records import find_runs
+    from wsss_cli.engine.rundir import state_of
 
     found: list[dict[str, Any]] = [
         {
             "run": str(path),
             "stage": record.stage,
             "preset": record.preset,
-            "state": record.state,
+            "state": state_of(path, record),
             "created": record.created,
             "scores": _scores(path, record),
         }
@@ -79,11 +80,13 @@ def show(
     wsss runs show train-toy-1a2b3c4d --json
     """
     from wsss_cli.engine.records import is_run, read_record
+    from wsss_cli.engine.rundir import state_of
 
     path = next((path for path in (Path(run), runs / run) if is_run(path)), None)
     if path is None:
         raise UsageError(f"{run} is no run directory", f"wsss runs list --runs {runs} names those there are")
     record = read_record(path)
+    record = record.changed(state=state_of(path, record))
     scores = _scores(path, record)
     if json_output:
         console.result_json({**record.model_dump(mode="json", exclude_unset=True), "run": str(path), "scores": scores})

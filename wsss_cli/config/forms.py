@@ -21,6 +21,10 @@ from wsss_cli.talk import say
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class NewerError(DataError):
+    """A record of a newer version, which this one must not touch."""
+
+
 class Form(BaseModel):
     """The content of such a file; what this version does not know stays and is written again."""
 
@@ -45,7 +49,8 @@ def read_form(
         say: told where the file is of an older form.
         hint: how such a file looks, for one that does not.
     Raises:
-        DataError: the file is missing, is no JSON, has a key of another shape, or was written by a newer version.
+        DataError: the file is missing, is no JSON, or has a key of another shape.
+        NewerError: it was written by a newer version.
     """
     table, newest = read_json(path), 1 + len(upgrades)
     if not isinstance(table, dict):
@@ -54,7 +59,7 @@ def read_form(
     if not isinstance(form, int) or isinstance(form, bool) or form < 1:
         raise DataError(f"{path}: form {form!r} is no number of a form")
     if form > newest:
-        raise DataError(
+        raise NewerError(
             f"{path} was written by a newer version of wsss (form {form}, this one reads up to {newest})",
             "upgrade wsss",
         )

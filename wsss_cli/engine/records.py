@@ -14,7 +14,7 @@ from wsss_cli.config.forms import Form, read_form, write_form
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.talk import silent
 
-State = Literal["created", "running", "preempted", "failed", "done"]
+State = Literal["created", "running", "killed", "preempted", "failed", "done"]  # killed: shown, never written
 Color = tuple[int, int, int]
 Value = TypeVar("Value")
 

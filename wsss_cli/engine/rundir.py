@@ -6,24 +6,38 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from wsss_cli.config.forms import NewerError
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.config.schema import Preset
-from wsss_cli.engine.records import Attempt, Inputs, RunRecord, is_run, read_record, write_inputs, write_record
+from wsss_cli.engine.records import (
+    Attempt,
+    Inputs,
+    RunRecord,
+    State,
+    is_run,
+    read_inputs,
+    read_record,
+    write_inputs,
+    write_record,
+)
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
 from wsss_cli.files import write_text
-from wsss_cli.locks import locked
+from wsss_cli.locks import is_locked, locked
+from wsss_cli.talk import say
 
+Value = TypeVar("Value")
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
 
 
@@ -110,6 +124,7 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
     except OSError as error:
         raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
     with locked(path / "LOCK", f"{path} is in use"):
+        remove_temporaries(path)
         run = _read_or_create(path, stage, preset, identity, inputs)
         attempt = Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
         was_done, earlier = run.done, run.record.attempts
@@ -135,9 +150,17 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
 
 
 def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:
-    if not is_run(path):
+    record = _or_none(read_record, path) if is_run(path) else None
+    settings = _or_none(_read_settings, path / "preset.lock.toml") if is_run(path) else None
+    if record is not None and record.identity != identity:
+        changes = difference(settings.model_dump(mode="json"), preset.model_dump(mode="json")) if settings else []
+        shown = "; ".join(changes[:6]) or "the data set or an earlier stage's run is another one"
+        raise UsageError(f"{path} was made with other settings: {shown}", "give --runs another folder, or move it away")
+    if settings is None:
         write_text(path / "preset.lock.toml", to_toml(preset))
+    if record is None or _or_none(read_inputs, path) is None:
         write_inputs(path, inputs)
+    if record is None:
         record = RunRecord(
             stage=stage,
             preset=preset.name,
@@ -149,14 +172,38 @@ def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, input
             attempts=(),
         )
         write_record(path, record)
-        return RunDir(path, record)
-    run = RunDir(path, read_record(path))
-    if run.record.identity != identity:
-        old = load_preset(str(path / "preset.lock.toml"))
-        changes = difference(old.model_dump(mode="json"), preset.model_dump(mode="json"))
-        shown = "; ".join(changes[:6]) or "the data set or an earlier stage's run is another one"
-        raise UsageError(f"{path} was made with other settings: {shown}", "give --runs another folder, or move it away")
-    return run
+    return RunDir(path, record)
+
+
+def _or_none(read: Callable[[Any], Value], path: Path) -> Value | None:
+    """What a record says; None of one that is damaged, which is said: its content is known, and written anew."""
+    try:
+        return read(path)
+    except NewerError:
+        raise
+    except (DataError, UsageError) as error:
+        say(f"{error.message}: written anew; what is done is kept")
+        return None
+
+
+def _read_settings(file: Path) -> Preset:
+    if file.is_file() and not file.stat().st_size:
+        raise DataError(f"{file} is empty")
+    return load_preset(str(file))
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed work has left half written. The folder's lock must be held."""
+    for partial in folder.rglob(".*.part"):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def state_of(path: Path, record: RunRecord) -> State:
+    """The state of a run: what its record says, and 'killed' where it says 'running' and no process holds the lock."""
+    return "killed" if record.state == "running" and not is_locked(Path(path) / "LOCK") else record.state
 
 
 def versions() -> dict[str, str]:
