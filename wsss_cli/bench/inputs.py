@@ -104,7 +104,8 @@ def score_maps(mask: np.ndarray, count: int, seed: int) -> np.ndarray:
         noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         planes.append(5 * blurred + 0.7 * noise)
     exponential = np.exp(np.stack(planes))
-    return exponential / exponential.sum(0)
+    probabilities: np.ndarray = exponential / exponential.sum(0)
+    return probabilities
 
 
 def edge_map(mask: np.ndarray, height: int, width: int, seed: int) -> np.ndarray:
@@ -113,7 +114,8 @@ def edge_map(mask: np.ndarray, height: int, width: int, seed: int) -> np.ndarray
     soft = cv2.GaussianBlur((outline > 0).astype(np.float32), (0, 0), 2.0)
     small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
     noise = np.float32(0.1) * np.random.default_rng(seed).random(small.shape, np.float32)
-    return np.clip(small / max(float(small.max()), 1e-6) * 0.9 + noise, 0, 1)
+    scores: np.ndarray = np.clip(small / max(float(small.max()), 1e-6) * 0.9 + noise, 0, 1)
+    return scores
 
 
 def untrained(preset: Preset) -> Preset:

@@ -123,6 +123,7 @@ def _warm(case: Case, row: Measured, ctx: Context, warm_up: int) -> Work:
             row.result = work()
         return work
 
+    work: Work
     work, row.memory_mib = added_memory(begin, torch.device("cpu") if case.host else ctx.device)
     return work
 

@@ -191,7 +191,8 @@ def dense_walk(maps: Tensor, affinities: Tensor, offsets: Sequence[Offset], iter
         there = here + dy * width + dx
         matrix[here, there] = matrix[there, here] = plane[rows, columns].flatten()
     power = torch.linalg.matrix_power(matrix / matrix.sum(0, keepdim=True), iterations)
-    return (maps.reshape(classes, count) @ power).reshape(maps.shape)
+    walked: Tensor = (maps.reshape(classes, count) @ power).reshape(maps.shape)
+    return walked
 
 
 def gathered_par(image: Tensor, planes: Tensor, step: ParStep) -> Tensor:

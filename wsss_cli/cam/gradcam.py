@@ -105,7 +105,8 @@ def _weighted(maps: Tensor, gradient: Tensor, grid: torch.Size) -> Tensor:
         return torch.einsum("bd,bdhw->bhw", gradient.float().mean((2, 3)), maps.float())
     pixels = grid[0] * grid[1]
     weights = gradient[:, -pixels:].float().mean(1)  # prefix tokens come first
-    return torch.einsum("bd,bnd->bn", weights, maps[:, -pixels:].float()).unflatten(1, tuple(grid))
+    cam: Tensor = torch.einsum("bd,bnd->bn", weights, maps[:, -pixels:].float()).unflatten(1, tuple(grid))
+    return cam
 
 
 def find_layer(net: nn.Module, name: str) -> nn.Module:
@@ -115,9 +116,10 @@ def find_layer(net: nn.Module, name: str) -> nn.Module:
         UsageError: there is none; the nearest names are in the hint.
     """
     modules = dict(net.named_modules())
-    for own in (name, f"model.{name}", name.replace(".", "_", 1)):  # timm's feature networks call stages.0 stages_0
-        if own and own in modules:
-            return modules[own]
+    for known_as in (name, f"model.{name}", name.replace(".", "_", 1)):  # timm's feature networks: stages_0, not .0
+        if known_as and known_as in modules:
+            layer: nn.Module = modules[known_as]
+            return layer
     known = [key.removeprefix("model.") for key in modules if key]
     near = difflib.get_close_matches(name, known, 4, 0.5) or known[-4:]
     raise UsageError(f"cam.method.layer: the backbone has no module {name!r}", f"near it: {', '.join(near)}")

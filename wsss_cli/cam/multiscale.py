@@ -60,4 +60,5 @@ def multiscale_cam(
 
 def normalise_cam(cam: np.ndarray) -> np.ndarray:
     """Divide each map of [C, h, w] by its own maximum (+1e-5), without subtracting the minimum. Source: IRN."""
-    return cam / (cam.max(axis=(1, 2), keepdims=True) + 1e-5)
+    scores: np.ndarray = cam / (cam.max(axis=(1, 2), keepdims=True) + 1e-5)
+    return scores

@@ -228,10 +228,9 @@ def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, column
 
 def _top(scores: dict[str, Any]) -> float | None:
     """The figure that the gate looks at, per cent."""
-    for key in (*NETWORK_MODES, "background", "best"):
-        if key in scores:
-            return scores[key]["miou"]
-    return scores["miou"]
+    shown = next((scores[key] for key in (*NETWORK_MODES, "background", "best") if key in scores), scores)
+    miou: float | None = shown["miou"]
+    return miou
 
 
 def _write_confusion(file: Path, scores: dict[str, Any]) -> None:

@@ -157,14 +157,15 @@ def _parse_override(text: str) -> Table:
         parsed = tomllib.loads(f"value = {value}")
         if set(parsed) != {"value"}:
             raise UsageError(f"--set {text}: more than one value")
-        table = parsed["value"]
+        value = parsed["value"]
     except RecursionError:
         raise UsageError(f"--set {key}: the value is nested too deeply") from None
     except ValueError:
-        table = value.strip()
-    for part in reversed(parts):
-        table = {part: table}
-    return table
+        value = value.strip()
+    nested: Table = {parts[-1]: value}
+    for part in reversed(parts[:-1]):
+        nested = {part: nested}
+    return nested
 
 
 def _merge(into: Table, table: Table, origin: str, sources: dict[str, str], prefix: str = "") -> None:

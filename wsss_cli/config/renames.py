@@ -201,6 +201,5 @@ def _pop(table: Table, key: str) -> None:
 
 
 def _nested(key: str, value: Any) -> Table:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
+    first, _, rest = key.partition(".")
+    return {first: _nested(rest, value) if rest else value}

@@ -252,7 +252,7 @@ def _report(team: _Team, number: int, check: Callable[[], object]) -> Lost:
                 "see whether its disk answers, then run the same command again",
             )
     try:
-        report = pipe.recv()
+        report: list[tuple[str, str]] | Exception = pipe.recv()
     except (EOFError, OSError):
         check()
         process.join(1.0)

@@ -149,7 +149,8 @@ def photometric(image: np.ndarray, draws: Distortion) -> np.ndarray:
 
 
 def _linear(table: np.ndarray, factor: float, offset: float) -> np.ndarray:
-    return np.clip(table.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+    changed: np.ndarray = np.clip(table.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
+    return changed
 
 
 def _in_hsv(image: np.ndarray, tables: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:

@@ -100,7 +100,8 @@ def load_trainer(checkpoint: Path) -> dict[str, Any]:
     """
     _verified(checkpoint, "trainer.pt")
     try:
-        return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+        return state
     except Exception as error:  # pickle, zip, runtime and value errors, by what is wrong with the file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise WeightsError(f"{checkpoint / 'trainer.pt'} is refused, nothing in it was run: {reason}", HINT) from error
@@ -108,7 +109,7 @@ def load_trainer(checkpoint: Path) -> dict[str, Any]:
 
 def _verified(checkpoint: Path, file: str) -> dict[str, Any]:
     try:
-        meta = read_json(checkpoint / "meta.json")
+        meta: dict[str, Any] = read_json(checkpoint / "meta.json")
         expected = meta["sha256"][file]
         actual = sha256_file(checkpoint / file)
     except DataError as error:

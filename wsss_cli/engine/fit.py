@@ -76,7 +76,8 @@ def lr_factor(step: int, iters: int, schedule: ScheduleConfig) -> float:
         return schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / max(schedule.warmup_iters - 1, 1)
     total = max(iters - schedule.warmup_iters - 1, 1)
     left = max(1 - (step - schedule.warmup_iters) / total, 0.0)
-    return schedule.eta_min_ratio + (1 - schedule.eta_min_ratio) * left**schedule.power
+    ratio: float = schedule.eta_min_ratio + (1 - schedule.eta_min_ratio) * left**schedule.power
+    return ratio
 
 
 def build_optimiser(task: Task, optim: Optim, device: torch.device) -> torch.optim.Optimizer:
@@ -220,7 +221,8 @@ def _resume(task: Task, optimiser: torch.optim.Optimizer, folder: Path) -> int:
     optimiser.load_state_dict(trainer["optimiser"])
     if "task" in trainer:
         task.load_state(trainer["task"])
-    return meta["step"]
+    step: int = meta["step"]
+    return step
 
 
 def _validate(task: Task, run: RunDir, step: int) -> Event:

@@ -51,7 +51,8 @@ class Predictor:
         """
         self.model.eval()
         with self.ctx.autocast(self.precision):
-            return self.model(x.to(self.ctx.device)).float()
+            logits: Tensor = self.model(x.to(self.ctx.device)).float()
+            return logits
 
     def predict(self, image: np.ndarray, ms_flip: bool = False) -> np.ndarray:
         """The mask of one photograph, as `wsss infer` makes it at the same precision.
@@ -67,8 +68,9 @@ class Predictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UsageError(f"an RGB image, uint8 [H, W, 3], is needed, not {image.dtype} {list(image.shape)}")
         config = self.network.preset.eval
-        found = predict(self.model, [image], config, self.ctx, self.precision, single=not ms_flip, ms_flip=ms_flip)
-        return found["ms_flip" if ms_flip else "single"][0]
+        labels = predict(self.model, [image], config, self.ctx, self.precision, single=not ms_flip, ms_flip=ms_flip)
+        mask: np.ndarray = labels["ms_flip" if ms_flip else "single"][0]
+        return mask
 
 
 def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precision = "fp32") -> Predictor:

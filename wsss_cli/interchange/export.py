@@ -142,8 +142,9 @@ def _read_torchscript(data: bytes) -> Callable[[Tensor], Tensor]:
         loaded = torch.jit.load(io.BytesIO(data), map_location="cpu")
 
     def run(image: Tensor) -> Tensor:
-        with torch.jit.optimized_execution(False):  # compiling for a size takes longer than running once
-            return loaded(image)
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # compiling for a size takes longer than running once
+            logits: Tensor = loaded(image)
+            return logits
 
     return run
 
@@ -161,7 +162,8 @@ def _onnx(portable: Portable, example: Tensor, metadata: dict[str, str]) -> byte
     )
     for key, value in metadata.items():
         program.model.metadata_props[key] = value
-    return program.model_proto.SerializeToString()
+    data: bytes = program.model_proto.SerializeToString()
+    return data
 
 
 def _read_onnx(data: bytes) -> Callable[[Tensor], Tensor]:

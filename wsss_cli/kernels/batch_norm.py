@@ -50,9 +50,9 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         if residual is not None:
             residual = residual.to(x.dtype)
-        return _BatchNorm.apply(
-            x, residual, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
-        )
+        moved = (self.running_mean, self.running_var, self.momentum)
+        normalised: Tensor = _BatchNorm.apply(x, residual, self.weight, self.bias, *moved, self.eps, self.relu)
+        return normalised
 
 
 def fits(norm: nn.Module) -> bool:

@@ -35,7 +35,8 @@ def upsampled_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | Non
     Raises:
         ValueError: tensors that are not on a GPU.
     """
-    return _UpsampledCrossEntropy.apply(logits, target, weight)
+    sum_and_count: tuple[Tensor, Tensor] = _UpsampledCrossEntropy.apply(logits, target, weight)
+    return sum_and_count
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):

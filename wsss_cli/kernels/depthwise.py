@@ -63,7 +63,8 @@ def depthwise3x3(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     Raises:
         ValueError: tensors that are not on a GPU.
     """
-    return _Depthwise.apply(x, weight, dilation)
+    out: Tensor = _Depthwise.apply(x, weight, dilation)
+    return out
 
 
 class _Depthwise(torch.autograd.Function):

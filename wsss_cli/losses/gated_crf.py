@@ -52,7 +52,8 @@ def gated_crf_energy(
         A scalar of the dtype of `probabilities`; differentiable once, in memory of one more map of probabilities.
     Source: Obukhov et al., Gated CRF Loss for Weakly Supervised Semantic Image Segmentation, 2019 (arXiv 1906.04651).
     """
-    return _Energy.apply(probabilities, image, gate, radius, sxy, srgb)
+    energy: Tensor = _Energy.apply(probabilities, image, gate, radius, sxy, srgb)
+    return energy
 
 
 class _Energy(torch.autograd.Function):

@@ -41,7 +41,8 @@ class Boundary:
     def iou(self) -> np.ndarray:
         """Boundary IoU of each class, float64 [K], NaN for a class in neither truth nor prediction."""
         undefined = np.full(self.num_classes, np.nan)
-        return np.divide(self.intersect, self.union, out=undefined, where=self.union > 0)
+        iou: np.ndarray = np.divide(self.intersect, self.union, out=undefined, where=self.union > 0)
+        return iou
 
 
 def _band(region: np.ndarray, width: int) -> np.ndarray:
@@ -51,4 +52,5 @@ def _band(region: np.ndarray, width: int) -> np.ndarray:
     inner = cv2.erode(
         region.view(np.uint8), NEIGHBOURS, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
     )
-    return region & (inner == 0)
+    band: np.ndarray = region & (inner == 0)
+    return band

@@ -122,7 +122,8 @@ def number(value: float) -> float | None:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     undefined = np.full(np.shape(part), np.nan)
-    return np.divide(part, whole, out=undefined, where=np.asarray(whole) > 0)
+    ratio: np.ndarray = np.divide(part, whole, out=undefined, where=np.asarray(whole) > 0)
+    return ratio
 
 
 def _mean_percent(values: np.ndarray) -> float:

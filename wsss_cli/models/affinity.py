@@ -46,7 +46,8 @@ class BoundaryNet(nn.Module):
             features = self.backbone(x)
         size = features[0].shape[-2:]
         levels = [F.relu(_resize(level(map_), size)) for level, map_ in zip(self.levels, features, strict=True)]
-        return self.fuse(torch.cat(levels, 1)).squeeze(1)
+        logits: Tensor = self.fuse(torch.cat(levels, 1)).squeeze(1)
+        return logits
 
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; the backbone stays in evaluation mode."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
@@ -113,7 +113,10 @@ class _Tokens(nn.Module):
             raise ValueError(f"{grid} tokens for an image of 2 x 3 patches")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return self.model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)
+        maps: list[Tensor] = self.model.forward_intermediates(
+            x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
 
 
 class _Pyramid(_Tokens):

@@ -18,7 +18,8 @@ class ConvBnRelu(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn(self.conv(x)))
+        out: Tensor = self.relu(self.bn(self.conv(x)))
+        return out
 
 
 class Separable(nn.Module):
@@ -30,7 +31,8 @@ class Separable(nn.Module):
         self.pointwise = ConvBnRelu(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(x))
+        out: Tensor = self.pointwise(self.depthwise(x))
+        return out
 
 
 def pixel_classifier(inputs: int, outputs: int) -> nn.Conv2d:

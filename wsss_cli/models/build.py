@@ -121,4 +121,5 @@ def _place(network: Net, device: torch.device, *, channels_last: bool) -> Net:
     if device.type == "cpu":
         speed_up_depthwise(network)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return network.to(device=device, memory_format=layout).eval()  # type: ignore[call-overload]
+    network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return network.eval()

@@ -26,11 +26,13 @@ class CamClassifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> the last feature map [B, D, h, w]."""
-        return self.backbone(x)[-1]
+        last: Tensor = self.backbone(x)[-1]
+        return last
 
     def scores(self, features: Tensor) -> Tensor:
         """Feature map [B, D, h, w] -> logits [B, K-1]."""
-        return self.classifier(features.mean((2, 3), keepdim=True)).flatten(1)
+        logits: Tensor = self.classifier(features.mean((2, 3), keepdim=True)).flatten(1)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> logits [B, K-1]."""

@@ -108,7 +108,8 @@ class DepthwiseConv2d(nn.Module):
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled():
             dtype = torch.get_autocast_dtype("cpu")
             with torch.autocast("cpu", enabled=False):
-                return _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, padding, self.dilation)
+                out: Tensor = _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, padding, self.dilation)
+                return out
         return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, x.shape[1])
 
     def _same_pad(self, size: int) -> int:

@@ -17,7 +17,8 @@ class FusedBottleneck(Bottleneck):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        return self.bn3(self.conv3(out), x if self.downsample is None else self.downsample(x))
+        summed: Tensor = self.bn3(self.conv3(out), x if self.downsample is None else self.downsample(x))
+        return summed
 
 
 def fuse(model: nn.Module) -> int:

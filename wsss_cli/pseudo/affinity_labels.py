@@ -69,7 +69,8 @@ def psa_label(
 
 def _unary(cam: np.ndarray, alpha: float) -> np.ndarray:
     background = (1.0 - cam.max(axis=0, keepdims=True)).clip(0.0, 1.0) ** alpha
-    return -np.log(np.concatenate([background, cam]).clip(1e-5, 1.0)).astype(np.float32)
+    unary: np.ndarray = -np.log(np.concatenate([background, cam]).clip(1e-5, 1.0)).astype(np.float32)
+    return unary
 
 
 def make_label(job: LabelJob) -> None:

@@ -35,7 +35,8 @@ def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> 
         A scalar, float32; 0 where there is no pair.
     Source: Ahn et al. (IRN), CVPR 2019; weights as in the released code.
     """
-    return _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))
+    loss: Tensor = _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))
+    return loss
 
 
 def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
@@ -49,7 +50,8 @@ def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) ->
         A scalar, float32; 0 where there is no pair.
     Source: Ahn and Kwak (PSA), CVPR 2018; weights as in the released code.
     """
-    return _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))
+    loss: Tensor = _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))
+    return loss
 
 
 class _WithGradient(torch.autograd.Function):

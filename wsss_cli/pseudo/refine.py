@@ -176,13 +176,15 @@ def _par(image: np.ndarray, stacks: list[np.ndarray], step: ParStep, device: str
 
 def _softmax(stack: np.ndarray) -> np.ndarray:
     exponential = np.exp(stack - stack.max(axis=0))
-    return exponential / exponential.sum(axis=0)
+    probabilities: np.ndarray = exponential / exponential.sum(axis=0)
+    return probabilities
 
 
 def _shares(stack: np.ndarray) -> np.ndarray:
     """Scores as probabilities: clipped to at least 1e-5, divided by their sum. A CRF does not see the division."""
     clipped = np.maximum(stack, np.float32(1e-5))
-    return clipped / clipped.sum(axis=0)
+    posterior: np.ndarray = clipped / clipped.sum(axis=0)
+    return posterior
 
 
 def make_pseudo_mask(job: Job) -> Cost:

@@ -66,7 +66,8 @@ def heatmap(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     scores = np.clip(scores, 0.0, 1.0)
     hot = cv2.applyColorMap(np.rint(scores * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     weight = (0.25 + 0.4 * scores)[..., None]
-    return np.rint(image * (1 - weight) + hot * weight).astype(np.uint8)
+    blended: np.ndarray = np.rint(image * (1 - weight) + hot * weight).astype(np.uint8)
+    return blended
 
 
 def sheet(

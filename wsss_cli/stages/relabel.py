@@ -146,7 +146,8 @@ def mixed(probabilities: np.ndarray, cam: np.ndarray, background: float, weight:
     """
     scores = np.concatenate([np.full((1, *cam.shape[1:]), background, np.float32), cam])
     both = (1 - weight) * probabilities + weight * scores
-    return both / both.sum(axis=0).clip(1e-5)
+    normalised: np.ndarray = both / both.sum(axis=0).clip(1e-5)
+    return normalised
 
 
 def refined(

@@ -85,7 +85,8 @@ class SegmentationTask(Task):
         )
 
     def evaluate(self) -> dict[str, float]:
-        return self.validate(self.model)
+        scores: dict[str, float] = self.validate(self.model)
+        return scores
 
     def after_step(self, step: int) -> None:
         self.targets.after_step(step)

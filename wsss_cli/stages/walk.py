@@ -99,7 +99,8 @@ def predict_affinity(model: BoundaryNet | AffinityNet, images: list[np.ndarray],
     x = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images])
     normal = model.backbone.normalise(to_device(x, device).permute(0, 3, 1, 2))
     if isinstance(model, AffinityNet):
-        return model(normal).float()
+        out: Tensor = model(normal).float()
+        return out
     plain, mirrored = model(torch.cat([normal, normal.flip(3)])).float().chunk(2)
     return torch.sigmoid((plain + mirrored.flip(2)) / 2)
 

@@ -85,7 +85,7 @@ class _Record:
     stride: tuple[int, ...]
 
 
-class _Table(dict):
+class _Table(dict[Any, Any]):
     """Stands in for OrderedDict; what is set on it beside its items is let go."""
 
     def __setstate__(self, state: Any) -> None:

@@ -282,15 +282,18 @@ def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width:
 def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     """pycocotools' compressed run-length code of an annotation."""
     shape = annotation["segmentation"]
+    rle: dict[str, Any]
     try:
         if isinstance(shape, list):
-            return rle_of.merge(rle_of.frPyObjects(_polygons(annotation, height, width), height, width))
+            rle = rle_of.merge(rle_of.frPyObjects(_polygons(annotation, height, width), height, width))
+            return rle
         if list(shape["size"]) != [height, width]:
             raise _unusable(annotation, f"its size is {shape['size']}, that of the image [{height}, {width}]")
         runs = shape["counts"] if isinstance(shape["counts"], list) else _runs(shape["counts"].encode())
         if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
             raise _unusable(annotation, f"its runs do not add up to {height} x {width} pixels")
-        return rle_of.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        rle = rle_of.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        return rle
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(annotation, f"{type(error).__name__}: {error}") from error
 

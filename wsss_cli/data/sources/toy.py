@@ -145,7 +145,9 @@ def _background(rng: Rng, size: int) -> np.ndarray:
     first = np.array(_color(rng, (0.0, 0.22), (0.25, 0.9)), np.float32)
     second = np.array(_color(rng, (0.0, 0.22), (0.25, 0.9)), np.float32)
     share = np.clip(_ramp(size, rng.uniform(0, 2 * math.pi)) + 0.5 + 0.4 * _blobs(rng, size, 6), 0, 1)[..., None]
-    image = first * (1 - share) + second * share + 22 * _blobs(rng, size, int(rng.integers(12, 40)))[..., None]
+    image: np.ndarray = (
+        first * (1 - share) + second * share + 22 * _blobs(rng, size, int(rng.integers(12, 40)))[..., None]
+    )
     for _ in range(int(rng.integers(7, 16))):
         color = _color(rng, (0.0, 0.25), (0.15, 0.95))
         center, radius = rng.uniform(0, size, 2), rng.uniform(0.04, 0.22) * size
@@ -208,7 +210,8 @@ def _pattern(kind: int, size: int, center: tuple[float, float] | np.ndarray, rad
 
 
 def _phase(value: np.ndarray) -> np.ndarray:
-    return value - np.floor(value)
+    fraction: np.ndarray = value - np.floor(value)
+    return fraction
 
 
 def _two_tone(pattern: np.ndarray, on: Color, off: Color) -> np.ndarray:

@@ -53,4 +53,5 @@ class DeepLabHead(nn.Module):
         pooled = self.image_pool(high.mean((2, 3), keepdim=True)).expand(-1, -1, *high.shape[-2:])
         x = self.bottleneck(torch.cat([pooled, *(branch(high) for branch in self.aspp)], 1))
         x = self.fuse(torch.cat([resized(x, low), self.low(low)], 1))
-        return self.classifier(self.dropout(x))
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits

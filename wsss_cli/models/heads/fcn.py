@@ -50,4 +50,5 @@ class FcnHead(nn.Module):
         x = self.conv(map_)
         if self.joint is not None:
             x = self.joint(torch.cat([map_, x], 1))
-        return self.classifier(self.dropout(x))
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits

@@ -32,4 +32,5 @@ class SegFormerHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps of the backbone -> logits [B, K, h, w] at the stride of the first."""
         levels = [resized(level(map_), features[0]) for level, map_ in zip(self.levels, features, strict=True)]
-        return self.classifier(self.dropout(self.fuse(torch.cat(levels, 1))))
+        logits: Tensor = self.classifier(self.dropout(self.fuse(torch.cat(levels, 1))))
+        return logits
