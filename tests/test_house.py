@@ -18,7 +18,11 @@ UNSAID = {  # (file, function) that do not say yet what they raise
     ("stages/upstream.py", "find_upstream"),
 }
 LONG = {("stages/evaluate.py", "run_eval")}
-MANY = {("data/sources/folder.py", "prepare_folder"), ("stages/evaluate.py", "score_network")}
+MANY = {
+    ("data/sources/folder.py", "prepare_folder"),
+    ("scoring/masks.py", "score_masks"),
+    ("stages/evaluate.py", "score_network"),
+}
 
 
 def functions(tree, *, public_only):
