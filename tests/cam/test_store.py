@@ -83,3 +83,36 @@ def test_upsample_has_half_pixel_centres():
 
 def test_upsample_of_no_maps():
     assert upsample(np.zeros((0, 3, 3), np.float32), (5, 7)).shape == (0, 5, 7)
+
+
+def _npz(path: Path, cam: np.ndarray, classes: tuple[int, ...] = (1,), size: tuple[int, ...] = (1, 2)) -> Path:
+    np.savez(path, cam=cam, classes=np.array(classes, np.int32), size=np.array(size, np.int32))
+    return path
+
+
+def test_floats_from_elsewhere_are_taken_as_they_are(tmp_path: Path) -> None:
+    scores = np.array([[[0.0, 0.9]]])
+    for dtype in (np.float16, np.float32, np.float64):
+        cam, classes, size = read_cam(_npz(tmp_path / "a.npz", scores.astype(dtype)))
+        assert cam.dtype == np.float32
+        assert cam.tolist() == [[[0.0, pytest.approx(0.9, abs=1e-3)]]]
+        assert (classes, size) == ((1,), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("cam", "classes", "size", "message"),
+    [
+        (np.array([[[0.0, 230.0]]]), (1,), (1, 2), "holds scores from 0 to 230"),
+        (np.array([[[-0.1, 1.0]]]), (1,), (1, 2), "holds scores from -0.1 to 1"),
+        (np.array([[[np.nan, 1.0]]]), (1,), (1, 2), "holds scores from nan"),
+        (np.array([[[0, 230]]]), (1,), (1, 2), "holds scores of type int64"),
+        (np.array([[0, 230]], np.uint8), (1,), (1, 2), "do not fit"),
+        (np.array([[[0, 230]]], np.uint8), (1, 2), (1, 2), "do not fit"),
+        (np.array([[[0, 230]]], np.uint8), (1,), (1, 2, 3), "do not fit"),
+    ],
+)
+def test_other_scores_are_refused(
+    tmp_path: Path, cam: np.ndarray, classes: tuple[int, ...], size: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"a\.npz.*{message}"):
+        read_cam(_npz(tmp_path / "a.npz", cam, classes, size))

@@ -129,3 +129,9 @@ def test_over_and_under_activation_have_columns_and_the_undecided_share_a_line()
     assert table.rows[1][1:4] == ("-", "12.50", "-")
     assert table.footer[1:4] == ("91.23", "12.50", "-")
     assert [note for note in table.notes if "undecided" in note] == ["undecided (255): 24.90 %"]
+
+
+def test_what_of_the_truth_is_not_scored_stands_under_the_table() -> None:
+    scores = {"classes": ["background", "cat", "dog"], "label": [3, 0, 0], "unscored_share": 0.25}
+    assert truth_lines(scores) == ["unscored (255 in the truth): 25.00 %", "never in the truth: cat, dog"]
+    assert truth_lines({"classes": ["background"], "label": [3], "unscored_share": 0.0}) == []

@@ -53,21 +53,24 @@ def test_by_hand_and_by_policy(pred: Path, truth: Path) -> None:
 
     as_is = score_masks(pred, truth, 3, undecided="as-is")
     assert (as_is["label"], as_is["pred"], as_is["intersect"]) == ([3, 2, 2], [2, 2, 1], [2, 1, 1])
-    assert as_is["out_of_range"] == {"truth": 0, "pred": 2}
+    assert as_is["undecided_share"] == pytest.approx(2 / 7)
+    assert as_is["unscored_share"] == as_background["unscored_share"] == dropped["unscored_share"] == 1 / 8
 
 
 def test_protocol_says_split_count_and_policy(pred: Path, truth: Path) -> None:
-    result = score_masks(pred, truth, 3, split="val of toy", names=["background", "cat", "dog"])
-    assert result["protocol"] == "val of toy, 2 images; true 255 is not scored; predicted 255 counts as background"
+    result = score_masks(pred, truth, 3, names=["background", "cat", "dog"])
+    assert result["protocol"] == "masks, 2 images; true 255 is not scored; predicted 255 counts as background"
     assert result["classes"] == ["background", "cat", "dog"]
     assert "not scored, which flatters" in score_masks(pred, truth, 3, undecided="drop")["protocol"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_truth_outside_the_classes_is_counted_and_said(pred: Path, truth: Path) -> None:
-    result = score_masks(pred, truth, 2)
-    assert result["out_of_range"]["truth"] == 2
-    assert "2 true pixels lie outside the 2 classes" in result["protocol"]
+def test_values_outside_the_classes_are_an_error_with_the_file(pred: Path, truth: Path) -> None:
+    with pytest.raises(DataError, match=r"pred/b\.png holds the value 2; 2 classes are 0\.\.1"):
+        score_masks(pred, truth, 2)
+    save(pred, b=[[1, 1], [0, 0]])
+    with pytest.raises(DataError, match=r"truth/b\.png holds the value 2; 2 classes are 0\.\.1"):
+        score_masks(pred, truth, 2)
 
 
 def test_samples_with_folders_and_dots_in_their_ids(tmp_path: Path) -> None:
@@ -156,6 +159,7 @@ def test_curve_by_hand(tmp_path: Path) -> None:
     assert curve["best_threshold"] == 0.4
     assert curve["best"]["intersect"] == [1, 2]
     assert curve["images"] == 1
+    assert curve["unscored_share"] == 1 / 4
     assert "threshold 0.40 is the best of 6 on these same images" in curve["protocol"]
 
 
@@ -201,7 +205,7 @@ def test_curve_equals_a_loop_over_thresholds(tmp_path_factory: pytest.TempPathFa
             rng.integers(0, 6, (len(classes), 3, 4)) / 5
         )  # few levels, so that scores tie with each other and with t
         path = cam_file(folder / f"{k}.npz", levels, classes, size)
-        truth = rng.choice([0, 1, 2, 3, 4, 9, 255], size).astype(np.uint8)
+        truth = rng.choice([0, 1, 2, 3, 4, 255], size).astype(np.uint8)
         save(folder, **{str(k): truth})
         images.append((upsample(read_cam(path)[0], size), classes, truth))
         pairs.append((path, folder / f"{k}.png"))
@@ -225,12 +229,14 @@ def test_curve_in_processes_gives_the_same(tmp_path: Path, processes_at_once: No
 
 
 def test_curve_refuses_bad_input(tmp_path: Path) -> None:
-    masks = save(tmp_path, t=[[1, 0]], blank=[[255, 255]])
+    masks = save(tmp_path, t=[[1, 0]], blank=[[255, 255]], seven=[[7, 0]])
     good = cam_file(tmp_path / "good.npz", [[[1.0, 0.0]]], (1,), (1, 2))
     with pytest.raises(DataError, match="no CAMs to score"):
         cam_curve([], 2)
     with pytest.raises(DataError, match=r"good\.npz has a CAM of class 1, which is not in 1\.\.0"):
-        cam_curve([(good, masks / "t.png")], 1)
+        cam_curve([(good, masks / "blank.png")], 1)
+    with pytest.raises(DataError, match=r"seven\.png holds the value 7; 2 classes are 0\.\.1"):
+        cam_curve([(good, masks / "seven.png")], 2)
     with pytest.raises(DataError, match="no pixel of the true masks has a label"):
         cam_curve([(good, masks / "blank.png")], 2)
     large = cam_file(tmp_path / "large.npz", [[[1.0, 0.0]]], (1,), (5, 2))

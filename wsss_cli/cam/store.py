@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -47,16 +46,35 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
     Returns:
         (scores in [0, 1], float32 [C, h, w]; class indices; (height, width) of the image).
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or its scores are neither bytes nor floats in [0, 1].
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             cam, classes, size = stored["cam"], stored["classes"], stored["size"]
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing", "run `wsss cam` for this data set") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise many types on a damaged file
         raise DataError(f"{path} is not a CAM file: {error}", "remove it and run `wsss cam` again") from error
-    return cam.astype(np.float32) / 255.0, tuple(int(c) for c in classes), (int(size[0]), int(size[1]))
+    if cam.ndim != 3 or len(cam) != len(classes) or size.shape != (2,):
+        raise DataError(
+            f"{path}: cam {list(cam.shape)}, classes {list(classes.shape)} and size {list(size.shape)} do not fit",
+            "cam is [C, h, w], classes [C], size [2]",
+        )
+    return _scores(cam, path), tuple(int(c) for c in classes), (int(size[0]), int(size[1]))
+
+
+def _scores(cam: np.ndarray, path: Path) -> np.ndarray:
+    """Scores in [0, 1], float32: bytes are quantised ones, floats are taken as they are."""
+    if cam.dtype == np.uint8:
+        return cam.astype(np.float32) / 255.0
+    if not np.issubdtype(cam.dtype, np.floating):
+        raise DataError(f"{path} holds scores of type {cam.dtype}", "store bytes (0..255) or floats in 0..1")
+    low, high = (float(cam.min()), float(cam.max())) if cam.size else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):  # a value that is no number is neither
+        raise DataError(f"{path} holds scores from {low:g} to {high:g}", "divide each map by its maximum: 0..1")
+    return cam.astype(np.float32)
 
 
 def upsample(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -83,14 +83,13 @@ def evaluate(
             )
     if confusion is not None:
         _write_confusion(confusion, scores)
-    miou = _top(scores)
-    below = min_miou is not None and (miou is None or miou < min_miou)
+    below = "" if min_miou is None else _below(_top(scores), min_miou)
     if json_output:
         console.result_json({**scores, "gate": min_miou, "passed": not below} if min_miou is not None else scores)
     else:
         console.table(table)
     if below:
-        console.say(f"error: mIoU {miou} is below --min-miou {min_miou}")
+        console.say(f"error: {below}")
         raise typer.Exit(GateError.exit_code)
     if kind == "train":
         stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
@@ -207,6 +206,8 @@ def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, column
             raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
         with console.progress(len(there), "seed curve") as bar, stop.listening():
             curve = cam_curve(there, num_classes, check=stop.check, workers=workers, progress=bar.advance)
+        masks = [path for path in truth.rglob("*") if path.suffix.lower() == ".png"]
+        curve["without_cam"] = len(masks) - len(there)
         return curve, curve_table(curve, "seeds by background threshold")
     boundary = "biou" in columns
     with (
@@ -226,11 +227,21 @@ def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, column
     return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
 
 
-def _top(scores: dict[str, Any]) -> float | None:
-    """The figure that the gate looks at, per cent."""
-    shown = next((scores[key] for key in (*NETWORK_MODES, "background", "best") if key in scores), scores)
-    miou: float | None = shown["miou"]
-    return miou
+def _top(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores that the gate looks at."""
+    shown: dict[str, Any] = next(
+        (scores[key] for key in (*NETWORK_MODES, "background", "best") if key in scores), scores
+    )
+    return shown
+
+
+def _below(scores: dict[str, Any], gate: float) -> str:
+    """Why scores do not pass --min-miou; empty where they do. One class of several says nothing of a segmentation."""
+    miou, label = scores["miou"], scores.get("label") or []
+    seen = sum(1 for count in label if count)
+    if miou is None or miou < gate:
+        return f"mIoU {miou} is below --min-miou {gate}"
+    return f"--min-miou: the truth holds {seen} of {len(label)} classes" if len(label) > 1 and seen < 2 else ""
 
 
 def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
@@ -238,6 +249,7 @@ def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
     import csv
     import io
 
+    from wsss_cli.escapes import csv_cell
     from wsss_cli.files import write_text
 
     shown = next((scores[key] for key in (*NETWORK_MODES, "background") if key in scores), scores)
@@ -248,7 +260,8 @@ def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
     names = [*shown["classes"], "outside"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["truth \\ prediction", *names])
-    writer.writerows([name, *row] for name, row in zip(names, shown["confusion"], strict=True))
+    heads = [csv_cell(name) for name in names]
+    writer.writerow(["truth \\ prediction", *heads])
+    writer.writerows([head, *row] for head, row in zip(heads, shown["confusion"], strict=True))
     write_text(file, text.getvalue())
     console.say(f"confusion matrix: {file}")

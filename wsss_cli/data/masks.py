@@ -61,6 +61,23 @@ def read_mask(path: str | Path) -> np.ndarray:
         raise DataError(f"mask {path} cannot be decoded: {error}", "replace the file, or fetch it again") from error
 
 
+def check_values(mask: np.ndarray, num_classes: int, path: str | Path) -> None:
+    """Refuse a label map with values that are no class.
+
+    Args:
+        mask: class indices, uint8 [H, W]; 255 is no label.
+        path: for the message.
+    Raises:
+        DataError: a value is neither below `num_classes` nor 255.
+    """
+    wrong = mask[(mask >= num_classes) & (mask != IGNORE)]
+    if wrong.size:
+        raise DataError(
+            f"{path} holds the value {int(wrong.min())}; {num_classes} classes are 0..{num_classes - 1} (or 255)",
+            "is the number of classes right, background included?",
+        )
+
+
 def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:
     """Write a label map as a palette PNG, whole or not at all.
 

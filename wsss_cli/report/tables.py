@@ -16,7 +16,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+from wsss_cli.escapes import csv_cell, visible
+
 Value = float | int | str | None
 
 
@@ -95,7 +96,8 @@ class Table:
         """Heads, rows and footer as CSV; title and notes are left out."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([self.columns, *self.rows, *([self.footer] if self.footer else [])])
+        rows = [self.columns, *self.rows, *([self.footer] if self.footer else [])]
+        writer.writerows([csv_cell(cell) for cell in row] for row in rows)
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -161,10 +163,25 @@ def class_table(
         lines.append(f"{prefix}aAcc {percent(result['aacc'])}")
         if (share := result.get("undecided_share")) and (line := f"undecided (255): {100 * share:.2f} %") not in lines:
             lines.append(line)  # the same for all ways to count it
+        lines += [line for line in truth_lines(result) if line not in lines]
         lines += [f"{prefix}{result['protocol']}"] if result.get("protocol") else []
     classes = next(iter(results.values()))["classes"]
     rows = tuple((name, *(percent(column[index]) for column in columns)) for index, name in enumerate(classes))
     return Table(title, tuple(heads), rows, tuple(means), (*lines, *notes))
+
+
+def truth_lines(result: Mapping[str, Any]) -> list[str]:
+    """What of the truth is not scored: the share of 255, and classes without a pixel.
+
+    Args:
+        result: what `metrics.scores.summary` returns; `unscored_share` in 0..1, if known.
+    """
+    share = (
+        [f"unscored (255 in the truth): {100 * result['unscored_share']:.2f} %"] if result.get("unscored_share") else []
+    )
+    counts = result.get("label") or ()
+    never = [name for name, count in zip(result["classes"], counts, strict=False) if not count]
+    return [*share, *([f"never in the truth: {', '.join(never)}"] if never else [])]
 
 
 def value_table(rows: Iterable[tuple[str, Value]], title: str = "", notes: Sequence[str] = ()) -> Table:
@@ -188,8 +205,12 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
             mark = f"{bar} best" if threshold == best else bar
             rows.append((f"{threshold:.2f}", percent(miou), percent(fp), percent(fn), mark.strip()))
     protocol = curve.get("protocol") or ()
-    notes = (protocol,) if isinstance(protocol, str) else tuple(protocol)
-    return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=notes, left=frozenset({4}))
+    notes = [protocol] if isinstance(protocol, str) else [*protocol]
+    if "best" in curve:
+        notes += truth_lines({**curve["best"], "unscored_share": curve.get("unscored_share")})
+    if curve.get("without_cam"):
+        notes.append(f"{curve['without_cam']:,} of {curve['images'] + curve['without_cam']:,} true masks have no CAM")
+    return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=tuple(notes), left=frozenset({4}))
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -229,8 +250,8 @@ def percent(value: float | int | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """Class names come from files: nothing in them may move the cursor or start a colour."""
-    return CONTROL.sub("?", text)
+    """Class names come from files: nothing in them may move the cursor, start a colour, or break a row."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _markdown(text: str) -> str:

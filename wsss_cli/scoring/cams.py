@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.confusion import Confusion
@@ -39,11 +39,13 @@ def cam_curve(
     Args:
         cam_files: (CAM, true mask) of each image.
         thresholds: ascending, in [0, 1).
-        check, names, split, workers, progress: as for `score_masks`.
+        split: what was scored, for the protocol line.
+        check, names, workers, progress: as for `score_masks`.
     Returns:
         `thresholds`; `miou`, `fp`, `fn` at each, per cent, the latter two means over the foreground; `best_threshold`
         and the `summary` there as `best`; `class_thresholds`, where each class has its best IoU, None for the
-        background and for a class without any; `images`; `protocol`, one line.
+        background and for a class without any; `images`; `unscored_share` of all pixels, those that are 255 in the
+        truth; `protocol`, one line.
     Raises:
         DataError: no files, a file that cannot be read, sizes that differ, a class outside the classes, or no labelled
             pixel.
@@ -53,10 +55,10 @@ def cam_curve(
     steps = np.asarray(thresholds, np.float32)
     pairs = [(Path(cam), Path(mask)) for cam, mask in cam_files]
     work = functools.partial(_cam_histogram, num_classes=num_classes, thresholds=steps)
-    counts = sum(
-        in_pieces(work, pairs, workers, check, progress),
-        np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64),
-    )
+    counts, pixels = np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64), 0
+    for part, part_pixels in in_pieces(work, pairs, workers, check, progress):
+        counts += part
+        pixels += part_pixels
     areas = [at.areas() for at in _confusions(counts)]
     means = [number(miou(at)) for at in areas]
     known = [-1.0 if value is None else value for value in means]
@@ -72,6 +74,7 @@ def cam_curve(
         "best": summary(areas[best], names),
         "class_thresholds": [None, *_class_thresholds(areas, thresholds)],
         "images": len(pairs),
+        "unscored_share": 1 - int(counts.sum()) / max(pixels, 1),
         "protocol": f"{split or 'CAMs'}, {len(pairs):,} images; true 255 is not scored; "
         f"background threshold {thresholds[best]:.2f} is the best of {len(steps)} on these same images",
     }
@@ -84,16 +87,18 @@ def _class_thresholds(areas: Sequence[dict[str, np.ndarray]], thresholds: Sequen
     return [float(thresholds[step]) if each[step, index] > 0 else None for index, step in enumerate(best)]
 
 
-def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds: np.ndarray) -> np.ndarray:
-    """Pixel counts int64 [K+1, K, T+1] of truth, best tagged class, and number of thresholds below its score."""
+def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds: np.ndarray) -> tuple[np.ndarray, int]:
+    """Scored pixels, int64 [K+1, K, T+1], of truth, best tagged class, and thresholds below its score; all pixels."""
     from wsss_cli.cam.store import read_cam, upsample
 
     bins = len(thresholds) + 1
-    counts = np.zeros((num_classes + 1, num_classes, bins), np.int64)
+    counts, pixels = np.zeros((num_classes + 1, num_classes, bins), np.int64), 0
     for cam_file, truth_file in pairs:
         cams, classes, (height, width) = read_cam(cam_file)
         truth = read_mask(truth_file)
         check_same_size((height, width), cam_file, truth.shape, truth_file)
+        check_values(truth, num_classes, truth_file)
+        pixels += truth.size
         outside = [index for index in classes if not 0 < index < num_classes]
         if outside:
             raise DataError(
@@ -111,7 +116,7 @@ def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds:
         cell = (row * local + best[scored]) * bins + below
         found = np.bincount(cell, minlength=(num_classes + 1) * local * bins).reshape(num_classes + 1, local, bins)
         counts[:, list(classes) or [0]] += found
-    return counts
+    return counts, pixels
 
 
 def _confusions(counts: np.ndarray) -> Iterator[Confusion]:

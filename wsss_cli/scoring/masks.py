@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import Check
@@ -33,7 +35,6 @@ def score_masks(
     undecided: Undecided = "background",
     boundary: bool = False,
     names: Sequence[str] | None = None,
-    split: str = "",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -47,33 +48,29 @@ def score_masks(
             outside all classes.
         boundary: also Boundary IoU.
         names: class names, background first.
-        split: what was scored, for the protocol line.
         workers: processes; a few images are scored in this one.
         progress: called with the number of images scored since its last call; an exception from it ends the work.
     Returns:
         `Counts.scores`, and `images`; `extra`, predictions left out; `undecided_share` of the scored pixels;
-        `out_of_range`, scored pixels whose `truth` or `pred` is outside the classes; `protocol`, one line.
+        `unscored_share` of all pixels, those that are 255 in the truth; `protocol`, one line.
     Raises:
-        DataError: no truth, predictions missing, a mask that cannot be read, or sizes that differ.
+        DataError: no truth, predictions missing, a mask that cannot be read or holds other values than those of the
+            classes and 255, or sizes that differ.
     """
     pairs, extra = pair_masks(pred_dir, truth)
     work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
-    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
-    for part, part_undecided, part_scored in in_pieces(work, pairs, workers, check, progress):
+    counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
+    for part, part_pixels in in_pieces(work, pairs, workers, check, progress):
         counts.merge(part)
-        undecided_pixels += part_undecided
-        scored_pixels += part_scored
-    matrix = counts.confusion.matrix
-    outside = {"truth": int(matrix[-1].sum()), "pred": int(matrix[:, -1].sum())}
-    protocol = f"{split or 'masks'}, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
-    if outside["truth"]:
-        protocol += f"; {outside['truth']:,} true pixels lie outside the {num_classes} classes"
+        pixels += part_pixels
+    undecided_pixels, scored_pixels, all_pixels = pixels.tolist()
+    protocol = f"masks, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
     return {
         **counts.scores(names),
         "images": len(pairs),
         "extra": extra,
         "undecided_share": undecided_pixels / max(scored_pixels, 1),
-        "out_of_range": outside,
+        "unscored_share": 1 - scored_pixels / max(all_pixels, 1),
         "protocol": protocol,
     }
 
@@ -116,18 +113,19 @@ def _pngs(folder: Path) -> dict[str, Path]:
 
 def _score_pairs(
     pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool
-) -> tuple[Counts, int, int]:
-    """Counts of some (prediction, truth) files, undecided pixels and scored pixels."""
-    counts, undecided_pixels, scored_pixels = Counts(num_classes, boundary), 0, 0
+) -> tuple[Counts, np.ndarray]:
+    """Counts of some (prediction, truth) files, and how many pixels are undecided, scored, and there, int64 [3]."""
+    counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
     for pred_file, truth_file in pairs:
         pred, truth = read_mask(pred_file), read_mask(truth_file)
         check_same_size(pred.shape, pred_file, truth.shape, truth_file)
+        check_values(pred, num_classes, pred_file)
+        check_values(truth, num_classes, truth_file)
         scored, blank = truth != IGNORE, pred == IGNORE
-        scored_pixels += int(scored.sum())
-        undecided_pixels += int((scored & blank).sum())
+        pixels += ((scored & blank).sum(), scored.sum(), truth.size)
         if undecided == "background":
             pred[blank] = 0
         elif undecided == "drop":
             truth[blank] = IGNORE
         counts.add(pred, truth)
-    return counts, undecided_pixels, scored_pixels
+    return counts, pixels
