@@ -11,13 +11,14 @@ from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk"}
+BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes"}
 METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
 GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
     "errors": set(),
     "labels": set(),
-    "talk": set(),
+    "escapes": set(),
+    "talk": {"escapes"},
     "locks": {"errors"},
     "files": {"errors"},
     "processes": {"errors"},

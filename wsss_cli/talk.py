@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from wsss_cli.escapes import visible
+
 
 def say(line: str) -> None:
-    """A line of talk on stderr."""
-    sys.stderr.write(f"{line}\n")
+    """A line of talk on stderr; what a terminal would obey in it is shown as an escape."""
+    sys.stderr.write(f"{visible(line)}\n")
     sys.stderr.flush()
 
 

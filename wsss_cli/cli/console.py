@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from wsss_cli.escapes import visible
 from wsss_cli.talk import say as say
 
 if TYPE_CHECKING:
@@ -80,11 +81,12 @@ def lost_result() -> OSError | None:
 def say_at_once(line: str) -> None:
     """A line of talk from a signal handler, past what is being written."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{visible(line)}\n".encode())
 
 
 def result(text: str) -> None:
-    """A result on stdout."""
+    """A result on stdout; what a terminal would obey in it is shown as an escape, so that JSON stays JSON."""
+    text = visible(text)
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     sys.stdout.flush()
 
@@ -137,7 +139,7 @@ def progress(total: int, title: str) -> Iterator[_Bar]:
     from rich.text import Text
 
     with _rich_progress() as bar:
-        task = bar.add_task(Text(title).plain, total=total, note="")
+        task = bar.add_task(Text(visible(title)).plain, total=total, note="")
         yield _Bar(lambda done, fields: bar.update(task, completed=done, note=_note(fields)))
 
 
