@@ -88,9 +88,10 @@ def test_what_has_no_meaning_is_refused_with_the_reason(overrides, reason):
 
 
 def test_what_has_a_meaning_is_taken():
-    load_preset("toy", [*FIXED, 'pseudo.steps=[{kind="crf"}, {kind="par"}]', "pseudo.min_confidence=0.8"])
-    load_preset("toy", ['pseudo.steps=[{kind="par"}]', "pseudo.min_confidence=0.7"])
-    load_preset("toy", ["pseudo.threshold.kind=self", "pseudo.threshold.per_class=true"])
+    both = load_preset("toy", [*FIXED, 'pseudo.steps=[{kind="crf"}, {kind="par"}]', "pseudo.min_confidence=0.8"])
+    assert (both.pseudo.steps, both.pseudo.min_confidence) == ((CrfStep(), ParStep()), 0.8)
+    assert load_preset("toy", ['pseudo.steps=[{kind="par"}]', "pseudo.min_confidence=0.7"]).pseudo.steps == (ParStep(),)
+    assert load_preset("toy", ["pseudo.threshold.kind=self", "pseudo.threshold.per_class=true"]).pseudo.per_class
 
 
 @pytest.mark.parametrize(

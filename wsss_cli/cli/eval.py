@@ -73,7 +73,7 @@ def evaluate(
         if kind == "cam":
             scores, table = _stored_curve(run)
         elif kind == "pseudo":
-            scores, table = _stored_masks(run, columns)
+            scores, table = stored_masks(run, columns)
         else:
             views: dict[str, Any] = {"mode": mode} if mode else {}
             if base:
@@ -141,7 +141,14 @@ def _stored_curve(run: Path) -> Scored:
     return stored, curve_table(stored, "seeds by background threshold")
 
 
-def _stored_masks(run: Path, columns: list[str]) -> Scored:
+def stored_masks(run: Path, columns: list[str]) -> Scored:
+    """The stored scores of a pseudo run, and a table of them.
+
+    Args:
+        columns: keys of METRICS that the table shows.
+    Raises:
+        UsageError: there are none, or some of the columns were not scored.
+    """
     from wsss_cli.report.tables import class_table
 
     stored = _stored(run)
