@@ -1,6 +1,7 @@
 """Settings under their old names. The table is passed in, so that no test but the last hangs on today's entries."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -222,3 +223,26 @@ def test_settings_of_the_loss_change_the_terms_of_the_layer_below(tmp_path):
     assert said[1] == "--set: train.noise.gated_crf is now train.loss; taken as that"
     off = load_preset(str(tmp_path / "old.toml"), ["train.noise.gated_crf=false"], said.append)
     assert off.train.loss == (CrossEntropyConfig(),)
+
+
+def test_a_lock_from_before_settings_were_moved_means_what_it_meant():
+    said = []
+    preset = load_preset(str(Path(__file__).with_name("preset.lock.0.toml")), say=said.append)
+    assert len(said) == 1
+    assert said[0].endswith("more such; taken as that")
+    classifier = preset.classifier
+    assert (classifier.iters, classifier.weights, classifier.backbone.name) == (
+        123,
+        "runs/cam-x",
+        "tf_efficientnet_lite0",
+    )
+    assert preset.cam.method.kind == "recam"
+    threshold = preset.pseudo.threshold
+    assert (threshold.kind, threshold.fg_offset, threshold.bg_offset) == ("self", 0.0625, -0.125)
+    assert threshold.per_class
+    assert preset.affinity.irn.threshold == CurveThreshold(fg_offset=0.05, bg_offset=-0.2)
+    assert (preset.train.head.low_channels, preset.train.aux.weight) == (40, 0.3)
+    assert preset.train.loss == (
+        CrossEntropyConfig(average="valid", balance="fg-bg"),
+        GatedCrfConfig(average="valid", weight=0.2),
+    )
