@@ -29,11 +29,12 @@ import torch.nn.functional as F
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import draw
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import build_optimiser
+from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import summary
 from wsss_cli.models.build import build_segmentor

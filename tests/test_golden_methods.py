@@ -12,7 +12,8 @@ from wsss_cli.config.affinity import IrnWalk, PsaConfig, PsaWalk
 from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.crf import dense_crf
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
+from wsss_cli.labels import voc_palette
 from wsss_cli.losses.gated_crf import gated_crf_energy
 from wsss_cli.pseudo.affinity_labels import psa_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss

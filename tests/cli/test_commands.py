@@ -24,9 +24,10 @@ import torch
 
 from wsss_cli.cam.store import read_cam
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.masks import read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.files import read_json
+from wsss_cli.labels import voc_palette
 
 
 def setting(*given):
@@ -313,8 +314,28 @@ def test_a_dry_run_reads_no_data(wsss):
     done = wsss("train", "--preset", "toy", "--data", "nowhere", "--dry-run", "--json", *SETTINGS)
     assert done.returncode == 0
     shown = json.loads(done.stdout)
-    assert shown["stages"] == ["train"]
+    expected = [(stage, False) for stage in ("classifier", "cam", "pseudo", "train")]
+    assert [(step["stage"], step["done"]) for step in shown["stages"]] == expected
+    assert shown["missing"].startswith("no data set at nowhere")
     assert shown["preset"]["train"]["iters"] == 4
+
+
+def test_what_is_done_is_said_without_torch(home, demo):
+    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n"
+    code += "from wsss_cli.cli.app import main; main()"
+    for name in ("cam", "pseudo", "train", "run"):
+        arguments = [name, "--preset", "toy", "--data", DATA, "--runs", "X/runs", *SETTINGS]
+        done = command(home, *arguments, "--json", program=("-c", code))
+        assert done.returncode == 0, done.stderr
+        assert [done.stderr.splitlines()[-1], "already done" in done.stderr] == ["False", True]
+        shown = json.loads(done.stdout)
+        if name == "run":
+            assert shown["scores"]["cam"]["best"]["miou"] == demo["seed_miou"]
+            assert shown["scores"]["eval"]["ms_flip"]["miou"] == demo["weak_miou_ms_flip"]
+        else:
+            assert shown["run"] == demo["runs"]["train_weak" if name == "train" else name]
+        planned = command(home, *arguments, "--dry-run")
+        assert "would run" not in planned.stdout and f"done: {'eval' if name == 'run' else name} (" in planned.stdout
 
 
 # Kill and resume
@@ -565,7 +586,7 @@ def test_a_second_round_trains_on_masks_of_the_first_network_and_is_done_once(ho
     again += [*SETTINGS, *setting("train.iters=2", "rounds=2", "relabel.scales=[1.0]", "relabel.min_confidence=0.5")]
     done = command.wsss(home, *again)
     assert done.returncode == 0, done.stderr
-    assert "round 2 of 2" in done.stderr
+    assert "== relabel (2 of 3)" in done.stderr
     made = run_of(home / "X/rounds", "pseudo")
     inputs = read_json(made / "inputs.json")
     assert Path(inputs["train_run"]).name.startswith("train-toy-")

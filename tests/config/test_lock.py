@@ -12,6 +12,7 @@ from wsss_cli.config.refine import PseudoConfig
 from wsss_cli.config.train import TrainConfig
 
 TOY = load_preset("toy")
+STAGES = ("classifier", "recam", "cam", "pseudo", "train")
 
 
 def id_with(stage, *overrides):
@@ -24,10 +25,10 @@ def test_an_identity_is_a_sha256_that_never_changes_by_itself():
 
 
 def test_each_stage_has_its_own_identity():
-    assert len({identity(TOY, stage) for stage in ("cam", "pseudo", "train")}) == 3
+    assert len({identity(TOY, stage) for stage in STAGES}) == 5
 
 
-@pytest.mark.parametrize("stage", ["cam", "pseudo", "train"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_data_set_and_upstream_change_it(stage):
     assert len({identity(TOY, stage, a, b) for a in ("", "x") for b in ("", "y")}) == 4
 
@@ -35,11 +36,14 @@ def test_data_set_and_upstream_change_it(stage):
 @pytest.mark.parametrize(
     ("override", "changed"),
     [
-        ("seed=1", {"cam", "pseudo", "train"}),
-        ("dataset.train=other", {"cam", "pseudo", "train"}),
-        ("classifier.iters=7", {"cam"}),
-        ("classifier.optim.lr=1e-5", {"cam"}),
-        ("classifier.backbone.weights=none", {"cam"}),
+        ("seed=1", set(STAGES)),
+        ("dataset.train=other", set(STAGES)),
+        ("classifier.iters=7", {"classifier"}),
+        ("classifier.optim.lr=1e-5", {"classifier", "recam"}),
+        ("classifier.backbone.weights=none", {"classifier", "recam"}),
+        ("classifier.weights=a.pt", set()),  # that is what is read
+        ("cam.flip=false", {"cam"}),
+        ("cam.method.kind=gradcam", {"recam", "cam"}),
         ('pseudo.steps=[{kind="crf", crf={gauss_sxy=4.0}}]', {"pseudo"}),
         ("pseudo.min_confidence=0.5", {"pseudo"}),
         ("train.optim.kind=sgd", {"train"}),
@@ -60,12 +64,13 @@ def test_data_set_and_upstream_change_it(stage):
     ],
 )
 def test_a_setting_changes_the_stages_that_use_it(override, changed):
-    assert {stage for stage in ("cam", "pseudo", "train") if id_with(stage, override) != id_with(stage)} == changed
+    assert {stage for stage in STAGES if id_with(stage, override) != id_with(stage)} == changed
 
 
 def test_what_is_called_irrelevant_exists():
     models: dict[str, type[BaseModel]] = {
         "classifier": ClassifierConfig,
+        "recam": ClassifierConfig,
         "irn": IrnConfig,
         "psa": PsaConfig,
         "pseudo": PseudoConfig,
@@ -82,7 +87,7 @@ def test_a_lock_file_loads_as_the_same_preset(name, tmp_path):
     path.write_text(to_toml(preset))
     loaded = load_preset(str(path))
     assert loaded == preset.model_copy(update={"extends": ""})
-    for stage in ("cam", "pseudo", "train"):
+    for stage in STAGES:
         assert identity(loaded, stage, "d") == identity(preset, stage, "d")
 
 

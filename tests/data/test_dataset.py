@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset, write_dataset
-from wsss_cli.data.masks import voc_palette
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 CLASSES = ("background", "cat", "dog")
 IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from wsss_cli.data.masks import read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
 

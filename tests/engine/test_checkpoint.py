@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_cli.engine.checkpoint import find_checkpoint, load_trainer, load_weights, mark_best, save_checkpoint
+from wsss_cli.engine.checkpoint import load_trainer, load_weights, mark_best, save_checkpoint
+from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import WeightsError, WriteError
 from wsss_cli.files import read_json, sha256_file, write_json
 

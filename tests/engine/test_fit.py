@@ -9,11 +9,11 @@ from torch import nn
 
 from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
 from wsss_cli.engine.records import Inputs
-from wsss_cli.engine.rundir import open_run, read_metrics
+from wsss_cli.engine.rundir import find_checkpoint, open_run, read_metrics
 from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError
 
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)

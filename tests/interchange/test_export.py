@@ -11,7 +11,6 @@ import torch.nn.functional as F
 import wsss_cli
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import to_toml
-from wsss_cli.data.masks import voc_palette
 from wsss_cli.engine.checkpoint import save_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
@@ -20,6 +19,7 @@ from wsss_cli.inference.network import load_network
 from wsss_cli.interchange import export, portable
 from wsss_cli.interchange.export import run_export
 from wsss_cli.interchange.portable import SameConv2d
+from wsss_cli.labels import voc_palette
 from wsss_cli.models.build import build_segmentor
 
 CLASSES = ("background", "cat", "dog")

@@ -11,8 +11,9 @@ from wsss_cli.config.base import CrfConfig
 from wsss_cli.config.refine import CRF_SETS, CrfStep, ParStep
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import label_unary
-from wsss_cli.data.masks import read_mask, voc_palette
+from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost, pseudo_mask
 
 CRF = CrfStep(parameters="own", crf=CrfConfig(bilateral_sxy=20.0, bilateral_srgb=10.0))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.scores import mean_fn, mean_fp, miou
 from wsss_cli.scoring import cams, masks
 from wsss_cli.scoring.masks import pair_masks

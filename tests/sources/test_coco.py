@@ -13,10 +13,11 @@ from PIL import Image
 
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import BORDER_COLOR, read_mask, voc_palette
+from wsss_cli.data.masks import BORDER_COLOR, read_mask
 from wsss_cli.data.sources.coco import ARCHIVES, LABELLED, OFFICIAL, _protocol, download_coco, find_coco, prepare_coco
 from wsss_cli.data.sources.instances import Instances, Listed, Span
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 CAT, DOG = 17, 18  # ids of the categories; their classes are 2 and 3, that of person 1
 Record = dict[str, Any]

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources import folder as folders
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import voc_palette
 
 prepare_folder = partial(folders.prepare_folder, check=lambda: None)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources.tags import (
     annotation_tags,
     mask_tags,
@@ -18,6 +18,7 @@ from wsss_cli.data.sources.tags import (
     without_suffix,
 )
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 CLASSES = ("cat", "dog", "horse")
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="|;,"), min_size=1)

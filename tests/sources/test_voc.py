@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from wsss_cli.data.dataset import Dataset
-from wsss_cli.data.masks import read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.devkit import (
     CLASSES,
     SBD,
@@ -23,6 +23,7 @@ from wsss_cli.data.sources.devkit import (
 )
 from wsss_cli.data.sources.voc import prepare_voc
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import voc_palette
 
 CAT, DOG, PERSON = 8, 12, 15
 TAGS = {

@@ -12,15 +12,16 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context, Silent
-from wsss_cli.engine.records import RunRecord
-from wsss_cli.engine.rundir import RunDir, read_metrics
+from wsss_cli.engine.records import RunRecord, read_inputs, read_record
+from wsss_cli.engine.rundir import RunDir, find_checkpoint, read_metrics
 from wsss_cli.errors import DataError, Preempted, UsageError
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import write_json
 from wsss_cli.stages import affinity
 from wsss_cli.stages.affinity import run_affinity
 from wsss_cli.stages.paths import cam_path, label_path
+from wsss_cli.stages.plan import Step, open_experiment
 from wsss_cli.stages.walk import run_walk
 
 TINY = "{ name = 'resnet10t', weights = 'none', output_stride = 32 }"
@@ -64,28 +65,37 @@ def weights(run):
     return load_weights(find_checkpoint(run / "checkpoints"))[0]
 
 
+def step_of(kind, cam, folder):
+    """A run of an affinity network in a folder, and the cam run that it reads."""
+    return Step(kind, folder / f"{kind}-toy-00000000", "own-id", (Step("cam", cam, "cam-id", done=True),))
+
+
+def made_affinity(preset, ctx, kind, cam):
+    step, exp = step_of(kind, cam, ctx.runs), open_experiment(preset, ctx.runs)
+    run_affinity(step, exp, ctx)
+    return step.path
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_is_trained_on_labels_of_tagged_classes_and_walks(data, tmp_path, kind):
     preset, ctx = make_preset(data, kind), context(tmp_path)
-    made = run_affinity(preset, ctx, kind, data / "cam", "cam-id")
-    assert made.run.name.startswith(f"{kind}-toy-")
-    assert read_json(made.run / "inputs.json")["cam_identity"] == "cam-id"
-    assert [row["step"] for row in read_metrics(made.run)] == [1, 2, 3, 4]
+    network = made_affinity(preset, ctx, kind, data / "cam")
+    assert read_inputs(network).cam_identity == "cam-id"
+    assert [row["step"] for row in read_metrics(network)] == [1, 2, 3, 4]
     samples = open_dataset(data / "toy").split("train")
     seen = set()
     for sample in samples:
-        label, truth = read_mask(label_path(made.run, sample.id)), read_mask(sample.mask)
+        label, truth = read_mask(label_path(network, sample.id)), read_mask(sample.mask)
         assert label.shape == truth.shape
         assert set(np.unique(label)) <= {0, 255, *sample.labels}
         decided = label != 255
         assert (label[decided] == truth[decided]).mean() > 0.8
         seen |= set(np.unique(label[decided]))
     assert len(seen) > 1  # objects, not background alone
-    assert run_affinity(preset, ctx, kind, data / "cam", "cam-id").skipped
 
     step = IrnWalk(iterations=8) if kind == "irn" else PsaWalk(iterations=8)
     out, run = tmp_path / "walked", RunDir(tmp_path, RunRecord(stage="irn", state="running"))
-    arguments = (preset, ctx, samples, data / "cam" / "cams", made.run, run, out)
+    arguments = (preset, ctx, samples, data / "cam" / "cams", network, run, out)
     assert run_walk(step, *arguments) == []
     for sample in samples:
         scores, classes, size = read_cam(out / f"{sample.id}.npz")
@@ -103,7 +113,7 @@ def test_a_network_is_trained_on_labels_of_tagged_classes_and_walks(data, tmp_pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_training_ends_with_the_same_weights(data, tmp_path, kind, monkeypatch):
     preset = make_preset(data, kind)
-    whole = run_affinity(preset, context(tmp_path / "whole"), kind, data / "cam", "x")
+    whole = made_affinity(preset, context(tmp_path / "whole"), kind, data / "cam")
     stopped = context(tmp_path / "parts")
     losses = affinity.AffinityTask.losses
     calls = []
@@ -116,10 +126,10 @@ def test_a_stopped_training_ends_with_the_same_weights(data, tmp_path, kind, mon
 
     monkeypatch.setattr(affinity.AffinityTask, "losses", stop_in_the_second_step)
     with pytest.raises(Preempted):
-        run_affinity(preset, stopped, kind, data / "cam", "x")
-    made = run_affinity(preset, context(tmp_path / "parts"), kind, data / "cam", "x")
+        made_affinity(preset, stopped, kind, data / "cam")
+    parts = made_affinity(preset, context(tmp_path / "parts"), kind, data / "cam")
     assert len(calls) == 4
-    ours, theirs = weights(made.run), weights(whole.run)
+    ours, theirs = weights(parts), weights(whole)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -131,11 +141,11 @@ def test_images_without_a_cam_are_named_and_the_others_go_on(data, tmp_path):
         target = cam_path(some, sample.id)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(cam_path(data / "cam", sample.id).read_bytes())
-    made = run_affinity(make_preset(data, "irn"), context(tmp_path), "irn", some, "x")
-    assert [entry["id"] for entry in made.lost] == [samples[0].id]
+    network = made_affinity(make_preset(data, "irn"), context(tmp_path), "irn", some)
+    assert [entry["id"] for entry in read_record(network).lost] == [samples[0].id]
     out = tmp_path / "walked"
     preset, run = make_preset(data, "irn"), RunDir(tmp_path, RunRecord(stage="irn", state="running"))
-    lost = run_walk(IrnWalk(iterations=1), preset, context(tmp_path), samples, some / "cams", made.run, run, out)
+    lost = run_walk(IrnWalk(iterations=1), preset, context(tmp_path), samples, some / "cams", network, run, out)
     assert [entry["id"] for entry in lost] == [samples[0].id]
     assert samples[0].id in (tmp_path / "log.txt").read_text()
     assert len(list(out.rglob("*.npz"))) == 3
@@ -151,4 +161,4 @@ def test_thresholds_may_be_offsets_from_the_best(data, tmp_path):
 
 def test_a_preset_without_the_table_is_refused(data, tmp_path):
     with pytest.raises(UsageError, match=r"no table \[affinity.psa\]"):
-        run_affinity(make_preset(data, "irn"), context(tmp_path), "psa", data / "cam", "x")
+        made_affinity(make_preset(data, "irn"), context(tmp_path), "psa", data / "cam")

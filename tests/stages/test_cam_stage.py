@@ -1,6 +1,8 @@
 """The cam stage with a small network: every method and loss, what resumes, and which classifiers can be given."""
 
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -11,13 +13,17 @@ from wsss_cli.cam.store import read_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import read_inputs
+from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import DataError, Preempted, UsageError, WeightsError
 from wsss_cli.models.backbones import Backbone
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.stages import cam, classifier
+from wsss_cli.stages.pipeline import run_steps
+from wsss_cli.stages.plan import open_experiment, outcome, plan_cam
 
 
 class Info:
@@ -40,7 +46,7 @@ class Net(nn.Module):
         return [first, torch.relu(self.conv2(first))]
 
 
-def build(config, num_classes, device):
+def build(config, num_classes, device, weights=True):
     backbone = Backbone(Net(), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
     seam = config.consistency.kind == "seam"
     return (SeamClassifier(backbone, num_classes, 8) if seam else CamClassifier(backbone, num_classes)).eval()
@@ -56,7 +62,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def make(data, tmp_path, monkeypatch):
     """Makes a cam run in a folder of the test; returns its directory."""
-    monkeypatch.setattr(cam, "build_classifier", build)
+    monkeypatch.setattr(classifier, "build_classifier", build)
     monkeypatch.setattr(cam, "cores", lambda: 1)
 
     def run(*overrides, runs="runs", ctx=None):
@@ -69,11 +75,25 @@ def make(data, tmp_path, monkeypatch):
             "classifier.workers=0",
         ]
         preset = load_preset("toy", [f'dataset.path="{data}"', *common, *overrides])
-        made = cam.run_cam(preset, ctx or Context(torch.device("cpu"), tmp_path / runs))
-        assert made.lost == []
-        return made.run
+        ctx = ctx or Context(torch.device("cpu"), tmp_path / runs)
+        exp = open_experiment(preset, ctx.runs)
+        steps = plan_cam(exp)
+        run_steps(steps, exp, ctx)
+        done = outcome(steps)
+        assert done.lost == []
+        return done.last.run
 
     return run
+
+
+def reads(run):
+    """The network that a cam run was made with: the run that it names."""
+    inputs = read_inputs(run)
+    return Path(inputs.recam_run or inputs.classifier_run)
+
+
+def runs_in(folder):
+    return sorted(path.name.split("-")[0] for path in folder.iterdir())
 
 
 def maps(run):
@@ -106,7 +126,8 @@ def test_every_method_gives_maps_of_the_tagged_classes(make, data, name):
     assert min(highest) >= 0.0
     assert (run / "eval.json").is_file()
     assert (run / "prototypes.safetensors").is_file() == (name == "lpcam")
-    assert (run / "recam").is_dir() == (name == "recam")
+    assert runs_in(run.parent) == (["cam", "classifier", "recam"] if name == "recam" else ["cam", "classifier"])
+    assert not (run / "checkpoints").exists()
 
 
 def test_grad_cam_of_the_last_map_is_the_plain_cam(make):
@@ -123,16 +144,17 @@ RECAM = ["cam.method.kind=recam", "cam.method.iters=4"]
 
 
 def second_weights(run):
-    return load_weights(find_checkpoint(run / "recam" / "checkpoints"))[0]
+    return load_weights(find_checkpoint(reads(run) / "checkpoints"))[0]
 
 
-def test_the_second_phase_starts_from_the_first_and_keeps_its_own_checkpoints(make):
-    plain, run = make(runs="plain"), make(*RECAM)
-    first = load_weights(find_checkpoint(run / "checkpoints"))[0]
+def test_the_second_phase_starts_from_the_first_and_is_a_run_of_its_own(make, tmp_path):
+    plain, run = make(), make(*RECAM)
+    assert runs_in(tmp_path / "runs") == ["cam", "cam", "classifier", "recam"]
+    first = load_weights(find_checkpoint(reads(plain) / "checkpoints"))[0]
     state = second_weights(run)
     assert set(state) == set(first) | {"second.weight"}
-    expected = load_weights(find_checkpoint(plain / "checkpoints"))[0]
-    assert all(torch.equal(first[key], expected[key]) for key in expected)
+    again = make(*RECAM, "cam.flip=false")
+    assert again != run and reads(again) == reads(run)
     assert not torch.equal(state["backbone.net.conv2.weight"], first["backbone.net.conv2.weight"])
     assert maps(plain) != maps(run)
 
@@ -155,7 +177,7 @@ def test_a_second_phase_that_was_broken_off_ends_with_the_same_bits(make, monkey
         patch.setattr(classifier, "softmax_loss", broken)
         with pytest.raises(KeyboardInterrupt if how.startswith("killed") else Preempted):
             make(*RECAM, ctx=ctx)
-    steps = [path.name for path in (tmp_path / "broken").glob("*/recam/checkpoints/step-*")]
+    steps = [path.name for path in (tmp_path / "broken").glob("recam-*/checkpoints/step-*")]
     assert steps == ([] if how.startswith("killed") else ["step-00000002"])
     monkeypatch.setattr(classifier.ClassifierTask, "losses", None)  # the first phase is not trained again
     resumed = make(*RECAM, runs="broken")
@@ -195,9 +217,11 @@ def test_prototypes_are_a_function_of_the_seed_and_are_made_once(make):
 
 def test_a_classifier_is_given_by_its_run_its_folder_or_its_file(make, monkeypatch):
     run = make()
-    checkpoint = find_checkpoint(run / "checkpoints")
+    trained = reads(run)
+    checkpoint = find_checkpoint(trained / "checkpoints")
     monkeypatch.setattr(classifier, "train_network", None)  # nothing is trained
-    for given in (run, run / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
+    assert make(f'classifier.weights="{trained}"') == make(f'classifier.weights="{run}"') == run
+    for given in (trained / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
         assert maps(make(f'classifier.weights="{given}"')) == maps(run), given
     for method in ("gradcam-layer", "lpcam"):
         assert maps(make(*METHODS[method], f'classifier.weights="{run}"')).keys() == maps(run).keys()
@@ -211,7 +235,25 @@ def test_a_classifier_trained_with_seam_serves_other_methods(make):
 def test_a_folder_without_a_checkpoint_is_refused(make, data):
     with pytest.raises(WeightsError, match="holds no checkpoint") as caught:
         make(f'classifier.weights="{data}"')
-    assert "cam run" in caught.value.hint
+    assert "classifier run" in caught.value.hint
+
+
+def test_other_maps_of_the_same_classifier_train_none(make, monkeypatch, tmp_path):
+    run = make()
+    monkeypatch.setattr(classifier, "train_network", None)
+    others = [make(*settings) for settings in (["cam.flip=false"], ["cam.scales=[0.5]"], METHODS["gradcam-layer"])]
+    assert len({run, *others}) == 4
+    assert {reads(other) for other in others} == {reads(run)}
+    assert runs_in(tmp_path / "runs") == ["cam"] * 4 + ["classifier"]
+
+
+def test_a_classifier_that_was_trained_beside_its_cams_is_taken(make, tmp_path):
+    run = make()
+    old = tmp_path / "cam-toy-old"  # of a version whose cam runs had the classifier in them
+    shutil.copytree(reads(run) / "checkpoints", old / "checkpoints")
+    for name in ("run.json", "preset.lock.toml", "inputs.json"):
+        (old / name).write_text((run / name).read_text())
+    assert maps(make(f'classifier.weights="{old}"', "cam.scales=[1.0]")) == maps(run)
 
 
 # -- what does not go together -----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from wsss_cli.files import read_json, write_json
 from wsss_cli.pseudo.thresholds import otsu, score_histogram
 from wsss_cli.scoring.cams import cam_curve
 from wsss_cli.stages.paths import confidence_path, mask_path
-from wsss_cli.stages.pseudo import run_pseudo
+from wsss_cli.stages.pipeline import run_steps
+from wsss_cli.stages.plan import open_experiment, outcome, plan_pseudo
 
 IMAGES = 4
 
@@ -45,6 +46,13 @@ def cams(data, tmp_path_factory):
     return run
 
 
+def pseudo_of(preset, ctx, cams):
+    exp = open_experiment(preset, ctx.runs)
+    steps = plan_pseudo(exp, cams, ctx.ui.say)
+    run_steps(steps, exp, ctx)
+    return outcome(steps).last
+
+
 @pytest.fixture
 def made(data, cams, tmp_path):
     """Make the pseudo masks with the given settings: (run directory, scores)."""
@@ -52,7 +60,7 @@ def made(data, cams, tmp_path):
 
     def made(*overrides):
         preset = load_preset("toy", [f"dataset.path={data}", "pseudo.workers=1", *overrides])
-        result = run_pseudo(preset, ctx, cams)
+        result = pseudo_of(preset, ctx, cams)
         assert result.lost == []
         return result.run, result.scores
 
@@ -144,7 +152,7 @@ def test_without_masks_there_is_no_curve(data, cams, tmp_path):
     (bare / "dataset.json").write_text((data / "dataset.json").read_text())
     preset = load_preset("toy", [f"dataset.path={bare}", "pseudo.workers=1", "pseudo.steps=[]"])
     with pytest.raises(DataError, match=r"has no masks to score seeds on.*pseudo\.threshold\.kind=self"):
-        run_pseudo(preset, Context(torch.device("cpu"), tmp_path / "runs"), cams)
+        pseudo_of(preset, Context(torch.device("cpu"), tmp_path / "runs"), cams)
 
 
 def test_an_image_without_scores_is_lost_and_named(data, cams, tmp_path):
@@ -156,7 +164,7 @@ def test_an_image_without_scores_is_lost_and_named(data, cams, tmp_path):
     for name in ("run.json", "inputs.json"):
         (other / name).write_text((cams / name).read_text())
     preset = load_preset("toy", [f"dataset.path={data}", "pseudo.workers=1", "pseudo.steps=[]"])
-    result = run_pseudo(preset, Context(torch.device("cpu"), tmp_path / "runs"), other)
+    result = pseudo_of(preset, Context(torch.device("cpu"), tmp_path / "runs"), other)
     assert result.lost == [{"id": first.id, "reason": f"{other} has no CAM of it"}]
 
 

@@ -10,7 +10,9 @@ from wsss_cli.engine.checkpoint import save_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
-from wsss_cli.stages.train import run_train, start_from
+from wsss_cli.stages.pipeline import run_steps
+from wsss_cli.stages.plan import open_experiment, plan_train
+from wsss_cli.stages.train import start_from
 
 SMALL = (
     *("train.supervision=full", "train.backbone.weights=none", "train.head.aspp_channels=16"),
@@ -118,12 +120,19 @@ def test_a_training_begins_with_these_weights_and_has_a_run_of_its_own(trained, 
     prepare_toy(tmp_path / "data", images=4, val=1, size=32)
     ctx = Context(torch.device("cpu"), tmp_path / "runs")
     still = [*SMALL, f"dataset.path={tmp_path / 'data'}", "train.optim.lr=1e-12", "train.optim.weight_decay=0.0"]
+
+    def train(preset):
+        exp = open_experiment(preset, ctx.runs)
+        steps = plan_train(exp, None, ctx.ui.say)
+        run_steps(steps, exp, ctx)
+        return steps[-1].path
+
     init = [f"train.init={trained[0]}", "train.reset_head=true"]
-    made = run_train(load_preset("toy", [*still, *init]), ctx).run
+    made = train(load_preset("toy", [*still, *init]))
     ended = load_file(made / "checkpoints/step-00000001/model.safetensors")
     weights = [key for key, tensor in trained[1].items() if tensor.ndim == 4 and "classifier" not in key]
     assert weights and all(torch.allclose(ended[key], trained[1][key], atol=1e-6) for key in weights)
-    assert run_train(load_preset("toy", still), ctx).run != made
+    assert train(load_preset("toy", still)) != made
 
 
 def test_the_command_says_how_to_go_on_in_one_line(trained, tmp_path, wsss):

@@ -5,10 +5,12 @@ import torch
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import voc_palette
 from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.train import check_kernels, run_train
 from wsss_cli.stages.training_data import check_confidence, training_item
 
@@ -61,9 +63,9 @@ def test_a_pseudo_run_without_confidence_maps_is_refused(sample, tmp_path):
 
 
 def test_fused_kernels_are_refused_where_they_cannot_run(tmp_path, monkeypatch):
-    preset = load_preset("toy", ["train.kernels=fused"])
+    preset, ctx = load_preset("toy", ["train.kernels=fused"]), Context(torch.device("cpu"), tmp_path / "runs")
     with pytest.raises(UsageError, match="they run on CUDA, and the device is cpu") as caught:
-        run_train(preset, Context(torch.device("cpu"), tmp_path / "runs"))
+        run_train(Step("train", tmp_path / "runs" / "train", "id"), Experiment(preset, None, tmp_path), ctx)
     assert caught.value.hint == "--set train.kernels=plain"
     assert not (tmp_path / "runs").exists()
     check_kernels(load_preset("toy").train, torch.device("cpu"))

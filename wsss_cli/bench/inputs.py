@@ -11,10 +11,11 @@ import numpy as np
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import draw
 from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
+from wsss_cli.labels import voc_palette
 
 
 @dataclass(frozen=True)

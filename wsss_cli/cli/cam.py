@@ -38,23 +38,25 @@ def cam(
     wsss cam --preset toy
     wsss cam --preset voc-animals-lite0 --set cam.scales=[1.0,0.5,1.5]
     wsss cam --preset toy --data data/mine --weights classifier.safetensors
-    wsss cam --preset toy --weights runs/cam-toy-1a2b3c4d --set cam.method.kind=lpcam
+    wsss cam --preset toy --weights runs/classifier-toy-1a2b3c4d --set cam.method.kind=lpcam
     wsss cam --preset toy --set cam.method.kind=gradcam --set cam.method.layer=blocks.4
     wsss cam --preset toy --set cam.method.kind=recam --set cam.method.iters=60
     wsss cam --preset toy --set classifier.consistency.kind=puzzle
 
-    Runs again where it stopped. Where the data set has masks, the seeds are scored at every background threshold.
+    The classifier is a run of its own: other scales or another method train none again. Runs again where it stopped.
+    Where the data set has masks, the seeds are scored at every background threshold.
     """
     resolved = stage.resolve(preset, overrides, data, classifier__weights=weights, classifier__iters=iters)
-    if dry_run:
-        return stage.dry_run(resolved, ["cam"], runs, json_output)
-    from wsss_cli.report.tables import curve_table
-    from wsss_cli.stages.cam import run_cam
+    from wsss_cli.stages.plan import plan_cam
 
-    with stage.working(device, runs) as ctx:
-        made = run_cam(resolved, ctx)
+    if dry_run:
+        return stage.dry_run(resolved, plan_cam, runs, json_output)
+    done = stage.perform(resolved, plan_cam, runs, device)
+    cams = done.last
     if json_output:
-        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
-    elif made.scores:
-        console.table(curve_table(made.scores, "seeds by background threshold"))
-    return stage.finish(str(made.run), made.skipped, made.lost, f"wsss pseudo --preset {preset}", json_output)
+        console.result_json(done.as_json())
+    elif cams.scores:
+        from wsss_cli.report.tables import curve_table
+
+        console.table(curve_table(cams.scores, "seeds by background threshold"))
+    return stage.finish(str(cams.run), cams.skipped, done.lost, f"wsss pseudo --preset {preset}", json_output)

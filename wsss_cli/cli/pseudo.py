@@ -48,23 +48,21 @@ def pseudo(
     if cams is not None and network is not None:
         raise UsageError("--cams and --network are two sources of masks", "give one of them")
     resolved = stage.resolve(preset, overrides, data)
-    if dry_run:
-        return stage.dry_run(resolved, ["pseudo"], runs, json_output)
-    from wsss_cli.report.tables import class_table
-    from wsss_cli.stages.pseudo import run_pseudo
-    from wsss_cli.stages.relabel import run_relabel
+    from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
-    with stage.working(device, runs) as ctx:
-        made = run_pseudo(resolved, ctx, cams) if network is None else run_relabel(resolved, ctx, network)
+    def plan(exp: Experiment) -> list[Step]:
+        return plan_pseudo(exp, cams, console.say) if network is None else plan_relabel(exp, network)
+
+    if dry_run:
+        return stage.dry_run(resolved, plan, runs, json_output)
+    done = stage.perform(resolved, plan, runs, device)
+    masks = done.last
     if json_output:
-        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost, "scores": made.scores})
-    elif "background" in made.scores:
-        results = {"255 as background": made.scores["background"], "255 left out": made.scores["drop"]}
-        console.table(class_table(results, "pseudo masks", made.scores["protocol"], ("iou", "fp", "fn")))
-    return stage.finish(
-        str(made.run),
-        made.skipped,
-        made.lost,
-        f"wsss train --preset {preset} --masks {made.run}" if network else f"wsss train --preset {preset}",
-        json_output,
-    )
+        console.result_json(done.as_json())
+    elif "background" in masks.scores:
+        from wsss_cli.report.tables import class_table
+
+        results = {"255 as background": masks.scores["background"], "255 left out": masks.scores["drop"]}
+        console.table(class_table(results, "pseudo masks", masks.scores["protocol"], ("iou", "fp", "fn")))
+    following = f"wsss train --preset {preset}" + (f" --masks {masks.run}" if network else "")
+    return stage.finish(str(masks.run), masks.skipped, done.lost, following, json_output)

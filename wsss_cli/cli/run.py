@@ -24,7 +24,7 @@ def run(
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Run the stages of a preset in order (cam, pseudo, train, eval), each skipped when it is done.
+    """Run the stages of a preset in order (classifier, cam, pseudo, train, eval), each skipped when it is done.
 
     \b
     wsss run --preset toy
@@ -34,28 +34,37 @@ def run(
     Stopped at any moment, the same command goes on where it stood.
     """
     resolved = stage.resolve(preset, overrides, data)
-    weak = resolved.train.supervision == "weak"
-    if dry_run:
-        again = ["pseudo masks by the network", "train"] * (resolved.rounds - 1)
-        stages = ["cam", "pseudo", "train", *again, "eval"] if weak else ["train", "eval"]
-        return stage.dry_run(resolved, stages, runs, json_output)
-    from wsss_cli.report.tables import class_table, value_table
-    from wsss_cli.stages.pipeline import run_pipeline
+    from wsss_cli.stages.plan import Experiment, Step, plan_run
 
-    with stage.working(device, runs) as ctx:
-        made = run_pipeline(resolved, ctx)
+    def plan(exp: Experiment) -> list[Step]:
+        return plan_run(exp, console.say)
+
+    if dry_run:
+        return stage.dry_run(resolved, plan, runs, json_output)
+    done = stage.perform(resolved, plan, runs, device)
+    results = done.results
+    trained = str(results["train"].run)
     if json_output:
-        console.result_json(made)
-    elif final := made["scores"].get("eval"):
+        runs_by_stage = {name: str(made.run) for name, made in results.items() if name != "eval"}
+        scores_by_stage = {name: made.scores for name, made in results.items() if made.scores}
+        console.result_json({"runs": runs_by_stage, "scores": scores_by_stage, "lost": done.lost})
+    elif "eval" in results:
+        from wsss_cli.report.tables import class_table, value_table
+
+        final = results["eval"].scores
         console.table(class_table({"single scale": final["single"], "ms+flip": final["ms_flip"]}, resolved.name))
-        seed = made["scores"].get("cam", {}).get("best", {}).get("miou")
-        masks = made["scores"].get("pseudo", {}).get("background", {}).get("miou")
-        rows = [("seed mIoU", seed), ("pseudo mask mIoU, 255 as background", masks)] if weak else []
-        if last := made["scores"].get("relabel"):
-            rows.append(("the same, last round", last.get("background", {}).get("miou")))
+        rows = [
+            (title, results[name].scores.get(part, {}).get("miou"))
+            for name, part, title in (
+                ("cam", "best", "seed mIoU"),
+                ("pseudo", "background", "pseudo mask mIoU, 255 as background"),
+                ("relabel", "background", "the same, last round"),
+            )
+            if name in results
+        ]
         rows += [("val mIoU, single scale", final["single"]["miou"]), ("val mIoU, ms+flip", final["ms_flip"]["miou"])]
         console.table(value_table(rows, "summary", final["protocol"]))
     else:
-        console.result(made["runs"]["train"])
-    trained = made["runs"]["train"]
-    return stage.finish(trained, False, made["lost"], f"wsss infer {trained} IMAGES --out DIR", json_output)
+        console.result(trained)
+    skipped = all(made.skipped for made in results.values())
+    return stage.finish(trained, skipped, done.lost, f"wsss infer {trained} IMAGES --out DIR", json_output)

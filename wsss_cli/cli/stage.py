@@ -1,10 +1,10 @@
-"""What the stage commands share: preset with its overrides, dry run, context, and the end of a command."""
+"""What the stage commands share: preset with its overrides, dry run, running what is not done, the end of a command."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from wsss_cli.errors import DataError
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.context import Context
+    from wsss_cli.stages.plan import Experiment, Outcome, Step
+
+    Plan = Callable[[Experiment], list[Step]]
 
 
 def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
@@ -27,14 +30,39 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
     return load_preset(preset, [*(overrides or ()), *where, *own], console.say)
 
 
-def dry_run(preset: Preset, stages: Sequence[str], runs: Path, json_output: bool) -> None:
-    """Say what would be done, without reading data or loading torch."""
+def dry_run(preset: Preset, plan: Plan, runs: Path, json_output: bool) -> None:
+    """Say what would be done and what is done, without loading torch."""
+    from wsss_cli.stages.plan import planned_experiment
+
+    exp, missing = planned_experiment(preset, runs)
+    steps = plan(exp)
     if json_output:
-        console.result_json({"preset": preset.model_dump(mode="json"), "stages": list(stages), "runs": str(runs)})
+        stages = [
+            {"stage": step.stage, "done": step.done, "run": None if missing and not step.done else str(step.path)}
+            for step in steps
+        ]
+        object_ = {"preset": preset.model_dump(mode="json"), "stages": stages, "runs": str(runs), "missing": missing}
+        console.result_json(object_)
         return
     console.result(f"preset {preset.name} is valid; data set {preset.dataset.path}; runs go to {runs}")
-    for stage in stages:
-        console.result(f"would run: {stage}")
+    if missing:
+        console.say(f"{missing}: what is done cannot be told without it")
+    for step in steps:
+        console.result(f"done: {step.stage} ({step.path})" if step.done else f"would run: {step.stage}")
+
+
+def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
+    """Run what is not done of a plan; torch is loaded only where there is something to do."""
+    from wsss_cli.stages.plan import open_experiment, outcome
+
+    exp = open_experiment(preset, runs)
+    steps = plan(exp)
+    if not all(step.done for step in steps):
+        from wsss_cli.stages.pipeline import run_steps
+
+        with working(device, runs) as ctx:
+            run_steps(steps, exp, ctx)
+    return outcome(steps)
 
 
 @contextlib.contextmanager

@@ -53,14 +53,17 @@ def train(
     resolved = stage.resolve(
         preset, overrides, data, train__iters=iters, train__init=init, train__reset_head=reset_head or None
     )
-    if dry_run:
-        return stage.dry_run(resolved, ["train"], runs, json_output)
-    from wsss_cli.stages.rounds import run_rounds
+    from wsss_cli.stages.plan import Experiment, Step, plan_train
 
-    with stage.working(device, runs) as ctx:
-        made = run_rounds(resolved, ctx, masks)
+    def plan(exp: Experiment) -> list[Step]:
+        return plan_train(exp, masks, console.say)
+
+    if dry_run:
+        return stage.dry_run(resolved, plan, runs, json_output)
+    done = stage.perform(resolved, plan, runs, device)
+    trained = str(done.last.run)
     if json_output:
-        console.result_json({"run": str(made.run), "skipped": made.skipped, "lost": made.lost})
+        console.result_json(done.as_json())
     else:
-        console.result(str(made.run))
-    return stage.finish(str(made.run), made.skipped, made.lost, f"wsss eval {made.run} --ms-flip", json_output)
+        console.result(trained)
+    return stage.finish(trained, done.last.skipped, done.lost, f"wsss eval {trained} --ms-flip", json_output)

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wsss_cli.config.base import Added
+from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.config.schema import Preset
 
-Stage = Literal["cam", "irn", "psa", "pseudo", "train", "relabel"]
+Stage = Literal["classifier", "recam", "cam", "irn", "psa", "pseudo", "train", "relabel"]
 
 
 def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstream: str = "") -> str:
@@ -25,14 +26,31 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
     """
     preset_settings = decisive(preset)
     settings = preset_settings | preset_settings.get("affinity", {})
-    names = ("seed", "dataset", stage, *(("classifier",) if stage == "cam" else ()))
-    sections = {name: settings[name] for name in names if name in settings}
+    if stage == "recam":  # a second training of the classifier, as a method of CAMs asks for it
+        settings["recam"] = {**settings["classifier"], "method": settings["cam"]["method"]}
+    sections = {name: settings[name] for name in ("seed", "dataset", stage) if name in settings}
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
     for section, irrelevant in IRRELEVANT.items():
         for key in irrelevant:
             (sections.get(section) or {}).pop(key, None)
     sections |= {"stage": stage, "fingerprint": dataset_fingerprint, "upstream": upstream}
-    return hashlib.sha256(json.dumps(sections, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _sha256(sections)
+
+
+def weights_identity(config: ClassifierConfig, content: str) -> str:
+    """What stands for the identity of a run where a classifier is given as a file.
+
+    Args:
+        config: the network that it is put into.
+        content: SHA-256 of the file.
+    """
+    network = {key: value for key, value in decisive(config).items() if key in ("backbone", "consistency", "precision")}
+    network["backbone"].pop("weights")
+    return _sha256({**network, "content": content})
+
+
+def _sha256(table: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def decisive(value: Any) -> Any:
@@ -49,7 +67,8 @@ def _neutral(value: Any, field: FieldInfo) -> bool:
 
 TRAINING = ("workers", "log_interval", "checkpoint_interval")
 IRRELEVANT = {
-    "classifier": TRAINING,
+    "classifier": ("weights", *TRAINING),
+    "recam": ("weights", "iters", *TRAINING),
     "irn": ("label_workers", *TRAINING),
     "psa": ("label_workers", *TRAINING),
     "pseudo": ("workers",),

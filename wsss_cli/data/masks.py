@@ -18,21 +18,6 @@ from wsss_cli.labels import IGNORE
 BORDER_COLOR = (224, 224, 192)
 
 
-def voc_palette(n: int) -> tuple[tuple[int, int, int], ...]:
-    """The first `n` colours (RGB, 0..255) of the standard VOC colour map; colour 0 is black.
-
-    Source: `VOClabelcolormap.m` of the PASCAL VOC devkit: the bits of the index, three at a time, from the top down.
-    """
-    colors = []
-    for index in range(n):
-        rgb = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-        colors.append((rgb[0], rgb[1], rgb[2]))
-    return tuple(colors)
-
-
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a label map.
 

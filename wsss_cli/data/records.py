@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsss_cli.config.forms import Form, read_form
-from wsss_cli.data.masks import voc_palette
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from wsss_cli.engine.rundir import pointed
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json, write_text
 
@@ -56,27 +57,10 @@ def mark_best(folder: Path, step: int) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    kept = {_pointed(folder, pointer) for pointer in ("latest", "best")}
+    kept = {pointed(folder, pointer) for pointer in ("latest", "best")}
     for old in folder.glob("step-*"):
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _pointed(folder: Path, pointer: str) -> str:
-    file = folder / pointer
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
-def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
-    """The checkpoint folder that `latest` or `best` names; None where there is none yet.
-
-    Where the latest has been taken away (a damaged one, say), the newest of the others takes its place.
-    """
-    folder = Path(folder)
-    name = _pointed(folder, pointer)
-    if name and (folder / name).is_dir():
-        return folder / name
-    return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
 
 
 def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.engine.checkpoint import (
-    find_checkpoint,
     load_trainer,
     load_weights,
     mark_best,
@@ -21,7 +20,7 @@ from wsss_cli.engine.checkpoint import (
     step_name,
 )
 from wsss_cli.engine.context import Context, Event
-from wsss_cli.engine.rundir import RunDir, read_metrics
+from wsss_cli.engine.rundir import RunDir, find_checkpoint, read_metrics
 from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError, out_of_memory
 
 Batch = dict[str, Any]

@@ -69,8 +69,16 @@ class Inputs(Form):
     dataset_name: str = ""
     dataset_fingerprint: str = ""
     protocol: tuple[str, ...] = ()
+    classifier_run: str | None = None
+    classifier_identity: str | None = None
+    recam_run: str | None = None
+    recam_identity: str | None = None
     cam_run: str | None = None
     cam_identity: str | None = None
+    irn_run: str | None = None
+    irn_identity: str | None = None
+    psa_run: str | None = None
+    psa_identity: str | None = None
     pseudo_run: str | None = None
     pseudo_identity: str | None = None
     train_run: str | None = None

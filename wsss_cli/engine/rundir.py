@@ -215,6 +215,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def pointed(folder: Path, pointer: str) -> str:
+    """The name of the checkpoint folder that a pointer, `latest` or `best`, names; empty where it names none."""
+    file = folder / pointer
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+
+def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
+    """The checkpoint folder that `latest` or `best` names; None where there is none yet.
+
+    Where the latest has been taken away (a damaged one, say), the newest of the others takes its place.
+    """
+    folder = Path(folder)
+    name = pointed(folder, pointer)
+    if name and (folder / name).is_dir():
+        return folder / name
+    return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics.jsonl; a torn last line (the process was killed while writing) is left out."""
     rows: list[dict[str, Any]] = []

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_record
+from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor

@@ -17,12 +17,13 @@ from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.config.train import TrainConfig
-from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.devkit import CLASSES
-from wsss_cli.engine.checkpoint import LAYOUT, find_checkpoint
+from wsss_cli.engine.checkpoint import LAYOUT
 from wsss_cli.engine.records import is_run, read_record
+from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
+from wsss_cli.labels import voc_palette
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor

@@ -25,13 +25,16 @@ from wsss_cli.models.segmentor import Segmentor
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def build_classifier(config: ClassifierConfig, num_classes: int, device: torch.device) -> CamClassifier:
-    """The CAM classifier of a preset on `device`, in evaluation mode.
+def build_classifier(
+    config: ClassifierConfig, num_classes: int, device: torch.device, *, weights: bool = True
+) -> CamClassifier:
+    """The CAM classifier of a preset on `device`, in evaluation mode; `weights` as for `build_segmentor`.
 
     Raises:
         UsageError: SEAM with a backbone of one map, or a backbone that cannot be had.
     """
-    backbone = _backbone(config.backbone, tokens="one map")
+    settings = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
+    backbone = _backbone(settings, tokens="one map")
     match config.consistency:
         case SeamConfig():
             network: CamClassifier = SeamClassifier(backbone, num_classes, config.consistency.channels)

@@ -9,7 +9,7 @@ from typing import Any
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.records import find_runs, read_inputs, read_run
-from wsss_cli.engine.rundir import read_metrics
+from wsss_cli.engine.rundir import find_checkpoint, read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
 from wsss_cli.talk import silent
@@ -48,6 +48,25 @@ def run_row(run: Path) -> dict[str, Any]:
             *([] if bench else [f"fps not measured yet: wsss bench model {run}"]),
         ],
     }
+
+
+def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
+    """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint."""
+    checkpoint = find_checkpoint(run / "checkpoints")
+    if checkpoint is None or not (run / "eval.json").is_file():
+        return None
+    preset = load_preset(str(run / "preset.lock.toml"), say=silent)
+    current = {
+        "dataset": read_inputs(run).dataset,
+        "checkpoint": "latest",
+        "step": read_json(checkpoint / "meta.json").get("step"),
+        "split": preset.dataset.val,
+        "eval": preset.eval.model_dump(mode="json"),
+        "lost": [],
+    }
+    stored = read_json(run / "eval.json")
+    fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
+    return stored if fits else None
 
 
 def backbone_name(preset: Preset) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import backend_for
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import affinity_sample
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.rundir import RunDir, find_checkpoint
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
@@ -34,11 +34,10 @@ from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.stages.paths import cam_path, label_path
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
-from wsss_cli.stages.upstream import Result, affinity_identity, dataset_inputs
 
-Kind = Literal["irn", "psa"]
 TITLE = {"irn": "boundary network", "psa": "AffinityNet"}
 STRIDE = {"irn": 4, "psa": 8}  # image pixels a pixel of the network's grid
 
@@ -57,40 +56,34 @@ class AffinityTask(Task):
         return {"affinity": loss(made, batch["label"], self.offsets)}
 
 
-def run_affinity(preset: Preset, ctx: Context, kind: Kind, cam_run: Path, cam_id: str) -> Result:
+def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
     """Make the confident labels of the train split, and train IRN's or PSA's network on them.
 
     Writes labels/<id>.png and checkpoints into a run directory of its own. Resumes where it stopped.
 
     Args:
-        kind: which network; the preset must have its table, `[affinity.irn]` or `[affinity.psa]`.
-        cam_run, cam_id: directory and identity of the cam run whose CAMs the labels are made from.
+        step: of stage irn or psa, whose table, `[affinity.irn]` or `[affinity.psa]`, the preset must have; reads a cam
+            run, from whose CAMs the labels are made.
     Raises:
         UsageError: the preset lacks the table.
         DataError: the cam run has no CAM of any image, or no threshold curve where the preset asks for it.
     """
+    preset, kind = exp.preset, step.stage
     config = affinity_config(preset, kind)
-    dataset = open_dataset(preset.dataset.path)
-    samples = dataset.split(preset.dataset.train)
-    own = affinity_identity(preset, kind, dataset, cam_id)
-    path = run_path(ctx.runs, kind, preset.name, own)
-    inputs = dataset_inputs(dataset, cam_run=str(cam_run), cam_identity=cam_id)
-    with open_run(path, kind, preset, own, inputs) as run:
-        if run.done and not run.lost:
-            return Result(path, skipped=True)
-        lost = _make_labels(samples, dataset, config, cam_run, run, ctx)
-        labelled = [sample for sample in samples if label_path(path, sample.id).is_file()]
+    samples = exp.dataset.split(preset.dataset.train)
+    with open_step(step, exp) as run:
+        lost = _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx)
+        labelled = [sample for sample in samples if label_path(run.path, sample.id).is_file()]
         if not labelled:
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")
         torch.manual_seed(preset.seed)  # the new layers' first weights
         task = AffinityTask(build_affinity(config, ctx.device), config.radius)
-        make = partial(_item, labels=path, config=config, stride=STRIDE[kind])
+        make = partial(_item, labels=run.path, config=config, stride=STRIDE[kind])
         train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind])
         run.finish(lost=lost, device=ctx.device_name)
-        return Result(path, lost=lost)
 
 
-def affinity_config(preset: Preset, kind: Kind) -> IrnConfig | PsaConfig:
+def affinity_config(preset: Preset, kind: str) -> IrnConfig | PsaConfig:
     """The table of a preset that says how a network is trained.
 
     Raises:
@@ -104,7 +97,7 @@ def affinity_config(preset: Preset, kind: Kind) -> IrnConfig | PsaConfig:
     return config
 
 
-def load_affinity(run: Path, kind: Kind, ctx: Context) -> BoundaryNet | AffinityNet:
+def load_affinity(run: Path, kind: str, ctx: Context) -> BoundaryNet | AffinityNet:
     """The network of a finished irn or psa run, in evaluation mode.
 
     Raises:

@@ -1,10 +1,8 @@
-"""The cam stage: train a classifier on image tags, then store its CAMs for the tagged classes."""
+"""The cam stage: store the CAMs of a classifier for the tagged classes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,56 +16,53 @@ from wsss_cli.config.base import Precision
 from wsss_cli.config.cam import CamConfig, GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size, images_per_batch
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Batch, Log, Lost, SweepOptions, grouped, sweep
-from wsss_cli.files import read_json, write_json
-from wsss_cli.models.build import build_classifier
+from wsss_cli.files import write_json
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.processes import cores
 from wsss_cli.scoring.cams import cam_curve
-from wsss_cli.stages.classifier import trained_classifier
+from wsss_cli.stages.classifier import load_classifier
 from wsss_cli.stages.paths import cam_path
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.prototypes import class_prototypes
-from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
 Made = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
 
 
-def run_cam(preset: Preset, ctx: Context) -> Result:
-    """Train the classifier (unless one is given), make the CAMs of the train split, score them if there are masks.
+def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
+    """Make the CAMs of the train split, and score them where there are masks.
 
     Writes cams/<id>.npz and eval.json (the threshold curve) into the run directory, prototypes.safetensors where the
     method has them. Resumes where it stopped.
+
+    Args:
+        step: reads a classifier, or a second one of ReCAM.
     """
-    dataset = open_dataset(preset.dataset.path)
-    samples = dataset.split(preset.dataset.train)
-    own = cam_identity(preset, dataset)
-    path = run_path(ctx.runs, "cam", preset.name, own)
-    with open_run(path, "cam", preset, own, dataset_inputs(dataset)) as run:
-        if run.done and not run.lost:
-            return Result(path, _seed_scores(path), skipped=True)
-        torch.manual_seed(preset.seed)  # the new layers' first weights
-        model = build_classifier(preset.classifier, dataset.num_classes, ctx.device)
-        model = trained_classifier(model, samples, dataset.num_classes, preset, run, ctx)
-        model.eval().requires_grad_(False)
-        view = _view(model, samples, preset, run, ctx)
-        lost = make_cams(model, view, samples, preset.cam, preset.classifier.precision, run, ctx)
-        scores = _score(dataset, preset, run, ctx)
+    preset = exp.preset
+    samples = exp.dataset.split(preset.dataset.train)
+    with open_step(step, exp) as run:
+        model, precision = load_classifier(step.reads[0], exp, ctx)
+        model.requires_grad_(False)
+        view = _view(model, samples, preset, precision, run, ctx)
+        lost = make_cams(model, view, samples, preset.cam, precision, run, ctx)
+        _score(exp.dataset, preset, run, ctx)
         run.finish(lost=lost, device=ctx.device_name)
-        return Result(path, scores, lost)
 
 
-def _view(model: CamClassifier, samples: Sequence[Sample], preset: Preset, run: RunDir, ctx: Context) -> View:
+def _view(
+    model: CamClassifier, samples: Sequence[Sample], preset: Preset, precision: Precision, run: RunDir, ctx: Context
+) -> View:
     """From the tags of a batch to what makes its CAMs."""
     match preset.cam.method:
         case GradCamConfig(layer=layer):
             return lambda tags: GradCam(model, tags, layer)
         case LpCamConfig():
-            lpcam = LpCam(model, class_prototypes(model, samples, preset, run, ctx))
+            lpcam = LpCam(model, class_prototypes(model, samples, preset, precision, run, ctx))
             return lambda tags: lpcam
     if isinstance(model, SeamClassifier):
         return lambda tags: SeamCam(model, tags)
@@ -138,18 +133,13 @@ def cam_batches(
     return grouped(samples, lambda sample: bucket_size(*image_size(sample.image)), count, lost, ctx, log)
 
 
-def _seed_scores(path: Path) -> dict[str, Any]:
-    file = path / "eval.json"
-    return read_json(file) if file.is_file() else {}
-
-
-def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> dict[str, Any]:
+def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
     """The threshold curve of the seeds on the score split, where it has masks; written to eval.json."""
     samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
     pairs = [(cam_path(run.path, s.id), s.mask) for s in samples if s.mask is not None]
     scored = [(cam, mask) for cam, mask in pairs if cam.is_file()]
     if not scored:
-        return {}
+        return
     with ctx.ui.progress(len(scored), "seed curve") as bar:
         curve = cam_curve(
             scored,
@@ -169,4 +159,3 @@ def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> dict[
     ]
     curve = {**curve, "classes": list(dataset.classes), "protocol": protocol}
     write_json(run.path / "eval.json", curve)
-    return curve

@@ -1,8 +1,7 @@
-"""Training of the CAM classifier: on tags, with a consistency loss or without, and ReCAM's second phase; or loading."""
+"""The classifier stage: tags, with a consistency loss or without. The recam stage, which sharpens its class weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,24 @@ from torch import Tensor
 
 from wsss_cli.cam.consistency import puzzle_losses, ramped, seam_er_losses, seam_losses
 from wsss_cli.cam.recam import softmax_loss
+from wsss_cli.config.base import Precision
 from wsss_cli.config.cam import ReCamConfig
 from wsss_cli.config.classifier import ClassifierConfig, PuzzleConfig, SeamConfig, SeamErConfig
-from wsss_cli.config.schema import Preset
+from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.transforms import classifier_sample
-from wsss_cli.engine.checkpoint import find_checkpoint, load_weights
+from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
-from wsss_cli.engine.rundir import RunDir
-from wsss_cli.errors import WeightsError
+from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.losses.tags import multilabel_soft_margin
+from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.training import train_network
+from wsss_cli.talk import silent
 from wsss_cli.weights.load import State, load_into, load_state
-
-EXTRA = ("pcm_", "second.")  # parts beside the classifier that SEAM and ReCAM train; other methods do without
 
 
 class ClassifierTask(Task):
@@ -73,34 +73,32 @@ class ReCamTask(Task):
         return name.startswith("second.")
 
 
-def trained_classifier(
-    model: CamClassifier, samples: Sequence[Sample], num_classes: int, preset: Preset, run: RunDir, ctx: Context
-) -> CamClassifier:
-    """Train the classifier, or load the one that the preset names; with ReCAM, train the second one too.
-
-    Args:
-        model: as `build_classifier` makes it.
-    Returns:
-        The network that CAMs are made with.
-    """
-    config, method, seed = preset.classifier, preset.cam.method, preset.seed
-    make = partial(_item, config=config, num_classes=num_classes)
-    if config.weights:
-        _load_given(model, config.weights, ctx)
-    else:
-        task = ClassifierTask(model, config)
+def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:
+    """The classifier stage: train the network that CAMs are made with. Goes on from its last checkpoint."""
+    config, dataset, seed = exp.preset.classifier, exp.dataset, exp.preset.seed
+    samples = dataset.split(exp.preset.dataset.train)
+    with open_step(step, exp) as run:
+        torch.manual_seed(seed)  # the new layers' first weights
+        task = ClassifierTask(build_classifier(config, dataset.num_classes, ctx.device), config)
+        make = partial(_item, config=config, num_classes=dataset.num_classes)
         train_network(task, config, samples, make, run, ctx, seed=seed, title="classifier")
-    if not isinstance(method, ReCamConfig):
-        return model
-    torch.manual_seed(seed)  # the second classifier's first weights
-    second = ReCamClassifier(model)
-    phase = RunDir(run.path / "recam", run.record)
-    phase.path.mkdir(exist_ok=True)
+        run.finish(lost=run.lost, device=ctx.device_name)
+
+
+def run_recam(step: Step, exp: Experiment, ctx: Context) -> None:
+    """The recam stage: train the second classifier of ReCAM beside the first, at the settings of `cam.method`."""
+    config, method, seed = exp.preset.classifier, exp.preset.cam.method, exp.preset.seed
+    assert isinstance(method, ReCamConfig)
+    samples = exp.dataset.split(exp.preset.dataset.train)
     optim = config.optim.model_copy(update={"lr": 0.1 * method.lr, "head_lr_mult": 10.0})
-    again = config.model_copy(update={"iters": method.iters, "optim": optim})
-    recam = ReCamTask(second, method.weight)
-    train_network(recam, again, samples, make, phase, ctx, seed=seed, title="second classifier")
-    return second
+    config = config.model_copy(update={"iters": method.iters, "optim": optim})
+    with open_step(step, exp) as run:
+        first, _ = load_classifier(step.reads[0], exp, ctx)
+        torch.manual_seed(seed)  # the second classifier's first weights
+        task = ReCamTask(ReCamClassifier(first), method.weight)
+        make = partial(_item, config=config, num_classes=exp.dataset.num_classes)
+        train_network(task, config, samples, make, run, ctx, seed=seed, title="second classifier")
+        run.finish(lost=run.lost, device=ctx.device_name)
 
 
 def _item(
@@ -113,28 +111,30 @@ def _item(
     return {"image": crop, "tags": tags}
 
 
-def _load_given(model: CamClassifier, given: str, ctx: Context) -> None:
-    """Load a classifier that the preset names; parts that this preset's method has no use for are left out."""
-    state, title = _given_state(Path(given))
-    own = model.state_dict()
-    load_into(model, {key: t for key, t in state.items() if key in own or not key.startswith(EXTRA)}, title)
-    ctx.ui.say(f"classifier: {title}")
+def load_classifier(step: Step, exp: Experiment, ctx: Context) -> tuple[CamClassifier, Precision]:
+    """The network of a classifier or recam run, or of a weight file, in evaluation mode, and the precision it works in.
 
-
-def _given_state(path: Path) -> tuple[State, str]:
-    """Weights of a cam run directory (its last checkpoint), a checkpoint folder or a weight file, and their name.
+    A run's own settings say what the network is; for a file those of the preset do.
 
     Raises:
-        WeightsError: there is no such thing, or it is damaged.
+        WeightsError: there is no checkpoint, or it is damaged or of another network.
     """
-    if not path.is_dir():
+    first = step.reads[0].path if step.stage == "recam" else step.path
+    lock = first / "preset.lock.toml"
+    config = load_preset(str(lock), say=silent).classifier if lock.is_file() else exp.preset.classifier
+    model = build_classifier(config, exp.dataset.num_classes, ctx.device, weights=False)
+    if step.stage == "recam":
+        model = ReCamClassifier(model).eval()
+    state, title = _weights(step.path)
+    load_into(model, state, title)
+    ctx.ui.say(f"classifier: {title}")
+    return model, config.precision
+
+
+def _weights(path: Path) -> tuple[State, str]:
+    """Weights of a run (its last checkpoint), a checkpoint folder or a weight file, and their name."""
+    if path.is_file():
         return load_state(path), str(path)
-    places = [path, find_checkpoint(path), find_checkpoint(path / "checkpoints")]
-    checkpoint = next((place for place in places if place and (place / "meta.json").is_file()), None)
-    if checkpoint is None:
-        raise WeightsError(
-            f"{path} holds no checkpoint of a classifier",
-            "name a cam run, a folder in its checkpoints/, or a weight file",
-        )
+    checkpoint = find_checkpoint(path / "checkpoints") or path
     state, meta = load_weights(checkpoint)
     return state, f"{checkpoint} (step {meta['step']})"

@@ -20,13 +20,10 @@ from wsss_cli.errors import DataError
 from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import predict
 from wsss_cli.report.pictures import heatmap, overlay, sheet, write_png
-from wsss_cli.stages.cam import run_cam
-from wsss_cli.stages.evaluate import finished_eval, run_eval
 from wsss_cli.stages.infer import run_infer
 from wsss_cli.stages.paths import cam_path, mask_path
-from wsss_cli.stages.pseudo import run_pseudo
-from wsss_cli.stages.train import run_train
-from wsss_cli.stages.upstream import Result
+from wsss_cli.stages.pipeline import run_step
+from wsss_cli.stages.plan import Outcome, open_experiment, outcome, plan_run
 
 ROWS = 6
 
@@ -47,34 +44,42 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
     def timed(name: str, work: Any, *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         ctx.ui.say(f"== {name}")
-        made = work(*args, **kwargs)
+        result = work(*args, **kwargs)
         seconds[name] = round(time.perf_counter() - start, 1)
-        return made
+        return result
+
+    def stages(preset: Preset, kind: str) -> Outcome:
+        exp = open_experiment(preset, ctx.runs)
+        steps = plan_run(exp, ctx.ui.say)
+        for step in steps:
+            if not step.done:
+                name = f"{step.stage} ({kind})" if step.stage in ("train", "eval") else step.stage
+                timed(name, run_step, step, exp, ctx)
+        return outcome(steps)
 
     data = Path(weak.dataset.path)
     if not (data / "dataset.json").is_file():
         timed("prepare", prepare_toy, data, images=images, seed=seed)
     dataset = open_dataset(data)
-    cam: Result = timed("cam", run_cam, weak, ctx)
-    pseudo: Result = timed("pseudo", run_pseudo, weak, ctx, cam.run)
-    trained: Result = timed("train (weak)", run_train, weak, ctx, pseudo.run)
-    upper: Result = timed("train (full)", run_train, full, ctx)
-    weak_eval = timed("eval (weak)", _evaluated, trained.run, ctx)
-    full_eval = timed("eval (full)", _evaluated, upper.run, ctx)
+    results = stages(weak, "weak").results
+    cam, pseudo, trained, weak_eval = (results[name] for name in ("cam", "pseudo", "train", "eval"))
+    upper = stages(full, "full").results
     network = load_network(trained.run, ctx)
     shown = dataset.split(weak.dataset.val)[:ROWS]
     inferred = timed("infer", run_infer, network, [s.image for s in shown], out / "infer", ctx, ms_flip=True)
     rows = _examples(dataset.split(weak.dataset.train))
     picture = timed("pictures", picture_sheet, rows, dataset, cam.run, pseudo.run, network, out / "sheet.png", ctx)
-    ms, full_ms = weak_eval["ms_flip"]["miou"], full_eval["ms_flip"]["miou"]
+    (single, ms), (full_single, full_ms) = (
+        (each["eval"].scores["single"]["miou"], each["eval"].scores["ms_flip"]["miou"]) for each in (results, upper)
+    )
     return {
         "seed_miou": cam.scores["best"]["miou"],
         "seed_threshold": cam.scores["best_threshold"],
         "pseudo_miou": pseudo.scores["background"]["miou"],
         "pseudo_miou_255_dropped": pseudo.scores["drop"]["miou"],
-        "weak_miou": weak_eval["single"]["miou"],
+        "weak_miou": single,
         "weak_miou_ms_flip": ms,
-        "full_miou": full_eval["single"]["miou"],
+        "full_miou": full_single,
         "full_miou_ms_flip": full_ms,
         "ratio": round(ms / full_ms, 4) if full_ms else None,
         "seconds": round(time.perf_counter() - begin, 1),
@@ -83,18 +88,14 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
             "cam": str(cam.run),
             "pseudo": str(pseudo.run),
             "train_weak": str(trained.run),
-            "train_full": str(upper.run),
+            "train_full": str(upper["train"].run),
         },
         "data": str(data),
         "sheet": str(picture),
         "infer": inferred["overlays"],
-        "protocol": [*cam.scores["protocol"][:1], *pseudo.scores["protocol"][:1], *weak_eval["protocol"]],
+        "protocol": [*cam.scores["protocol"][:1], *pseudo.scores["protocol"][:1], *weak_eval.scores["protocol"]],
         "device": ctx.device_name,
     }
-
-
-def _evaluated(run: Path, ctx: Context) -> dict[str, Any]:
-    return finished_eval(run, ms_flip=True) or run_eval(run, ctx, ms_flip=True)
 
 
 def _examples(samples: Sequence[Sample]) -> list[Sample]:

@@ -12,19 +12,17 @@ import numpy as np
 from torch import Tensor
 
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.batches import to_device
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.engine.checkpoint import find_checkpoint
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.records import find_runs, read_inputs
+from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import write_json
 from wsss_cli.inference.network import load_network
 from wsss_cli.inference.predict import SMALLER, image_batches, predict_tensors
 from wsss_cli.labels import IGNORE
@@ -322,22 +320,3 @@ def _further(config: EvalConfig, options: ScoreOptions, backend: Backend) -> lis
     if options.boundary:
         lines.append("boundary IoU: within 2 % of the diagonal of a contour; pixels whose truth is 255 are in no class")
     return lines
-
-
-def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
-    """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint."""
-    checkpoint = find_checkpoint(run / "checkpoints")
-    if checkpoint is None or not (run / "eval.json").is_file():
-        return None
-    preset = load_preset(str(run / "preset.lock.toml"))
-    current = {
-        "dataset": read_inputs(run).dataset,
-        "checkpoint": "latest",
-        "step": read_json(checkpoint / "meta.json").get("step"),
-        "split": preset.dataset.val,
-        "eval": preset.eval.model_dump(mode="json"),
-        "lost": [],
-    }
-    stored = read_json(run / "eval.json")
-    fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
-    return stored if fits else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.cam.lpcam import prototypes, split_features
+from wsss_cli.config.base import Precision
 from wsss_cli.config.cam import LpCamConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size, image_batch
@@ -28,7 +29,7 @@ Prototypes = dict[int, tuple[Tensor, Tensor]]
 
 
 def class_prototypes(
-    model: CamClassifier, samples: Sequence[Sample], preset: Preset, run: RunDir, ctx: Context
+    model: CamClassifier, samples: Sequence[Sample], preset: Preset, precision: Precision, run: RunDir, ctx: Context
 ) -> Prototypes:
     """(class prototypes, context prototypes) of every class that is a tag, by class, 0 .. C-1.
 
@@ -49,7 +50,7 @@ def class_prototypes(
         return one.index, read_image(one.image)
 
     def compute(batch: list[tuple[int, np.ndarray]]) -> list[tuple[Tensor, Tensor]]:
-        return [_local_features(model, image, index, config.tau, preset, ctx) for index, image in batch]
+        return [_local_features(model, image, index, config.tau, precision, ctx) for index, image in batch]
 
     def cluster(index: int) -> None:
         weight = model.classifier.weight.flatten(1).float()
@@ -93,11 +94,11 @@ def _drawn(samples: Sequence[Sample], index: int, seed: int, count: int) -> list
 
 @torch.no_grad()
 def _local_features(
-    model: CamClassifier, image: np.ndarray, index: int, tau: float, preset: Preset, ctx: Context
+    model: CamClassifier, image: np.ndarray, index: int, tau: float, precision: Precision, ctx: Context
 ) -> tuple[Tensor, Tensor]:
     """Features inside and outside a class in an image at scale 1."""
     x = image_batch([image], bucket_size(*image.shape[:2]), ctx.device)
-    with ctx.autocast(preset.classifier.precision):
+    with ctx.autocast(precision):
         features = model.features(model.backbone.normalise(x))
         activation = model.classifier(features)[0, index]
     return split_features(features[0], activation.clamp(min=0), tau)

@@ -9,70 +9,53 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.affinity import needs
-from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig, Step
+from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
+from wsss_cli.config.refine import Step as RefineStep
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import write_json
 from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import Job, Settings, make_pseudo_mask, mean_cost
 from wsss_cli.scoring.masks import score_masks
-from wsss_cli.stages.affinity import Kind, run_affinity
-from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
-from wsss_cli.stages.upstream import Result, cam_identity, dataset_inputs, find_upstream, pseudo_identity
 from wsss_cli.stages.walk import run_walk
 
 
-def run_pseudo(preset: Preset, ctx: Context, cams: Path | None = None) -> Result:
+def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
     """Make the pseudo masks of the train split and score them where the score split has masks.
 
-    Affinity networks that random walks among the steps need are trained first.
-
     Args:
-        cams: the cam run to read; by default the one of this preset, which is made first where it is missing.
+        step: reads a cam run, and the affinity networks that random walks among the steps need.
     """
-    dataset = open_dataset(preset.dataset.path)
+    preset, dataset = exp.preset, exp.dataset
     samples = dataset.split(preset.dataset.train)
-    cam_own = cam_identity(preset, dataset)
-    found = find_upstream("cam", preset, dataset, cam_own, ctx.runs, cams, ctx.ui.say)
-    lost_before = []
-    if found is None:
-        ctx.ui.say("no finished cam run fits: making the CAMs first")
-        made = run_cam(preset, ctx)
-        found, lost_before = (made.run, cam_own), made.lost
-    cam_run, cam_id = found
-    own = pseudo_identity(preset, dataset, cam_id)
-    path = run_path(ctx.runs, "pseudo", preset.name, own)
-    inputs = dataset_inputs(dataset, cam_run=str(cam_run), cam_identity=cam_id)
-    with open_run(path, "pseudo", preset, own, inputs) as run:
-        if run.done and not run.lost:
-            return Result(path, read_json(path / "eval.json"), skipped=True)
-        networks = {needs(step): run_affinity(preset, ctx, needs(step), *found) for step in preset.pseudo.walks}
-        folder, walk_seconds = _walked(samples, preset, found[0], networks, run, ctx)
+    cam_run = step.reads[0].path
+    networks = {network.stage: network.path for network in step.reads[1:]}
+    with open_step(step, exp) as run:
+        folder, walk_seconds = _walked(samples, preset, cam_run, networks, run, ctx)
         chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
         lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
         settings = {**_settings(dataset, chosen), **cost}
         if walk_seconds:
             settings["walk_seconds_per_image"] = walk_seconds
-        scores = score_pseudo(
+        score_pseudo(
             dataset, preset, run, ctx, _protocol(preset.pseudo, chosen, backend_for(ctx.device.type)), settings
         )
         without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
         lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
         unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
         lost += [{"id": name, "reason": "its random walk failed, see log.txt"} for name in unwalked]
-        used = {f"{kind}_run": str(made.run) for kind, made in networks.items()}
-        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg, **used)
-        return Result(path, scores, lost or lost_before)
+        run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
 
 def _walked(
-    samples: list[Sample], preset: Preset, cam_run: Path, networks: Mapping[Kind, Result], run: RunDir, ctx: Context
+    samples: list[Sample], preset: Preset, cam_run: Path, networks: Mapping[str, Path], run: RunDir, ctx: Context
 ) -> tuple[Path, dict[str, float]]:
     """Do the random walks that are not done yet.
 
@@ -84,7 +67,7 @@ def _walked(
     for number, step in enumerate(preset.pseudo.walks, 1):
         out = run.path / "scores" / f"{number}-{step.kind}"
         before, begin = len(list(out.glob("*.npz"))), time.perf_counter()
-        run_walk(step, preset, ctx, samples, folder, networks[needs(step)].run, run, out)
+        run_walk(step, preset, ctx, samples, folder, networks[needs(step)], run, out)
         made = len(list(out.glob("*.npz"))) - before
         if made:
             seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / made, 4)
@@ -147,7 +130,7 @@ def _refine(
 
 def score_pseudo(
     dataset: Dataset, preset: Preset, run: RunDir, ctx: Context, how: str, settings: dict[str, Any]
-) -> dict[str, Any]:
+) -> None:
     """Score a pseudo run's masks on the score split, where it has masks; written to the run's eval.json.
 
     Args:
@@ -176,7 +159,6 @@ def score_pseudo(
                     progress=bar.advance,
                 )
     write_json(run.path / "eval.json", scores)
-    return scores
 
 
 def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
@@ -195,7 +177,7 @@ def _protocol(config: PseudoConfig, chosen: Thresholds, crf: Backend) -> str:
     return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps}"
 
 
-def steps_in_words(steps: Sequence[Step], min_confidence: float, backend: Backend) -> str:
+def steps_in_words(steps: Sequence[RefineStep], min_confidence: float, backend: Backend) -> str:
     """Refining steps in the words of a protocol line."""
     exact = "" if backend == "lattice" else "exact "
     lines = []

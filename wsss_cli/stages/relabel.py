@@ -13,15 +13,14 @@ import torch
 
 from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.config.lock import identity
 from wsss_cli.config.refine import RelabelConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import read_inputs, read_run, required
-from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
@@ -32,8 +31,8 @@ from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
 from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
-from wsss_cli.stages.upstream import Result, dataset_inputs
 
 Read = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round
 
@@ -51,30 +50,21 @@ class Job:
     colors: tuple[tuple[int, int, int], ...]
 
 
-def run_relabel(preset: Preset, ctx: Context, trained: Path) -> Result:
+def run_relabel(step: Step, exp: Experiment, ctx: Context) -> None:
     """Make the pseudo masks of the next round with the network of a finished training.
 
     The result is a pseudo run like that of CAMs: it can be scored, looked at and trained on.
 
-    Raises:
-        UsageError: no finished training run there, or one of other classes.
+    Args:
+        step: reads a train run.
     """
-    record = read_run(trained, "train")
+    preset, dataset, trained = exp.preset, exp.dataset, step.reads[0].path
     network = load_network(trained, ctx)
-    dataset = open_dataset(preset.dataset.path)
-    if dataset.classes != network.classes:
-        raise UsageError(f"{trained} was trained on other classes than the data set {dataset.root} has")
-    own = identity(preset, "relabel", dataset.fingerprint, record.identity)
-    path = run_path(ctx.runs, "pseudo", preset.name, own)
-    inputs = dataset_inputs(dataset, train_run=str(trained), train_identity=record.identity)
-    with open_run(path, "pseudo", preset, own, inputs) as run:
-        if run.done and not run.lost:
-            return Result(path, read_json(path / "eval.json"), skipped=True)
+    with open_step(step, exp) as run:
         cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
         lost = _label(network, dataset, preset, cams, run, ctx)
-        scores = score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {})
+        score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {})
         run.finish(lost=lost)
-        return Result(path, scores, lost)
 
 
 def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:

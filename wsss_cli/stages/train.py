@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,79 +11,37 @@ import torch
 
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
-from wsss_cli.data.dataset import Dataset, open_dataset
+from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import open_run, run_path
-from wsss_cli.errors import DataError, UsageError, WeightsError
+from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.interchange.import_mmseg import weight_file
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
-from wsss_cli.stages.paths import mask_path
-from wsss_cli.stages.pseudo import run_pseudo
+from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.segmentation import SegmentationTask, check_class_weights
 from wsss_cli.stages.training import train_network
-from wsss_cli.stages.training_data import check_confidence, still_lost, training_item
-from wsss_cli.stages.upstream import (
-    Result,
-    cam_identity,
-    dataset_inputs,
-    find_upstream,
-    pseudo_identity,
-    train_identity,
-)
+from wsss_cli.stages.training_data import still_lost, training_item, training_samples
 from wsss_cli.weights.formats import recognise
 from wsss_cli.weights.load import differences, load_into, load_state
 
 
-def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result:
+def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     """Train the segmentation network of a preset, from its last checkpoint where there is one.
 
     Args:
-        masks: the pseudo run to train on; by default the one of this preset, which is made first where it is missing.
+        step: reads the pseudo run whose masks are trained on; with full supervision none.
     """
+    preset, dataset = exp.preset, exp.dataset
     config = preset.train
-    check_kernels(config, ctx.device)
-    if config.head.pools and config.batch < 2:
-        raise UsageError(
-            f"train.batch is 1; batch norm of the pooled branch of {config.head.kind} needs at least 2",
-            "--set train.batch=2",
-        )
-    dataset = open_dataset(preset.dataset.path)
-    check_class_weights(config, dataset.num_classes)
-    samples = dataset.split(preset.dataset.train)
-    upstream: tuple[Path, str] | None = None
-    lost_before: list[dict[str, str]] = []
-    if config.supervision == "weak":
-        upstream, lost_before = _pseudo_run(preset, dataset, ctx, masks)
-        samples = [
-            replace(s, mask=mask_path(upstream[0], s.id)) for s in samples if mask_path(upstream[0], s.id).is_file()
-        ]
-        if not samples:
-            raise DataError(f"{upstream[0]} has no mask of any image in split {preset.dataset.train!r}")
-        if config.noise.confidence != "none":
-            check_confidence(upstream[0], samples)
-    elif masks is not None:
-        raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
-    elif missing := [s.id for s in samples if s.mask is None]:
-        raise DataError(
-            f"{len(missing)} of {len(samples)} images of {preset.dataset.train!r} have no mask, first: {missing[0]}",
-            "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
-        )
-    own = train_identity(preset, dataset, upstream[1] if upstream else "")
-    path = run_path(ctx.runs, "train", preset.name, own)
-    make = partial(
-        training_item, config=config, num_classes=dataset.num_classes, pseudo_run=upstream[0] if upstream else None
-    )
-    read = {"pseudo_run": str(upstream[0]), "pseudo_identity": upstream[1]} if upstream else {}
-    inputs = dataset_inputs(dataset, **read)
-    with open_run(path, "train", preset, own, inputs) as run:
-        if run.done and not run.lost:
-            return Result(path, skipped=True)
+    check_training(config, dataset, ctx.device)
+    masks = step.reads[0].path if step.reads else None
+    samples = training_samples(dataset.split(preset.dataset.train), config, masks)
+    make = partial(training_item, config=config, num_classes=dataset.num_classes, pseudo_run=masks)
+    with open_step(step, exp) as run:
         if run.done:
-            left = still_lost(samples, make, ctx, run)
-            run.finish(lost=left)
-            return Result(path, lost=left, skipped=True)
+            run.finish(lost=still_lost(samples, make, ctx, run))
+            return
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
         if config.init:
@@ -95,7 +52,21 @@ def run_train(preset: Preset, ctx: Context, masks: Path | None = None) -> Result
         title = f"{config.head.kind}, {config.supervision}"
         train_network(task, config, samples, make, run, ctx, seed=preset.seed, title=title)
         run.finish(lost=run.lost, device=ctx.device_name)
-        return Result(path, lost=run.lost or lost_before)
+
+
+def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    """Refuse settings that cannot be trained with here, before anything is made for the training.
+
+    Raises:
+        UsageError: a batch of one where a head pools, kernels that cannot run here, or class weights of other classes.
+    """
+    check_kernels(config, device)
+    if config.head.pools and config.batch < 2:
+        raise UsageError(
+            f"train.batch is 1; batch norm of the pooled branch of {config.head.kind} needs at least 2",
+            "--set train.batch=2",
+        )
+    check_class_weights(config, dataset.num_classes)
 
 
 def check_kernels(config: TrainConfig, device: torch.device) -> None:
@@ -156,20 +127,6 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
             "--reset-head keeps everything but the classifiers and draws those anew",
         )
     load_into(model, state, str(file))
-
-
-def _pseudo_run(
-    preset: Preset, dataset: Dataset, ctx: Context, given: Path | None
-) -> tuple[tuple[Path, str], list[dict[str, str]]]:
-    own = pseudo_identity(preset, dataset, cam_identity(preset, dataset))
-    found = find_upstream("pseudo", preset, dataset, own, ctx.runs, given, ctx.ui.say)
-    if found is not None:
-        return found, []
-    ctx.ui.say("no finished pseudo run fits: making the pseudo masks first")
-    made = run_pseudo(preset, ctx)
-    found = find_upstream("pseudo", preset, dataset, own, ctx.runs, made.run, ctx.ui.say)
-    assert found is not None
-    return found, made.lost
 
 
 def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:

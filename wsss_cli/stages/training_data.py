@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,31 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
-from wsss_cli.stages.paths import confidence_path
+from wsss_cli.stages.paths import confidence_path, mask_path
+
+
+def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None) -> list[Sample]:
+    """The samples that have masks to train on.
+
+    Args:
+        pseudo_run: whose masks take the place of true ones; None: full supervision.
+    Raises:
+        DataError: there are no pseudo masks of them, or none of their confidence where it is asked for; with full
+            supervision, not all have a true mask.
+    """
+    if pseudo_run is None:
+        if missing := [s.id for s in samples if s.mask is None]:
+            raise DataError(
+                f"{len(missing)} of {len(samples)} training images have no mask, first: {missing[0]}",
+                "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
+            )
+        return list(samples)
+    masks = [replace(s, mask=mask_path(pseudo_run, s.id)) for s in samples if mask_path(pseudo_run, s.id).is_file()]
+    if not masks:
+        raise DataError(f"{pseudo_run} has no mask of any image of the train split")
+    if config.noise.confidence != "none":
+        check_confidence(pseudo_run, masks)
+    return masks
 
 
 def training_item(

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample, data_places, refuse_duplicates, source_home, write_dataset
 from wsss_cli.data.images import turn_upright
-from wsss_cli.data.masks import clear_other_masks, read_mask, voc_palette, write_mask
+from wsss_cli.data.masks import clear_other_masks, read_mask, write_mask
 from wsss_cli.data.sources.archives import Archive, Fetched, Tell
 from wsss_cli.data.sources.download import fetch_archives
 from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
@@ -20,6 +20,7 @@ from wsss_cli.data.sources.orientation import Orientation, decide_orientation
 from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text
+from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
 
 SOURCE = "MS COCO 2014 instances"

@@ -12,7 +12,6 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample, check_id, nearest, refuse_duplicates, write_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import voc_palette
 from wsss_cli.data.sources.mask_checks import (
     MaskLook,
     disagreement_line,
@@ -27,6 +26,7 @@ from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise,
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
 
 

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from wsss_cli.data.dataset import Dataset, Sample, write_dataset
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import write_bytes, write_text
-from wsss_cli.labels import IGNORE
+from wsss_cli.labels import IGNORE, voc_palette
 
 CLASSES = ("background", "ladybug", "zebrafish", "snail", "turtle", "bee")
 TWO_CLASSES = 0.35  # share of images with objects of two classes

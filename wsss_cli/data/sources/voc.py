@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample, nearest, write_dataset
 from wsss_cli.data.images import image_size
-from wsss_cli.data.masks import clear_other_masks, voc_palette, write_mask
+from wsss_cli.data.masks import clear_other_masks, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
 from wsss_cli.data.sources.mask_checks import (
     MaskLook,
@@ -24,6 +24,7 @@ from wsss_cli.data.sources.sbd import read_labels
 from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
 
 SOURCE = "PASCAL VOC 2012 + SBD"

@@ -1,0 +1,341 @@
+"""Which runs an experiment is made of, in what order, and which of them are done. Nothing here loads torch.
+
+    classifier -> (recam) -> cam -> (irn, psa) -> pseudo -> train -> (relabel -> train) ... -> eval
+
+A run is known by its identity, whatever the name of the preset that it was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.config.affinity import needs
+from wsss_cli.config.cam import ReCamConfig
+from wsss_cli.config.lock import Stage, identity, weights_identity
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.dataset import Dataset, open_dataset
+from wsss_cli.engine.records import Inputs, find_runs, is_run, read_inputs, read_record, read_run
+from wsss_cli.engine.rundir import RunDir, find_checkpoint, open_run, run_path
+from wsss_cli.errors import DataError, UsageError, WeightsError
+from wsss_cli.files import read_json, sha256_file
+from wsss_cli.scoring.results import finished_eval
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A preset on its data set, and the folder of its runs."""
+
+    preset: Preset
+    dataset: Dataset
+    runs: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run of an experiment.
+
+    Attributes:
+        stage: what makes it.
+        path: its directory; of a classifier that was given as a file, that file.
+        reads: the runs that it is made from.
+        done: nothing is left to do.
+    """
+
+    stage: Stage | str
+    path: Path
+    identity: str
+    reads: tuple[Step, ...] = ()
+    done: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The stage in run.json and in the directory's name: masks are of one kind, whatever they were made from."""
+        return "pseudo" if self.stage == "relabel" else self.stage
+
+
+@dataclass
+class Result:
+    """What a stage leaves: its run directory, its scores, and the items it lost; skipped: it was there before."""
+
+    run: Path
+    scores: dict[str, Any] = field(default_factory=dict)
+    lost: list[dict[str, str]] = field(default_factory=list)
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the steps of a plan left.
+
+    Attributes:
+        results: by stage, in order; of several rounds the last.
+        lost: items that those lost that had something to do, each with the first reason: an image without a CAM has no
+            pseudo mask either.
+    """
+
+    results: dict[str, Result]
+    lost: list[dict[str, str]]
+
+    @property
+    def last(self) -> Result:
+        return list(self.results.values())[-1]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that a stage's command prints with --json."""
+        last = self.last
+        return {"run": str(last.run), "skipped": last.skipped, "lost": self.lost, "scores": last.scores}
+
+
+def open_experiment(preset: Preset, runs: Path) -> Experiment:
+    """The experiment of a preset.
+
+    Raises:
+        DataError: there is no data set where the preset says, or it cannot be taken.
+    """
+    return Experiment(preset, open_dataset(preset.dataset.path), Path(runs))
+
+
+def planned_experiment(preset: Preset, runs: Path) -> tuple[Experiment, str]:
+    """The experiment of a preset, and why its data set cannot be had, for plans that are only shown; empty: it can."""
+    try:
+        return open_experiment(preset, runs), ""
+    except DataError as error:
+        return Experiment(preset, Dataset(Path(preset.dataset.path), "", (), (), (), {}, ""), Path(runs)), error.message
+
+
+# -- the runs ----------------------------------------------------------------------------------------------------------
+
+
+def plan_cam(exp: Experiment) -> list[Step]:
+    """What `wsss cam` does: the classifier, and the CAMs that are made with it."""
+    return in_order([_again(_cam(exp))])
+
+
+def plan_pseudo(exp: Experiment, cams: Path | None, say: Say) -> list[Step]:
+    """What `wsss pseudo` does.
+
+    Args:
+        cams: the cam run to read.
+        say: told which run is taken.
+    """
+    return in_order([_again(_pseudo(exp, _cams(exp, cams, say)))])
+
+
+def plan_relabel(exp: Experiment, trained: Path) -> list[Step]:
+    """What `wsss pseudo --network` does: masks by the network of a finished training.
+
+    Raises:
+        UsageError: no finished training run, or one of other classes.
+    """
+    return in_order([_again(_step(exp, "relabel", _given(exp, "train", trained)))])
+
+
+def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
+    """What `wsss train` does: masks where there are none that fit, then all rounds of training.
+
+    Args:
+        masks: the pseudo run to train on.
+        say: told which run is taken.
+    Raises:
+        UsageError: masks for a training on true ones.
+    """
+    if exp.preset.train.supervision == "weak":
+        return in_order(_rounds(exp, _masks(exp, masks, say)))
+    if masks is not None:
+        raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
+    if exp.preset.rounds > 1:
+        say("full supervision: true masks need no further round, so there is one")
+    return in_order([_again(_step(exp, "train"))])
+
+
+def plan_run(exp: Experiment, say: Say) -> list[Step]:
+    """What `wsss run` does: every stage with this preset's own settings, and the evaluation where there are masks."""
+    if exp.preset.train.supervision == "weak":
+        pseudo = _again(_pseudo(exp, _again(_cam(exp))))
+        targets = [pseudo.reads[0], pseudo, *_rounds(exp, pseudo)]
+    else:
+        targets = plan_train(exp, None, say)
+    val, splits, trained = exp.preset.dataset.val, exp.dataset.split_sha256, targets[-1]
+    if splits and not (val in splits and any(sample.mask for sample in exp.dataset.split(val))):
+        say(f"split {val!r} has no masks to score against: eval is left out")
+    else:
+        scored = trained.done and finished_eval(trained.path, ms_flip=True) is not None
+        targets.append(Step("eval", trained.path, "", (trained,), scored))
+    return in_order(targets)
+
+
+def in_order(targets: Sequence[Step]) -> list[Step]:
+    """The targets and what is to be made before them, each once. What a done run was made from does not matter."""
+
+    def needed(step: Step) -> Iterator[Step]:
+        if not step.done:
+            for read in step.reads:
+                yield from needed(read)
+        yield step
+
+    steps: dict[tuple[str, Path], Step] = {}
+    for target in targets:
+        for step in needed(target):
+            steps.setdefault((step.stage, step.path), step)
+    return list(steps.values())
+
+
+def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
+    """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same."""
+    upstream = " ".join(read.identity for read in reads)
+    step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
+    path = run_path(exp.runs, step.kind, exp.preset.name, step.identity)
+    if is_run(path):
+        return replace(step, path=path, done=read_record(path).state == "done")
+    for same, record in find_runs(exp.runs, step.kind):
+        if record.identity == step.identity and record.state == "done":
+            return replace(step, path=same, done=True)
+    return replace(step, path=path)
+
+
+def _again(step: Step) -> Step:
+    """A run that was asked for: with lost items it is not done, as the same command tries them again."""
+    return replace(step, done=step.done and not read_record(step.path).lost)
+
+
+def _classifier(exp: Experiment) -> Step:
+    weights = exp.preset.classifier.weights
+    return given_classifier(exp.preset, Path(weights)) if weights else _step(exp, "classifier")
+
+
+def given_classifier(preset: Preset, path: Path) -> Step:
+    """A classifier that is there.
+
+    Args:
+        path: a classifier run, a run that was made with one, a checkpoint folder, or a weight file.
+    Returns:
+        A step that is done. A run has its own identity, a file that of its content and of the network it is put into.
+    Raises:
+        WeightsError: there is nothing to load.
+    """
+    while is_run(path) and not (path / "checkpoints").is_dir():  # a cam run, whose CAMs another run's network made
+        inputs = read_inputs(path)
+        before = inputs.classifier_run or inputs.recam_run
+        if before is None:
+            break
+        path = Path(before)
+    if is_run(path):
+        record = read_record(path)
+        if record.stage == "recam":  # its first phase is what can be given
+            return given_classifier(preset, Path(read_inputs(path).classifier_run or ""))
+        if find_checkpoint(path / "checkpoints") is not None:
+            return Step("classifier", path, record.identity, done=True)
+    places = [path, find_checkpoint(path), find_checkpoint(path / "checkpoints")] if path.is_dir() else []
+    folder = next((place for place in places if place and (place / "meta.json").is_file()), None)
+    if path.is_dir() and folder is None:
+        raise WeightsError(
+            f"{path} holds no checkpoint of a classifier",
+            "name a classifier run, a folder in its checkpoints/, or a weight file",
+        )
+    file = folder / "model.safetensors" if folder else path
+    if not file.is_file():
+        raise WeightsError(f"weights {file} do not exist", "check the path")
+    return Step("classifier", folder or path, weights_identity(preset.classifier, sha256_file(file)), done=True)
+
+
+def _cam(exp: Experiment) -> Step:
+    classifier = _classifier(exp)
+    if isinstance(exp.preset.cam.method, ReCamConfig):
+        return _step(exp, "cam", _step(exp, "recam", classifier))
+    return _step(exp, "cam", classifier)
+
+
+def _pseudo(exp: Experiment, cam: Step) -> Step:
+    networks = dict.fromkeys(needs(step) for step in exp.preset.pseudo.walks)
+    return _step(exp, "pseudo", cam, *(_step(exp, network, cam) for network in networks))
+
+
+def _rounds(exp: Experiment, pseudo: Step) -> list[Step]:
+    """The trainings, and the masks of each but the first; these are made by the network before."""
+    steps = [_again(_step(exp, "train", pseudo))]
+    for _ in range(exp.preset.rounds - 1):
+        relabel = _again(_step(exp, "relabel", steps[-1]))
+        steps += [relabel, _again(_step(exp, "train", relabel))]
+    return steps
+
+
+# -- which earlier run is taken ----------------------------------------------------------------------------------------
+
+
+def _cams(exp: Experiment, given: Path | None, say: Say) -> Step:
+    exact = _cam(exp)
+    return _taken(exp, exact, given, say) or exact
+
+
+def _masks(exp: Experiment, given: Path | None, say: Say) -> Step:
+    return _taken(exp, _pseudo(exp, _cam(exp)), given, say) or _pseudo(exp, _cams(exp, None, say))
+
+
+def _taken(exp: Experiment, exact: Step, given: Path | None, say: Say) -> Step | None:
+    """The finished run that is read: the one given, else the one with exactly this preset's settings, else the newest
+    one on the same data set; None where it is to be made."""
+    if given is not None:
+        return _given(exp, exact.kind, given)
+    if exact.done:
+        say(f"{exact.kind} run: {exact.path}")
+        return exact
+    if is_run(exact.path):
+        return None  # begun with these settings: it is to be finished rather than replaced by another
+    for path, record in find_runs(exp.runs, exact.kind):
+        if record.state == "done" and read_inputs(path).dataset_fingerprint == exp.dataset.fingerprint:
+            name = exp.preset.name
+            say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
+            return Step(exact.kind, path, record.identity, done=True)
+    say(f"no finished {exact.kind} run fits: it is made first")
+    return None
+
+
+def _given(exp: Experiment, kind: str, path: Path) -> Step:
+    record = read_run(path, kind)
+    if exp.dataset.classes and read_inputs(path).classes != exp.dataset.classes:
+        raise UsageError(f"{path} was made with other classes than the data set {exp.dataset.root} has")
+    return Step(kind, path, record.identity, done=True)
+
+
+# -- a step's directory ------------------------------------------------------------------------------------------------
+
+
+def open_step(step: Step, exp: Experiment) -> AbstractContextManager[RunDir]:
+    """The run directory of a step, locked; see `open_run`."""
+    dataset = exp.dataset
+    runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
+    runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
+    inputs = Inputs(
+        dataset=str(dataset.root),
+        dataset_name=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        classes=dataset.classes,
+        colors=dataset.colors,
+        protocol=dataset.protocol,
+        **runs,
+    )
+    return open_run(step.path, step.kind, exp.preset, step.identity, inputs)
+
+
+def outcome(steps: Sequence[Step]) -> Outcome:
+    """What the runs of finished steps say of themselves."""
+    pairs = [(step, _result(step)) for step in steps if is_run(step.path)]
+    lost = [entry for step, made in pairs if not step.done for entry in made.lost]
+    results: dict[str, Result] = {}
+    for step, made in pairs:
+        results.pop(step.stage, None)
+        results[step.stage] = made
+    return Outcome(results, list({entry["id"]: entry for entry in reversed(lost)}.values())[::-1])
+
+
+def _result(step: Step) -> Result:
+    file = step.path / "eval.json"
+    scores = read_json(file) if step.kind in ("cam", "pseudo", "eval") and file.is_file() else {}
+    lost = scores["lost"] if step.stage == "eval" else read_record(step.path).lost
+    return Result(step.path, scores, [{"id": entry["id"], "reason": entry["reason"]} for entry in lost], step.done)
