@@ -15,7 +15,6 @@ UNSAID = {  # (file, function) that do not say yet what they raise
     ("stages/evaluate.py", "run_eval"),
     ("stages/train.py", "run_train"),
     ("stages/training_data.py", "check_confidence"),
-    ("stages/upstream.py", "find_upstream"),
 }
 LONG = {("stages/evaluate.py", "run_eval")}
 MANY = {
