@@ -68,9 +68,10 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
     assert made("source", (1,), source="other") != first
 
 
-def test_a_set_written_by_hand_needs_names_and_rows_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", ', "splits": {"train": {}}'])
+def test_a_set_written_by_hand_needs_names_and_rows_only(tmp_path: Path, more: str) -> None:
     (tmp_path / "splits").mkdir()
-    (tmp_path / "dataset.json").write_text('{"classes": ["background", "cat", "dog"]}')
+    (tmp_path / "dataset.json").write_text(f'{{"classes": ["background", "cat", "dog"]{more}}}')
     (tmp_path / "splits" / "train.csv").write_text("id,image,mask,labels\nx,photos/x.jpg,,dog|cat\n")
     made = open_dataset(tmp_path)
     assert made.split("train") == [Sample("x", tmp_path / "photos" / "x.jpg", None, (1, 2))]

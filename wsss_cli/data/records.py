@@ -24,8 +24,8 @@ class ClassRecord(_Part):
 
 
 class SplitRecord(_Part):
-    images: int
-    sha256: str
+    images: int = 0
+    sha256: str = ""
 
 
 class DatasetRecord(Form):
