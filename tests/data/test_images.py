@@ -97,6 +97,17 @@ def test_pixels_are_turned_upright_as_a_photograph_is(tmp_path: Path, orientatio
     assert np.array_equal(turn_upright(pixels, orientation), read_image(tmp_path / "p.png"))
 
 
+def test_exif_behind_the_pixels_of_a_png_turns_it_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(tmp_path / "p.png", exif=exif)
+    data = (tmp_path / "p.png").read_bytes()
+    start, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    tail = data.index(b"IEND") - 4
+    (tmp_path / "p.png").write_bytes(data[:start] + data[end:tail] + data[start:end] + data[tail:])
+    assert image_size(tmp_path / "p.png") == (8, 6) == read_image(tmp_path / "p.png").shape[:2]
+
+
 def test_damaged_and_absurd_exif_turns_nothing(tmp_path: Path) -> None:
     for name, exif in (("a", b"Exif\0\0MM\0*\0\0"), ("b", b"Exif\0\0")):
         Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.jpg", exif=exif)

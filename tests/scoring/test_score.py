@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import write_mask
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, Preempted
 from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.scores import mean_fn, mean_fp, miou
 from wsss_cli.scoring import cams, masks
@@ -126,6 +126,17 @@ def test_processes_give_the_same_and_report_progress(tmp_path: Path, processes_a
     with pytest.raises(DataError, match=r"m5\.png is 1x1") as error:
         score_masks(tmp_path / "pred", tmp_path / "truth", 3, workers=2)
     assert error.value.hint == "both must have the size of the image"
+
+
+def test_scoring_looks_at_the_stop_flag(pred: Path, truth: Path, tmp_path: Path) -> None:
+    def check() -> None:
+        raise Preempted("stopped")
+
+    with pytest.raises(Preempted):
+        masks.score_masks(pred, truth, 3, check=check)
+    write_cam(tmp_path / "a.npz", np.zeros((1, 2, 2)), (1,), (1, 4))
+    with pytest.raises(Preempted):
+        cams.cam_curve([(tmp_path / "a.npz", truth / "a.png")], 3, check=check)
 
 
 def test_an_exception_from_progress_ends_the_work(pred: Path, truth: Path) -> None:

@@ -18,7 +18,7 @@ from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import Interrupted
 from wsss_cli.files import read_json
-from wsss_cli.inference.predict import predict, slide, window_starts
+from wsss_cli.inference.predict import largest_batch, predict, slide, window_starts
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.scoring.partial import PartialCounts
@@ -103,6 +103,21 @@ def test_probabilities_are_those_of_the_labels(dataset, ctx):
         assert np.allclose(planes.sum(1), 1, atol=1e-5)
         assert np.array_equal(planes.argmax(1), found[mode])
     assert np.allclose(found["ms_flip_probabilities"].max(1), found["ms_flip_confidence"])
+
+
+@pytest.mark.parametrize(
+    ("config", "ms_flip", "count"),
+    [
+        (EvalConfig(), False, 16),
+        (EvalConfig(), True, 16),  # scale 1.75: 1.6 million pixels with the mirrored ones, so 20 would fit
+        (EvalConfig(scales=(4.0,)), True, 4),
+        (EvalConfig(scales=(4.0,)), False, 16),
+        (EvalConfig(base="short", short_side=2048), False, 8),
+    ],
+)
+def test_batches_on_a_gpu_go_by_the_largest_view(tmp_path, config, ms_flip, count):
+    ctx = Context(torch.device("cuda"), tmp_path)
+    assert largest_batch((512, 512), config, ctx, ms_flip=ms_flip) == count
 
 
 def test_scores_of_a_network_with_crf_and_boundaries(dataset, ctx):

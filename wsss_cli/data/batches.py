@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 4 * 384 * 384}  # of images
+PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}  # of images
 VIEW_PIXELS_PER_BATCH = {"cuda": 32 * 1024 * 1024}  # of what the network sees of them at a time
 
 

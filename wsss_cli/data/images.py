@@ -175,6 +175,17 @@ def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
     return size, b"\xff\xd9" in data[at:]
 
 
+def _exif_behind(image: Image.Image) -> bytes:
+    """EXIF that a PNG has behind its pixels, where Pillow finds it only when it decodes them; b"" if there is none."""
+    file = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return b""
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"eXIf":
+        file.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)  # past the chunk and its check sum
+    return b"Exif\0\0" + file.read(int.from_bytes(head[:4])) if head[4:] == b"eXIf" else b""
+
+
 def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
     """Stored height and width, and the orientation in EXIF. XMP's is not heeded: no decoder turns an image by it."""
     if image.format == "TIFF":  # some releases of Pillow give the size as shown
@@ -184,7 +195,7 @@ def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
         height, width = image.height, image.width
         exif = Image.Exif()
         try:
-            exif.load(image.info.get("exif") or b"")
+            exif.load(image.info.get("exif") or _exif_behind(image))
             found = exif.get(ORIENTATION, 1)
         except Exception:  # damaged EXIF turns nothing; Pillow raises many types on it
             found = 1
