@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wsss_cli.cam.store import read_cam, write_cam
-from wsss_cli.cli.eval import stored_masks
+from wsss_cli.cli.eval_sources import pseudo_run
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
@@ -170,7 +170,7 @@ def test_an_image_without_scores_is_lost_and_named(data, cams, tmp_path):
 
 def test_the_scores_of_a_run_have_the_columns_that_are_asked_for(made):
     run, scores = made("pseudo.steps=[]")
-    stored, table = stored_masks(run, ["iou", "fp", "fn", "biou"])
+    stored, table = pseudo_run(run, ["iou", "fp", "fn", "biou"])
     assert stored == scores
     assert table.columns[1:5] == ("255 as background IoU", "FP", "FN", "boundary IoU")
     assert table.footer[2:5] == tuple(f"{scores['background'][key]:.2f}" for key in ("mfp", "mfn", "mbiou"))
@@ -179,7 +179,7 @@ def test_the_scores_of_a_run_have_the_columns_that_are_asked_for(made):
         del scores[policy]["biou"]
     write_json(run / "eval.json", scores)
     with pytest.raises(UsageError, match=r"was scored without biou .*wsss eval --pred .*/masks --truth MASKS"):
-        stored_masks(run, ["iou", "biou"])
+        pseudo_run(run, ["iou", "biou"])
 
 
 NETWORKS = ["affinity.irn.backbone.weights=none", "affinity.psa.backbone.weights=none"]

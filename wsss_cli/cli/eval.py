@@ -7,11 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import console, eval_sources, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
-from wsss_cli.engine.stop import Stop
-from wsss_cli.errors import GateError, UsageError
-from wsss_cli.processes import cores
+from wsss_cli.errors import DataError, GateError, UsageError
 
 
 def evaluate(
@@ -60,27 +58,20 @@ def evaluate(
     if pred is not None:
         if run is not None or truth is None or num_classes is None:
             raise UsageError("--pred goes with --truth and --num-classes, and without a run")
-        scores, table = _directory(pred, truth, num_classes, undecided, columns)
+        scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
         if truth is not None or num_classes is not None:
             raise UsageError("--truth and --num-classes go with --pred")
-        if run is None:
-            from wsss_cli.stages.evaluate import newest_run
-
-            run = newest_run(runs)
-            console.say(f"newest finished training run: {run}")
+        run = run or _newest(runs)
         kind = _stage_of(run)
         if kind == "cam":
-            scores, table = _stored_curve(run)
+            scores, table = eval_sources.cam_run(run)
         elif kind == "pseudo":
-            scores, table = stored_masks(run, columns)
+            scores, table = eval_sources.pseudo_run(run, columns)
         else:
-            views: dict[str, Any] = {"mode": mode} if mode else {}
-            if base:
-                views |= {"base": "image"} if base == "image" else {"base": "short", "short_side": 512}
-            scores, table = _network(
-                run, columns, device, views, ms_flip=ms_flip, crf=crf, split=split, best=best, data=data
-            )
+            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "split": split, "data": data}
+            options |= {"checkpoint": "best" if best else "latest", "views": _views(mode, base)}
+            scores, table = eval_sources.network(run, columns, device, **options)
     if confusion is not None:
         _write_confusion(confusion, scores)
     below = "" if min_miou is None else _below(_top(scores), min_miou)
@@ -95,16 +86,7 @@ def evaluate(
         stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
 
 
-Scored = tuple[dict[str, Any], Any]
-NETWORK_MODES = {  # key in the scores: name in the table; the first of these that is there is the figure of the run
-    "ms_flip_crf": "ms+flip, CRF",
-    "ms_flip": "ms+flip",
-    "single_crf": "single scale, CRF",
-    "single": "single scale",
-}
-
-
-def _columns(given: str) -> list[str]:
+def _columns(metrics: str) -> list[str]:
     """The metrics of --metrics.
 
     Raises:
@@ -112,12 +94,29 @@ def _columns(given: str) -> list[str]:
     """
     from wsss_cli.report.tables import METRICS
 
-    asked = [name.strip().lower() for name in given.split(",") if name.strip()]
+    asked = [name.strip().lower() for name in metrics.split(",") if name.strip()]
     unknown = [name for name in asked if name not in METRICS]
     if unknown or not asked:
         what = f"there is no {unknown[0]!r}" if unknown else "no name given"
         raise UsageError(f"--metrics: {what}", f"choose of {', '.join(METRICS)}")
     return asked
+
+
+def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
+    if not pred.is_dir():
+        raise DataError(f"{pred} is no folder")
+    cams = sorted(pred.rglob("*.npz"))
+    if cams:
+        return eval_sources.cam_folder(pred, cams, truth, num_classes)
+    return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)
+
+
+def _newest(runs: Path) -> Path:
+    from wsss_cli.stages.evaluate import newest_run
+
+    run = newest_run(runs)
+    console.say(f"newest finished training run: {run}")
+    return run
 
 
 def _stage_of(run: Path) -> str:
@@ -126,118 +125,18 @@ def _stage_of(run: Path) -> str:
     return read_record(run).stage if is_run(run) else "train"
 
 
-def _stored(run: Path) -> dict[str, Any]:
-    from wsss_cli.files import read_json
-
-    if not (run / "eval.json").is_file():
-        raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
-    return dict(read_json(run / "eval.json"))
-
-
-def _stored_curve(run: Path) -> Scored:
-    from wsss_cli.report.tables import curve_table
-
-    stored = _stored(run)
-    return stored, curve_table(stored, "seeds by background threshold")
-
-
-def stored_masks(run: Path, columns: list[str]) -> Scored:
-    """The stored scores of a pseudo run, and a table of them.
-
-    Args:
-        columns: keys of METRICS that the table shows.
-    Raises:
-        UsageError: there are none, or some of the columns were not scored.
-    """
-    from wsss_cli.report.tables import class_table
-
-    stored = _stored(run)
-    if "background" not in stored:
-        raise UsageError(f"{run} has no scores: its score split has no masks")
-    lacking = [key for key in columns if not isinstance(stored["background"].get(key), list)]
-    if lacking:
-        raise UsageError(
-            f"{run} was scored without {', '.join(lacking)}",
-            f"wsss eval --pred {run}/masks --truth MASKS --num-classes {len(stored['background']['classes'])} "
-            f"--undecided background --metrics {','.join(columns)}",
-        )
-    results = {"255 as background": stored["background"], "255 left out": stored["drop"]}
-    return stored, class_table(results, "pseudo masks", stored["protocol"], columns)
-
-
-def _network(
-    run: Path,
-    columns: list[str],
-    device: str,
-    views: dict[str, Any],
-    *,
-    ms_flip: bool,
-    crf: bool,
-    split: str,
-    best: bool,
-    data: str,
-) -> Scored:
-    from wsss_cli.report.tables import class_table
-    from wsss_cli.stages.evaluate import run_eval
-
-    with stage.working(device, run.parent) as ctx:
-        scores = run_eval(
-            run,
-            ctx,
-            ms_flip=ms_flip,
-            crf=crf,
-            boundary="biou" in columns,
-            split=split,
-            checkpoint="best" if best else "latest",
-            views=views,
-            data=data,
-        )
-    results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
-    return scores, class_table(results, str(run), scores["protocol"], columns)
-
-
-def _directory(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> Scored:
-    from wsss_cli.errors import DataError
-    from wsss_cli.report.tables import class_table, curve_table
-    from wsss_cli.scoring.cams import cam_curve
-    from wsss_cli.scoring.masks import score_masks
-
-    if not pred.is_dir():
-        raise DataError(f"{pred} is no folder")
-    workers, stop = cores(), Stop(console.say_at_once)
-    cams = sorted(pred.rglob("*.npz"))
-    if cams:
-        pairs = [(cam, truth / cam.relative_to(pred).with_suffix(".png")) for cam in cams]
-        there = [(cam, mask) for cam, mask in pairs if mask.is_file()]
-        if not there:
-            raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
-        with console.progress(len(there), "seed curve") as bar, stop.listening():
-            curve = cam_curve(there, num_classes, check=stop.check, workers=workers, progress=bar.advance)
-        masks = [path for path in truth.rglob("*") if path.suffix.lower() == ".png"]
-        curve["without_cam"] = len(masks) - len(there)
-        return curve, curve_table(curve, "seeds by background threshold")
-    boundary = "biou" in columns
-    with (
-        console.progress(sum(1 for _ in truth.rglob("*.png")), "eval") as bar,
-        Stop(console.say_at_once).listening() as stop,
-    ):
-        scores = score_masks(
-            pred,
-            truth,
-            num_classes,
-            check=stop.check,
-            undecided=undecided,
-            boundary=boundary,
-            workers=workers,
-            progress=bar.advance,
-        )
-    return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
+def _views(mode: str | None, base: str | None) -> dict[str, Any]:
+    """Fields of the preset's eval section for --mode and --base."""
+    views: dict[str, Any] = {"mode": mode} if mode else {}
+    if base:
+        views |= {"base": "image"} if base == "image" else {"base": "short", "short_side": 512}
+    return views
 
 
 def _top(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores that the gate looks at."""
     shown: dict[str, Any] = next(
-        (scores[key] for key in (*NETWORK_MODES, "background", "best") if key in scores), scores
+        (scores[key] for key in (*eval_sources.NETWORK_MODES, "background", "best") if key in scores), scores
     )
     return shown
 
@@ -259,7 +158,7 @@ def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
     from wsss_cli.escapes import csv_cell
     from wsss_cli.files import write_text
 
-    shown = next((scores[key] for key in (*NETWORK_MODES, "background") if key in scores), scores)
+    shown = next((scores[key] for key in (*eval_sources.NETWORK_MODES, "background") if key in scores), scores)
     if "confusion" not in shown:
         raise UsageError(
             "--confusion: these scores have no confusion matrix", "it is for networks and folders of masks"

@@ -1,0 +1,118 @@
+"""Where the scores of `wsss eval` come from: a folder of masks or of CAMs, a run with stored scores, or a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.cli import console, stage
+from wsss_cli.engine.stop import Stop
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.processes import cores
+
+Scored = tuple[dict[str, Any], Any]  # scores, and a table of them
+NETWORK_MODES = {  # key in the scores: name in the table; the first of these that is there is the figure of the run
+    "ms_flip_crf": "ms+flip, CRF",
+    "ms_flip": "ms+flip",
+    "single_crf": "single scale, CRF",
+    "single": "single scale",
+}
+
+
+def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> Scored:
+    """Score the masks of a folder."""
+    from wsss_cli.report.tables import class_table
+    from wsss_cli.scoring.masks import score_masks
+
+    images = sum(1 for _ in truth.rglob("*.png"))
+    with console.progress(images, "eval") as bar, Stop(console.say_at_once).listening() as stop:
+        scores = score_masks(
+            pred,
+            truth,
+            num_classes,
+            check=stop.check,
+            undecided=undecided,
+            boundary="biou" in columns,
+            workers=cores(),
+            progress=bar.advance,
+        )
+    return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
+
+
+def cam_folder(pred: Path, cams: list[Path], truth: Path, num_classes: int) -> Scored:
+    """Score the CAMs of a folder at every background threshold.
+
+    Raises:
+        DataError: none of them has a true mask.
+    """
+    from wsss_cli.report.tables import curve_table
+    from wsss_cli.scoring.cams import cam_curve
+
+    pairs = [(cam, truth / cam.relative_to(pred).with_suffix(".png")) for cam in cams]
+    pairs = [(cam, mask) for cam, mask in pairs if mask.is_file()]
+    if not pairs:
+        raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
+    with console.progress(len(pairs), "seed curve") as bar, Stop(console.say_at_once).listening() as stop:
+        curve = cam_curve(pairs, num_classes, check=stop.check, workers=cores(), progress=bar.advance)
+    true_masks = sum(path.suffix.lower() == ".png" for path in truth.rglob("*"))
+    curve["without_cam"] = true_masks - len(pairs)
+    return curve, curve_table(curve, "seeds by background threshold")
+
+
+def cam_run(run: Path) -> Scored:
+    """The stored scores of a cam run.
+
+    Raises:
+        UsageError: there are none.
+    """
+    from wsss_cli.report.tables import curve_table
+
+    stored = _stored_scores(run)
+    return stored, curve_table(stored, "seeds by background threshold")
+
+
+def pseudo_run(run: Path, columns: list[str]) -> Scored:
+    """The stored scores of a pseudo run.
+
+    Args:
+        columns: keys of METRICS that the table shows.
+    Raises:
+        UsageError: there are none, or some of the columns were not scored.
+    """
+    from wsss_cli.report.tables import class_table
+
+    stored = _stored_scores(run)
+    if "background" not in stored:
+        raise UsageError(f"{run} has no scores: its score split has no masks")
+    lacking = [key for key in columns if not isinstance(stored["background"].get(key), list)]
+    if lacking:
+        raise UsageError(
+            f"{run} was scored without {', '.join(lacking)}",
+            f"wsss eval --pred {run}/masks --truth MASKS --num-classes {len(stored['background']['classes'])} "
+            f"--undecided background --metrics {','.join(columns)}",
+        )
+    results = {"255 as background": stored["background"], "255 left out": stored["drop"]}
+    return stored, class_table(results, "pseudo masks", stored["protocol"], columns)
+
+
+def network(run: Path, columns: list[str], device: str, **scoring: Any) -> Scored:
+    """Score the network of a run, of a checkpoint folder or of an imported directory.
+
+    Args:
+        scoring: as for `run_eval`.
+    """
+    from wsss_cli.report.tables import class_table
+    from wsss_cli.stages.evaluate import run_eval
+
+    with stage.working(device, run.parent) as ctx:
+        scores = run_eval(run, ctx, boundary="biou" in columns, **scoring)
+    results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
+    return scores, class_table(results, str(run), scores["protocol"], columns)
+
+
+def _stored_scores(run: Path) -> dict[str, Any]:
+    from wsss_cli.files import read_json
+
+    if not (run / "eval.json").is_file():
+        raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
+    return dict(read_json(run / "eval.json"))
