@@ -28,7 +28,8 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
 
-    What is in the folder already is kept: run again to go on. A photograph that cannot be read is named, and the others
+    What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
+    to go on. A photograph that cannot be read is named, and the others
     go on.
     """
     from wsss_cli.inference.network import load_network

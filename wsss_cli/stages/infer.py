@@ -14,6 +14,7 @@ from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import UsageError
+from wsss_cli.inference.journal import Journal, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import SMALLER, image_batches, predict
 from wsss_cli.report.pictures import overlay, write_png
@@ -64,18 +65,39 @@ def find_images(given: Sequence[str]) -> list[Path]:
 def run_infer(
     network: Network, images: Sequence[Path], out: Path, ctx: Context, *, ms_flip: bool, overlays: bool = True
 ) -> dict[str, Any]:
-    """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image; what is there already is kept.
+    """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
+
+    What is there already from this network, with these settings and of the same photograph, is kept: see `Journal`.
 
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]}.
     """
-
     photographs = [Photograph(str(path), path) for path in images]
     files = {photo.id: [out / "masks" / f"{photo.image.stem}.png"] for photo in photographs}
     if overlays:
         for photo in photographs:
             files[photo.id].append(out / "overlays" / f"{photo.image.stem}.png")
-    pending = [photo for photo in photographs if not all(file.is_file() for file in files[photo.id])]
+    journal = Journal(
+        out,
+        {
+            "network": network.origin,
+            "weights": weights_digest(network.model),
+            "eval": network.preset.eval.model_dump(mode="json"),
+            "ms_flip": ms_flip,
+            "precision": network.preset.train.precision,
+        },
+    )
+    pending, others = [], 0
+    for photo in photographs:
+        there = all(file.is_file() for file in files[photo.id])
+        if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
+            pending.append(photo)
+            others += there
+    if others:
+        journal.forget(photo.image.stem for photo in pending)
+        for file in (file for photo in pending for file in files[photo.id]):
+            file.unlink(missing_ok=True)
+        ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
     lost: Lost = []
     batches = image_batches(pending, network.preset.eval, lost, ctx, ms_flip=ms_flip)
     config, precision = network.preset.eval, network.preset.train.precision
@@ -95,8 +117,8 @@ def run_infer(
             write_png(overlaid, overlay(image, mask, network.colors))
         write_mask(files[photo.id][0], mask, network.colors)
 
-    for _ in sweep(batches, load, compute, store, SweepOptions("infer", SMALLER), lost, ctx):
-        pass  # they are on disk
+    for photo, _ in sweep(batches, load, compute, store, SweepOptions("infer", SMALLER), lost, ctx):
+        journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk
     return {
         "masks": str(out / "masks"),
         "overlays": str(out / "overlays") if overlays else None,

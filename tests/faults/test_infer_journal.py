@@ -1,0 +1,112 @@
+"""A folder of predictions says what made each mask; what another network, setting or photograph made is made anew."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.masks import read_mask
+from wsss_cli.engine.context import Context, Silent
+from wsss_cli.errors import Preempted
+from wsss_cli.inference.journal import NAME, weights_digest
+from wsss_cli.inference.network import Network
+from wsss_cli.stages import infer
+
+
+class Said(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    preset = load_preset("toy")
+    return Network(nn.Linear(2, 2), preset, ("background", "cat"), ((0, 0, 0), (128, 0, 0)), 3, "data/toy", "run 1")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name, value in (("a", 0), ("b", 1)):
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+    return [tmp_path / "a.png", tmp_path / "b.png"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Predict masks that hold the first pixel of their photograph, at most 1."""
+    ui = Said()
+
+    def predict(model, images, config, ctx, precision, *, single, ms_flip):
+        return {"ms_flip" if ms_flip else "single": [np.minimum(image[..., 0], 1) for image in images]}
+
+    monkeypatch.setattr(infer, "predict", predict)
+
+    def run(network, photos, *, ms_flip=False, overlays=False):
+        ui.lines.clear()
+        ctx = Context(torch.device("cpu"), tmp_path, ui)
+        made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, overlays=overlays)
+        assert made["lost"] == []
+        return made["images"], made["kept"], [line.split(" of the masks")[0] for line in ui.lines]
+
+    return run
+
+
+def test_what_the_same_call_made_is_kept(run, network, photos):
+    assert run(network, photos[:1]) == (1, 0, [])
+    assert run(network, photos) == (1, 1, [])
+    assert run(network, photos) == (0, 2, [])
+
+
+def test_other_weights_or_settings_make_it_anew(run, network, photos):
+    run(network, photos)
+    other = replace(network, model=nn.Linear(2, 2))
+    assert weights_digest(other.model) != weights_digest(network.model)
+    assert run(other, photos) == (2, 0, ["2"])
+    assert run(network, photos) == (2, 0, ["2"])  # and back
+    assert run(network, photos, ms_flip=True) == (2, 0, ["2"])
+    views = network.preset.eval.model_copy(update={"scales": (1.0, 2.0)})
+    changed = replace(network, preset=network.preset.model_copy(update={"eval": views}))
+    assert run(changed, photos, ms_flip=True) == (2, 0, ["2"])
+
+
+def test_another_photograph_of_the_same_name_is_made_anew(run, network, photos, tmp_path):
+    run(network, photos)
+    Image.fromarray(np.full((8, 8, 3), 1, np.uint8)).save(photos[0])
+    assert run(network, photos) == (1, 1, ["1"])
+    assert read_mask(tmp_path / "out" / "masks" / "a.png").max() == 1
+    (tmp_path / "elsewhere").mkdir()
+    photos[0].rename(tmp_path / "elsewhere" / "a.png")
+    assert run(network, [tmp_path / "elsewhere" / "a.png"]) == (1, 0, ["1"])
+
+
+def test_masks_of_nobody_knows_what_are_made_anew(run, network, photos, tmp_path):
+    run(network, photos)
+    (tmp_path / "out" / NAME).unlink()
+    assert run(network, photos) == (2, 0, ["2"])
+
+
+def test_an_overlay_of_an_earlier_mask_is_not_taken_for_one_of_this(run, network, photos):
+    run(network, photos, overlays=True)
+    assert run(network, photos) == (0, 2, [])
+    run(network, photos, ms_flip=True)
+    assert run(network, photos, ms_flip=True, overlays=True) == (2, 0, ["2"])
+
+
+def test_what_a_kill_left_between_mask_and_line_is_made_anew(run, network, photos, tmp_path, monkeypatch):
+    run(network, photos)
+    other = replace(network, model=nn.Linear(2, 2))
+    with monkeypatch.context() as patch, pytest.raises(Preempted):
+        patch.setattr(infer.Journal, "add", lambda *arguments, **more: (_ for _ in ()).throw(Preempted("killed")))
+        run(other, photos)
+    with (tmp_path / "out" / NAME).open("a") as file:
+        file.write('\n{"item": "a", "ke')  # and a torn line
+    made, kept, _ = run(network, photos)
+    assert (made, kept) == (2, 0)
