@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if partial is not None:
             with contextlib.suppress(OSError):
                 Path(partial).unlink()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed work has left half written. Nobody else may be at work in the folder."""
+    for partial in folder.rglob(".*.part"):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -13,8 +13,9 @@ from wsss_cli.cli import runs
 from wsss_cli.config.forms import NewerError
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.records import Inputs, read_inputs, read_record
-from wsss_cli.engine.rundir import open_run, remove_temporaries, state_of
+from wsss_cli.engine.rundir import open_run, state_of
 from wsss_cli.errors import UsageError
+from wsss_cli.files import remove_temporaries
 from wsss_cli.locks import is_locked, locked
 
 TOY = load_preset("toy")

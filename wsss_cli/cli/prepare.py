@@ -61,7 +61,7 @@ def toy(
 
     out = out or Path("data/toy")
     total = images + (max(1, images // 4) if val is None else val)
-    with console.progress(total, "drawing") as bar:
+    with _alone(out), console.progress(total, "drawing") as bar:
         made = prepare_toy(out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1))
     _report(made, out, json_output, f"wsss run --preset toy --data {out}")
 
@@ -107,6 +107,7 @@ def voc_aug(
         _ticking("checking masks") as tick_looks,
         _ticking("converting masks") as tick,
         Stop(console.say_at_once).listening() as stop,
+        _alone(out),
     ):
         made = prepare_voc(
             source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
@@ -157,7 +158,12 @@ def coco14(
     source = find_coco(root)
     console.say(f"COCO: {source}")
     stop = Stop(console.say_at_once)
-    with _ticking("reading sizes") as tick_sizes, _ticking("painting masks") as tick, stop.listening():
+    with (
+        _alone(out),
+        _ticking("reading sizes") as tick_sizes,
+        _ticking("painting masks") as tick,
+        stop.listening(),
+    ):
         made = prepare_coco(
             source,
             out,
@@ -212,7 +218,7 @@ def folder(
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
     kept = tuple(label.strip() for label in classes.split(",") if label.strip())
-    with _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
+    with _alone(out), _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
         made = prepare_folder(
             images,
             table,
@@ -256,6 +262,25 @@ def _renames(given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")
         renames[old.strip()] = new.strip()
     return renames
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """The lock of a data set directory; where nothing comes of it, a new directory goes again."""
+    from wsss_cli.locks import locked
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+    lock = out / ".prepare.lock"
+    try:
+        with locked(lock, f"{out} is being prepared"):
+            yield
+    finally:
+        if list(out.iterdir()) == [lock]:
+            lock.unlink()
+            out.rmdir()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 from wsss_cli.config.forms import write_form
 from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
 from wsss_cli.errors import DataError
-from wsss_cli.files import write_json, write_text
+from wsss_cli.files import remove_temporaries, write_json, write_text
 
 COLUMNS = ("id", "image", "mask", "labels")
 
@@ -147,6 +147,15 @@ def open_dataset(path: str | Path) -> Dataset:
     )
 
 
+def begin_dataset(root: Path) -> None:
+    """To be called before anything changes in a directory: what was there is no data set any more until it is written.
+
+    Removes dataset.json, which `write_dataset` writes last, and what killed work has left half written.
+    """
+    (root / "dataset.json").unlink(missing_ok=True)
+    remove_temporaries(root)
+
+
 def write_dataset(
     root: str | Path,
     *,
@@ -180,7 +189,7 @@ def write_dataset(
         for sample in samples:
             check_id(sample.id, f"split '{split}'")
         hashes[split] = _split_sha256(samples, classes)
-    (root / "dataset.json").unlink(missing_ok=True)
+    begin_dataset(root)
     for stale in (root / "splits").glob("*.csv"):
         if stale.stem not in splits:
             stale.unlink()

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import socket
 import sys
 import time
@@ -33,7 +32,7 @@ from wsss_cli.engine.records import (
     write_record,
 )
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
-from wsss_cli.files import write_text
+from wsss_cli.files import remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
 
@@ -190,15 +189,6 @@ def _read_settings(file: Path) -> Preset:
     if file.is_file() and not file.stat().st_size:
         raise DataError(f"{file} is empty")
     return load_preset(str(file))
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed work has left half written. The folder's lock must be held."""
-    for partial in folder.rglob(".*.part"):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 def state_of(path: Path, record: RunRecord) -> State:

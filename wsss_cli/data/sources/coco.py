@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Sample, data_places, refuse_duplicates, source_home, write_dataset
+from wsss_cli.data.dataset import Sample, begin_dataset, data_places, refuse_duplicates, source_home, write_dataset
 from wsss_cli.data.images import turn_upright
 from wsss_cli.data.masks import clear_other_masks, read_mask, write_mask
 from wsss_cli.data.sources.archives import Archive, Fetched, Tell
@@ -180,6 +180,7 @@ def prepare_coco(
     jobs = {split: [replace(job, orientation=next(each)) for job in members] for split, members in jobs.items()}
     made_from = {part.path.name: sha256_file(part.path) for part in parts.values()}
     made_on = {"orientation": turns.made_on} if turns.made_on else {}
+    begin_dataset(out)
     clear_other_masks(out / "masks", {**made_from, "painting": PAINTING, **made_on})
     flat = [job for members in jobs.values() for job in members]
     manifest = _painted(flat, out / "masks", colors, workers, check, tick)

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsss_cli.data.dataset import Dataset, Sample, write_dataset
+from wsss_cli.data.dataset import Dataset, Sample, begin_dataset, write_dataset
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import write_bytes, write_text
@@ -69,6 +69,7 @@ def prepare_toy(
     out, colors = Path(out), voc_palette(len(CLASSES))
     splits: dict[str, list[Sample]] = {}
     done = 0
+    begin_dataset(out)
     for split, count in zip(SPLITS, counts, strict=True):
         splits[split] = []
         for index in range(count):

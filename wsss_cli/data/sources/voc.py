@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import Sample, nearest, write_dataset
+from wsss_cli.data.dataset import Sample, begin_dataset, nearest, write_dataset
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import clear_other_masks, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
@@ -71,6 +71,7 @@ def prepare_voc(
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
     looks = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
+    begin_dataset(out)
     masks = _converted(masks, source, out / "masks", workers, check, tick)
     colors = _colors(kept)
     splits = {split: _samples(members, split, source.root, masks, tags, kept) for split, members in lists.items()}
