@@ -58,7 +58,7 @@ class Journal:
             wanted = self._row(item, photograph, overlay)
         except DataError:
             return False
-        return row == wanted or row == {**wanted, "overlay": True}
+        return row in (wanted, {**wanted, "overlay": True})
 
     def forget(self, items: Iterable[str]) -> None:
         """Note that items are about to be written anew, and are of nobody knows what until then.
