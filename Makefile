@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2 # test processes
 
-.PHONY: demo test clean help
+.PHONY: demo test faults clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    install, then run the whole pipeline on generated data (wsss demo)'
 	@echo 'make test    install with the test extras, then lint, type-check and run every test'
+	@echo 'make faults  kills and signals at chance moments of the whole pipeline: half an hour on two cores'
 	@echo 'make clean   remove $(VENV), build products and caches; data/ and runs/ stay'
 
 demo: $(VENV)/.installed
@@ -20,6 +21,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy wsss_cli
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0
+
+faults: $(VENV)/.installed-test
+	WSSS_STORM=1 $(BIN)/pytest -q tests/faults
 
 $(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null || { echo 'error: there is no $(PYTHON); install Python 3.11 or newer, or: make PYTHON=python3.12 ...' >&2; exit 1; }

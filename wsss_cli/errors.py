@@ -84,7 +84,7 @@ class BusyError(WsssError):
 
 
 class Preempted(WsssError):
-    """Asked to stop by SIGTERM; everything done so far is saved."""
+    """Asked to stop by a signal other than SIGINT; everything done so far is saved."""
 
     exit_code = 75
 
