@@ -20,6 +20,7 @@ from wsss_cli.config.forms import NewerError
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.config.schema import Preset
+from wsss_cli.engine.outputs import damaged_outputs, list_outputs, remove_output
 from wsss_cli.engine.records import (
     Attempt,
     Inputs,
@@ -66,7 +67,13 @@ class RunDir:
         self.save(lost=[*self.record.lost, {"id": name, "reason": reason}])
 
     def save(self, **changes: Any) -> None:
-        """Change the record and write it."""
+        """Change the record and write it.
+
+        Raises:
+            WriteError: the disk is full, or somebody has removed the directory.
+        """
+        if not is_run(self.path):
+            raise WriteError(f"{self.path} was removed while it was worked in", "run the same command again")
         self.record = self.record.changed(**changes)
         write_record(self.path, self.record)
 
@@ -86,7 +93,8 @@ class RunDir:
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def finish(self, **results: Any) -> None:
-        """Mark the stage done and store its results in run.json."""
+        """Mark the stage done, list what it has made, and store its results in run.json."""
+        list_outputs(self.path)
         self.save(**results, state="done")
 
 
@@ -125,6 +133,12 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
     with locked(path / "LOCK", f"{path} is in use"):
         remove_temporaries(path)
         run = _read_or_create(path, stage, preset, identity, inputs)
+        if run.done and (damaged := damaged_outputs(path)):
+            count = f"{len(damaged)} of its files {'is' if len(damaged) == 1 else 'are'}"
+            say(f"{path} was done, but {count} gone or damaged, first {damaged[0].relative_to(path)}: made anew")
+            for file in damaged:
+                remove_output(path, file)
+            run.save(state="created")
         attempt = Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
         was_done, earlier = run.done, run.record.attempts
         if not was_done:

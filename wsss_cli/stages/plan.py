@@ -18,6 +18,7 @@ from wsss_cli.config.cam import ReCamConfig
 from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
+from wsss_cli.engine.outputs import is_whole
 from wsss_cli.engine.records import Inputs, find_runs, is_run, read_inputs, read_record, read_run
 from wsss_cli.engine.rundir import RunDir, find_checkpoint, open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
@@ -192,9 +193,9 @@ def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
     step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
     path = run_path(exp.runs, step.kind, exp.preset.name, step.identity)
     if is_run(path):
-        return replace(step, path=path, done=read_record(path).state == "done")
+        return replace(step, path=path, done=is_whole(path))
     for same, record in find_runs(exp.runs, step.kind):
-        if record.identity == step.identity and record.state == "done":
+        if record.identity == step.identity and is_whole(same):
             return replace(step, path=same, done=True)
     return replace(step, path=path)
 
@@ -288,7 +289,7 @@ def _taken(exp: Experiment, exact: Step, given: Path | None, say: Say) -> Step |
     if is_run(exact.path):
         return None  # begun with these settings: it is to be finished rather than replaced by another
     for path, record in find_runs(exp.runs, exact.kind):
-        if record.state == "done" and read_inputs(path).dataset_fingerprint == exp.dataset.fingerprint:
+        if is_whole(path) and read_inputs(path).dataset_fingerprint == exp.dataset.fingerprint:
             name = exp.preset.name
             say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
             return Step(exact.kind, path, record.identity, done=True)

@@ -20,7 +20,7 @@ from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.segmentation import SegmentationTask, check_class_weights
-from wsss_cli.stages.training import train_network
+from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
 from wsss_cli.weights.formats import recognise
 from wsss_cli.weights.load import differences, load_into, load_state
@@ -36,12 +36,16 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     config = preset.train
     check_training(config, dataset, ctx.device)
     masks = step.reads[0].path if step.reads else None
-    samples = training_samples(dataset.split(preset.dataset.train), config, masks)
+    listed = dataset.split(preset.dataset.train)
+    samples = training_samples(listed, config, masks)
+    there = {sample.id for sample in samples}
+    without = [(sample.id, f"{masks} has no mask of it") for sample in listed if sample.id not in there]
     make = partial(training_item, config=config, num_classes=dataset.num_classes, pseudo_run=masks)
     with open_step(step, exp) as run:
         if run.done:
-            run.finish(lost=still_lost(samples, make, ctx, run))
+            run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])
             return
+        note_lost(without, run, ctx)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
         if config.init:
