@@ -204,11 +204,11 @@ def _refuse_empty(parts: dict[str, Instances]) -> list[str]:
     """A line that counts instances without pixels, if any.
 
     Raises:
-        DataError: most are so.
+        DataError: half of them or more are so.
     """
     empty, count = sum(part.empty for part in parts.values()), sum(part.instances for part in parts.values())
     said = f"{empty:,} of {counted(count, 'instance')} cover no pixel, or a single one in the corner"
-    if 2 * empty > count:
+    if count and 2 * empty >= count:
         raise DataError(
             f"{parts['train'].path.parent}: {said}",
             "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height",

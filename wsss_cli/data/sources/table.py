@@ -76,6 +76,11 @@ def read_table(path: Path) -> Table:
         DataError: too many or too few fields in a row, a column that occurs twice, a quote that is not closed, or a
             field that holds a line feed or another control character; the message has the line.
     """
+    if not path.exists():
+        raise DataError(
+            f"cannot read {path}: no such file",
+            "write one: a line image,labels and then one for each image, 1.jpg,cat|dog",
+        )
     text = read_text(path)
     records = _records(path, text)
     first, heads = next(records, (1, ()))
