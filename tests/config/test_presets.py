@@ -83,3 +83,15 @@ def test_the_adamw_recipe_warms_up_and_ends_at_zero(depth, data, supervision):
     assert (train.supervision, train.backbone.name) == (supervision, f"resnet{depth[1:]}c")
     factors = [lr_factor(step, train.iters, train.schedule) for step in (0, 1499, 1500, train.iters - 1)]
     assert factors == pytest.approx([1e-6, 1.0, 1.0, 0.0])
+
+
+def test_segformer_has_its_published_schedule():
+    train = load_preset("segformer-pvtv2b2-voc-weak").train
+    assert (train.backbone.name, train.head.kind, train.head.channels, train.aux.weight) == (
+        "pvt_v2_b2",
+        "segformer",
+        256,
+        0,
+    )
+    assert (train.batch, train.crop, train.schedule.power, train.schedule.warmup_iters) == (16, 512, 1.0, 1500)
+    assert (train.optim.lr, train.optim.head_lr_mult, train.optim.norm_decay) == (6e-5, 10.0, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -42,6 +42,11 @@ class SegFormerConfig(Model):
 Head = Annotated[DeepLabConfig | FcnConfig | SegFormerConfig, Field(discriminator="kind")]
 """A variant has two facts beside its settings: `title`, its name in tables, and `pools`: a batch norm in it sees one
 value for each image, so that a batch of one cannot be trained on."""
+
+TITLES: dict[str, str] = {
+    variant.model_fields["kind"].default: variant.title for variant in get_args(get_args(Head)[0])
+}
+"""Names of the heads by their kind."""
 
 
 class AuxConfig(Model):

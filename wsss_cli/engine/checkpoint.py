@@ -22,6 +22,8 @@ HINT = "remove this checkpoint folder and run again; training goes on from the o
 def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str, Any], meta: dict[str, Any]) -> Path:
     """Write checkpoints/step-XXXXXXXX/{model.safetensors, trainer.pt, meta.json} and point `latest` at it.
 
+    meta.json also says what a model that has `holds` says of itself: its kind, its backbone, how many classes.
+
     Older checkpoints are removed once the new one is in place, except the one that `best` names.
 
     Args:
@@ -37,7 +39,8 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str
     torch.save(trainer, buffer)
     write_bytes(partial / "trainer.pt", buffer.getvalue())
     hashes = {file: sha256_file(partial / file) for file in ("model.safetensors", "trainer.pt")}
-    write_json(partial / "meta.json", {"layout": LAYOUT, "step": step, "sha256": hashes, **meta})
+    holds = getattr(model, "holds", {})
+    write_json(partial / "meta.json", {"layout": LAYOUT, "step": step, "sha256": hashes, **holds, **meta})
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
     write_text(folder / "latest", name + "\n")

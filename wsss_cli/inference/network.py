@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wsss_cli.config.load import load_preset
+from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
@@ -82,7 +83,8 @@ def _imported(folder: Path, ctx: Context) -> Network:
         hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else ""
         raise UsageError(f"{folder} holds no segmentation network", hint)
     try:
-        preset = Preset.model_validate_json(json.dumps(meta["preset"]))
+        settings, _ = renamed(meta["preset"], {}, "meta.json")
+        preset = Preset.model_validate_json(json.dumps(settings))
         classes, colors, source = tuple(meta["classes"]), _colors(meta["colors"]), meta["source"]["file"]
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{folder}/meta.json is damaged: {error}", "import the file again") from error

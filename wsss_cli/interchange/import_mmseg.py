@@ -27,7 +27,7 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.weights.formats import Format, recognise, resnet, without_wrapper
+from wsss_cli.weights.formats import Format, read_holds, recognise, resnet, without_wrapper
 from wsss_cli.weights.load import (
     Checkpoint,
     State,
@@ -46,14 +46,14 @@ def run_inspect(path: Path) -> dict[str, Any]:
     """Say what a weight file, a run, a checkpoint folder or an imported directory is.
 
     Returns:
-        {'file', 'sha256', 'kind', 'title', 'backbone', 'num_classes', 'auxiliary_head', 'advice', 'tensors',
+        {'file', 'sha256', 'kind', 'title', 'head', 'backbone', 'num_classes', 'auxiliary_head', 'advice', 'tensors',
         'parameters', 'dtypes', 'classes', 'objects', 'keys': the first and last names}; 'run' of a directory.
     Raises:
         WeightsError: missing, damaged, or refused.
     """
     file = weight_file(path)
     checkpoint = read_checkpoint(file)
-    found = recognise(checkpoint.state)
+    found = recognise(checkpoint.state, read_holds(file))
     names = list(checkpoint.state)
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values())
     return {
@@ -61,6 +61,7 @@ def run_inspect(path: Path) -> dict[str, Any]:
         "sha256": sha256_file(file),
         "kind": found.kind,
         "title": found.title,
+        "head": found.head,
         "backbone": found.backbone,
         "num_classes": found.num_classes,
         "auxiliary_head": found.aux,
@@ -234,6 +235,7 @@ def _segmentor(
     used = {key: tensor for key, tensor in inside.items() if names[key] not in fresh}
     report = {
         "kind": "segmentor",
+        "head": preset.train.head.kind,
         "backbone": name,
         "output_stride": output_stride,
         "num_classes": num_classes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,11 @@ class BoundaryNet(nn.Module):
             for channels in backbone.channels
         )
         self.fuse = nn.Conv2d(BOUNDARY_CHANNELS * len(backbone.channels), 1, 1)
+
+    @property
+    def holds(self) -> dict[str, Any]:
+        """What meta.json says of a checkpoint of it: 'kind', 'method', 'backbone'."""
+        return {"kind": "affinity", "method": "irn", "backbone": self.backbone.name}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> boundary logits [B, h, w] at stride 4 (sizes rounded up)."""
@@ -77,6 +82,11 @@ class AffinityNet(nn.Module):
         for level in self.levels:
             nn.init.kaiming_normal_(level.weight)  # type: ignore[arg-type]
         nn.init.xavier_uniform_(self.fuse.weight, gain=F9_GAIN)
+
+    @property
+    def holds(self) -> dict[str, Any]:
+        """What meta.json says of a checkpoint of it: 'kind', 'method', 'backbone'."""
+        return {"kind": "affinity", "method": "psa", "backbone": self.backbone.name}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> features [B, 448, h, w] at stride 8 (sizes rounded up)."""

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.models.tokens import TokenNet, TokenPyramid
 from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, part, resnet, without_wrapper
 from wsss_cli.weights.load import State, efficientnet_lite_names, load_into, load_state
 
@@ -32,6 +32,7 @@ class Backbone(nn.Module):
     """A timm network that gives its last four stages, or its only map, of images of any size.
 
     Attributes:
+        name: timm's; empty where it is none of timm's.
         channels, strides: of the feature maps; the first stride of four is 4.
         mean, std: RGB normalisation in 0..255 units.
 
@@ -54,6 +55,7 @@ class Backbone(nn.Module):
         *,
         freeze_bn: bool = False,
         pad: bool = False,
+        name: str = "",
     ) -> None:
         super().__init__()
         self.net = net
@@ -65,7 +67,7 @@ class Backbone(nn.Module):
         self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.nhwc = str(getattr(net, "output_fmt", "")).endswith("NHWC")
-        self.pad = pad
+        self.pad, self.name = pad, name
         self.train(self.training)
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -84,7 +86,9 @@ class Backbone(nn.Module):
             return self._maps(x)
         height, width = x.shape[-2:]
         maps = self._maps(F.pad(x, (0, -width % SIDES, 0, -height % SIDES)))
-        return [map_[..., : -(-height // s), : -(-width // s)] for map_, s in zip(maps, self.strides, strict=True)]
+        # sizes rounded up; of positive numbers alone, as ONNX divides negative ones another way
+        sizes = [((height + s - 1) // s, (width + s - 1) // s) for s in self.strides]
+        return [map_[..., :h, :w] for map_, (h, w) in zip(maps, sizes, strict=True)]
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.net(x)
@@ -98,66 +102,6 @@ class Backbone(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
-
-
-class _Tokens(nn.Module):
-    """A whole timm transformer whose last tokens, normalised as for its classifier, are the one map."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        last = net.feature_info[-1]
-        self.model, self.pretrained_cfg = net, net.pretrained_cfg
-        self.feature_info: Any = _Maps([last["num_chs"]], [last["reduction"]])
-        _, _, *grid = _Tokens.forward(self, torch.zeros(1, 3, 2 * last["reduction"], 3 * last["reduction"]))[0].shape
-        if grid != [2, 3]:
-            raise ValueError(f"{grid} tokens for an image of 2 x 3 patches")
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.model.forward_intermediates(
-            x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-        )
-        return maps
-
-
-class _Pyramid(_Tokens):
-    """A transformer's one map at strides 4, 8, 16 and 32: transposed convolutions, the map itself, pooling.
-
-    Source: Li et al. (ViTDet), ECCV 2022, "simple feature pyramid"; the two convolutions to 256 channels that follow
-        there on each map are left out, as a segmentation head brings the maps to its own width.
-    Raises:
-        UsageError: patches of another size than 16.
-    """
-
-    def __init__(self, net: Any) -> None:
-        super().__init__(net)
-        (width,), (stride,) = self.feature_info.channels(), self.feature_info.reduction()
-        if stride != 16:
-            raise UsageError(f"a pyramid is made of patches of 16 pixels, and this one has some of {stride}", OTHERS)
-        self.feature_info = _Maps([width // 4, width // 2, width, width], [4, 8, 16, 32])
-        self.up4 = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 2, 2, 2),
-            LayerNorm2d(width // 2),
-            nn.GELU(),
-            nn.ConvTranspose2d(width // 2, width // 4, 2, 2),
-        )
-        self.up8 = nn.ConvTranspose2d(width, width // 2, 2, 2)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        (map_,) = super().forward(x)
-        return [self.up4(map_), self.up8(map_), map_, F.max_pool2d(map_, 2)]
-
-
-class _Maps:
-    """What timm's feature networks say of their maps."""
-
-    def __init__(self, channels: list[int], reduction: list[int]) -> None:
-        self._channels, self._reduction = channels, reduction
-
-    def channels(self) -> list[int]:
-        return self._channels
-
-    def reduction(self) -> list[int]:
-        return self._reduction
 
 
 def build_backbone(
@@ -199,11 +143,11 @@ def build_backbone(
     config: Any = net.pretrained_cfg
     mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
     try:
-        if isinstance(net, _Tokens) and tokens == "pyramid":  # once weights are loaded, which know no pyramid
-            net = _Pyramid(net.model)
+        if isinstance(net, TokenNet) and tokens == "pyramid":  # once weights are loaded, which know no pyramid
+            net = TokenPyramid(net.model)
             _check_strides(name, net, output_stride)
         pad = not _fits(Backbone(net, mean, std), 66, 97)
-        backbone = Backbone(net, mean, std, freeze_bn=freeze_bn, pad=pad)
+        backbone = Backbone(net, mean, std, freeze_bn=freeze_bn, pad=pad, name=name)
         if pad and not _fits(backbone, 64, 96):
             raise ValueError("its maps have other sizes than its strides say")
         return backbone.train()
@@ -265,7 +209,7 @@ def _create_tokens(name: str, *, pretrained: bool) -> nn.Module | None:
         net: Any = timm.create_model(name, pretrained=False, **options)
         if pretrained:
             net = _fetched(name, **options)
-        tokens = _Tokens(net)
+        tokens = TokenNet(net)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError):
         return None
     return tokens

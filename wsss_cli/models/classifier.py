@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,12 @@ class CamClassifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Conv2d(backbone.channels[-1], num_classes - 1, 1, bias=False)
+
+    @property
+    def holds(self) -> dict[str, Any]:
+        """What meta.json says of a checkpoint of it: 'kind', 'backbone', 'num_classes' (foreground)."""
+        classes = self.classifier.out_channels
+        return {"kind": "classifier", "backbone": self.backbone.name, "num_classes": classes}
 
     def features(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> the last feature map [B, D, h, w]."""

@@ -17,7 +17,8 @@ class Segmentor(nn.Module):
 
     Args:
         backbone: gives the feature maps; comes with its own weights or initialisation.
-        head: makes logits of the list of all maps, at a stride of its own; its last layer is its `classifier`.
+        head: makes logits of the list of all maps, at a stride of its own; its last layer is its `classifier`,
+            and its `kind` that of the preset.
         aux: another head, whose logits have a loss of their own in training; None: there is none.
     """
 
@@ -42,6 +43,17 @@ class Segmentor(nn.Module):
         if not aux:
             return logits
         return logits, None if self.aux is None else self.aux(features)
+
+    @property
+    def holds(self) -> dict[str, Any]:
+        """What meta.json says of a checkpoint of it: 'kind', 'head', 'auxiliary_head', 'backbone', 'num_classes'."""
+        return {
+            "kind": "segmentor",
+            "head": self.head.kind,
+            "auxiliary_head": self.aux is not None,
+            "backbone": self.backbone.name,
+            "num_classes": self.num_classes,
+        }
 
     def classifier_keys(self) -> frozenset[str]:
         """Keys of the state dict that depend on the classes: the classifiers of the head and of the auxiliary head."""

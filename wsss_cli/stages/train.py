@@ -22,7 +22,7 @@ from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.segmentation import SegmentationTask, check_class_weights
 from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
-from wsss_cli.weights.formats import recognise
+from wsss_cli.weights.formats import read_holds, recognise
 from wsss_cli.weights.load import differences, load_into, load_state
 
 
@@ -109,9 +109,15 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     """
     file = weight_file(path)
     state, own = load_state(file), model.state_dict()
-    if (found := recognise(state)).kind != "wsss-segmentor":
+    if (found := recognise(state, read_holds(file))).kind != "wsss-segmentor":
         raise WeightsError(
             f"{file} is {found.title}, no network to start from", found.advice.replace("FILE", str(file))
+        )
+    head = model.holds["head"]
+    if found.head and found.head != head:
+        raise WeightsError(
+            f"{file} is {found.title}; train.head.kind is {head}, not {found.head}",
+            f"--set train.head.kind={found.head}",
         )
     if model.aux is None:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("aux.")}

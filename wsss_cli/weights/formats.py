@@ -1,17 +1,20 @@
-"""What a state dict is, by its key names and shapes: whose naming, which network, how many classes."""
+"""What a weight file is: as the meta.json beside it says, else by key names and shapes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor
 
+from wsss_cli.config.heads import TITLES
 from wsss_cli.errors import WeightsError
+from wsss_cli.files import read_json
 from wsss_cli.weights.load import State, efficientnet_lite_names
 
 Stem = Literal["", "7x7", "deep"]
@@ -27,6 +30,8 @@ BLOCKS: dict[tuple[bool, tuple[int, ...]], int] = {
 LITE = tuple(f"tf_efficientnet_lite{number}" for number in range(5))
 DEEP_STEM = "a deep stem (three 3x3 convolutions)"
 PLAIN_STEM = "a 7x7 stem (one convolution)"
+KINDS = ("segmentor", "classifier", "affinity")
+TAKES_IT = "wsss infer, eval and export take its directory"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Format:
         kind: whose naming and which part of a network.
         title: in words.
         backbone: the timm backbone that takes these weights; empty: none known.
+        head: kind of a segmentation network's head, where that is known.
         num_classes: outputs of its classifier, where it has one.
         aux: whether it has an auxiliary head.
         advice: what can be done with it.
@@ -78,6 +84,7 @@ class Format:
         "efficientnet-lite",
         "wsss-segmentor",
         "wsss-classifier",
+        "wsss-affinity",
         "wsss-backbone",
         "unknown",
     ]
@@ -86,6 +93,7 @@ class Format:
     num_classes: int | None = None
     aux: bool = False
     advice: str = ""
+    head: str = ""
 
 
 def without_wrapper(state: Mapping[str, Tensor]) -> State:
@@ -123,9 +131,16 @@ def part(state: Mapping[str, Tensor], prefix: str) -> State:
     return {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
-def recognise(state: Mapping[str, Tensor]) -> Format:
-    """What a state dict is; 'module.' and 'model.' before all keys are passed over."""
+def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = None) -> Format:
+    """What a state dict is.
+
+    Args:
+        state: 'module.' and 'model.' before all keys are passed over.
+        holds: what the meta.json beside the file says (`read_holds`); without it, keys and shapes are looked at.
+    """
     state = without_wrapper(state)
+    if holds:
+        return _said(holds)
     if any(key.startswith("backbone.net.") for key in state):
         return _own(state)
     if any(key.startswith("decode_head.") for key in state):
@@ -157,19 +172,41 @@ def _advice(network: Resnet) -> str:
     return taken
 
 
+def read_holds(file: Path) -> dict[str, Any]:
+    """What the meta.json beside a checkpoint's or an imported model.safetensors says of it; empty: nothing."""
+    meta = file.with_name("meta.json")
+    if file.name != "model.safetensors" or not meta.is_file():
+        return {}
+    said = read_json(meta)
+    return said if said.get("kind") in KINDS and isinstance(said.get("backbone"), str) else {}
+
+
+def _said(holds: Mapping[str, Any]) -> Format:
+    backbone, classes = str(holds["backbone"]), holds.get("num_classes")
+    match holds["kind"]:
+        case "segmentor":
+            head = str(holds.get("head", "deeplabv3plus"))  # the only one at first
+            aux = bool(holds.get("auxiliary_head"))
+            title = f"a {TITLES.get(head, head)} of this program"
+            return Format("wsss-segmentor", title, backbone, classes, aux, TAKES_IT, head)
+        case "classifier":
+            return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)
+        case _:
+            networks = {"irn": "IRN's boundary network", "psa": "PSA's affinity network"}
+            title = networks.get(str(holds.get("method")), "an affinity network")
+            return Format("wsss-affinity", f"{title} of this program", backbone)
+
+
 def _own(state: State) -> Format:
+    """A network of this program without its meta.json, or from before that said what it is."""
     network = resnet(part(state, "backbone.net."))
     backbone = network.backbone if network else _lite(part(state, "backbone.net."))
     if "head.classifier.weight" in state:
         aux, classes = "aux.classifier.weight" in state, int(state["head.classifier.weight"].shape[0])
-        return Format(
-            "wsss-segmentor",
-            "a DeepLabV3+ of this program",
-            backbone,
-            classes,
-            aux,
-            "wsss infer, eval and export take its directory",
-        )
+        pyramid = any(key.startswith("head.aspp.") for key in state)
+        title = f"a {TITLES['deeplabv3plus'] if pyramid else 'segmentation network'} of this program"
+        head = "deeplabv3plus" if pyramid else ""
+        return Format("wsss-segmentor", title, backbone, classes, aux, TAKES_IT, head)
     if "classifier.weight" in state:
         classes = int(state["classifier.weight"].shape[0])
         return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)

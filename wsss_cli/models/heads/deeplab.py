@@ -25,6 +25,8 @@ class DeepLabHead(nn.Module):
     Source: Chen et al., ECCV 2018; layers and initialisation as in MMSegmentation 1.2.2 (DepthwiseSeparableASPPHead).
     """
 
+    kind = "deeplabv3plus"
+
     def __init__(
         self,
         inputs: Sequence[int],

@@ -24,6 +24,8 @@ class FcnHead(nn.Module):
     Source: Long et al., CVPR 2015; layers as in MMSegmentation 1.2.2 (FCNHead).
     """
 
+    kind = "fcn"
+
     def __init__(
         self,
         inputs: Sequence[int],

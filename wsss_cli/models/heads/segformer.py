@@ -22,6 +22,8 @@ class SegFormerHead(nn.Module):
         and ReLU, which the paper's linear layers have not.
     """
 
+    kind = "segformer"
+
     def __init__(self, inputs: Sequence[int], num_classes: int, *, channels: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
         self.levels = nn.ModuleList(ConvBnRelu(width, channels, 1) for width in inputs)
