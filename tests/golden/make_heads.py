@@ -37,6 +37,11 @@ CASES = {
         EVERY,
         {"in_channels": [64, 128, 320, 512], "in_index": [0, 1, 2, 3], "channels": 256, "num_classes": 21},
     ),
+    "upernet": (
+        "UPerHead",
+        {**EVERY, "pool_scales": (1, 2, 3, 6)},
+        {"in_channels": [96, 192, 384, 768], "in_index": [0, 1, 2, 3], "channels": 512, "num_classes": 21},
+    ),
 }
 """Name of the file, class of theirs, its arguments beside `COMMON`, and those of the head as published."""
 

@@ -11,6 +11,7 @@ from make_heads import MAPS
 
 from wsss_cli.models.heads.fcn import FcnHead
 from wsss_cli.models.heads.segformer import SegFormerHead
+from wsss_cli.models.heads.upernet import UPerNetHead, cell_means
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLASSIFIER = ("conv_seg.", "classifier.")
@@ -18,6 +19,14 @@ HEADS = {
     "fcn": (FcnHead, {}, (("convs.", "conv."), ("conv_cat.", "joint."))),
     "aux": (FcnHead, {"level": 2, "convs": 1, "concat": False}, (("convs.0.", "conv."),)),
     "segformer": (SegFormerHead, {}, (("convs.", "levels."), ("fusion_conv.", "fuse."))),
+    "upernet": (
+        UPerNetHead,
+        {},
+        (
+            *((f"psp_modules.{i}.1.", f"pools.{i}.") for i in range(4)),
+            *(("lateral_convs.", "laterals."), ("fpn_convs.", "levels."), ("fpn_bottleneck.", "fuse.")),
+        ),
+    ),
 }
 """Name of the golden file: the head, its arguments, and how its keys differ from MMSegmentation's."""
 
@@ -60,3 +69,9 @@ def test_a_head_in_its_published_size_has_as_many_parameters_as_mmsegmentations(
         inputs = [inputs if i == full["in_index"] else 1 for i in range(4)]
     with torch.device("meta"):
         assert parameters(kind(inputs, full["num_classes"], channels=full["channels"], **settings)) == expected
+
+
+@pytest.mark.parametrize(("size", "cells"), [((3, 4), 6), ((7, 5), 3), ((6, 6), 2), ((5, 9), 1)])
+def test_means_over_a_grid_are_those_of_adaptive_pooling(size, cells):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cell_means(x, cells), torch.nn.functional.adaptive_avg_pool2d(x, cells))

@@ -39,7 +39,16 @@ class SegFormerConfig(Model):
     dropout: Fraction = Field(0.1, description=_DROPOUT)
 
 
-Head = Annotated[DeepLabConfig | FcnConfig | SegFormerConfig, Field(discriminator="kind")]
+class UPerNetConfig(Model):
+    title: ClassVar[str] = "UPerNet"
+    pools: ClassVar[bool] = True
+    kind: Literal["upernet"] = "upernet"
+    channels: Positive = Field(512, description="channels of every map in the head")
+    pool_scales: tuple[Positive, ...] = Field((1, 2, 3, 6), description="cells on a side of the last map's averages")
+    dropout: Fraction = Field(0.1, description=_DROPOUT)
+
+
+Head = Annotated[DeepLabConfig | FcnConfig | SegFormerConfig | UPerNetConfig, Field(discriminator="kind")]
 """A variant has two facts beside its settings: `title`, its name in tables, and `pools`: a batch norm in it sees one
 value for each image, so that a batch of one cannot be trained on."""
 

@@ -10,7 +10,7 @@ from torch import nn
 from wsss_cli.config.affinity import IrnConfig, PsaConfig
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.classifier import ClassifierConfig, SeamConfig
-from wsss_cli.config.heads import DeepLabConfig, FcnConfig, SegFormerConfig
+from wsss_cli.config.heads import DeepLabConfig, FcnConfig, SegFormerConfig, UPerNetConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
@@ -20,6 +20,7 @@ from wsss_cli.models.depthwise import speed_up_depthwise
 from wsss_cli.models.heads.deeplab import DeepLabHead
 from wsss_cli.models.heads.fcn import FcnHead
 from wsss_cli.models.heads.segformer import SegFormerHead
+from wsss_cli.models.heads.upernet import UPerNetHead
 from wsss_cli.models.segmentor import Segmentor
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -73,6 +74,8 @@ def segmentor(backbone: Backbone, config: TrainConfig, num_classes: int) -> Segm
             )
         case SegFormerConfig() as c:
             head = SegFormerHead(channels, num_classes, channels=c.channels, dropout=c.dropout)
+        case UPerNetConfig() as c:
+            head = UPerNetHead(channels, num_classes, channels=c.channels, pool_scales=c.pool_scales, dropout=c.dropout)
     if config.aux.weight == 0:
         return Segmentor(backbone, head)
     # by default a quarter of the map's channels: the 256 of MMSegmentation on the 1024 of a ResNet-50
