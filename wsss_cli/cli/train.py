@@ -37,7 +37,7 @@ def train(
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Train DeepLabV3+ on pseudo masks (weak presets) or on the data set's own masks (full presets).
+    """Train a segmentation network on pseudo masks (weak presets) or on the data set's own masks (full presets).
 
     \b
     wsss train --preset deeplabv3p-r50-voc-weak --iters 20000
