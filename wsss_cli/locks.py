@@ -26,7 +26,8 @@ def locked(file: Path, busy: str) -> Iterator[None]:
         DataError: the file system knows no locks.
         WriteError: the file cannot be written.
     """
-    lock = FileLock(file, timeout=0.3, thread_local=False)  # as long as `is_locked` of another process may hold it
+    # `is_locked` of another process may hold it for a moment; a soft lock would outlive a killed process
+    lock = FileLock(file, timeout=0.3, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(poll_interval=0.05)
     except Timeout:
@@ -51,7 +52,7 @@ def locked(file: Path, busy: str) -> Iterator[None]:
 
 def is_locked(file: Path) -> bool:
     """Whether a process holds a lock file, as far as can be told: where it cannot be tried, yes."""
-    lock = FileLock(file, blocking=False, thread_local=False)
+    lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
     if not file.exists():
         return False
     try:
