@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loops import Draws
+from references.loops import Draws
 from torch import nn
 
 from wsss_cli.cam.consistency import SeamCam, puzzle_losses, seam_er_losses, seam_losses

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from loops import convolved, convolved_back
+from references.gradcam import by_chain_rule
 
 from wsss_cli.cam.gradcam import GradCam, find_layer, grad_cam
 from wsss_cli.cam.multiscale import multiscale_cam
@@ -52,28 +52,6 @@ def test_by_hand():
     model.classifier.weight.data = torch.tensor([3.0, -1.0]).view(1, 2, 1, 1)
     x = torch.tensor([[[[1.0, 2.0]], [[5.0, 4.0]], [[0.0, 0.0]]]])
     torch.testing.assert_close(grad_cam(model, x, [[0]]), torch.tensor([[[[0.0, 1.0]]]]))
-
-
-def by_chain_rule(x, kernels, biases, shapes, weight, layer):
-    """Maps [C, h, w] of an image [3, H, W] under two convolutions, each with a ReLU behind it, in float64.
-
-    Args:
-        kernels, biases, shapes: of both; a shape is (stride, padding).
-        weight: of the classes, [C, D].
-        layer: 'first' or 'second' convolution, before its ReLU, or 'last', the last feature map.
-    """
-    first = convolved(x, kernels[0], biases[0], *shapes[0])
-    second = convolved(np.maximum(first, 0), kernels[1], biases[1], *shapes[1])
-    found = []
-    for row in weight:
-        maps = np.maximum(second, 0)
-        slope = np.ones_like(maps) * row[:, None, None] / maps[0].size  # the score is the mean over the pixels
-        if layer != "last":
-            maps, slope = second, slope * (second > 0)
-        if layer == "first":
-            maps, slope = first, convolved_back(slope, kernels[1], first.shape[1:], *shapes[1]) * (first > 0)
-        found.append(sum(slope[k].mean() * maps[k] for k in range(len(maps))))
-    return np.maximum(found, 0)
 
 
 def slopes(model, layer, x, index, patches=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_dense import SETTINGS, all_pairs, log_softmax, scene
+from references.dense_crf import SETTINGS, all_pairs, log_softmax, scene
 
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import backend_for

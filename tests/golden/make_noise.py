@@ -3,11 +3,8 @@
 import itertools
 
 import numpy as np
-import test_losses
-import test_targets
-import test_teacher
-import test_update
-from loops import convolved, tag_loss
+from references import cross_entropy, noise
+from references.loops import convolved, tag_loss
 
 from wsss_cli.config.noise import NoiseConfig
 
@@ -33,7 +30,7 @@ def losses():
     target = rng.choice([0, 0, 0, 1, 2, 255], (2, 8, 10)).astype(np.uint8)
     found = {"loss_logits": logits, "loss_target": target, "loss_weight": weight}
     values = [
-        test_losses.plain(logits.astype(float), target, own, balance, average)
+        cross_entropy.cross_entropy_by_pixel(logits.astype(float), target, own, balance, average)
         for average, balance, own in itertools.product(
             ("all", "valid"), ("none", "fg-bg"), (np.ones_like(weight), weight)
         )
@@ -49,8 +46,8 @@ def teacher():
     q = np.moveaxis(q, -1, 1)
     steady = np.zeros((1, 3, 5))
     for b, y, x in np.ndindex(*steady.shape):
-        steady[b, y, x] = test_teacher.steadiness_reference(q[b, :, y, x], (0.5, 1.0, 3.0))
-    found = {"teacher_weights": weights, "teacher_means": test_teacher.averaged(weights.astype(float), 0.7)}
+        steady[b, y, x] = noise.steadiness_reference(q[b, :, y, x], (0.5, 1.0, 3.0))
+    found = {"teacher_weights": weights, "teacher_means": noise.averaged(weights.astype(float), 0.7)}
     return found | {"steady_q": q, "steady_weight": steady}
 
 
@@ -59,13 +56,13 @@ def update():
     rng = np.random.default_rng(49)
     labels = rng.choice([0, 0, 1, 2, 255], (12, 1, 16, 16)).astype(np.uint8)
     labels[3][labels[3] == 2] = 0  # a part without the last class: it is predicted there, but nothing is known of it
-    learned = [test_update.curve(12, a, b) for a, b in ((0.95, 0.5), (0.9, 0.3), (0.9, 0.1))]
+    learned = [noise.curve(12, a, b) for a, b in ((0.95, 0.5), (0.9, 0.3), (0.9, 0.1))]
     predictions = rng.integers(0, 3, labels.shape).astype(np.uint8)
     for index, curve in enumerate(learned):
         right = (rng.random(labels.shape) < curve[:, None, None, None]) & (labels == index)
         predictions[right] = index
-    iou = np.array([test_update.iou_by_loops(*part, 3) for part in zip(predictions, labels, strict=True)])
-    drops = np.array([[test_update.drop_by_search(iou[:last, c]) for c in range(3)] for last in range(5, 13)])
+    iou = np.array([noise.iou_by_loops(*part, 3) for part in zip(predictions, labels, strict=True)])
+    drops = np.array([[noise.drop_by_search(iou[:last, c]) for c in range(3)] for last in range(5, 13)])
     found = {"update_predictions": predictions, "update_labels": labels, "update_iou": iou, "update_drops": drops}
     flat = [[int(c) for c in np.flatnonzero(row > 0.9)] for row in drops]
     first = [next((5 + step for step, classes in enumerate(flat) if c in classes), 0) for c in range(3)]
@@ -85,17 +82,17 @@ def targets():
     found = {f"targets_{name}": value for name, value in batch.items()}
     found |= {"targets_images": x, "targets_kernels": kernels}
     for name, settings in CASES.items():
-        noise = NoiseConfig(**settings)
-        kernel = kernels[1 if noise.teacher else 0].astype(float)
+        config = NoiseConfig(**settings)
+        kernel = kernels[1 if config.teacher else 0].astype(float)
 
         def network(image, kernel=kernel):
             return convolved(image, kernel, np.zeros(3), 2, 1)
 
         def asked(scales, network=network):
             images = zip(x.astype(float), batch["tags"], strict=True)
-            return np.array([test_targets.probability_by_scale(network, *image, scales) for image in images])
+            return np.array([noise.probability_by_scale(network, *image, scales) for image in images])
 
-        averaged = asked(noise.update.scales if noise.update else (1.0,))
-        labels, weights = test_targets.targets_by_pixel(batch, noise, (0, 2), averaged, asked((1.0,)))
+        averaged = asked(config.update.scales if config.update else (1.0,))
+        labels, weights = noise.targets_by_pixel(batch, config, (0, 2), averaged, asked((1.0,)))
         found |= {f"targets_labels_{name}": labels.astype(np.uint8), f"targets_weights_{name}": weights}
     return found

@@ -3,32 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from references.gated_crf import draw, energy_by_pixel
 
 from wsss_cli.config.loss import GatedCrfConfig
 from wsss_cli.losses.gated_crf import gated_crf_energy, gated_crf_loss
-
-
-def reference(p, image, gate, radius, sxy, srgb):
-    """The sum as it is written, pixel by pixel."""
-    _, height, width = p.shape
-    total = 0.0
-    for y in range(height):
-        for x in range(width):
-            for v in range(max(y - radius, 0), min(y + radius + 1, height)):
-                for u in range(max(x - radius, 0), min(x + radius + 1, width)):
-                    if (v, u) == (y, x) or not (gate[y, x] and gate[v, u]):
-                        continue
-                    space = ((y - v) ** 2 + (x - u) ** 2) / (2 * sxy**2)
-                    colour = ((image[:, y, x] - image[:, v, u]) ** 2).sum() / (2 * srgb**2)
-                    total += math.exp(-space - colour) * (1 - (p[:, y, x] * p[:, v, u]).sum())
-    return total
-
-
-def draw(batch=2, classes=3, height=7, width=6, dtype=torch.float64, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    p = torch.randn(batch, classes, height, width, generator=rng, dtype=dtype).softmax(1)
-    image = 60 * torch.rand(batch, 3, height, width, generator=rng, dtype=dtype)
-    return p, image, torch.rand(batch, height, width, generator=rng) > 0.2
 
 
 def test_two_pixels_by_hand():
@@ -42,7 +20,7 @@ def test_two_pixels_by_hand():
 @pytest.mark.parametrize("radius", [1, 3, 8])
 def test_the_energy_is_that_of_the_loop(radius):
     p, image, gate = draw()
-    expected = sum(reference(*(t[i].numpy() for t in (p, image, gate)), radius, 2.5, 30.0) for i in range(2))
+    expected = sum(energy_by_pixel(*(t[i].numpy() for t in (p, image, gate)), radius, 2.5, 30.0) for i in range(2))
     assert gated_crf_energy(p, image, gate, radius, 2.5, 30.0).item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -121,7 +99,7 @@ def test_logits_of_another_stride_are_resized():
     valid = torch.ones(1, 32, 32, dtype=torch.bool)
     small = torch.nn.functional.interpolate(logits, size=(4, 4), mode="bilinear", align_corners=False)
     colour = image.permute(0, 3, 1, 2).float().view(1, 3, 4, 8, 4, 8).mean((3, 5))
-    energy = reference(
+    energy = energy_by_pixel(
         small.softmax(1)[0].numpy(), colour[0].numpy(), np.ones((4, 4), bool), config.radius, config.sxy, config.srgb
     )
     assert gated_crf_loss(logits, image, valid, config).item() == pytest.approx(0.1 * energy / 16, rel=1e-5)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from loops import resized
+from references.loops import resized
 
 from wsss_cli.config.loss import OhemConfig
 from wsss_cli.losses.cross_entropy import cross_entropy, hard_pixels

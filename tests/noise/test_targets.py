@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from loops import resized, softmax
-from test_teacher import steadiness_reference
+from references.noise import probability_by_scale, targets_by_pixel
 from torch import nn
 
 from wsss_cli.config.load import load_preset
@@ -91,48 +90,6 @@ def plain(model):
             return model(torch.from_numpy(image)[None].float())[0].double().numpy()
 
     return network
-
-
-def probability_by_scale(network, x, tags, scales):
-    """Mean of the softmax within the tags over scales [K, H, W] of an image [3, H, W]; `network` gives logits."""
-    total = 0.0
-    for scale in scales:
-        logits = network(resized(x, [max(round(side * scale), 1) for side in x.shape[1:]]))
-        logits = resized(logits, x.shape[1:])
-        logits[1:][np.asarray(tags[1:]) == 0] = -np.inf
-        total = total + softmax(logits)
-    return total / len(scales)
-
-
-def targets_by_pixel(batch, noise, corrected, averaged, taught):
-    """(label, weight) of every pixel, in the order of the methods.
-
-    Args:
-        batch: arrays 'mask', 'confidence' and 'size'.
-        noise: which methods there are, a `NoiseConfig`.
-        corrected: classes whose labels are replaced.
-        averaged, taught: probabilities [B, K, H, W] over the scales of the update, and the teacher's.
-    """
-    labels, weights = batch["mask"].astype(int), np.ones(batch["mask"].shape)
-    for b, y, x in np.ndindex(*labels.shape):
-        label, weight, trust = labels[b, y, x], 1.0, batch["confidence"][b, y, x] / 255
-        if noise.confidence == "weight":
-            weight = trust
-        elif noise.confidence == "ignore" and trust < noise.min_confidence:
-            label = 255
-        if noise.update and label in corrected:
-            p = averaged[b, :, y, x]
-            if p.argmax() != label and p.max() > noise.update.threshold:
-                label = p.argmax()
-                weight = p.max() if noise.confidence == "weight" else weight
-        if noise.teacher:
-            q, (rows, columns) = taught[b, :, y, x], batch["size"][b]
-            if label == 255 and y < rows and x < columns and q.max() >= noise.teacher.threshold:
-                label, weight = q.argmax(), noise.teacher.weight * q.max()
-            if noise.uncertainty:
-                weight *= steadiness_reference(q, noise.uncertainty.scales)
-        labels[b, y, x], weights[b, y, x] = label, weight
-    return labels, weights
 
 
 # -- the default changes nothing ---------------------------------------------------------------------------------------

@@ -1,19 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from references.noise import averaged, steadiness_reference
 from torch import nn
 
 from wsss_cli.noise.teacher import Teacher, fill_ignored, steadiness
-
-
-def averaged(values, decay):
-    """The teacher's value after each iteration; `values`: the network's, the first before training began."""
-    teacher, found = np.asarray(values[0], float), []
-    for step, value in enumerate(values[1:], 1):
-        kept = min(1 - 1 / (step + 1), decay)
-        teacher = kept * teacher + (1 - kept) * value
-        found.append(teacher)
-    return np.array(found)
 
 
 def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
@@ -51,17 +42,6 @@ def test_sure_classes_fill_ignored_pixels_by_hand():
     target, weight = fill_ignored(target, weight, probability, valid, threshold=0.9, strength=0.5)
     assert target.tolist() == [[[1, 255, 255, 1]]]
     assert weight.flatten().tolist() == pytest.approx([0.475, 0.0, 1.0, 0.5])
-
-
-def steadiness_reference(q, scales):
-    """One pixel: scale the responses of the objects, normalise, take the variance of each class, add up."""
-
-    def uncertainty(q):
-        scaled = np.array([np.concatenate([q[:1], s * q[1:]]) for s in scales])
-        scaled /= scaled.sum(1, keepdims=True)
-        return scaled.var(0).sum()
-
-    return max(1 - uncertainty(q) / uncertainty(np.array([0.5, 0.5])), 0.0)
 
 
 def test_steadiness_is_that_of_the_loop():

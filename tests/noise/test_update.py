@@ -3,57 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from references.noise import curve, drop_by_search, iou_by_loops
 
 from wsss_cli.config.noise import UpdateConfig
 from wsss_cli.noise.update import IouCurves, slope_drop
 
 CPU = torch.device("cpu")
-
-
-def curve(points, a=0.8, b=0.5, c=1.0):
-    x = np.arange(1, points + 1)
-    return a * (1 - np.exp(-b * x**c))
-
-
-def drop_by_search(iou):
-    """The drop of the slope, of the curve with the least squares that ever finer grids of b and c find.
-
-    NaN with fewer than five points.
-    """
-    iou = np.asarray(iou, float)
-    x = np.arange(1, len(iou) + 1)[np.isfinite(iou)]
-    y = iou[np.isfinite(iou)]
-    if len(y) < 5:
-        return np.nan
-
-    def misfit(b, c):
-        shape = 1 - np.exp(-b * x**c)
-        a = min(max((shape @ y) / (shape @ shape), 0.0), 1.0)  # the best one for this b and c
-        return ((a * shape - y) ** 2).sum()
-
-    middle, reach = np.array([0.0, 1.5]), np.array([3.0, 1.4])  # of log b and c
-    for _ in range(60):
-        grid = [
-            (middle[0] + i * reach[0] / 5, middle[1] + j * reach[1] / 5) for i in range(-5, 6) for j in range(-5, 6)
-        ]
-        grid = [(min(max(b, np.log(1e-3)), np.log(20.0)), min(max(c, 0.05), 3.0)) for b, c in grid]
-        middle = np.array(min(grid, key=lambda at: misfit(np.exp(at[0]), at[1])))
-        reach = reach * 0.7
-    b, c, last = np.exp(middle[0]), middle[1], len(iou)
-    return 1 - last ** (c - 1) * np.exp(-b * (last**c - 1))
-
-
-def iou_by_loops(predictions, labels, classes):
-    """IoU of each class over all pixels of a part; NaN without a label of it."""
-    hits, predicted, labelled = np.zeros(classes), np.zeros(classes), np.zeros(classes)
-    for prediction, label in zip(predictions.ravel(), labels.ravel(), strict=True):
-        if label != 255:
-            predicted[prediction] += 1
-            labelled[label] += 1
-            hits[label] += prediction == label
-    return np.array(
-        [hits[c] / (labelled[c] + predicted[c] - hits[c]) if labelled[c] else np.nan for c in range(classes)]
-    )
 
 
 def replaced_by_loops(target, probability, corrected, threshold):

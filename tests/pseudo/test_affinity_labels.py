@@ -2,28 +2,13 @@
 
 import numpy as np
 import pytest
+from references.affinity import label_by_pixel
 
 from wsss_cli.config.affinity import PsaConfig
 from wsss_cli.config.base import CrfConfig
 from wsss_cli.pseudo.affinity_labels import psa_label
 
 NO_KERNEL = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0, iterations=1)  # the posterior is that of the unary
-
-
-def label_by_pixel(cam, classes, alpha_low, alpha_high, crf):
-    """uint8 [H, W]; `crf` makes a posterior of an energy [1 + C, H, W]."""
-    posteriors = []
-    for alpha in (alpha_low, alpha_high):
-        scores = np.concatenate([(1 - cam.max(0, keepdims=True)) ** alpha, cam])
-        posteriors.append(crf(-np.log(np.maximum(scores, 1e-5))))
-    found = np.zeros(cam.shape[1:], np.uint8)
-    for y, x in np.ndindex(*found.shape):
-        much, little = (int(np.argmax(posterior[:, y, x])) for posterior in posteriors)
-        if much > 0:  # a class although there is much background
-            found[y, x] = classes[much - 1]
-        elif little > 0:
-            found[y, x] = 255
-    return found
 
 
 def test_by_hand():

@@ -1,59 +1,13 @@
 """Affinity losses and their gradients, against loops over pairs and automatic differentiation."""
 
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
-from test_pairs import loop_path
+from references.affinity import EPS, boundary_reference, feature_reference, random_labels
 
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
-
-EPS = 1e-5
-
-
-def loop_loss(affinity, labels, radius):
-    """Mean -log terms of every pair nearer than `radius`; `affinity(b, y, x, v, u)` is a scalar tensor."""
-    terms = {"background": [], "object": [], "different": []}
-    batch, h, w = labels.shape
-    for b in range(batch):
-        for (y, x), (v, u) in itertools.combinations(np.ndindex(h, w), 2):
-            first, second = labels[b, y, x], labels[b, v, u]
-            if math.dist((y, x), (v, u)) >= radius or 255 in (first, second):
-                continue
-            a = affinity(b, y, x, v, u)
-            if first != second:
-                terms["different"].append(-torch.log(1 + EPS - a))
-            else:
-                terms["object" if first else "background"].append(-torch.log(a + EPS))
-    mean = {name: torch.stack(values).mean() if values else torch.zeros(()) for name, values in terms.items()}
-    return mean["background"] / 4 + mean["object"] / 4 + mean["different"] / 2
-
-
-def boundary_reference(logits, labels, radius):
-    """IRN's loss of logits float64 [B, H, W]; automatic differentiation goes through it."""
-    edge = torch.sigmoid(logits)
-
-    def affinity(b, y, x, v, u):
-        return 1 - torch.stack([edge[b, row, column] for row, column in loop_path(y, x, v, u)]).max()
-
-    return loop_loss(affinity, labels, radius)
-
-
-def feature_reference(features, labels, radius):
-    """PSA's loss of features float64 [B, D, H, W]; automatic differentiation goes through it."""
-
-    def affinity(b, y, x, v, u):
-        return torch.exp(-(features[b, :, y, x] - features[b, :, v, u]).abs().mean())
-
-    return loop_loss(affinity, labels, radius)
-
-
-def random_labels(seed, shape):
-    labels = np.random.default_rng(seed).choice([0, 0, 1, 2, 255], shape)
-    return labels, torch.from_numpy(labels.astype(np.uint8))
 
 
 @pytest.mark.parametrize("radius", [2, 4])

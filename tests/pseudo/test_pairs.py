@@ -5,30 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from references.affinity import loop_affinity, loop_path
 
 from wsss_cli.pseudo.pairs import boundary_affinities, feature_affinities, half_disc, path, shifted, windows
-
-
-def loop_path(y0, x0, y1, x1):
-    """Pixels of the rectangle of two pixels that are nearer than 1 to the line through them, by the cross product."""
-    found = []
-    for y in range(min(y0, y1), max(y0, y1) + 1):
-        for x in range(min(x0, x1), max(x0, x1) + 1):
-            cross = (y1 - y0) * (x - x0) - (x1 - x0) * (y - y0)
-            if abs(cross) / math.dist((y0, x0), (y1, x1)) < 1:
-                found.append((y, x))
-    return found
-
-
-def loop_affinity(edge, offsets):
-    h, w = edge.shape
-    made = np.zeros((len(offsets), h, w))
-    for k, (dy, dx) in enumerate(offsets):
-        for y in range(h):
-            for x in range(w):
-                if 0 <= y + dy < h and 0 <= x + dx < w:
-                    made[k, y, x] = 1 - max(edge[p] for p in loop_path(y, x, y + dy, x + dx))
-    return made
 
 
 def test_half_discs_by_hand():

@@ -1,11 +1,10 @@
 """Thresholds from scores alone: by hand, against the definition, and on stored CAMs."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references.thresholds import histogram_by_pixel, otsu_by_fractions
 
 from wsss_cli.cam.store import write_cam
 from wsss_cli.errors import DataError
@@ -18,32 +17,6 @@ def histogram(**counts):
     for name, count in counts.items():
         made[int(name.removeprefix("at"))] = count
     return made
-
-
-def otsu_by_fractions(counts):
-    """The middle of the cuts with the most variance between, in whole numbers, so that equally good cuts are equal."""
-    counts = [int(count) for count in counts]
-    total, moment = sum(counts), sum(level * count for level, count in enumerate(counts))
-    most, cuts = Fraction(0), []
-    for cut in range(255):
-        below = sum(counts[: cut + 1])
-        if 0 < below < total:
-            part = sum(level * count for level, count in enumerate(counts[: cut + 1]))
-            between = Fraction((total * part - below * moment) ** 2, below * (total - below))
-            cuts = [*cuts, cut] if between == most else [cut] if between > most else cuts
-            most = max(most, between)
-    return (cuts[0] + cuts[-1]) / 2 / 255 if cuts else None
-
-
-def histogram_by_pixel(images, num_classes):
-    """[K, 256]; an image: (scores [C, H, W] in 255ths, the class of each)."""
-    counts = np.zeros((num_classes, 256), int)
-    for levels, classes in images:
-        for y, x in np.ndindex(*levels.shape[1:]):
-            if len(classes):
-                best = int(np.argmax(levels[:, y, x]))
-                counts[classes[best], levels[best, y, x]] += 1
-    return counts
 
 
 def test_two_spikes_are_parted_in_the_middle():

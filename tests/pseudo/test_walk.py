@@ -1,43 +1,13 @@
 """The stencil walk against the power of a dense matrix."""
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 import torch
+from references.affinity import dense_transition, psa_by_matrix
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.pseudo.pairs import boundary_affinities, feature_affinities, half_disc
 from wsss_cli.pseudo.walk import irn_walk, psa_walk, random_walk
-
-
-def dense_transition(affinities, offsets):
-    """Column-normalised matrix [n, n] of the pairs, both ways, and of each pixel with itself; float64."""
-    _, h, w = affinities.shape
-    matrix = np.eye(h * w)
-    for plane, (dy, dx) in zip(np.asarray(affinities, np.float64), offsets, strict=True):
-        for y in range(h):
-            for x in range(w):
-                if y + dy < h and 0 <= x + dx < w:
-                    i, j = y * w + x, (y + dy) * w + x + dx
-                    matrix[i, j] = matrix[j, i] = plane[y, x]
-    return matrix / matrix.sum(0)
-
-
-def psa_by_matrix(cam, features, radius, beta, iterations, alpha):
-    """PSA's scores as they are defined: a power of the dense matrix of all pairs nearer than `radius`, float64."""
-    _, h, w = features.shape
-    background = (1 - cam.max(0, keepdims=True)) ** alpha
-    pooled = np.zeros((1 + len(cam), h * w))
-    for c, plane in enumerate(np.concatenate([background, cam])):
-        pooled[c] = [plane[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for y, x in np.ndindex(h, w)]
-    matrix = np.eye(h * w)
-    for (i, (y, x)), (j, (v, u)) in itertools.combinations(enumerate(np.ndindex(h, w)), 2):
-        if math.dist((y, x), (v, u)) < radius:
-            matrix[i, j] = matrix[j, i] = math.exp(-beta * np.abs(features[:, y, x] - features[:, v, u]).mean())
-    walked = pooled @ np.linalg.matrix_power(matrix / matrix.sum(0), iterations)
-    return (walked[1:] / (walked[1:] + walked[0])).reshape(-1, h, w)
 
 
 def random_case(seed, h, w, radius, classes=3, beta=10):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references.thresholds import areas_by_pixel
 
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.data.dataset import Sample
@@ -181,28 +182,6 @@ def test_image_without_tags_is_background(tmp_path: Path) -> None:
     curve = cam_curve([(cam, masks / "t.png")], 3)
     assert curve["best"]["pred"] == [2, 0, 0]
     assert (curve["best_threshold"], len(curve["thresholds"])) == (0.0, 100)
-
-
-Image = tuple[np.ndarray, tuple[int, ...], np.ndarray]
-
-
-def areas_by_pixel(images: list[Image], num_classes: int, threshold: float) -> dict[str, np.ndarray]:
-    """Areas at one threshold as the definition has them: the best score above it, else background.
-
-    An image: scores [C, H, W], the class of each, the true mask [H, W].
-    """
-    found = {name: np.zeros(num_classes, int) for name in ("intersect", "pred", "label")}
-    for scores, classes, truth in images:
-        for y, x in np.ndindex(*truth.shape):
-            best, label = 0, truth[y, x]
-            if len(classes) and scores[:, y, x].max() > np.asarray(threshold, scores.dtype):
-                best = classes[int(scores[:, y, x].argmax())]
-            if label != 255:
-                found["pred"][best] += 1
-                if label < num_classes:
-                    found["label"][label] += 1
-                    found["intersect"][label] += best == label
-    return {**found, "union": found["pred"] + found["label"] - found["intersect"]}
 
 
 @settings(deadline=None, max_examples=25)
