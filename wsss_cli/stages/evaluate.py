@@ -247,7 +247,6 @@ def run_eval(
             f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(network.classes)}",
             f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
         )
-    title = "eval, ms+flip" if ms_flip else "eval"
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
     options = ScoreOptions(ms_flip, crf, boundary)
@@ -266,10 +265,8 @@ def run_eval(
             "device": ctx.device.type,
         },
     )
-    title = "eval, ms+flip" if ms_flip else "eval"
-    scores, lost = score_network(
-        network.model, samples, dataset, preset, ctx, options=options, title=title, partial=partial
-    )
+    title, model = "eval, ms+flip" if ms_flip else "eval", network.model
+    scores, lost = score_network(model, samples, dataset, preset, ctx, options=options, title=title, partial=partial)
     result = {
         **scores,
         "run": str(run),
