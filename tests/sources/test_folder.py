@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,12 @@ from wsss_cli.data.sources import folder as folders
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 
-prepare_folder = partial(folders.prepare_folder, check=lambda: None)
+SOURCE = ("masks", "classes", "rename")
+
+
+def prepare_folder(images: Path, table: Path, out: Path, **settings: Any) -> Any:
+    source = folders.FolderSource(images, table, **{key: settings.pop(key) for key in SOURCE if key in settings})
+    return folders.prepare_folder(source, out, check=lambda: None, **settings)
 
 
 @pytest.fixture

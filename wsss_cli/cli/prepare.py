@@ -97,11 +97,11 @@ def voc_aug(
     from wsss_cli.data.sources.voc import prepare_voc
 
     out = out or Path("data") / name
-    kept = tuple(label.strip() for label in classes.split(",") if label.strip())
+    names = tuple(label.strip() for label in classes.split(",") if label.strip())
     if download:
         with _fetching() as tell:
             _say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
-    source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, kept))
+    source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, names))
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
     with (
         _ticking("checking masks") as tick_looks,
@@ -213,21 +213,18 @@ def folder(
     before anything is written. What cannot be used is left out and listed in findings.json: a photograph (exit code
     3), or a mask alone (its photograph stays, exit code 0).
     """
-    from wsss_cli.data.sources.folder import prepare_folder
+    from wsss_cli.data.sources.folder import FolderSource, prepare_folder
 
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
-    kept = tuple(label.strip() for label in classes.split(",") if label.strip())
+    names = tuple(label.strip() for label in classes.split(",") if label.strip())
+    source = FolderSource(images, table, masks, names, _renames(rename or []))
     with _alone(out), _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
         made = prepare_folder(
-            images,
-            table,
+            source,
             out,
             name=name,
             check=stop.check,
-            masks=masks,
-            classes=kept,
-            rename=_renames(rename or []),
             val_fraction=val_fraction,
             seed=seed,
             workers=workers or cores(),

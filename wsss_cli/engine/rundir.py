@@ -123,6 +123,7 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
         inputs: what the stage reads; goes to inputs.json.
     Raises:
         BusyError: another process works in the directory.
+        DataError: the directory cannot be made.
         UsageError: the directory was made with another preset or other inputs.
     """
     path = Path(path)

@@ -108,7 +108,11 @@ def _examples(samples: Sequence[Sample]) -> list[Sample]:
 def picture_sheet(
     samples: Sequence[Sample], dataset: Dataset, cam: Path, pseudo: Path, network: Network, out: Path, ctx: Context
 ) -> Path:
-    """Write a PNG with a row per training image: image, CAM, pseudo mask, prediction (ms+flip), truth."""
+    """Write a PNG with a row per training image: image, CAM, pseudo mask, prediction (ms+flip), truth.
+
+    Raises:
+        DataError: there are no images.
+    """
     rows: list[list[np.ndarray]] = []
     for sample in samples:
         image = read_image(sample.image)

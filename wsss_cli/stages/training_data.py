@@ -102,6 +102,11 @@ def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir)
 
 
 def check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
+    """Refuse a pseudo run that lacks confidence maps.
+
+    Raises:
+        DataError: with the first image that has none.
+    """
     if without := [s.id for s in samples if not confidence_path(pseudo_run, s.id).is_file()]:
         raise DataError(
             f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,25 @@ from wsss_cli.processes import Check, in_processes
 
 
 @dataclass(frozen=True)
+class FolderSource:
+    """What a data set is made of.
+
+    Attributes:
+        images: folder of the photographs.
+        table: CSV with a header: image, labels (or one column for each class) and optionally split (train or val).
+        masks: folder of palette or grey PNGs named after the images, pixels 0 .. number of classes and 255.
+        classes: names in the order of the mask values 1, 2, ...; the sorted names of the CSV if empty.
+        rename: tags to take under another name or, where that is empty, to drop.
+    """
+
+    images: Path
+    table: Path
+    masks: Path | None = None
+    classes: Sequence[str] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the CSV, with the files that belong to it."""
 
@@ -43,15 +62,11 @@ class Row:
 
 
 def prepare_folder(
-    images: Path,
-    table: Path,
+    source: FolderSource,
     out: Path,
     *,
     name: str,
     check: Check,
-    masks: Path | None = None,
-    classes: Sequence[str] = (),
-    rename: Mapping[str, str] | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     workers: int = 1,
@@ -64,17 +79,14 @@ def prepare_folder(
     be used is left out alone, or with its photograph where the CSV puts that into val.
 
     Args:
-        table: CSV with a header: image, labels (or one column for each class) and optionally split (train or val).
         check: looks at a stop flag: called at least once a second; what it raises ends the work.
-        masks: folder of palette or grey PNGs named after the images, pixels 0 .. number of classes and 255.
-        classes: names in the order of the mask values 1, 2, ...; the sorted names of the CSV if empty.
-        rename: tags to take under another name or, where that is empty, to drop.
         tick: called with (done, total) after each image that was looked at.
     Raises:
         DataError, UsageError: the CSV cannot be taken; no photograph, or none of the masks, can be used.
     """
-    rows, notes = read_rows(images, table, masks, rename or {}, classes)
-    names = tuple(classes) or tuple(sorted({label for row in rows for label in row.labels}))
+    table = source.table
+    rows, notes = read_rows(source)
+    names = tuple(source.classes) or tuple(sorted({label for row in rows for label in row.labels}))
     _refuse_unknown(rows, names, table)
     findings, looks = _look_at_all(rows, len(names) + 1, workers, check, tick)
     lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
@@ -95,7 +107,7 @@ def prepare_folder(
         classes=("background", *names),
         colors=voc_palette(len(names) + 1),
         splits=splits,
-        source=f"folder {images.name}, {table.name}",
+        source=f"folder {source.images.name}, {table.name}",
         protocol=[f"tags from {table.name}"],
         findings=findings,
     )
@@ -105,9 +117,7 @@ def prepare_folder(
 # -- rows of the CSV ---------------------------------------------------------------------------------------------------
 
 
-def read_rows(
-    images: Path, table: Path, masks: Path | None, rename: Mapping[str, str], classes: Sequence[str] = ()
-) -> tuple[list[Row], list[str]]:
+def read_rows(source: FolderSource) -> tuple[list[Row], list[str]]:
     """Rows of the CSV with the files that belong to them, and lines for the user on what does not match.
 
     Raises:
@@ -115,7 +125,8 @@ def read_rows(
             duplicate ids; masks of which none belongs to a row.
         UsageError: `rename` names a tag that does not occur.
     """
-    photographs = Photographs(images)
+    table, masks, rename = source.table, source.masks, source.rename
+    photographs = Photographs(source.images)
     if masks is not None and not masks.is_dir():
         raise DataError(f"--masks: {masks} is no folder")
     listed = read_table(table)
@@ -130,24 +141,24 @@ def read_rows(
         labels = row_labels(listed, layout, record, spaces=False)
         for label in labels:
             seen.setdefault(label, []).append(record[0])
-        found = photographs.find(written, where) if written else None
-        if found is None:
+        file = photographs.find(written, where) if written else None
+        if file is None:
             why = photographs.why_missing(written)
             missing.append(f"line {record[0]}: {written!r}{f' ({why})' if why else ''}")
             continue
-        name = check_id(without_suffix(found), where)
-        if written not in (found, name):
-            other_names.append(f"line {record[0]}: {written!r} is {found}")
+        name = check_id(without_suffix(file), where)
+        if written not in (file, name):
+            other_names.append(f"line {record[0]}: {written!r} is {file}")
         taken = tuple(check_label(new, where) for label in labels if (new := rename.get(label, label)))
         mask = there.get(unicodedata.normalize("NFC", name))
-        rows.append(Row(record[0], name, photographs.paths[found], taken, _split(listed, layout, record), mask))
+        rows.append(Row(record[0], name, photographs.paths[file], taken, _split(listed, layout, record), mask))
     if missing:
         raise DataError(
-            f"{table} tags {counted(len(missing), 'image')} not in {images}; {'; '.join(missing[:5])}",
+            f"{table} tags {counted(len(missing), 'image')} not in {source.images}; {'; '.join(missing[:5])}",
             "correct the file or add the images",
         )
     _refuse_unused(rename, seen)
-    refuse_twins({rename.get(label, label): lines for label, lines in seen.items()}, str(table), classes)
+    refuse_twins({rename.get(label, label): lines for label, lines in seen.items()}, str(table), source.classes)
     refuse_duplicates((row.id for row in rows), str(table))
     if masks is not None and not any(row.mask for row in rows):
         refuse_unmatched([f"{row.id}.png" for row in rows], masks)
