@@ -14,12 +14,12 @@ from wsss_cli.crf.dense import label_unary
 from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
-from wsss_cli.pseudo.refine import Cost, Job, Settings, make_pseudo_mask, mean_cost, pseudo_mask
+from wsss_cli.pseudo.refine import Cost, MaskJob, RefineSettings, make_pseudo_mask, mean_cost, pseudo_mask
 
 CRF = CrfStep(parameters="own", crf=CrfConfig(bilateral_sxy=20.0, bilateral_srgb=10.0))
 NO_KERNEL = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0, iterations=1)  # the posterior is that of the unary
 PAR = ParStep(iterations=3, dilations=(1, 2), scale=1.0)
-SETTINGS = Settings(0.4, 0.2, (CRF,))
+SETTINGS = RefineSettings(0.4, 0.2, (CRF,))
 H, W = 40, 56
 
 
@@ -61,9 +61,9 @@ def test_the_mask_is_of_tags_background_and_255():
 )
 def test_a_step_fills_the_object_that_the_cam_covers_in_part(step):
     image, cam, truth = photograph()
-    before, _ = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, ()))
+    before, _ = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, ()))
     assert (before == np.array([0, 5, 9])[np.concatenate([np.full((1, H, W), 0.3), cam]).argmax(0)]).all()
-    labels, _ = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (step,)))
+    labels, _ = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (step,)))
     assert (labels == truth).mean() > (before == truth).mean() + 0.03
     assert 255 not in labels  # one threshold: nothing to disagree on
 
@@ -84,7 +84,7 @@ def test_where_the_two_runs_disagree_it_is_undecided():
 def test_without_steps_it_is_the_thresholds_and_the_share_of_the_scores():
     image = np.zeros((1, 4, 3), np.uint8)
     cam = np.array([[[0.9, 0.3, 0.1, 0.5]], [[0.3, 0.1, 0.0, 0.5]]], np.float32)
-    labels, confidence = pseudo_mask(image, cam, (2, 7), Settings(0.4, 0.2, ()))
+    labels, confidence = pseudo_mask(image, cam, (2, 7), RefineSettings(0.4, 0.2, ()))
     assert labels.tolist() == [[2, 255, 0, 2]]
     share = (0.9 / 1.6 + 0.9 / 1.4) / 2, 0.0, (0.4 / 0.5 + 0.2 / 0.3) / 2, (0.5 / 1.4 + 0.5 / 1.2) / 2
     np.testing.assert_allclose(confidence[0], share, atol=1e-4)
@@ -92,11 +92,11 @@ def test_without_steps_it_is_the_thresholds_and_the_share_of_the_scores():
 
 def test_crf_on_scores_takes_them_as_probabilities():
     image, cam, _ = photograph()
-    _, confidence = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (CrfStep(on="scores", crf=NO_KERNEL),)))
+    _, confidence = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (CrfStep(on="scores", crf=NO_KERNEL),)))
     stack = np.concatenate([np.full((1, H, W), 0.3), cam])
     np.testing.assert_allclose(confidence, (stack / stack.sum(0)).max(0), atol=1e-3)
     raw = -np.log(np.clip(stack, 1e-5, 1)).astype(np.float32)  # PSA's, which does not divide by the sum
-    labels, _ = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (CrfStep(on="scores", crf=CRF.crf),)))
+    labels, _ = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (CrfStep(on="scores", crf=CRF.crf),)))
     expected = dense_crf(image, raw, **CRF.crf.model_dump()).argmax(0)
     assert (labels == np.array([0, 5, 9])[expected]).mean() > 0.999
 
@@ -104,7 +104,7 @@ def test_crf_on_scores_takes_them_as_probabilities():
 def test_par_takes_the_softmax_of_the_scores():
     image = np.full((6, 8, 3), 90, np.uint8)
     cam = np.zeros((1, 6, 8), np.float32) + 0.8
-    labels, confidence = pseudo_mask(image, cam, (3,), Settings(0.7, 0.7, (PAR,)))
+    labels, confidence = pseudo_mask(image, cam, (3,), RefineSettings(0.7, 0.7, (PAR,)))
     assert (labels == 3).all()
     np.testing.assert_allclose(confidence, np.exp(0.8) / (np.exp(0.8) + np.exp(0.7)), rtol=1e-5)
 
@@ -112,9 +112,9 @@ def test_par_takes_the_softmax_of_the_scores():
 def test_steps_follow_each_other_in_the_order_given():
     image, cam, _ = photograph()
     one_label = CrfStep(crf=NO_KERNEL)  # makes every posterior 0.7
-    _, last_crf = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (PAR, one_label)))
+    _, last_crf = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (PAR, one_label)))
     np.testing.assert_allclose(last_crf, 0.7, atol=1e-6)
-    labels, last_par = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (one_label, PAR)))
+    labels, last_par = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (one_label, PAR)))
     assert last_par.min() < 0.65  # averages of 0.7 and 0.15
     assert last_par.max() == pytest.approx(0.7, abs=1e-5)
     # PAR after a CRF works on its posterior, not on a softmax of it
@@ -136,7 +136,7 @@ def test_what_is_not_certain_enough_is_undecided():
 def test_the_factor_of_a_class_moves_its_threshold():
     image = np.zeros((1, 4, 3), np.uint8)
     cam = np.array([[[0.25, 0.35, 0.0, 0.0]], [[0.0, 0.0, 0.5, 0.7]]], np.float32)
-    plain = Settings(0.4, 0.4, ())
+    plain = RefineSettings(0.4, 0.4, ())
     assert pseudo_mask(image, cam, (1, 3), plain)[0].tolist() == [[0, 0, 3, 3]]
     moved = replace(plain, class_factors=(0.4 / 0.3, 9.0, 0.4 / 0.6))  # own thresholds 0.3 and 0.6
     assert pseudo_mask(image, cam, (1, 3), moved)[0].tolist() == [[0, 1, 0, 3]]
@@ -172,7 +172,7 @@ def test_any_scores_give_tags_background_and_255_only(steps, seed, one, other):
     classes = tuple(sorted(int(c) for c in rng.choice(np.arange(1, 255), count, replace=False)))
     cam = rng.choice([0.0, 0.2, 0.5, 1.0], (count, height, width)).astype(np.float32)
     image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    labels, confidence = pseudo_mask(image, cam, classes, Settings(max(one, other), min(one, other), steps))
+    labels, confidence = pseudo_mask(image, cam, classes, RefineSettings(max(one, other), min(one, other), steps))
     assert labels.shape == confidence.shape == (height, width)
     assert set(np.unique(labels)) <= {0, 255, *classes}
     assert ((confidence > 0) == (labels != 255)).all()
@@ -199,7 +199,7 @@ def test_the_published_sets_by_name(name, kernels):
     image, cam, _ = photograph()
     stack = np.concatenate([np.full((1, H, W), 0.3, np.float32), cam])
     posterior = dense_crf(image, label_unary(stack.argmax(0), 3, 0.7), **dict(zip(keys, kernels, strict=True)))
-    _, confidence = pseudo_mask(image, cam, (5, 9), Settings(0.3, 0.3, (CrfStep(parameters=name),)))
+    _, confidence = pseudo_mask(image, cam, (5, 9), RefineSettings(0.3, 0.3, (CrfStep(parameters=name),)))
     np.testing.assert_array_equal(confidence, posterior.max(0))
 
 
@@ -209,7 +209,7 @@ def job(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
     write_cam(tmp_path / "a.npz", cam[:, ::2, ::2], (5, 9), (H, W))
     paths = [tmp_path / name for name in ("a.png", "a.npz", "masks/a.png", "confidence/a.png")]
-    return Job("a", *paths, settings=replace(SETTINGS, steps=(ParStep(), CRF)), colors=voc_palette(10))
+    return MaskJob("a", *paths, settings=replace(SETTINGS, steps=(ParStep(), CRF)), colors=voc_palette(10))
 
 
 def test_a_job_writes_mask_and_confidence_and_says_what_it_took(job):

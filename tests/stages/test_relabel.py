@@ -11,7 +11,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json
 from wsss_cli.inference.predict import predict
-from wsss_cli.stages.relabel import Cams, allowed_classes, first_scores, mixed, refined
+from wsss_cli.stages.relabel import FirstScores, allowed_classes, first_scores, mixed, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
 
@@ -120,7 +120,7 @@ def test_the_first_scores_are_those_behind_all_rounds(tmp_path):
         assert found.folder == cam / "cams"
         assert found.background == pytest.approx(0.4)
     write_json(first / "eval.json", {"threshold": 0.45})
-    assert first_scores(one) == Cams(cam / "cams", 0.45)
+    assert first_scores(one) == FirstScores(cam / "cams", 0.45)
     write_json(first / "eval.json", {"threshold": 0.45, "class_thresholds": {"cat": 0.9, "cow": None, "dog": 0.3}})
     found = first_scores(one)
     assert found.factors == pytest.approx((0.5, 1.0, 1.5))

@@ -17,7 +17,7 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
-from wsss_cli.pseudo.refine import Settings, pseudo_mask
+from wsss_cli.pseudo.refine import RefineSettings, pseudo_mask
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,6 @@ def make_label(job: LabelJob) -> None:
         label = psa_label(image, cam, classes, config, job.crf)
     else:
         step = CrfStep(on="labels", crf=config.crf, gt_prob=config.gt_prob)
-        settings = Settings(job.fg_threshold, job.bg_threshold, (step,), crf=job.crf)
+        settings = RefineSettings(job.fg_threshold, job.bg_threshold, (step,), crf=job.crf)
         label, _ = pseudo_mask(image, cam, classes, settings)
     write_mask(job.label, label, job.colors)

@@ -28,7 +28,7 @@ Seconds = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RefineSettings:
     """What is the same for all images.
 
     Attributes:
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class MaskJob:
     """One image's way from scores to pseudo mask; sent to a worker process."""
 
     id: str
@@ -58,7 +58,7 @@ class Job:
     scores: Path
     mask: Path
     confidence: Path
-    settings: Settings
+    settings: RefineSettings
     colors: tuple[tuple[int, int, int], ...]
 
 
@@ -74,7 +74,11 @@ class Cost:
 
 
 def pseudo_mask(
-    image: np.ndarray, cam: np.ndarray, classes: tuple[int, ...], settings: Settings, seconds: Seconds | None = None
+    image: np.ndarray,
+    cam: np.ndarray,
+    classes: tuple[int, ...],
+    settings: RefineSettings,
+    seconds: Seconds | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label map and confidence of one image.
 
@@ -187,7 +191,7 @@ def _shares(stack: np.ndarray) -> np.ndarray:
     return posterior
 
 
-def make_pseudo_mask(job: Job) -> Cost:
+def make_pseudo_mask(job: MaskJob) -> Cost:
     """Read, refine and write one image's pseudo mask (palette PNG) and confidence (8-bit grey PNG, 255 = certain).
 
     Raises:

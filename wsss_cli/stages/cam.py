@@ -31,7 +31,7 @@ from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.prototypes import class_prototypes
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
-Made = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
+ImageCams = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
 
 
 def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
@@ -87,7 +87,7 @@ def make_cams(
     def load(sample: Sample) -> tuple[Sample, np.ndarray]:
         return sample, read_image(sample.image)
 
-    def compute(batch: list[tuple[Sample, np.ndarray]]) -> Iterator[Made]:
+    def compute(batch: list[tuple[Sample, np.ndarray]]) -> Iterator[ImageCams]:
         tags = [[label - 1 for label in sample.labels] for sample, _ in batch]
         images = [image for _, image in batch]
         with ctx.autocast(precision):
@@ -98,7 +98,7 @@ def make_cams(
         for (sample, image), own, part in zip(batch, tags, np.split(flat, ends[:-1]), strict=True):
             yield sample, part.reshape(len(own), *maps.shape[2:]), (image.shape[0], image.shape[1])
 
-    def store(made: Made) -> None:
+    def store(made: ImageCams) -> None:
         sample, planes, size = made
         write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
 

@@ -35,7 +35,7 @@ from wsss_cli.scoring.partial import PartialCounts
 
 WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
 COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
-Read = tuple[np.ndarray, np.ndarray]  # image and true mask
+ImageAndMask = tuple[np.ndarray, np.ndarray]  # image and true mask
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def score_network(
             mode: Counts(dataset.num_classes, options.boundary) for mode in [*modes, *([refined] if refined else [])]
         }
 
-    def compute(batch: list[Read]) -> Iterator[Prediction]:
+    def compute(batch: list[ImageAndMask]) -> Iterator[Prediction]:
         images, masks = [image for image, _ in batch], [mask for _, mask in batch]
         predicted = predict_tensors(
             model,
@@ -190,7 +190,7 @@ class _Progress:
         self.batch, self.added, self.done = self.fresh(), 0, done
 
 
-def _read(sample: Sample) -> Read:
+def _read(sample: Sample) -> ImageAndMask:
     assert sample.mask is not None
     image, mask = read_image(sample.image), read_mask(sample.mask)
     if image.shape[:2] != mask.shape:
@@ -235,6 +235,8 @@ def run_eval(
         data: another data set directory with the same classes to score on.
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
+    Raises:
+        DataError: the split has no masks, or the data set other classes.
     """
     network = load_network(run, ctx, checkpoint)
     dataset = open_dataset(data or network.dataset)
@@ -242,11 +244,7 @@ def run_eval(
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
         raise DataError(f"split {split!r} of {dataset.root} has no masks to score against")
-    if dataset.classes != network.classes:
-        raise DataError(
-            f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(network.classes)}",
-            f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
-        )
+    _check_classes(dataset, network.classes, run)
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
     options = ScoreOptions(ms_flip, crf, boundary)
@@ -289,6 +287,14 @@ def run_eval(
     write_json(file, result)
     partial.remove()
     return result
+
+
+def _check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
+    if dataset.classes != classes:
+        raise DataError(
+            f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(classes)}",
+            f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
+        )
 
 
 def _listed(classes: Sequence[str]) -> str:

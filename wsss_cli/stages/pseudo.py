@@ -19,7 +19,7 @@ from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.files import write_json
 from wsss_cli.processes import cores
-from wsss_cli.pseudo.refine import Job, Settings, make_pseudo_mask, mean_cost
+from wsss_cli.pseudo.refine import MaskJob, RefineSettings, make_pseudo_mask, mean_cost
 from wsss_cli.scoring.masks import score_masks
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step, open_step
@@ -89,7 +89,7 @@ def _refine(
     on_gpu = ctx.device.type == "cuda"
     has_par = any(isinstance(step, ParStep) for step in config.label_steps)
     crf = backend_for(ctx.device.type)
-    settings = Settings(
+    settings = RefineSettings(
         chosen.fg,
         chosen.bg,
         config.label_steps,
@@ -99,7 +99,7 @@ def _refine(
         crf,
     )
     jobs = [
-        Job(
+        MaskJob(
             sample.id,
             sample.image,
             folder / f"{sample.id}.npz",

@@ -34,11 +34,11 @@ from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
 
-Read = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round
+ReadSample = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round
 
 
 @dataclass(frozen=True)
-class Job:
+class RelabelJob:
     """What a worker process needs of an image; probabilities: of background and `classes`, float32 [1+C, H, W]."""
 
     id: str
@@ -77,7 +77,7 @@ def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor
 
 
 @dataclass(frozen=True)
-class Cams:
+class FirstScores:
     """The scores that the masks of the first round were made from.
 
     Attributes:
@@ -97,7 +97,7 @@ class Cams:
         return cam * np.asarray([self.factors[c - 1] for c in classes], np.float32)[:, None, None]
 
 
-def first_scores(trained: Path) -> Cams:
+def first_scores(trained: Path) -> FirstScores:
     """What the training at the beginning of the rounds that led to `trained` has learned from.
 
     Raises:
@@ -121,8 +121,8 @@ def first_scores(trained: Path) -> Cams:
     stored = read_json(scored) if scored.is_file() else {}
     if (chosen := stored.get("threshold")) is None:
         fg = required(record.fg_threshold, f"{masks}/run.json: fg_threshold")
-        return Cams(folder, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)
-    return Cams(folder, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
+        return FirstScores(folder, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)
+    return FirstScores(folder, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
 
 
 def mixed(probabilities: np.ndarray, cam: np.ndarray, background: float, weight: float) -> np.ndarray:
@@ -166,7 +166,9 @@ def refined(
     return np.where(undecided, np.uint8(IGNORE), labels), np.where(undecided, np.float32(0), confidence)
 
 
-def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None, run: RunDir, ctx: Context) -> Lost:
+def _label(
+    network: Network, dataset: Dataset, preset: Preset, cams: FirstScores | None, run: RunDir, ctx: Context
+) -> Lost:
     samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
     config, precision = preset.relabel, network.preset.train.precision
     views = EvalConfig.model_validate(
@@ -175,7 +177,7 @@ def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None
     lost: Lost = []
     batches = image_batches(samples, views, lost, ctx, run.log, ms_flip=True)
 
-    def compute(batch: list[Read]) -> Iterator[Job]:
+    def compute(batch: list[ReadSample]) -> Iterator[RelabelJob]:
         images = [image for _, image, _ in batch]
         allowed = allowed_classes([sample for sample, _, _ in batch], dataset.num_classes)
         shown: dict[str, Any] = {"single": False, "ms_flip": True, "probabilities": True, "allowed": allowed}
@@ -186,7 +188,7 @@ def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None
             if cams is not None and cam is not None:
                 scores = cams.scaled(upsample(cam, image.shape[:2]), sample.labels)
                 of_tags = mixed(of_tags, scores, cams.background, config.cam_weight)
-            yield Job(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
+            yield RelabelJob(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors)
 
     crf = backend_for(ctx.device.type)
     on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in config.steps))
@@ -199,7 +201,7 @@ def _label(network: Network, dataset: Dataset, preset: Preset, cams: Cams | None
     return lost
 
 
-def _read(sample: Sample, cams: Cams | None) -> Read:
+def _read(sample: Sample, cams: FirstScores | None) -> ReadSample:
     image = read_image(sample.image)
     if cams is None:
         return sample, image, None
@@ -210,7 +212,7 @@ def _read(sample: Sample, cams: Cams | None) -> Read:
     return sample, image, cam
 
 
-def _finish(job: Job, config: RelabelConfig, device: str, crf: Backend) -> None:
+def _finish(job: RelabelJob, config: RelabelConfig, device: str, crf: Backend) -> None:
     labels, confidence = refined(job.image, job.probabilities, job.classes, config, device, crf)
     write_pseudo_mask(job.mask, job.confidence, labels, confidence, job.colors)
 

@@ -24,7 +24,7 @@ from wsss_cli.pseudo.walk import irn_walk, psa_walk
 from wsss_cli.stages.affinity import affinity_config, load_affinity
 
 Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
-Read = tuple[Sample, np.ndarray, Cam]
+SampleCam = tuple[Sample, np.ndarray, Cam]
 
 
 def run_walk(
@@ -64,10 +64,10 @@ def run_walk(
         run.log,
     )
 
-    def load(sample: Sample) -> Read:
+    def load(sample: Sample) -> SampleCam:
         return sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")
 
-    def compute(batch: list[Read]) -> Iterator[tuple[Sample, Cam]]:
+    def compute(batch: list[SampleCam]) -> Iterator[tuple[Sample, Cam]]:
         with ctx.autocast(precision):
             made = predict_affinity(model, [image for _, image, _ in batch], ctx.device)
         for (sample, _, (cam, classes, size)), plane in zip(batch, made, strict=True):

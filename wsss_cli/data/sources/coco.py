@@ -67,7 +67,7 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PaintJob:
     """A mask to make: its image, and where the image's annotations are in the JSON, each with its class index.
 
     Attributes:
@@ -164,7 +164,7 @@ def prepare_coco(
     if len(labels) > 254:
         raise DataError(f"{parts['train'].path} lists {len(labels)} categories; masks have room for 254")
     colors = voc_palette(len(labels) + 1)
-    jobs: dict[str, list[Job]] = {}
+    jobs: dict[str, list[PaintJob]] = {}
     for split, part in parts.items():
         kept = [image for image in part.images if (split == "val" and keep_unlabelled) or tagged(image)]
         if not kept:
@@ -232,19 +232,19 @@ def _refuse_missing(images: Sequence[Listed], folder: Path, listed_in: Path) -> 
         )
 
 
-def _job(image: Listed, folder: Path, listed_in: Path, masks: Path, labels: dict[int, int]) -> Job:
+def _job(image: Listed, folder: Path, listed_in: Path, masks: Path, labels: dict[int, int]) -> PaintJob:
     indices = tuple(labels[span.category] for span in image.spans)
     target = masks / f"{Path(image.file_name).stem}.png"
-    return Job(folder / image.file_name, target, image.height, image.width, listed_in, image.spans, indices)
+    return PaintJob(folder / image.file_name, target, image.height, image.width, listed_in, image.spans, indices)
 
 
-def _sample(job: Job) -> Sample:
+def _sample(job: PaintJob) -> Sample:
     tags = {label for span, label in zip(job.spans, job.labels, strict=True) if not span.crowd}
     return Sample(job.target.stem, job.image, job.target, tuple(sorted(tags)))
 
 
 def _painted(
-    jobs: Sequence[Job],
+    jobs: Sequence[PaintJob],
     folder: Path,
     colors: tuple[tuple[int, int, int], ...],
     workers: int,
@@ -262,7 +262,7 @@ def _painted(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _make(job: Job, colors: tuple[tuple[int, int, int], ...]) -> str:
+def _make(job: PaintJob, colors: tuple[tuple[int, int, int], ...]) -> str:
     """The hash of a job's mask, which is painted first unless a whole one is there."""
     there = _read_made(job)
     if there is not None:
@@ -277,7 +277,7 @@ def _make(job: Job, colors: tuple[tuple[int, int, int], ...]) -> str:
     return mask_sha256(mask)
 
 
-def _read_made(job: Job) -> np.ndarray | None:
+def _read_made(job: PaintJob) -> np.ndarray | None:
     if not job.target.is_file():
         return None
     try:
