@@ -71,14 +71,14 @@ def model(
     from wsss_cli.report.tables import value_table
 
     with stage.working(device, run.parent if run else RUNS) as ctx:
-        found = bench_network(resolved, num_classes, ctx, crop=crop, steps=steps, train=train)
+        measured = bench_network(resolved, num_classes, ctx, crop=crop, steps=steps, train=train)
     if run is not None:
-        write_json(run / "bench.json", found)
+        write_json(run / "bench.json", measured)
     if json_output:
-        console.result_json(found)
+        console.result_json(measured)
         return
-    shown = ((key, str(value) if isinstance(value, bool) else value) for key, value in found.items())
-    console.table(value_table(shown, f"{resolved.name}, {found['device']}"))
+    shown = ((key, str(value) if isinstance(value, bool) else value) for key, value in measured.items())
+    console.table(value_table(shown, f"{resolved.name}, {measured['device']}"))
 
 
 @app.command()
@@ -111,7 +111,7 @@ def train(
 
     names = [name.strip() for name in variants.split(",") if name.strip()]
     with stage.working(device, RUNS) as ctx:
-        found = bench_train(
+        measured = bench_train(
             stage.resolve(preset or default_preset(ctx), overrides),
             ctx,
             num_classes=num_classes,
@@ -122,7 +122,7 @@ def train(
             repeats=repeats,
             data=data,
         )
-    show(found, json_output)
+    show(measured, json_output)
 
 
 @app.command("eval")
@@ -151,7 +151,7 @@ def evaluate(
     from wsss_cli.bench.evaluation import bench_eval
 
     with stage.working(device, RUNS) as ctx:
-        found = bench_eval(
+        measured = bench_eval(
             stage.resolve(preset or default_preset(ctx), overrides),
             ctx,
             num_classes=num_classes,
@@ -162,7 +162,7 @@ def evaluate(
             seed=seed,
             data=data,
         )
-    show(found, json_output)
+    show(measured, json_output)
 
 
 @app.command()
@@ -198,7 +198,7 @@ def data(
     from wsss_cli.bench.data import bench_data
 
     with stage.working("cpu", RUNS) as ctx:
-        found = bench_data(
+        measured = bench_data(
             stage.resolve(preset, [*(overrides or []), *([f"train.batch={batch}"] if batch else [])]),
             ctx,
             images=images,
@@ -209,4 +209,4 @@ def data(
             seed=seed,
             data=data,
         )
-    show(found, json_output)
+    show(measured, json_output)

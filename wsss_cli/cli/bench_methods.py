@@ -49,7 +49,7 @@ def crf(
 
     names = [name.strip() for name in backends.split(",") if name.strip()]
     with stage.working(device, RUNS) as ctx:
-        found = bench_crf(
+        measured = bench_crf(
             ctx,
             size=(height, width),
             labels=labels,
@@ -60,7 +60,7 @@ def crf(
             seed=seed,
             data=data,
         )
-    show(found, json_output)
+    show(measured, json_output)
 
 
 def cam(
@@ -89,10 +89,10 @@ def cam(
 
     with stage.working(device, RUNS) as ctx:
         resolved = stage.resolve(preset or default_preset(ctx), overrides)
-        found = bench_cam(
+        measured = bench_cam(
             resolved, ctx, images=images, height=height, width=width, repeats=repeats, seed=seed, data=data
         )
-    show(found, json_output)
+    show(measured, json_output)
 
 
 def walk(
@@ -120,7 +120,7 @@ def walk(
     from wsss_cli.bench.walk import bench_walk
 
     with stage.working(device, RUNS) as ctx:
-        found = bench_walk(
+        measured = bench_walk(
             ctx,
             height=height,
             width=width,
@@ -131,7 +131,7 @@ def walk(
             seed=seed,
             data=data,
         )
-    show(found, json_output)
+    show(measured, json_output)
 
 
 def default_preset(ctx: Any) -> str:
@@ -139,11 +139,11 @@ def default_preset(ctx: Any) -> str:
     return "toy" if ctx.device.type == "cpu" else "deeplabv3p-r50-voc-weak"
 
 
-def show(found: dict[str, Any], json_output: bool) -> None:
+def show(measured: dict[str, Any], json_output: bool) -> None:
     """A benchmark as one JSON object, or as a table."""
     if json_output:
-        console.result_json(found)
+        console.result_json(measured)
         return
     from wsss_cli.report.benchmarks import bench_table
 
-    console.table(bench_table(found))
+    console.table(bench_table(measured))

@@ -39,12 +39,12 @@ def export(
     with stage.working("cpu", run.parent) as ctx:
         network = load_network(run, ctx, "best" if best else "latest")
         console.say(f"writing {form}, then comparing it with the network")
-        made = run_export(network, out, form, output)
+        exported = run_export(network, out, form, output)
     if json_output:
-        console.result_json(made)
+        console.result_json(exported)
     else:
         what = "largest difference of logits, over the largest logit" if output == "logits" else "pixels that differ"
-        for check in made["checked"]:
+        for check in exported["checked"]:
             console.result(f"{check['height']}x{check['width']}: {what}: {check['difference']:.2e}")
     base = network.preset.eval
     if base.base == "short":

@@ -62,8 +62,10 @@ def toy(
     out = out or Path("data/toy")
     total = images + (max(1, images // 4) if val is None else val)
     with _alone(out), console.progress(total, "drawing") as bar:
-        made = prepare_toy(out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1))
-    _report(made, out, json_output, f"wsss run --preset toy --data {out}")
+        prepared = prepare_toy(
+            out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1)
+        )
+    _report(prepared, out, json_output, f"wsss run --preset toy --data {out}")
 
 
 @app.command("voc-aug")
@@ -109,10 +111,10 @@ def voc_aug(
         Stop(console.say_at_once).listening() as stop,
         _alone(out),
     ):
-        made = prepare_voc(
+        prepared = prepare_voc(
             source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
         )
-    _report(made.dataset, out, json_output, AND_THEN, made.findings, made.lines, made.summary)
+    _report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -164,7 +166,7 @@ def coco14(
         _ticking("painting masks") as tick,
         stop.listening(),
     ):
-        made = prepare_coco(
+        prepared = prepare_coco(
             source,
             out,
             name,
@@ -175,7 +177,7 @@ def coco14(
             tick=tick,
             tick_sizes=tick_sizes,
         )
-    _report(made.dataset, out, json_output, AND_THEN, made.findings, made.lines, made.summary)
+    _report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -220,7 +222,7 @@ def folder(
     names = tuple(label.strip() for label in classes.split(",") if label.strip())
     source = FolderSource(images, table, masks, names, _renames(rename or []))
     with _alone(out), _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
-        made = prepare_folder(
+        prepared = prepare_folder(
             source,
             out,
             name=name,
@@ -231,9 +233,9 @@ def folder(
             tick=tick,
         )
     following = f"wsss run --preset folder-lite0 --data {out}"
-    _report(made.dataset, out, json_output, following, made.findings, made.lines, made.summary)
-    left_out = [finding for finding in made.findings if finding["lost"] == "photograph"]
-    if masks_lost := [finding for finding in made.findings if finding["lost"] == "mask"]:
+    _report(prepared.dataset, out, json_output, following, prepared.findings, prepared.lines, prepared.summary)
+    left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
+    if masks_lost := [finding for finding in prepared.findings if finding["lost"] == "mask"]:
         console.say(f"masks left out: {len(masks_lost)}, first: {masks_lost[0]['problem']}; see {out}/findings.json")
     if left_out:
         lost = DataError(
@@ -318,7 +320,7 @@ def _say_fetched(archives: Sequence[Fetched]) -> None:
 
 
 def _report(
-    made: Dataset,
+    dataset: Dataset,
     out: Path,
     json_output: bool,
     following: str,
@@ -326,22 +328,22 @@ def _report(
     lines: Sequence[str] = (),
     summary: dict[str, Any] | None = None,
 ) -> None:
-    counts = {split: len(made.split(split)) for split in made.split_sha256}
+    counts = {split: len(dataset.split(split)) for split in dataset.split_sha256}
     if json_output:
         console.result_json(
             {
                 "dataset": str(out),
-                "name": made.name,
-                "classes": list(made.classes),
+                "name": dataset.name,
+                "classes": list(dataset.classes),
                 "splits": counts,
-                "protocol": list(made.protocol),
+                "protocol": list(dataset.protocol),
                 "findings": list(findings),
                 **({"summary": summary} if summary else {}),
             }
         )
     else:
         listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-        console.result(f"{out}: {listed}; {len(made.classes) - 1} classes and background")
-        for note in (*made.protocol, *lines):
+        console.result(f"{out}: {listed}; {len(dataset.classes) - 1} classes and background")
+        for note in (*dataset.protocol, *lines):
             console.result(f"  {note}")
     console.say(f"next: {following}")

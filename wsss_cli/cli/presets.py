@@ -99,12 +99,12 @@ def check(
     """
     from wsss_cli.config.load import preset_names
 
-    found = [{"name": name, "error": _error(name)} for name in names or preset_names()]
-    bad = any(entry["error"] for entry in found)
+    checked = [{"name": name, "error": _error(name)} for name in names or preset_names()]
+    bad = any(entry["error"] for entry in checked)
     if json_output:
-        console.result_json({"ok": not bad, "presets": found})
+        console.result_json({"ok": not bad, "presets": checked})
     else:
-        for entry in found:
+        for entry in checked:
             console.result(f"{entry['name']}: {entry['error'] or 'ok'}")
     if bad:
         raise typer.Exit(UsageError.exit_code)

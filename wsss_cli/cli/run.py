@@ -45,8 +45,8 @@ def run(
     results = done.results
     trained = str(results["train"].run)
     if json_output:
-        runs_by_stage = {name: str(made.run) for name, made in results.items() if name != "eval"}
-        scores_by_stage = {name: made.scores for name, made in results.items() if made.scores}
+        runs_by_stage = {name: str(outcome.run) for name, outcome in results.items() if name != "eval"}
+        scores_by_stage = {name: outcome.scores for name, outcome in results.items() if outcome.scores}
         console.result_json({"runs": runs_by_stage, "scores": scores_by_stage, "lost": done.lost})
     elif "eval" in results:
         from wsss_cli.report.tables import class_table, value_table
@@ -66,5 +66,5 @@ def run(
         console.table(value_table(rows, "summary", final["protocol"]))
     else:
         console.result(trained)
-    skipped = all(made.skipped for made in results.values())
+    skipped = all(outcome.skipped for outcome in results.values())
     return stage.finish(trained, skipped, done.lost, f"wsss infer {trained} IMAGES --out DIR", json_output)

@@ -69,10 +69,10 @@ def dense_crf(
     }
     stacks = unary.reshape(-1, *unary.shape[-3:])
     if backend == "lattice" or (backend == "auto" and not gpu_can()):
-        found = np.stack([_lattice(image, stack, iterations, **kernels) for stack in stacks])
+        posterior = np.stack([_lattice(image, stack, iterations, **kernels) for stack in stacks])
     else:
-        found = _mean_field(image, stacks, iterations, gpu=backend != "exact", **kernels)
-    return found.reshape(unary.shape)
+        posterior = _mean_field(image, stacks, iterations, gpu=backend != "exact", **kernels)
+    return posterior.reshape(unary.shape)
 
 
 def backend_for(device: str) -> Backend:
@@ -103,8 +103,8 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, iterations: int, *, gpu: b
     with _GPU if gpu else contextlib.nullcontext():
         images = [torch.from_numpy(np.ascontiguousarray(image)).to(device)]
         unaries = [torch.from_numpy(np.ascontiguousarray(unary, dtype=np.float32)).to(device)]
-        made = mean_field(images, unaries, iterations=iterations, tolerance=tolerance, **kernels)
-        return made[0].cpu().numpy()
+        posteriors = mean_field(images, unaries, iterations=iterations, tolerance=tolerance, **kernels)
+        return posteriors[0].cpu().numpy()
 
 
 def _lattice(

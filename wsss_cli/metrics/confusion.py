@@ -49,12 +49,12 @@ class Confusion:
         if 0 <= ignore_index < 256:
             counts[ignore_index] = 0
         k = min(self.num_classes, 256)
-        found = np.zeros_like(self.matrix)
-        found[:k, :k] = counts[:k, :k]
-        found[-1, :k] += counts[k:, :k].sum(axis=0)
-        found[:k, -1] += counts[:k, k:].sum(axis=1)
-        found[-1, -1] += counts[k:, k:].sum()
-        return found
+        folded = np.zeros_like(self.matrix)
+        folded[:k, :k] = counts[:k, :k]
+        folded[-1, :k] += counts[k:, :k].sum(axis=0)
+        folded[:k, -1] += counts[:k, k:].sum(axis=1)
+        folded[-1, -1] += counts[k:, k:].sum()
+        return folded
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another matrix with the same classes.

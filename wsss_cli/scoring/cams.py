@@ -114,8 +114,8 @@ def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds:
         below = np.searchsorted(thresholds, score[scored], side="left")
         local = max(len(classes), 1)  # without a tag all is background: score 0 is above no threshold
         cell = (row * local + best[scored]) * bins + below
-        found = np.bincount(cell, minlength=(num_classes + 1) * local * bins).reshape(num_classes + 1, local, bins)
-        counts[:, list(classes) or [0]] += found
+        counted = np.bincount(cell, minlength=(num_classes + 1) * local * bins).reshape(num_classes + 1, local, bins)
+        counts[:, list(classes) or [0]] += counted
     return counts, pixels
 
 

@@ -37,7 +37,7 @@ def in_pieces(
 ) -> Iterator[T]:
     """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
     pieces = [items[start : start + PIECE] for start in range(0, len(items), PIECE)]
-    for piece, made in zip(pieces, in_processes(work, pieces, workers, check=check), strict=True):
-        yield made
+    for piece, result in zip(pieces, in_processes(work, pieces, workers, check=check), strict=True):
+        yield result
         if progress:
             progress(len(piece))

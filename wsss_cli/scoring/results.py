@@ -78,8 +78,8 @@ def backbone_name(preset: Preset) -> str:
 
 def _reference(preset: Preset) -> dict[str, Any] | None:
     """Published figures of the recipe at this preset's number of iterations."""
-    given = [row for row in preset.reference if row.iters == preset.train.iters]
-    return given[0].model_dump() if given else None
+    rows = [row for row in preset.reference if row.iters == preset.train.iters]
+    return rows[0].model_dump() if rows else None
 
 
 def find_rows(runs: list[Path], folder: Path) -> list[dict[str, Any]]:
