@@ -17,13 +17,13 @@ from wsss_cli.stages.train import check_training, run_train
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
     """Run every step that is not done; each goes on where it was stopped."""
-    if any(step.stage == "train" and not step.done for step in steps):
+    todo = [step for step in steps if not step.done]
+    if any(step.stage == "train" for step in todo):
         check_training(exp.preset.train, exp.dataset, ctx.device)
-    for number, step in enumerate(steps, 1):
-        if not step.done:
-            if len(steps) > 1:
-                ctx.ui.say(f"== {step.stage} ({number} of {len(steps)})")
-            run_step(step, exp, ctx)
+    for number, step in enumerate(todo, 1):
+        if len(todo) > 1:
+            ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")
+        run_step(step, exp, ctx)
 
 
 def run_step(step: Step, exp: Experiment, ctx: Context) -> None:
