@@ -5,6 +5,7 @@ it; a conftest further down would come too late for them.
 """
 
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from wsss_cli import processes
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+for number in (signal.SIGHUP, signal.SIGINT):  # ignored under nohup and in background jobs; commands that tests start
+    if signal.getsignal(number) is signal.SIG_IGN:  # would inherit that
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
