@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from wsss_cli.cli import eval as command
-from wsss_cli.data.masks import voc_palette, write_mask
+from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
+from wsss_cli.labels import voc_palette
 
 OBJECT = [[0, 1, 1, 0]]
 
