@@ -355,7 +355,7 @@ def rows(runs):
 def test_a_training_stopped_and_killed_ends_with_the_bits_of_an_unbroken_one(tmp_path, started):
     prepare_toy(tmp_path / "data", images=8, val=1, size=64)
     train = ["train", "--preset", "toy", "--data", "data", "--iters", "48", *FULL]
-    train += setting("train.precision=fp32", "train.workers=1", "train.batch=2", "train.crop=32")
+    train += setting("train.precision=fp32", "train.data_workers=1", "train.batch=2", "train.crop=32")
     train += setting("train.head.aspp_channels=32", "train.checkpoint_interval=5", "train.log_interval=1")
     with core(1):
         unbroken = started(*train, "--runs", "whole")

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 SETTINGS = (
     "classifier.iters=8 classifier.batch=2 classifier.crop=32 classifier.backbone.weights=none cam.scales=[1.0] "
-    "cam.flip=false train.iters=8 train.batch=2 train.crop=32 train.workers=2 train.checkpoint_interval=2 "
+    "cam.flip=false train.iters=8 train.batch=2 train.crop=32 train.data_workers=2 train.checkpoint_interval=2 "
     "train.log_interval=1 train.backbone.weights=none train.head.aspp_channels=8 train.head.low_channels=8 "
     "eval.scales=[1.0]"
 )

@@ -47,7 +47,7 @@ def train(tmp_path):
         after = task.after_step
         task.after_step = lambda step: (act(ctx, step), after(step))
         config = TrainingConfig(
-            iters=iters, batch=2, workers=2, optim=SgdConfig(lr=0.1), precision="fp32", log_interval=1
+            iters=iters, batch=2, data_workers=2, optim=SgdConfig(lr=0.1), precision="fp32", log_interval=1
         )
         try:
             with open_run(tmp_path / "run", "train", load_preset("toy"), "x", INPUTS) as run, ctx.stop.listening():

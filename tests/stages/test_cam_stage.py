@@ -72,7 +72,7 @@ def make(data, tmp_path, monkeypatch):
             "classifier.crop=64",
             "cam.scales=[1.0]",
             "classifier.precision=fp32",
-            "classifier.workers=0",
+            "classifier.data_workers=0",
         ]
         preset = load_preset("toy", [f'dataset.path="{data}"', *common, *overrides])
         ctx = ctx or Context(torch.device("cpu"), tmp_path / runs)

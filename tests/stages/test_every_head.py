@@ -31,7 +31,7 @@ NARROW = {"deeplabv3plus": ["aspp_channels=8", "low_channels=4", "dilations=[1,2
 SMALL = [
     *("train.supervision=full", "train.backbone.weights=none", "train.backbone.frozen_stages=0"),
     *("train.backbone.output_stride=32", "train.backbone.freeze_bn=false", "train.precision=fp32"),
-    *("train.iters=3", "train.batch=2", "train.crop=32", "train.workers=0"),
+    *("train.iters=3", "train.batch=2", "train.crop=32", "train.data_workers=0"),
     *("train.log_interval=1", "train.checkpoint_interval=2", "eval.scales=[1.0]"),
 ]
 

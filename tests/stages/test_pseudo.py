@@ -184,7 +184,9 @@ def test_the_scores_of_a_run_have_the_columns_that_are_asked_for(made):
 
 NETWORKS = ["affinity.irn.backbone.weights=none", "affinity.psa.backbone.weights=none"]
 for table in ("irn", "psa"):
-    NETWORKS += [f"affinity.{table}.{key}" for key in ("iters=2", "batch=2", "crop=64", "workers=0", "label_workers=1")]
+    NETWORKS += [
+        f"affinity.{table}.{key}" for key in ("iters=2", "batch=2", "crop=64", "data_workers=0", "label_workers=1")
+    ]
 
 
 def test_walks_train_their_networks_first_and_their_scores_are_thresholded(made, data, cams, tmp_path):

@@ -17,7 +17,7 @@ from wsss_cli.stages.train import start_from
 SMALL = (
     *("train.supervision=full", "train.backbone.weights=none", "train.head.aspp_channels=16"),
     *("train.head.low_channels=8", "train.head.dilations=[1,2]", "train.iters=1", "train.batch=2", "train.crop=32"),
-    *("train.workers=0", "train.val_interval=0"),
+    *("train.data_workers=0", "train.val_interval=0"),
 )
 
 

@@ -45,7 +45,7 @@ def train(tmp_path):
         ui, task = Talk(), Mean()
         samples = [Sample(name, tmp_path / name, None, (1,)) for name in "abc"]
         config = TrainingConfig(
-            iters=iters, batch=2, optim=SgdConfig(lr=0.1), precision="fp32", workers=0, log_interval=2
+            iters=iters, batch=2, optim=SgdConfig(lr=0.1), precision="fp32", data_workers=0, log_interval=2
         )
         inputs = Inputs(dataset="d", classes=(), colors=())
         ctx = Context(torch.device("cpu"), tmp_path, ui)

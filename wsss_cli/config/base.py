@@ -94,7 +94,7 @@ class TrainingConfig(Model):
     optim: Optim
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
-    workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
+    data_workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
     log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")
     checkpoint_interval: Interval = 200
 

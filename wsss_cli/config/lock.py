@@ -65,7 +65,7 @@ def _neutral(value: Any, field: FieldInfo) -> bool:
     return any(isinstance(mark, Added) and decisive(value) == decisive(mark.neutral) for mark in field.metadata)
 
 
-TRAINING = ("workers", "log_interval", "checkpoint_interval")
+TRAINING = ("data_workers", "log_interval", "checkpoint_interval")
 IRRELEVANT = {
     "classifier": ("weights", *TRAINING),
     "recam": ("weights", "iters", *TRAINING),

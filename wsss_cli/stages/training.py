@@ -46,7 +46,7 @@ def train_network(
                 make,
                 batch=config.batch,
                 seed=seed,
-                workers=data_workers(config.workers),
+                workers=data_workers(config.data_workers),
                 start=start,
                 pin=ctx.device.type == "cuda",
                 check=ctx.stop.check,
