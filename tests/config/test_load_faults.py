@@ -107,3 +107,20 @@ def test_a_key_that_there_is_not_comes_before_values_and_from_its_own_file(tmp_p
     with pytest.raises(UsageError) as caught:
         load_preset(str(tmp_path / "mine.toml"), ["train.batch=0"])
     assert str(caught.value).startswith("preset base: unknown key train.optim.lrr (did you mean train.optim.lr (float")
+
+
+def test_a_key_of_another_kind_is_told_whose_it_is():
+    with pytest.raises(UsageError) as error:
+        load_preset("toy", ["train.optim.momentum=0.5"])  # toy trains with AdamW
+    assert error.value.hint == "train.optim.momentum belongs to kind 'sgd'; train.optim.kind is another"
+
+
+@pytest.mark.parametrize("key", ["cam.scales", "eval.scales", "train.head.dilations"])
+def test_a_list_that_must_not_be_empty_is_named(key):
+    with pytest.raises(UsageError, match=rf"{key} \(given: \[\]\)"):
+        load_preset("toy", [f"{key}=[]"])
+
+
+def test_a_smallest_ratio_above_the_largest_is_refused():
+    with pytest.raises(UsageError, match="scale_min 9 is above scale_max 2"):
+        load_preset("toy", ["train.augment.scale_min=9", "train.augment.scale_max=2.0"])

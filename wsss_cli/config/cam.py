@@ -54,5 +54,7 @@ CamMethod = Annotated[
 
 class CamConfig(Model):
     method: CamMethod = PlainCamConfig()
-    scales: tuple[Rate, ...] = Field((1.0, 0.5, 1.5, 2.0), description="CAMs are summed over these image scales")
+    scales: tuple[Rate, ...] = Field(
+        (1.0, 0.5, 1.5, 2.0), min_length=1, description="CAMs are summed over these image scales"
+    )
     flip: bool = Field(True, description="add the mirrored view of every scale")

@@ -57,7 +57,7 @@ def _overlap(one: str, other: str) -> bool:
 
 def _sentence(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
     key, _ = _place(detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
     shown = "" if isinstance(detail["input"], dict) else json.dumps(detail["input"], default=str)
     given = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
     origin = next((f" from {where}" for name, where in origins.items() if f"{key}.".startswith(f"{name}.")), "")
@@ -96,7 +96,18 @@ def _near(word: str, words: Sequence[str], cutoff: float) -> list[str]:
     return difflib.get_close_matches(word, words, 1, cutoff)
 
 
+def _kinds_with(key: str, prefix: str) -> list[str]:
+    """Kinds of the table at `prefix` that have a setting."""
+    models: list[type[BaseModel]] = [Preset]
+    for part in prefix.split(".")[:-1]:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [inner for field in fields for inner in table_models(field.annotation)]
+    return _kinds([model for model in models if "kind" in model.model_fields and key in model.model_fields])
+
+
 def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
+    if kinds := _kinds_with(key, prefix):
+        return f"{prefix}{key} belongs to kind {' and '.join(map(repr, kinds))}; {prefix}kind is another"
     if near := _near(key, list(model.model_fields), 0.6):
         return f"did you mean {_described(prefix + near[0], model.model_fields[near[0]])}?"
     elsewhere = {name: field for name, field in all_keys(Preset) if name.rpartition(".")[2] == key}

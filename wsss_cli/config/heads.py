@@ -17,7 +17,9 @@ class DeepLabConfig(Model):
     kind: Literal["deeplabv3plus"] = "deeplabv3plus"
     aspp_channels: Positive = Field(512, description="channels of the ASPP branches and the decoder")
     low_channels: Positive = Field(48, description="channels kept of the stride-4 features")
-    dilations: tuple[Positive, ...] = Field((1, 12, 24, 36), description="ASPP dilations; 1 is a 1x1 convolution")
+    dilations: tuple[Positive, ...] = Field(
+        (1, 12, 24, 36), min_length=1, description="ASPP dilations; 1 is a 1x1 convolution"
+    )
     dropout: Fraction = Field(0.1, description=_DROPOUT)
 
 
@@ -44,7 +46,9 @@ class UPerNetConfig(Model):
     pools: ClassVar[bool] = True
     kind: Literal["upernet"] = "upernet"
     channels: Positive = Field(512, description="channels of every map in the head")
-    pool_scales: tuple[Positive, ...] = Field((1, 2, 3, 6), description="cells on a side of the last map's averages")
+    pool_scales: tuple[Positive, ...] = Field(
+        (1, 2, 3, 6), min_length=1, description="cells on a side of the last map's averages"
+    )
     dropout: Fraction = Field(0.1, description=_DROPOUT)
 
 

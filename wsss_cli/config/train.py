@@ -31,6 +31,12 @@ class AugmentConfig(Model):
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min:g} is above scale_max {self.scale_max:g}")
+        return self
+
 
 class TrainConfig(TrainingConfig):
     supervision: Literal["weak", "full"] = Field(

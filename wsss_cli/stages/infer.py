@@ -57,7 +57,8 @@ def find_images(given: Sequence[str]) -> list[Path]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(
-            f"two images are named {twice}; their masks would overwrite each other", "run once for each folder"
+            f"two images are named {twice}; their masks would overwrite each other",
+            "call it for each folder, with an --out of its own",
         )
     return list(found)
 
