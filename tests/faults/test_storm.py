@@ -68,6 +68,14 @@ def processes_of(group):
     return listed.count(str(group))
 
 
+def left_of(group, seconds):
+    """Processes of a group after `seconds` at most: some end by the end of a pipe, a moment after their parent."""
+    until = time.monotonic() + seconds
+    while (count := processes_of(group)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return count
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = prepared(tmp_path_factory.mktemp("whole") / "work")
@@ -87,10 +95,7 @@ def test_kills_at_chance_moments_lose_nothing(reference, tmp_path, seed):
         except subprocess.TimeoutExpired:
             process.kill()  # the parent alone: its workers follow
         process.communicate()
-        until = time.monotonic() + GRACE_S
-        while processes_of(process.pid) and time.monotonic() < until:
-            time.sleep(0.2)
-        assert processes_of(process.pid) == 0
+        assert left_of(process.pid, GRACE_S) == 0
     finished(folder)
     assert results(folder) == whole
     assert list(folder.rglob(".*.part")) == []
@@ -112,6 +117,6 @@ def test_signals_at_chance_moments_save_what_is_done(reference, tmp_path, number
         assert time.monotonic() - begin < GRACE_S
         assert process.returncode in (0, 130 if number == signal.SIGINT else 75), talk
         assert "Traceback" not in talk and "a bug" not in talk
-        assert processes_of(process.pid) == 0
+        assert left_of(process.pid, 5.0) == 0
     finished(folder)
     assert results(folder) == whole

@@ -172,7 +172,7 @@ def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
         if b"\xc0" <= mark <= b"\xcf" and mark not in b"\xc4\xc8\xcc":  # start of frame: precision, height, width
             size = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
         at += 2 + int.from_bytes(data[at + 2 : at + 4]) if mark != b"\xff" else 1
-    return size, b"\xff\xd9" in data[at:]
+    return size, data.find(b"\xff\xd9", at) >= 0
 
 
 def _exif_behind(image: Image.Image) -> bytes:
