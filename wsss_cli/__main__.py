@@ -2,7 +2,7 @@
 
 import sys
 
-from wsss_cli.engine.stop import Stopped, end_at_once
+from wsss_cli.engine.stop import end_at_once, heard
 
 
 def main() -> None:
@@ -12,7 +12,11 @@ def main() -> None:
         from wsss_cli.cli import app  # here, see above
 
         app.main()
-    except Stopped as stopped:
+    except SystemExit:
+        raise
+    except BaseException:  # also what a library has made of it
+        if (stopped := heard()) is None:
+            raise
         print(f"error: {stopped.error.message}\nhint: {stopped.error.hint}", file=sys.stderr)
         sys.exit(stopped.error.exit_code)
 

@@ -98,6 +98,40 @@ def test_where_nothing_is_to_be_saved_a_signal_ends_the_process_past_whoever_tak
     assert run(code) == (1, f"{shown} {130 if name == 'SIGINT' else 75}\n")
 
 
+def test_a_signal_that_a_library_takes_for_a_fault_of_its_own_is_still_a_signal():
+    code = (
+        "import os, signal, sys; from wsss_cli.cli import app\n"
+        "def lost(**options):\n"
+        "    try: os.kill(os.getpid(), signal.SIGUSR1); signal.sigtimedwait([], 1)\n"
+        "    except BaseException: raise RecursionError('an import within an import') from None\n"
+        "app.app = lost; app.main()\n"
+    )
+    assert run(code) == (75, "error: stopped by SIGUSR1\nhint: run the same command again to go on\n")
+
+
+def test_a_signal_that_a_library_has_swallowed_stops_what_listens_next():
+    code = (
+        "import os, signal; from wsss_cli.engine.stop import Stop, end_at_once; end_at_once()\n"
+        "try: os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 1)\n"
+        "except BaseException: pass\n"
+        "with Stop().listening() as stop:\n"
+        "    raise SystemExit(stop.signal != signal.SIGTERM)\n"
+    )
+    assert run(code) == (0, "")
+
+
+def test_a_signal_after_the_end_changes_nothing():
+    code = (
+        "import os, signal; from wsss_cli.engine.stop import end_at_once, leave_on_signal\n"
+        "end_at_once(); leave_on_signal(0)\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGUSR1): kill(me, number)\n"
+        "import sys; sys.late = Late()  # goes when the interpreter has taken its handlers away\n"
+        "raise SystemExit(3)\n"
+    )
+    assert run(code) == (3, "")
+
+
 def test_a_command_that_listens_is_no_longer_ended_at_once():
     code = (
         "import os, signal; from wsss_cli.engine.stop import Stop, end_at_once; end_at_once()\n"

@@ -32,7 +32,7 @@ from wsss_cli.cli import (
     weights,
 )
 from wsss_cli.cli import eval as eval_
-from wsss_cli.engine.stop import Stopped, end_at_once, leave_on_signal
+from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
 from wsss_cli.errors import Interrupted, ResourceError, WsssError, out_of_memory
 
 # Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
@@ -129,6 +129,8 @@ def _run() -> int:
         verb = "write" if error.errno in FULL else "use"
         return _fail(f"cannot {verb} {error.filename or 'a file'}: {error.strerror}", _hint(error), 3)
     except Exception as error:
+        if signalled := heard():  # taken for something else by the library that was at work
+            return _fail(signalled.error.message, signalled.error.hint, signalled.error.exit_code)
         if out_of_memory(error):
             return _fail(f"out of memory: {' '.join(str(error).split())[:200]}".rstrip(": "), LESS_MEMORY, 3)
         return _bug(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -15,6 +16,8 @@ from wsss_cli.processes import STOPPING
 
 HARD_END_S = 5.0  # after which a second Ctrl-C ends the process whatever it still waits for
 AGAIN = "run the same command again to go on"
+
+_heard = 0  # the signal by which `end_at_once` was to end the process; 0: none
 
 
 class Stopped(BaseException):
@@ -60,8 +63,9 @@ class Stop:
     def listening(self) -> Iterator[Stop]:
         """Catch the signals while the body runs (in the main thread; elsewhere nothing is caught).
 
-        SIGHUP that is ignored, as under nohup, stays so.
+        SIGHUP that is ignored, as under nohup, stays so. One that `end_at_once` has heard counts.
         """
+        self.signal = self.signal or _heard
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -88,15 +92,31 @@ class Stop:
 
 
 def end_at_once() -> None:
-    """From here on the signals end this process by `Stopped`; a second SIGINT ends it whatever it still waits for."""
+    """From here on the signals end this process by `Stopped`; a second SIGINT ends it whatever it still waits for.
+
+    They are ignored once all else of its end is done: then Python takes its handlers away, and what was done would end
+    by a signal.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        for other in STOPPING:
-            signal.signal(other, signal.SIG_IGN)
+        global _heard  # the process has one end
+        _heard = number
+        _ignore()
         leave_on_signal(Interrupted.exit_code, (signal.SIGINT,))
         raise Stopped(number)
 
     _catch(on_signal)
+    atexit.register(_ignore)  # what is registered first is called last
+
+
+def _ignore() -> None:
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def heard() -> Stopped | None:
+    """What `end_at_once` has raised; whoever was at work may have made another error of it."""
+    return Stopped(_heard) if _heard else None
 
 
 def leave_on_signal(code: int, numbers: tuple[signal.Signals, ...] = STOPPING) -> None:
