@@ -1,15 +1,16 @@
 import contextlib
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from wsss_cli.engine.checkpoint import load_trainer, load_weights, mark_best, save_checkpoint
+from wsss_cli.engine.checkpoint import load_newest, load_trainer, load_weights, mark_best, save_checkpoint
 from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import WeightsError, WriteError
-from wsss_cli.files import read_json, sha256_file, write_json
+from wsss_cli.files import read_json, remove_temporaries, sha256_file, write_json
 
 
 def net(seed=0):
@@ -45,17 +46,17 @@ def test_weights_in_channels_last_come_back(tmp_path):
     assert torch.equal(state["weight"], model.weight)
 
 
-def test_the_older_go_and_the_best_stays(tmp_path):
+def test_the_older_go_and_the_one_before_and_the_best_stay(tmp_path):
     for step in (10, 20):
         save(tmp_path, step)
-    assert names(tmp_path) == ["latest", "step-00000020"]
+    assert names(tmp_path) == ["latest", "step-00000010", "step-00000020"]
     mark_best(tmp_path, 20)
-    for step in (30, 40):
+    for step in (30, 40, 50):
         save(tmp_path, step)
-    assert names(tmp_path) == ["best", "latest", "step-00000020", "step-00000040"]
+    assert names(tmp_path) == ["best", "latest", "step-00000020", "step-00000040", "step-00000050"]
     assert find_checkpoint(tmp_path, "best") == tmp_path / "step-00000020"
-    mark_best(tmp_path, 40)
-    assert names(tmp_path) == ["best", "latest", "step-00000040"]
+    mark_best(tmp_path, 50)
+    assert names(tmp_path) == ["best", "latest", "step-00000040", "step-00000050"]
 
 
 def test_where_there_is_none_there_is_none(tmp_path):
@@ -151,4 +152,26 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert torch.equal(state["0.weight"], net(1)[0].weight)
     monkeypatch.undo()
     save(tmp_path, 20)
-    assert names(tmp_path) == ["latest", "step-00000020"]
+    assert names(tmp_path) == ["latest", "step-00000010", "step-00000020"]
+
+
+@pytest.mark.parametrize("at", ["rename", "latest"])
+def test_an_end_between_the_files_the_rename_and_the_pointer_keeps_the_checkpoint_before(tmp_path, monkeypatch, at):
+    save(tmp_path, 10, seed=1)
+    real = Path.replace
+
+    def end(path, target):
+        if Path(target).name == ("step-00000020" if at == "rename" else "latest"):
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", end)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 20)
+    monkeypatch.undo()
+    remove_temporaries(tmp_path)
+    state, _, meta = load_newest(tmp_path, print)
+    assert meta["step"] == 10
+    assert torch.equal(state["0.weight"], net(1)[0].weight)
+    save(tmp_path, 15)
+    assert names(tmp_path) == ["latest", "step-00000010", "step-00000015"]

@@ -9,12 +9,13 @@ from torch import nn
 
 from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.config.load import load_preset
-from wsss_cli.engine.checkpoint import load_weights
+from wsss_cli.engine.checkpoint import load_trainer, load_weights, save_checkpoint
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
+from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import find_checkpoint, open_run, read_metrics
-from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError
+from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError, WeightsError
 
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
@@ -36,7 +37,7 @@ class Line(Task):
         return name.startswith("3.")
 
     def evaluate(self):
-        return {"miou": self.scores.pop(0)} if self.scores else {}
+        return {"miou": self.scores.pop(0)}
 
 
 def batches(start, at=None, act=None):
@@ -51,10 +52,12 @@ def batches(start, at=None, act=None):
         step += 1
 
 
-def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, log_interval=1, val_interval=0):
+def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, log_interval=1, val_interval=0, say=print):
     task = task or Line()
     task.val_interval = val_interval
-    ctx = Context(torch.device("cpu"), Path(path), Silent())
+    ui = Silent()
+    ui.say = say
+    ctx = Context(torch.device("cpu"), Path(path), ui)
     config = TrainingConfig(
         iters=iters, optim=optim, precision="fp32", log_interval=log_interval, checkpoint_interval=5
     )
@@ -338,8 +341,8 @@ def validations(path):
 
 
 def test_validation_marks_the_best_checkpoint(tmp_path):
-    train(tmp_path, task=Line([40.0, 60.0, 50.0]), val_interval=3)
-    assert validations(tmp_path) == [(3, 40.0), (6, 60.0), (9, 50.0)]
+    train(tmp_path, task=Line([40.0, 60.0, 50.0, 60.0]), val_interval=3)
+    assert validations(tmp_path) == [(3, 40.0), (6, 60.0), (9, 50.0), (12, 60.0)]
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000006"
     assert find_checkpoint(tmp_path / "checkpoints").name == "step-00000012"
 
@@ -347,8 +350,8 @@ def test_validation_marks_the_best_checkpoint(tmp_path):
 def test_the_best_before_a_crash_stays_the_best(tmp_path):
     with pytest.raises(CrashError):
         train(tmp_path, 5, crash, task=Line([60.0]), val_interval=4)
-    train(tmp_path, task=Line([50.0]), val_interval=4)
-    assert validations(tmp_path) == [(4, 60.0), (8, 50.0)]
+    train(tmp_path, task=Line([50.0, 55.0]), val_interval=4)
+    assert validations(tmp_path) == [(4, 60.0), (8, 50.0), (12, 55.0)]
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000004"
 
 
@@ -361,7 +364,153 @@ def test_a_validation_that_was_stopped_is_made_up_for(tmp_path):
     task.evaluate = stopped
     with pytest.raises(Preempted):
         train(tmp_path, task=task, val_interval=4)
-    resumed, _ = train(tmp_path, task=Line([30.0, 20.0]), val_interval=4)
-    assert validations(tmp_path) == [(4, 30.0), (8, 20.0)]
-    whole, _ = train(tmp_path / "whole", task=Line([1.0, 2.0]), val_interval=4)
+    resumed, _ = train(tmp_path, task=Line([30.0, 20.0, 10.0]), val_interval=4)
+    assert validations(tmp_path) == [(4, 30.0), (8, 20.0), (12, 10.0)]
+    whole, _ = train(tmp_path / "whole", task=Line([1.0, 2.0, 3.0]), val_interval=4)
     assert same(whole.model, resumed.model)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(5, [5, 10, 12]), (6, [6, 12]), (100, [12]), (0, [])])
+def test_the_last_iteration_is_validated_where_there_are_validations(tmp_path, interval, steps):
+    train(tmp_path, task=Line([50.0, 60.0, 70.0]), val_interval=interval)
+    assert [step for step, _ in validations(tmp_path)] == steps
+    best = find_checkpoint(tmp_path / "checkpoints", "best")
+    assert best == (tmp_path / "checkpoints" / "step-00000012" if steps else None)
+
+
+def test_a_last_validation_that_was_stopped_is_made_up_for(tmp_path):
+    task = Line()
+
+    def stopped():
+        raise Preempted("stopped by SIGTERM")
+
+    task.evaluate = stopped
+    with pytest.raises(Preempted):
+        train(tmp_path, task=task, val_interval=100)
+    _, events = train(tmp_path, task=Line([30.0]), val_interval=100)
+    assert [(event["kind"], event["step"]) for event in events] == [("val", 12)]
+    assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000012"
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([None, None, None], None),
+        ([None, 0.0, None], "step-00000008"),
+        ([10.0, None, 20.0], "step-00000012"),
+        ([10.0, None, 5.0], "step-00000004"),
+    ],
+)
+def test_a_score_that_is_undefined_beats_none_and_is_beaten_by_any(tmp_path, scores, best):
+    with pytest.raises(CrashError):  # after the first validation: the others meet it in the records
+        train(tmp_path, 6, crash, task=Line(scores[:1]), val_interval=4)
+    train(tmp_path, task=Line(scores[1:]), val_interval=4)
+    assert [score for _, score in validations(tmp_path)] == scores
+    found = find_checkpoint(tmp_path / "checkpoints", "best")
+    assert (found and found.name) == best
+
+
+# -- a damaged checkpoint ----------------------------------------------------------------------------------------------
+
+
+def damage(checkpoint, how):
+    file = checkpoint / "model.safetensors"
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    elif how == "gone":
+        file.unlink()
+    elif how == "empty optimiser":
+        (checkpoint / "trainer.pt").write_bytes(b"")
+    elif how == "meta":
+        (checkpoint / "meta.json").write_text("{")
+    else:  # written so, with the hashes of it
+        model = Line().model
+        model[3].weight.data[0, 0] = float("nan")
+        save_checkpoint(checkpoint.parent, int(checkpoint.name[5:]), model, load_trainer(checkpoint), {})
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "empty optimiser", "meta", "not finite"])
+def test_the_checkpoint_before_takes_the_place_of_a_damaged_one(tmp_path, how):
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", 11, crash, task=Line([50.0, 60.0]), val_interval=5)
+    checkpoints = tmp_path / "broken" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.glob("step-*")) == ["step-00000005", "step-00000010"]
+    damage(checkpoints / "step-00000010", how)
+    said = []
+    resumed, events = train(tmp_path / "broken", task=Line([60.0, 55.0]), val_interval=5, say=said.append)
+    (line,) = said
+    assert "step-00000010" in line and "goes on from the checkpoint before, step-00000005" in line
+    assert events[0]["step"] == 6
+    whole, _ = train(tmp_path / "whole", task=Line([50.0, 60.0, 55.0]), val_interval=5)
+    assert same(whole.model, resumed.model)
+    for place in ("whole", "broken"):
+        assert validations(tmp_path / place) == [(5, 50.0), (10, 60.0), (12, 55.0)]
+        assert find_checkpoint(tmp_path / place / "checkpoints", "best").name == "step-00000010"
+    assert rows(tmp_path / "whole", "kind", "step") == rows(tmp_path / "broken", "kind", "step")
+
+
+def test_where_all_checkpoints_are_damaged_that_is_an_error_and_nothing_is_trained_anew(tmp_path):
+    with pytest.raises(CrashError):
+        train(tmp_path, 11, crash)
+    for checkpoint in (tmp_path / "checkpoints").glob("step-*"):
+        damage(checkpoint, "cut")
+    with pytest.raises(WeightsError, match="step-00000010") as caught:
+        train(tmp_path)
+    assert "remove this checkpoint folder" in caught.value.hint
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 2
+
+
+# -- log lines over a resume -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", [4, 6, 12])
+def test_a_log_line_after_a_resume_is_of_its_whole_interval(tmp_path, interval):
+    def scored():
+        return Line([50.0, 60.0, 55.0])
+
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", 8, crash, task=scored(), log_interval=interval, val_interval=5)
+    train(tmp_path / "broken", task=Line([60.0, 55.0]), log_interval=interval, val_interval=5)
+    train(tmp_path / "whole", task=scored(), log_interval=interval, val_interval=5)
+    lines = [
+        [
+            (row["step"], row["loss"], row["loss_square"], row["loss_absolute"])
+            for row in read_metrics(tmp_path / place)
+            if row["kind"] == "train"
+        ]
+        for place in ("whole", "broken")
+    ]
+    assert lines[0] == lines[1]
+    assert [line[0] for line in lines[0]] == list(range(interval, 13, interval))
+
+
+def test_a_log_line_is_of_all_iterations_since_the_one_before_whatever_is_validated_between(tmp_path):
+    train(tmp_path / "each", log_interval=1)
+    train(tmp_path / "one", task=Line([50.0, 60.0]), log_interval=12, val_interval=8)
+    losses = [loss for (loss,) in rows(tmp_path / "each", "loss")]
+    (one,) = [row["loss"] for row in read_metrics(tmp_path / "one") if row["kind"] == "train"]
+    assert one == pytest.approx(sum(losses) / 12, abs=1e-5)
+
+
+def test_images_and_seconds_are_counted_on_over_a_resume_and_not_while_something_else_is_done(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def iteration(meter, wait, work):
+        meter.wait()
+        clock[0] += wait
+        meter.go()
+        clock[0] += work
+        meter.add(["square"], torch.tensor([2.0, 2.0]), 8)
+
+    first = Meter(10, torch.device("cpu"))
+    iteration(first, 1.0, 3.0)
+    state = first.state()
+    clock[0] += 1000.0  # nothing runs
+    second = Meter(10, torch.device("cpu"))
+    second.load_state(state)
+    second.without(lambda: clock.__setitem__(0, clock[0] + 50.0) or {})
+    iteration(second, 1.0, 3.0)
+    event = second.event(2, 0.1)
+    assert (event["loss"], event["img_s"], event["data_wait"]) == (2.0, 2.0, 0.25)  # 16 images and 2 s of waiting in 8
+    assert event["eta_s"] == 32.0

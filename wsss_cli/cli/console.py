@@ -217,7 +217,8 @@ def _note(fields: dict[str, Any]) -> str:
 
 def _event_line(event: dict[str, Any], iters: int, *, counts: bool = True) -> str:
     if event["kind"] == "val":
-        return f"val at {event['step']}: mIoU {event.get('miou', float('nan')):.2f}"
+        score = event.get("miou")
+        return f"val at {event['step']}: mIoU {'-' if score is None else f'{score:.2f}'}"
     head = f"{event['step']}/{iters}  " if counts else ""
     memory = f", {event['memory_gib']} GiB" if "memory_gib" in event else ""
     eta = f", {event['eta_s']:.0f} s left" if counts else ""

@@ -145,7 +145,9 @@ def _below(scores: dict[str, Any], gate: float) -> str:
     """Why scores do not pass --min-miou; empty where they do. One class of several says nothing of a segmentation."""
     miou, label = scores["miou"], scores.get("label") or []
     seen = sum(1 for count in label if count)
-    if miou is None or miou < gate:
+    if miou is None:
+        return f"--min-miou {gate}: there is no mIoU, as no pixel of the truth has a label"
+    if miou < gate:
         return f"mIoU {miou} is below --min-miou {gate}"
     return f"--min-miou: the truth holds {seen} of {len(label)} classes" if len(label) > 1 and seen < 2 else ""
 

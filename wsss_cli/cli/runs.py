@@ -98,6 +98,8 @@ def show(
     for number, attempt in enumerate(record.attempts, 1):
         rows.append((f"attempt {number}", _attempt(attempt)))
     rows.append(("images lost", f"{len(record.lost)}"))
+    if record.labelled is False:
+        rows.append(("labels", "none: no pixel that the training saw has a label"))
     rows += [(name, percent(value)) for name, value in scores.items()]
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     notes = (versions,) if versions else ()

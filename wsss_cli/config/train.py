@@ -65,7 +65,9 @@ class TrainConfig(TrainingConfig):
         description="fused: own kernels for batch norm, depthwise convolution and the loss; CUDA only, speed not "
         "measured yet. The result is the same within rounding",
     )
-    val_interval: int = Field(2000, ge=0, description="iterations between validations; 0: only at the end")
+    val_interval: int = Field(
+        2000, ge=0, description="iterations between validations, of which the last is at the end; 0: none"
+    )
     val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
     checkpoint_interval: Interval = 2000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.engine.rundir import pointed
+from wsss_cli.engine.rundir import find_checkpoint, pointed
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json, write_text
 
 LAYOUT = 1
-HINT = "remove this checkpoint folder and run again; training goes on from the one before, or anew"
+HINT = "remove this checkpoint folder and run again: training goes on from the one before, or anew"
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str, Any], meta: dict[str, Any]) -> Path:
@@ -24,7 +25,8 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str
 
     meta.json also says what a model that has `holds` says of itself: its kind, its backbone, how many classes.
 
-    Older checkpoints are removed once the new one is in place, except the one that `best` names.
+    Once it is in place older checkpoints are removed, except the one before it, for the case that the new one gets
+    damaged, and the one that `best` names.
 
     Args:
         folder: the run's checkpoints folder.
@@ -60,10 +62,64 @@ def mark_best(folder: Path, step: int) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    kept = {pointed(folder, pointer) for pointer in ("latest", "best")}
-    for old in folder.glob("step-*"):
-        if old.name not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+    latest = pointed(folder, "latest")
+    names = [old.name for old in folder.glob("step-*")]
+    before = max((name for name in names if name < latest), default="")
+    for name in names:
+        if name not in (latest, before, pointed(folder, "best")):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def pointed_step(folder: Path, pointer: str) -> int:
+    """The step of the checkpoint that `latest` or `best` names; -1 where it names none."""
+    number = pointed(folder, pointer).removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def load_newest(
+    folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
+    """Model, trainer state and meta.json of the newest checkpoint that is whole; None where there is no checkpoint.
+
+    `latest` names that one afterwards, and `best` none that is newer.
+
+    Args:
+        folder: the run's checkpoints folder.
+        say: told where the newest one is damaged and an older one takes its place.
+    Raises:
+        WeightsError: all of them are damaged.
+    """
+    latest = find_checkpoint(folder)
+    older = sorted((path for path in folder.glob("step-*") if latest and path.name < latest.name), reverse=True)
+    damaged: WeightsError | None = None
+    for checkpoint in [latest, *older] if latest else []:
+        try:
+            state, meta = load_weights(checkpoint)
+            trainer = load_trainer(checkpoint)
+            check_finite(checkpoint, state)
+        except WeightsError as error:
+            damaged = damaged or error
+            continue
+        if damaged is not None:
+            say(f"{damaged.message}: training goes on from the checkpoint before, {checkpoint.name}")
+            write_text(folder / "latest", checkpoint.name + "\n")
+            if pointed(folder, "best") > checkpoint.name:
+                (folder / "best").unlink()
+        return state, trainer, meta
+    if damaged is not None:
+        raise damaged
+    return None
+
+
+def check_finite(checkpoint: Path, state: dict[str, Tensor]) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        WeightsError: with the first tensor that has such a number.
+    """
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{checkpoint / 'model.safetensors'} is damaged: {name} is not finite", HINT)
 
 
 def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,18 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
-from wsss_cli.engine.checkpoint import (
-    load_trainer,
-    load_weights,
-    mark_best,
-    save_checkpoint,
-    step_name,
-)
+from wsss_cli.engine.checkpoint import load_newest, mark_best, pointed_step, save_checkpoint, step_name
 from wsss_cli.engine.context import Context, Event
-from wsss_cli.engine.rundir import RunDir, find_checkpoint, read_metrics
-from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError, out_of_memory
+from wsss_cli.engine.meter import Meter
+from wsss_cli.engine.rundir import RunDir, read_metrics
+from wsss_cli.errors import Interrupted, Preempted, ResourceError, out_of_memory
 
 Batch = dict[str, Any]
+Scores = dict[str, float | None]
 POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")  # what timm calls them
 
 
@@ -32,7 +27,7 @@ class Task(Protocol):
 
     Attributes:
         model: what is trained.
-        val_interval: iterations between calls of `evaluate`; 0: never.
+        val_interval: iterations between calls of `evaluate`, which is also called after the last one; 0: never.
     """
 
     model: nn.Module
@@ -46,8 +41,9 @@ class Task(Protocol):
         """Whether a parameter of the model learns at `head_lr_mult` times the base rate: all but the backbone's."""
         return not name.startswith("backbone.")
 
-    def evaluate(self) -> dict[str, float]:
-        """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score."""
+    def evaluate(self) -> Scores:
+        """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score; None: undefined,
+        as no pixel of the truth has a label."""
         return {}
 
     def after_step(self, step: int) -> None:
@@ -129,39 +125,39 @@ def fit(
     """
     optimiser = build_optimiser(task, config.optim, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
-    folder = run.path / "checkpoints"
-    step = _resume(task, optimiser, folder)
+    folder, meter = run.path / "checkpoints", Meter(config.iters, ctx.device)
+
+    def to_validate(step: int) -> bool:
+        return step > 0 and task.val_interval > 0 and (step % task.val_interval == 0 or step == config.iters)
+
+    step = _resume(task, optimiser, meter, folder, ctx.ui.say)
     run.cut_metrics(step)
-    if step < config.iters:
-        if step and task.val_interval and step % task.val_interval == 0 and step not in _validated(run):
-            yield _validate(task, run, step)  # stopped before or in this validation
-        meter = _Meter(config.iters, ctx.device, step)
-        source = iter(batches(step))
-        while step < config.iters:
-            meter.wait()
-            try:
-                batch = next(source) | {"step": step}
-            except (Preempted, Interrupted, ResourceError):  # what is trained so far is not lost
-                if step and not (folder / step_name(step)).is_dir():
-                    _save(task, optimiser, meter, folder, step)
-                raise
-            meter.go()
-            factor = lr_factor(step, config.iters, config.schedule)
-            for group, lr in zip(optimiser.param_groups, base, strict=True):
-                group["lr"] = lr * factor
-            draw = (seed * 1_000_003 + step) % 2**63
-            meter.add(*_step(task, batch, optimiser, config.precision, draw, ctx), len(batch["image"]))
-            step += 1
-            task.after_step(step)
-            if step % config.log_interval == 0 or step == config.iters:
-                yield _emit(run, meter.event(step, base[0] * factor))
-            to_validate = task.val_interval > 0 and step % task.val_interval == 0 and step < config.iters
-            if ctx.stop.signal or to_validate or step % config.checkpoint_interval == 0 or step == config.iters:
+    if to_validate(step) and step not in _validated(run):  # stopped before or in this validation
+        yield meter.without(partial(_validate, task, run, step))
+    source = iter(batches(step)) if step < config.iters else iter(())
+    while step < config.iters:
+        meter.wait()
+        try:
+            batch = next(source) | {"step": step}
+        except (Preempted, Interrupted, ResourceError):  # what is trained so far is not lost
+            if step and not (folder / step_name(step)).is_dir():
                 _save(task, optimiser, meter, folder, step)
-                ctx.stop.check()
-            if to_validate:
-                yield _validate(task, run, step)
-                meter.restart()
+            raise
+        meter.go()
+        factor = lr_factor(step, config.iters, config.schedule)
+        for group, lr in zip(optimiser.param_groups, base, strict=True):
+            group["lr"] = lr * factor
+        draw = (seed * 1_000_003 + step) % 2**63
+        meter.add(*_step(task, batch, optimiser, config.precision, draw, ctx), len(batch["image"]))
+        step += 1
+        task.after_step(step)
+        if step % config.log_interval == 0 or step == config.iters:
+            yield _emit(run, meter.event(step, base[0] * factor))
+        if ctx.stop.signal or to_validate(step) or step % config.checkpoint_interval == 0 or step == config.iters:
+            _save(task, optimiser, meter, folder, step)
+            ctx.stop.check()
+        if to_validate(step):
+            yield meter.without(partial(_validate, task, run, step))
 
 
 def _step(
@@ -200,97 +196,47 @@ def _emit(run: RunDir, event: Event) -> Event:
     return event
 
 
-def _save(task: Task, optimiser: torch.optim.Optimizer, meter: _Meter, folder: Path, step: int) -> None:
+def _save(task: Task, optimiser: torch.optim.Optimizer, meter: Meter, folder: Path, step: int) -> None:
     meter.check(step, task.model)
-    save_checkpoint(folder, step, task.model, _trainer(task, optimiser), {})
-
-
-def _trainer(task: Task, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    trainer = {"optimiser": optimiser.state_dict(), "meter": meter.state()}
     state = task.state()
-    return {"optimiser": optimiser.state_dict(), **({"task": state} if state else {})}
+    save_checkpoint(folder, step, task.model, trainer | ({"task": state} if state else {}), {})
 
 
-def _resume(task: Task, optimiser: torch.optim.Optimizer, folder: Path) -> int:
-    checkpoint = find_checkpoint(folder)
-    if checkpoint is None:
+def _resume(
+    task: Task, optimiser: torch.optim.Optimizer, meter: Meter, folder: Path, say: Callable[[str], None]
+) -> int:
+    """Go on from the newest checkpoint that is whole: the number of its step, 0 where there is none.
+
+    Raises:
+        WeightsError: there are checkpoints, and all of them are damaged.
+    """
+    loaded = load_newest(folder, say)
+    if loaded is None:
         return 0
-    state, meta = load_weights(checkpoint)
+    state, trainer, meta = loaded
     task.model.load_state_dict(state)
-    trainer = load_trainer(checkpoint)
     optimiser.load_state_dict(trainer["optimiser"])
     if "task" in trainer:
         task.load_state(trainer["task"])
+    if "meter" in trainer:
+        meter.load_state(trainer["meter"])
+    else:
+        say("the checkpoint is of an earlier version: the next log line is of the iterations from here on")
     step: int = meta["step"]
     return step
 
 
 def _validate(task: Task, run: RunDir, step: int) -> Event:
-    """Score the model, whose checkpoint has just been written, and mark that one if it is the best so far."""
-    before = _validated(run).values()
+    """Score the model, whose checkpoint has just been written, and mark that one if it beats the one that is marked."""
+    folder = run.path / "checkpoints"
     scores = task.evaluate()
-    if "miou" in scores and all(scores["miou"] > other for other in before):
-        mark_best(run.path / "checkpoints", step)
+    score, before = scores.get("miou"), _validated(run).get(pointed_step(folder, "best"))
+    if score is not None and (before is None or score > before):
+        mark_best(folder, step)
     return _emit(run, {"kind": "val", "step": step, **scores})
 
 
-def _validated(run: RunDir) -> dict[int, float]:
-    """mIoU of the validations so far, by step."""
-    return {row["step"]: row.get("miou", -1.0) for row in read_metrics(run.path) if row["kind"] == "val"}
-
-
-class _Meter:
-    """Mean losses, images a second and the share of time spent waiting for data, since the last log line."""
-
-    def __init__(self, iters: int, device: torch.device, step: int) -> None:
-        self.iters, self.device = iters, device
-        self.names: list[str] = []
-        self.first, self.begin = step, time.perf_counter()
-        self.restart()
-
-    def restart(self) -> None:
-        self.total = torch.zeros(1, device=self.device)  # as long as there are losses once one is added
-        self.steps = self.images = 0
-        self.waited, self.since = 0.0, time.perf_counter()
-
-    def wait(self) -> None:
-        self.mark = time.perf_counter()
-
-    def go(self) -> None:
-        self.waited += time.perf_counter() - self.mark
-
-    def add(self, names: list[str], losses: Tensor, images: int) -> None:
-        self.names, self.total = names, self.total + losses
-        self.steps += 1
-        self.images += images
-
-    def check(self, step: int, model: nn.Module | None = None) -> float:
-        mean = float(self.total[0]) / max(self.steps, 1)
-        sound = model is None or all(bool(torch.isfinite(p).all()) for p in model.parameters())
-        if not math.isfinite(mean) or not sound:
-            raise DivergedError(
-                f"the {'loss' if sound else 'network'} is not finite at iteration {step}; what was saved is kept",
-                "lower the learning rate (optim.lr of this stage), or set its precision to fp32",
-            )
-        return mean
-
-    def event(self, step: int, lr: float) -> Event:
-        mean = self.check(step)
-        elapsed = max(time.perf_counter() - self.since, 1e-9)
-        pace = (time.perf_counter() - self.begin) / (step - self.first)
-        event: Event = {
-            "kind": "train",
-            "step": step,
-            "iters": self.iters,
-            "loss": round(mean, 6),
-            "lr": lr,
-            "img_s": round(self.images / elapsed, 2),
-            "data_wait": round(self.waited / elapsed, 4),
-            "eta_s": round(pace * (self.iters - step), 1),
-        }
-        if len(self.names) > 1:
-            each = (self.total[1:] / max(self.steps, 1)).tolist()
-            event |= {f"loss_{name}": round(value, 6) for name, value in zip(self.names, each, strict=True)}
-        if self.device.type == "cuda":
-            event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
-        self.restart()
-        return event
+def _validated(run: RunDir) -> dict[int, float | None]:
+    """mIoU of the validations so far, by step; None where it is undefined."""
+    return {row["step"]: row.get("miou") for row in read_metrics(run.path) if row["kind"] == "val"}

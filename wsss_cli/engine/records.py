@@ -51,6 +51,7 @@ class RunRecord(Form):
     attempts: tuple[Attempt, ...] = ()
     lost: tuple[Lost, ...] = ()
     device: str | None = None
+    labelled: bool | None = None  # whether a training saw a pixel with a label
     fg_threshold: float | None = None
     bg_threshold: float | None = None
 

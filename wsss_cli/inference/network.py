@@ -46,7 +46,7 @@ def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
         run: a run directory, a folder in its checkpoints/, or an imported directory.
         pointer: which checkpoint of a run directory.
     Raises:
-        UsageError: no training run there, or one without a checkpoint.
+        UsageError: no training run there, one without a checkpoint, or one without a best one where that is asked for.
         WeightsError: the checkpoint is damaged.
     """
     run = Path(run)
@@ -57,6 +57,11 @@ def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
         return _imported(run, ctx)
     _check_stage(run)
     checkpoint = find_checkpoint(run / "checkpoints", pointer)
+    if checkpoint is None and pointer == "best" and find_checkpoint(run / "checkpoints") is not None:
+        raise UsageError(
+            f"{run} has no best checkpoint, as no validation has scored one",
+            "leave out --best for the last one; validations need train.val_interval > 0 and masks in the val split",
+        )
     if checkpoint is None:
         raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")
     return _trained(run, checkpoint, ctx, pointer)

@@ -20,6 +20,10 @@ from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 THRESHOLDS = tuple(step / 100 for step in range(100))
 
 
+class UnlabelledError(DataError):
+    """True masks that are 255 everywhere: there is nothing to score against."""
+
+
 def cam_curve(
     cam_files: Sequence[tuple[str | Path, str | Path]],
     num_classes: int,
@@ -47,8 +51,8 @@ def cam_curve(
         background and for a class without any; `images`; `unscored_share` of all pixels, those that are 255 in the
         truth; `protocol`, one line.
     Raises:
-        DataError: no files, a file that cannot be read, sizes that differ, a class outside the classes, or no labelled
-            pixel.
+        DataError: no files, a file that cannot be read, sizes that differ, or a class outside the classes.
+        UnlabelledError: no pixel of the true masks has a label.
     """
     if not cam_files:
         raise DataError("there are no CAMs to score", "run `wsss cam` on a split that has true masks")
@@ -64,7 +68,7 @@ def cam_curve(
     known = [-1.0 if value is None else value for value in means]
     best = int(np.argmax(known))
     if known[best] < 0:
-        raise DataError("no pixel of the true masks has a label", "give masks that are not 255 everywhere")
+        raise UnlabelledError("no pixel of the true masks has a label", "give masks that are not 255 everywhere")
     return {
         "thresholds": [float(value) for value in thresholds],
         "miou": means,

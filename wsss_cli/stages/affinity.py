@@ -79,7 +79,7 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
         torch.manual_seed(preset.seed)  # the new layers' first weights
         task = AffinityTask(build_affinity(config, ctx.device), config.radius)
         make = partial(_item, labels=run.path, config=config, stride=STRIDE[kind])
-        train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind])
+        train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind], target="label")
         run.finish(lost=lost, device=ctx.device_name)
 
 

@@ -24,7 +24,7 @@ from wsss_cli.engine.sweep import Batch, Log, Lost, SweepOptions, grouped, sweep
 from wsss_cli.files import write_json
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.processes import cores
-from wsss_cli.scoring.cams import cam_curve
+from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.classifier import load_classifier
 from wsss_cli.stages.paths import cam_path
 from wsss_cli.stages.plan import Experiment, Step, open_step
@@ -140,15 +140,19 @@ def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
     scored = [(cam, mask) for cam, mask in pairs if cam.is_file()]
     if not scored:
         return
-    with ctx.ui.progress(len(scored), "seed curve") as bar:
-        curve = cam_curve(
-            scored,
-            dataset.num_classes,
-            check=ctx.stop.check,
-            names=dataset.classes,
-            workers=cores(),
-            progress=bar.advance,
-        )
+    try:
+        with ctx.ui.progress(len(scored), "seed curve") as bar:
+            curve = cam_curve(
+                scored,
+                dataset.num_classes,
+                check=ctx.stop.check,
+                names=dataset.classes,
+                workers=cores(),
+                progress=bar.advance,
+            )
+    except UnlabelledError as error:
+        ctx.ui.say(f"the CAMs are not scored: {error.message}")
+        return
     scales = ", ".join(f"{scale:g}" for scale in preset.cam.scales)
     protocol = [
         f"seeds ({preset.cam.method.kind}) on {dataset.name}/{preset.dataset.score} ({len(scored)} images), "

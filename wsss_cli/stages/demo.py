@@ -81,7 +81,7 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
         "weak_miou_ms_flip": ms,
         "full_miou": full_single,
         "full_miou_ms_flip": full_ms,
-        "ratio": round(ms / full_ms, 4) if full_ms else None,
+        "ratio": round(ms / full_ms, 4) if ms is not None and full_ms else None,
         "seconds": round(time.perf_counter() - begin, 1),
         "stage_seconds": seconds,
         "runs": {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsss_cli.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, GatedCrfConfig, LovaszConfig
 from wsss_cli.config.train import TrainConfig
-from wsss_cli.engine.fit import Task
+from wsss_cli.engine.fit import Scores, Task
 from wsss_cli.errors import UsageError
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
@@ -84,8 +84,8 @@ class SegmentationTask(Task):
             kernels=self.config.kernels,
         )
 
-    def evaluate(self) -> dict[str, float]:
-        scores: dict[str, float] = self.validate(self.model)
+    def evaluate(self) -> Scores:
+        scores: Scores = self.validate(self.model)
         return scores
 
     def after_step(self, step: int) -> None:

@@ -13,6 +13,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.fit import Scores
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.interchange.import_mmseg import weight_file
 from wsss_cli.models.build import build_segmentor
@@ -54,7 +55,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         task = SegmentationTask(model, config, validate, ctx.ui.say)
         title = f"{config.head.kind}, {config.supervision}"
-        train_network(task, config, samples, make, run, ctx, seed=preset.seed, title=title)
+        train_network(task, config, samples, make, run, ctx, seed=preset.seed, title=title, target="mask")
         run.finish(lost=run.lost, device=ctx.device_name)
 
 
@@ -139,8 +140,10 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     load_into(model, state, str(file))
 
 
-def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> dict[str, float]:
-    """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks."""
+def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> Scores:
+    """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks.
+
+    None where these hold no label."""
     if preset.dataset.val not in dataset.split_sha256:
         return {}
     samples = [s for s in dataset.split(preset.dataset.val) if s.mask is not None]

@@ -12,6 +12,7 @@ from wsss_cli.data.loader import Make, data_workers, training_batches
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task, fit
 from wsss_cli.engine.rundir import RunDir
+from wsss_cli.labels import IGNORE
 
 
 def train_network(
@@ -24,6 +25,7 @@ def train_network(
     *,
     seed: int,
     title: str,
+    target: str = "",
 ) -> None:
     """Train a task on random batches of samples, from the run's last checkpoint where there is one.
 
@@ -31,6 +33,8 @@ def train_network(
         make: (sample, random generator of this sample and epoch) -> arrays of one shape for all samples.
         seed: of the order of the samples, of their augmentation and of dropout.
         title: of the progress bar.
+        target: which of a sample's arrays holds labels, 255 where there is none. A training that sees no label at all
+            is warned of, there and in the run's record.
     Raises:
         DataError: twenty samples in a row cannot be read.
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
@@ -54,10 +58,17 @@ def train_network(
             )
             for batch in stack.enter_context(contextlib.closing(source)):  # workers end however the training does
                 note_lost(batch.pop("lost"), run, ctx)
+                if target and not run.record.labelled and bool((batch[target] != IGNORE).any()):
+                    run.save(labelled=True)
                 yield batch
 
         for event in stack.enter_context(contextlib.closing(fit(task, batches, config, run, ctx, seed=seed))):
             show(event)
+    if target and not run.record.labelled:
+        warning = "no pixel that the training saw has a label (all are 255 in the masks): it has learned nothing"
+        run.save(labelled=False)
+        run.log(f"warning: {warning}")
+        ctx.ui.say(f"warning: {warning}")
 
 
 def note_lost(lost: Sequence[tuple[str, str]], run: RunDir, ctx: Context) -> None:

@@ -1,0 +1,119 @@
+"""What a training's log lines say: losses, images a second, time spent waiting for data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsss_cli.engine.context import Event
+from wsss_cli.errors import DivergedError
+
+
+class Meter:
+    """Mean losses, images a second and the share of time spent waiting for data, since the last log line.
+
+    What is counted goes into checkpoints (`state`), so that a log line after a resume is of its whole interval.
+
+    Args:
+        iters: iterations of the whole training.
+        device: where the losses are.
+    """
+
+    def __init__(self, iters: int, device: torch.device) -> None:
+        self.iters, self.device = iters, device
+        self.names: list[str] = []
+        self.trained, self.begin = 0, time.perf_counter()  # iterations of this process, and since when
+        self._restart()
+
+    def _restart(self) -> None:
+        self.total = torch.zeros(1, device=self.device)  # as long as there are losses once one is added
+        self.steps = self.images = 0
+        self.waited, self.since = 0.0, time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What is counted since the last log line."""
+        elapsed = time.perf_counter() - self.since
+        counts = {"steps": self.steps, "images": self.images, "waited": self.waited, "elapsed": elapsed}
+        return {"names": list(self.names), "total": self.total.cpu(), **counts}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.names, self.total = list(state["names"]), state["total"].to(self.device)
+        self.steps, self.images, self.waited = state["steps"], state["images"], state["waited"]
+        self.since = time.perf_counter() - state["elapsed"]
+
+    def wait(self) -> None:
+        """A batch is waited for from now on."""
+        self.mark = time.perf_counter()
+
+    def go(self) -> None:
+        """The batch is there."""
+        self.waited += time.perf_counter() - self.mark
+
+    def without(self, work: Callable[[], Event]) -> Event:
+        """Do something else, such as a validation, whose time does not count."""
+        begin = time.perf_counter()
+        event = work()
+        seconds = time.perf_counter() - begin
+        self.since += seconds
+        self.begin += seconds
+        return event
+
+    def add(self, names: list[str], losses: Tensor, images: int) -> None:
+        """Count an iteration.
+
+        Args:
+            names: of its losses.
+            losses: their sum, then each, [1 + len(names)].
+        """
+        self.names, self.total = names, self.total + losses
+        self.steps += 1
+        self.trained += 1
+        self.images += images
+
+    def check(self, step: int, model: nn.Module | None = None) -> float:
+        """The mean loss since the last log line, 0 where no iteration was counted.
+
+        Raises:
+            DivergedError: it is not finite, or a tensor of the model is not.
+        """
+        mean = float(self.total[0]) / max(self.steps, 1)
+        sound = model is None or all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
+        if not math.isfinite(mean) or not sound:
+            raise DivergedError(
+                f"the {'loss' if sound else 'network'} is not finite at iteration {step}; what was saved is kept",
+                "lower the learning rate (optim.lr of this stage), or set its precision to fp32",
+            )
+        return mean
+
+    def event(self, step: int, lr: float) -> Event:
+        """The log line of `step` iterations; what follows counts for the next one.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        mean = self.check(step)
+        elapsed = max(time.perf_counter() - self.since, 1e-9)
+        pace = (time.perf_counter() - self.begin) / max(self.trained, 1)
+        event: Event = {
+            "kind": "train",
+            "step": step,
+            "iters": self.iters,
+            "loss": round(mean, 6),
+            "lr": lr,
+            "img_s": round(self.images / elapsed, 2),
+            "data_wait": round(self.waited / elapsed, 4),
+            "eta_s": round(pace * (self.iters - step), 1),
+        }
+        if len(self.names) > 1:
+            each = (self.total[1:] / max(self.steps, 1)).tolist()
+            event |= {f"loss_{name}": round(value, 6) for name, value in zip(self.names, each, strict=True)}
+        if self.device.type == "cuda":
+            event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
+        self._restart()
+        return event
