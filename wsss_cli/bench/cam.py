@@ -81,11 +81,11 @@ def bench_cam(
             Case(f"{ONE}, with files", lambda: work.one_by_one_with_files),
             Case("batched, with files: the stage", lambda: work.stage),
         ]
-        found = measure(cases, ctx, repeats=repeats, title="CAMs")
+        timings = measure(cases, ctx, repeats=repeats, title="CAMs")
         plain = partial(work.batched, lambda tags: work.plain)
-        flop = count_flop(plain) if found[1].seconds else 0.0
+        flop = count_flop(plain) if timings[1].seconds else 0.0
     paired = partial(make_rows, units=len(samples), unit="images_s")
-    rows = paired(found[:4], base=f"{ONE}, computing") + paired(found[4:], base=f"{ONE}, with files")
+    rows = paired(timings[:4], base=f"{ONE}, computing") + paired(timings[4:], base=f"{ONE}, with files")
     rate = "bf16_gflop_s" if ctx.in_bf16(precision) else "fp32_gflop_s"
     for row in (rows[0], rows[1], rows[4], rows[5]):  # the others also go backward
         if flop:

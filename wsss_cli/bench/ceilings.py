@@ -24,15 +24,15 @@ def measured_ceilings(ctx: Context) -> dict[str, Any]:
         'copy_gb_s', 'fp32_gflop_s' (on a GPU in TF32, as the networks run), 'bf16_gflop_s' (None without the hardware).
     """
     kind, device = ctx.device.type, ctx.device
-    found: dict[str, Any] = {"copy_gb_s": five_digits(_copy_rate(ctx)), "bf16_gflop_s": None}
+    ceilings: dict[str, Any] = {"copy_gb_s": five_digits(_copy_rate(ctx)), "bf16_gflop_s": None}
     size = MATRIX[kind]
     types = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16_serves(device) else {})}
     for name, dtype in types.items():
         a = torch.randn(size, size, device=device).to(dtype)
         product = torch.empty_like(a)
         seconds = _best(partial(torch.mm, a, a, out=product), ctx)
-        found[f"{name}_gflop_s"] = five_digits(2 * size**3 / seconds / 1e9)
-    return found
+        ceilings[f"{name}_gflop_s"] = five_digits(2 * size**3 / seconds / 1e9)
+    return ceilings
 
 
 def _copy_rate(ctx: Context) -> float:

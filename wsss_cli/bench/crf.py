@@ -64,13 +64,13 @@ def bench_crf(
         for name in backends
     ]
     ceilings = measured_ceilings(ctx)
-    found = measure(cases, ctx, repeats=repeats, title="dense CRF")
-    rows = make_rows(found, units=1, unit="images_s", base="lattice")
+    timings = measure(cases, ctx, repeats=repeats, title="dense CRF")
+    rows = make_rows(timings, units=1, unit="images_s", base="lattice")
     messages = 2.0 * (height * width) ** 2 * labels * iterations
     for row in rows:
         if row["name"] != "lattice":
             add_share(row, messages, "fp32_gflop_s", ceilings)
-    _add_agreement(rows, found)
+    _add_agreement(rows, timings)
     return report(
         "crf",
         ctx,
@@ -107,8 +107,8 @@ def _prepared(name: str, image: np.ndarray, unary: np.ndarray, values: dict[str,
     return lambda: dense_crf(image, unary, **values, backend=backend)
 
 
-def _add_agreement(rows: Sequence[Row], found: Sequence[Measured]) -> None:
-    maps = {one.name: one.result.argmax(0) for one in found if one.result is not None}
+def _add_agreement(rows: Sequence[Row], timings: Sequence[Measured]) -> None:
+    maps = {one.name: one.result.argmax(0) for one in timings if one.result is not None}
     for other in ("lattice", "exact"):
         for row in rows:
             if row["name"] in maps and other in maps and row["name"] != other:

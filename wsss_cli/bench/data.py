@@ -61,8 +61,8 @@ def bench_data(
         rows = _parts(samples, train, make, ctx, repeats, seed)
         for count in workers or _counts():
             case = Case(f"{count} workers", partial(_loader, samples, make, batch, seed, count, batches, ctx))
-            found = measure([case], ctx, repeats=repeats, title=case.name)
-            rows += make_rows(found, units=batches, unit="batches_s", base=case.name)
+            timings = measure([case], ctx, repeats=repeats, title=case.name)
+            rows += make_rows(timings, units=batches, unit="batches_s", base=case.name)
     loaders = [row for row in rows if "batches_s" in row]
     for row in loaders:
         row |= {"images_s": five_digits(batch * row["batches_s"]), "memory_mib": None}  # workers' own is not in it
@@ -121,8 +121,8 @@ def _parts(samples: Sequence[Any], train: Any, make: Any, ctx: Context, repeats:
             make(sample, np.random.default_rng((seed, index)))
 
     cases = [Case("both", lambda: both), Case("reading", lambda: read), Case("augmenting", lambda: augment)]
-    found = measure(cases, ctx, repeats=repeats, title="parts of a sample")
-    rows = make_rows(found, units=len(samples), unit="images_s", base="both")
+    timings = measure(cases, ctx, repeats=repeats, title="parts of a sample")
+    rows = make_rows(timings, units=len(samples), unit="images_s", base="both")
     whole = rows[0].get("ms")
     for row in rows:
         row["ratio"] = None

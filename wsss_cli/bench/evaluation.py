@@ -79,15 +79,15 @@ def bench_eval(
         Case("batched, metric", lambda: partial(with_metric, batched)),
     ]
     ceilings = measured_ceilings(ctx)
-    found = measure(cases, ctx, repeats=repeats, title="ms+flip")
-    rows = make_rows(found, units=len(shown), unit="images_s", base=ONE)
+    timings = measure(cases, ctx, repeats=repeats, title="ms+flip")
+    rows = make_rows(timings, units=len(shown), unit="images_s", base=ONE)
     rate = "bf16_gflop_s" if ctx.in_bf16(preset.train.precision) else "fp32_gflop_s"
-    flop = count_flop(batched) if found[1].seconds else 0.0
-    for row, one in zip(rows, found, strict=True):
+    flop = count_flop(batched) if timings[1].seconds else 0.0
+    for row, one in zip(rows, timings, strict=True):
         if flop:
             add_share(row, flop, rate, ceilings)
-        if one.result is not None and found[0].result is not None:
-            row["same_as_one_view"] = five_digits(float((one.result == found[0].result).mean()))
+        if one.result is not None and timings[0].result is not None:
+            row["same_as_one_view"] = five_digits(float((one.result == timings[0].result).mean()))
     return report(
         "eval",
         ctx,
@@ -116,19 +116,19 @@ def bench_eval(
 
 
 def _batched(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
-    found = []
+    labels = []
     count = largest_batch(images[0].shape[:2], preset.eval, ctx, ms_flip=True)
     for start in range(0, len(images), count):
         batch = images[start : start + count]
         ctx.stop.check()
-        made = predict(model, batch, preset.eval, ctx, preset.train.precision, single=False, ms_flip=True)
-        found.append(made["ms_flip"])
-    return np.concatenate(found)
+        maps = predict(model, batch, preset.eval, ctx, preset.train.precision, single=False, ms_flip=True)
+        labels.append(maps["ms_flip"])
+    return np.concatenate(labels)
 
 
 @torch.no_grad()
 def _one_by_one(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx: Context) -> np.ndarray:
-    found = []
+    labels = []
     for image in images:
         ctx.stop.check()
         height, width = image.shape[:2]
@@ -143,5 +143,5 @@ def _one_by_one(model: Segmentor, images: list[np.ndarray], preset: Preset, ctx:
                 logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
                 probabilities = logits.softmax(1)
                 total = total + (probabilities.flip(3) if mirrored else probabilities)
-        found.append(total.argmax(1).to(torch.uint8).cpu().numpy())
-    return np.concatenate(found)
+        labels.append(total.argmax(1).to(torch.uint8).cpu().numpy())
+    return np.concatenate(labels)

@@ -74,20 +74,20 @@ def measure(
     Raises:
         Interrupted, Preempted: asked to stop.
     """
-    found = [Measured(case.name) for case in cases]
+    timings = [Measured(case.name) for case in cases]
     works: list[Work | None] = [None] * len(cases)
     with ctx.ui.progress(len(cases) * (repeats + 1), title) as bar:
         for index, case in enumerate(cases):
             ctx.stop.check()
-            works[index] = _guarded(found[index], _warm, case, found[index], ctx, warm_up)
+            works[index] = _guarded(timings[index], _warm, case, timings[index], ctx, warm_up)
             bar.advance(1)
         for turn in range(repeats):
             for index in range(len(cases)) if turn % 2 == 0 else reversed(range(len(cases))):
                 work = works[index]
                 if work is not None:
-                    works[index] = _guarded(found[index], _turn, work, found[index], ctx, calls)
+                    works[index] = _guarded(timings[index], _turn, work, timings[index], ctx, calls)
                 bar.advance(1)
-    return found
+    return timings
 
 
 def _guarded(row: Measured, step: Callable[..., Work], *arguments: Any) -> Work | None:
@@ -176,11 +176,11 @@ def _reset_peak() -> bool:
 
 
 def _resident(key: str) -> float | None:
-    found = re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else None
+    match = re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(match[1]) / 1024 if match else None
 
 
-def make_rows(found: Sequence[Measured], *, units: float, unit: str, base: str) -> list[Row]:
+def make_rows(timings: Sequence[Measured], *, units: float, unit: str, base: str) -> list[Row]:
     """Rows of a table.
 
     Args:
@@ -190,9 +190,9 @@ def make_rows(found: Sequence[Measured], *, units: float, unit: str, base: str) 
     Returns:
         {'name', 'ms', 'ms_min', 'ms_max', `unit`, 'ratio', 'memory_mib'} with the median, or {'name', 'reason'}.
     """
-    medians = {one.name: statistics.median(one.seconds) for one in found if one.seconds}
+    medians = {one.name: statistics.median(one.seconds) for one in timings if one.seconds}
     rows = []
-    for one in found:
+    for one in timings:
         if one.name not in medians:
             rows.append({"name": one.name, "reason": one.reason})
             continue
@@ -284,7 +284,7 @@ def _version(package: str) -> str | None:
 
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1].strip()
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if match:
+            return match[1].strip()
     return platform.processor() or platform.machine()

@@ -42,7 +42,7 @@ def bench_network(
     check_kernels(preset.train, ctx.device)
     torch.manual_seed(preset.seed)
     model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "preset": preset.name,
         "backbone": preset.train.backbone.name,
         "num_classes": num_classes,
@@ -63,11 +63,11 @@ def bench_network(
 
     model.eval()
     seconds = _seconds(predict, steps, ctx, "inference")
-    found |= {"fps": round(steps / seconds, 2), "ms_per_image": round(1000 * seconds / steps, 2)}
-    found["inference_memory_gib"] = _peak_memory(ctx.device)
+    figures |= {"fps": round(steps / seconds, 2), "ms_per_image": round(1000 * seconds / steps, 2)}
+    figures["inference_memory_gib"] = _peak_memory(ctx.device)
     if train:
-        found |= _train(model, preset, num_classes, ctx, crop, steps)
-    return found
+        figures |= _train(model, preset, num_classes, ctx, crop, steps)
+    return figures
 
 
 def _train(model: Any, preset: Preset, num_classes: int, ctx: Context, crop: int, steps: int) -> dict[str, Any]:

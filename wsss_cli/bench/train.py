@@ -79,8 +79,8 @@ def bench_train(
     losses: dict[str, list[torch.Tensor]] = {}
     cases = [Case(name, partial(_prepared, name, preset, num_classes, inputs, ctx, losses)) for name in variants]
     ceilings = measured_ceilings(ctx)
-    found = measure(cases, ctx, repeats=repeats, calls=steps, warm_up=2, title="training")
-    rows = make_rows(found, units=1, unit="it_s", base=PLAIN)
+    timings = measure(cases, ctx, repeats=repeats, calls=steps, warm_up=2, title="training")
+    rows = make_rows(timings, units=1, unit="it_s", base=PLAIN)
     ran = [row["name"] for row in rows if "ms" in row and row["name"] in COUNTED]
     flop = count_flop(_prepared(ran[0], preset, num_classes, inputs, ctx, {})) if ran else 0.0
     for row in rows:
@@ -121,7 +121,7 @@ def _batch(preset: Preset, num_classes: int, batch: int, crop: int, ctx: Context
     masks = np.stack([np.where((p.mask < num_classes) | (p.mask == 255), p.mask, 0) for p in shown])
     tags = np.stack([np.isin(np.arange(num_classes), mask) for mask in masks])
     size = (batch, crop, crop)
-    made = {
+    tensors = {
         "image": torch.from_numpy(np.stack([picture.image for picture in shown])),
         "mask": torch.from_numpy(masks),
         # what a preset with [train.noise] may ask for
@@ -129,7 +129,7 @@ def _batch(preset: Preset, num_classes: int, batch: int, crop: int, ctx: Context
         "tags": torch.from_numpy(tags.astype(np.uint8)),
         "size": torch.full((batch, 2), crop),
     }
-    return {key: value.to(ctx.device) for key, value in made.items()}
+    return {key: value.to(ctx.device) for key, value in tensors.items()}
 
 
 def _prepared(

@@ -116,14 +116,14 @@ def _walk_rows(walk: Walk, ctx: Context, repeats: int, ceilings: dict[str, Any])
         Case("walk: triton", partial(_triton, random_walk, walk, {}, ctx)),
         Case("walk: dense power", partial(_prepared_dense, walk, ceilings, ctx)),
     ]
-    found = measure(cases, ctx, repeats=repeats, title="random walk")
-    rows = make_rows(found, units=1, unit="images_s", base="walk: torch")
+    timings = measure(cases, ctx, repeats=repeats, title="random walk")
+    rows = make_rows(timings, units=1, unit="images_s", base="walk: torch")
     pixels = maps[0].numel()
     values = iterations * pixels * (2 * len(offsets) + 1 + 2 * len(maps))
     size = 2.0 * pixels**3 * _products(iterations)
     _add_shares(rows, 4 * values, ceilings)
     add_share(rows[2], size, "fp32_gflop_s", ceilings)
-    _add_difference(rows, found)
+    _add_difference(rows, timings)
     return rows
 
 
@@ -136,12 +136,12 @@ def _par_rows(
         Case("PAR: triton", partial(_triton, par, (image, planes), keywords, ctx)),
         Case("PAR: dilated convolutions", lambda: partial(gathered_par, image, planes, step)),
     ]
-    found = measure(cases, ctx, repeats=repeats, title="PAR")
-    rows = make_rows(found, units=1, unit="images_s", base="PAR: torch")
+    timings = measure(cases, ctx, repeats=repeats, title="PAR")
+    rows = make_rows(timings, units=1, unit="images_s", base="PAR: torch")
     neighbours = len(RING) * len(step.dilations)
     values = step.iterations * image[0, 0].numel() * (neighbours + 2 * planes.shape[1])
     _add_shares(rows, 4 * values, ceilings)
-    _add_difference(rows, found)
+    _add_difference(rows, timings)
     return rows
 
 
@@ -156,9 +156,9 @@ def _add_shares(rows: Sequence[Row], size: float, ceilings: dict[str, Any]) -> N
         add_share(row, size, "copy_gb_s", ceilings)
 
 
-def _add_difference(rows: Sequence[Row], found: Sequence[Measured]) -> None:
-    plain = found[0].result
-    for row, one in zip(rows[1:], found[1:], strict=True):
+def _add_difference(rows: Sequence[Row], timings: Sequence[Measured]) -> None:
+    plain = timings[0].result
+    for row, one in zip(rows[1:], timings[1:], strict=True):
         if plain is not None and one.result is not None:
             row["max_difference"] = five_digits(float((one.result - plain).abs().max()))
 

@@ -32,38 +32,38 @@ CEILINGS = {
 }
 
 
-def bench_table(found: Mapping[str, Any]) -> Table:
+def bench_table(result: Mapping[str, Any]) -> Table:
     """Rows, with the reason where a row has no figures; device, ceilings, settings and notes below.
 
     Args:
-        found: what `stages.bench_measure.report` returns.
+        result: what `stages.bench_measure.report` returns.
     """
-    keys = [key for key in HEADS if any(row.get(key) is not None for row in found["rows"])]
-    reasons = any("reason" in row for row in found["rows"])
+    keys = [key for key in HEADS if any(row.get(key) is not None for row in result["rows"])]
+    reasons = any("reason" in row for row in result["rows"])
     rows = []
-    for row in found["rows"]:
+    for row in result["rows"]:
         cells = [_cell(row.get(key), HEADS[key][1]) for key in keys]
         rows.append((row["name"], *cells, *([row.get("reason", "")] if reasons else [])))
     columns = ("", *(HEADS[key][0] for key in keys), *([""] if reasons else []))
     left = frozenset({0, len(columns) - 1}) if reasons else frozenset({0})
-    return Table(f"bench {found['bench']}, {found['device']}", columns, tuple(rows), notes=_notes(found), left=left)
+    return Table(f"bench {result['bench']}, {result['device']}", columns, tuple(rows), notes=_notes(result), left=left)
 
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _notes(found: Mapping[str, Any]) -> tuple[str, ...]:
-    packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in found["versions"].items())
-    settings = ", ".join(f"{key} {_setting(value)}" for key, value in found["settings"].items() if value != "")
-    best = [CEILINGS[key].format(value) for key, value in found["ceilings"].items() if value]
+def _notes(result: Mapping[str, Any]) -> tuple[str, ...]:
+    packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in result["versions"].items())
+    settings = ", ".join(f"{key} {_setting(value)}" for key, value in result["settings"].items() if value != "")
+    best = [CEILINGS[key].format(value) for key, value in result["ceilings"].items() if value]
     return (
-        f"{found['cpu']}; {packages}; {found['date']}",
+        f"{result['cpu']}; {packages}; {result['date']}",
         f"{settings}",
         *([f"at its best, in this run: {', '.join(best)}"] if best else []),
-        *([f"ratio: times as fast as {found['ratio_to']}"] if found["ratio_to"] else []),
+        *([f"ratio: times as fast as {result['ratio_to']}"] if result["ratio_to"] else []),
         "ms: median of the turns, all rows in turn, after a warm-up",
-        *found["notes"],
+        *result["notes"],
     )
 
 
