@@ -155,7 +155,7 @@ class SeamCam:
         for row, classes in enumerate(list(self.tags) * (len(x) // max(len(self.tags), 1))):
             tags[row, list(classes)] = 1.0
         each = zip(activations.split(1), pixels.split(1), tags.split(1), strict=True)  # an affinity is (hw)^2 large
-        return torch.cat([refine(maps, pixel_affinity(own), row)[:, 1:] for maps, own, row in each])
+        return torch.cat([refine(maps, pixel_affinity(features), row)[:, 1:] for maps, features, row in each])
 
 
 def _both(model: CamClassifier, full: Tensor, small: Tensor, tags: Tensor) -> Tensor:

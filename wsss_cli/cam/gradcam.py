@@ -77,13 +77,13 @@ def _forward(model: CamClassifier, x: Tensor, layer: nn.Module | None) -> tuple[
             features = model.features(x)
         leaf = features.detach().requires_grad_()
         return leaf, leaf
-    kept: list[Tensor] = []
+    leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             raise UsageError(f"cam.method.layer: {type(module).__name__} gives neither maps nor tokens", HINT)
-        kept[:] = [output.detach().requires_grad_()]
-        return kept[0].clone()  # what follows may work in place, which a leaf does not allow
+        leaves[:] = [output.detach().requires_grad_()]
+        return leaves[0].clone()  # what follows may work in place, which a leaf does not allow
 
     handle = layer.register_forward_hook(cut)
     try:
@@ -91,9 +91,9 @@ def _forward(model: CamClassifier, x: Tensor, layer: nn.Module | None) -> tuple[
             features = model.features(x)
     finally:
         handle.remove()
-    if not kept or not features.requires_grad:
+    if not leaves or not features.requires_grad:
         raise UsageError(f"cam.method.layer: the class scores do not depend on this {type(layer).__name__}", HINT)
-    return features, kept[0]
+    return features, leaves[0]
 
 
 HINT = "choose a layer that gives feature maps, e.g. layer4.1 of a ResNet or blocks.11.norm1 of a ViT; '' is the last"

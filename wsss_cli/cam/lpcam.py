@@ -84,44 +84,44 @@ def prototypes(
         centres = kmeans(points, config.clusters, rng)
         return centres, (centres @ weight.T).softmax(1)[:, index]
 
-    own, context = weight[index : index + 1], weight[:0]
+    class_centres, context_centres = weight[index : index + 1], weight[:0]
     if len(inside):
         centres, score = clustered(inside)
-        kept = score > config.class_score
-        own = centres[kept] if kept.any() else centres[score.argmax()][None]
+        above = score > config.class_score
+        class_centres = centres[above] if above.any() else centres[score.argmax()][None]
     if len(outside):
         centres, score = clustered(outside)
-        kept = score < config.context_score
-        context = centres[kept] if kept.any() else centres[score.argmin()][None]
-    return own, context
+        below = score < config.context_score
+        context_centres = centres[below] if below.any() else centres[score.argmin()][None]
+    return class_centres, context_centres
 
 
-def direction(own: Tensor, context: Tensor) -> Tensor:
-    """The vector whose product with a feature of length 1 is its mean cosine to `own` less that to `context`.
+def direction(class_prototypes: Tensor, context_prototypes: Tensor) -> Tensor:
+    """The vector whose product with a feature of length 1 is its mean cosine to a class less that to its context.
 
     Args:
-        own, context: prototypes, float [p, D] and [q, D]; q may be 0.
+        class_prototypes, context_prototypes: float [p, D] and [q, D]; q may be 0.
     Returns:
         float [D].
     """
-    mean = F.normalize(own, dim=1).mean(0)
-    return mean - F.normalize(context, dim=1).mean(0) if len(context) else mean
+    mean = F.normalize(class_prototypes, dim=1).mean(0)
+    return mean - F.normalize(context_prototypes, dim=1).mean(0) if len(context_prototypes) else mean
 
 
 class LpCam:
     """LPCAMs for `multiscale_cam`.
 
     Args:
-        found: (class prototypes, context prototypes) by class, 0 .. C-1; classes that it lacks get maps of 0.
+        by_class: (class prototypes, context prototypes) by class, 0 .. C-1; classes that it lacks get maps of 0.
     Source: Chen and Sun, LPCAM, CVPR 2023; the mean of cosines is one product with a mean vector.
     """
 
-    def __init__(self, model: CamClassifier, found: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, model: CamClassifier, by_class: Mapping[int, tuple[Tensor, Tensor]]) -> None:
         weight = model.classifier.weight
         self.model, self.normalise = model, model.backbone.normalise
         self.directions = torch.zeros(weight.shape[:2], device=weight.device)
-        for index, (own, context) in found.items():
-            self.directions[index] = direction(own, context).to(weight.device)
+        for index, (class_prototypes, context_prototypes) in by_class.items():
+            self.directions[index] = direction(class_prototypes, context_prototypes).to(weight.device)
 
     def cam(self, x: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> ReLU(mean cosine to class - mean cosine to context), [B, C, h, w]."""

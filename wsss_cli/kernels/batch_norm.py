@@ -157,12 +157,12 @@ def _statistics(
     batch_norm_statistics[(chunks * triton.cdiv(channels, CHANNELS),)](
         x, partial[0], partial[1], pixels, channels, rows, ROWS=ROWS, CHANNELS=CHANNELS
     )
-    found = x.new_empty((2, channels), dtype=torch.float32)
+    statistics = x.new_empty((2, channels), dtype=torch.float32)
     batch_norm_finish[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial[0],
         partial[1],
-        found[0],
-        found[1],
+        statistics[0],
+        statistics[1],
         running_mean,
         running_var,
         pixels,
@@ -174,4 +174,4 @@ def _statistics(
         ROWS=FINISH_ROWS,
         CHANNELS=FINISH_CHANNELS,
     )
-    return found[0], found[1]
+    return statistics[0], statistics[1]

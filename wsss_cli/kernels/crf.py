@@ -123,26 +123,26 @@ def _near(
     first, last = tl.load(images + 2 * program), tl.load(images + 2 * program + 1)
     place = tl.load(offsets + program) if FILL else 0
     left_out = 0.0
-    own = boxes + program * QUERY_TILES * 10
+    query_boxes = boxes + program * QUERY_TILES * 10
     for start in range(first, last, BLOCK):
         tile = start + tl.arange(0, BLOCK)
         inside = tile < last
         squared = tl.zeros([BLOCK], tl.float32)
         for dim in tl.static_range(5):
-            low, high = tl.load(own + dim), tl.load(own + 5 + dim)
+            low, high = tl.load(query_boxes + dim), tl.load(query_boxes + 5 + dim)
             for other in tl.static_range(1, QUERY_TILES):
-                low = tl.minimum(low, tl.load(own + other * 10 + dim))
-                high = tl.maximum(high, tl.load(own + other * 10 + 5 + dim))
+                low = tl.minimum(low, tl.load(query_boxes + other * 10 + dim))
+                high = tl.maximum(high, tl.load(query_boxes + other * 10 + 5 + dim))
             key_low = tl.load(boxes + tile * 10 + dim, mask=inside, other=0.0)
             key_high = tl.load(boxes + tile * 10 + 5 + dim, mask=inside, other=0.0)
             gap = tl.maximum(tl.maximum(key_low - high, low - key_high), 0.0)
             squared += gap * gap
-        found = inside & (squared <= limit)
+        near = inside & (squared <= limit)
         if FILL:
-            tl.store(tiles + place + tl.cumsum(found.to(tl.int32), 0) - 1, tile, mask=found)
+            tl.store(tiles + place + tl.cumsum(near.to(tl.int32), 0) - 1, tile, mask=near)
         else:
             left_out += tl.sum(tl.where(inside & (squared > limit), tl.exp2(-squared) * KEYS, 0.0), 0)
-        place += tl.sum(found.to(tl.int32), 0)
+        place += tl.sum(near.to(tl.int32), 0)
     if not FILL:
         tl.store(counts + program, place)
         tl.store(dropped + program, left_out)

@@ -229,13 +229,13 @@ def depthwise_weight(
                     below_here += product
                 else:
                     below_right += product
-    found = sums + (program // blocks).to(tl.int64) * channels * 9 + channel * 9
-    tl.store(found + 0, tl.sum(above_left, 0), mask=real)
-    tl.store(found + 1, tl.sum(above_here, 0), mask=real)
-    tl.store(found + 2, tl.sum(above_right, 0), mask=real)
-    tl.store(found + 3, tl.sum(level_left, 0), mask=real)
-    tl.store(found + 4, tl.sum(level_here, 0), mask=real)
-    tl.store(found + 5, tl.sum(level_right, 0), mask=real)
-    tl.store(found + 6, tl.sum(below_left, 0), mask=real)
-    tl.store(found + 7, tl.sum(below_here, 0), mask=real)
-    tl.store(found + 8, tl.sum(below_right, 0), mask=real)
+    block_sums = sums + (program // blocks).to(tl.int64) * channels * 9 + channel * 9
+    tl.store(block_sums + 0, tl.sum(above_left, 0), mask=real)
+    tl.store(block_sums + 1, tl.sum(above_here, 0), mask=real)
+    tl.store(block_sums + 2, tl.sum(above_right, 0), mask=real)
+    tl.store(block_sums + 3, tl.sum(level_left, 0), mask=real)
+    tl.store(block_sums + 4, tl.sum(level_here, 0), mask=real)
+    tl.store(block_sums + 5, tl.sum(level_right, 0), mask=real)
+    tl.store(block_sums + 6, tl.sum(below_left, 0), mask=real)
+    tl.store(block_sums + 7, tl.sum(below_here, 0), mask=real)
+    tl.store(block_sums + 8, tl.sum(below_right, 0), mask=real)

@@ -228,50 +228,50 @@ def _fetched(name: str, **options: Any) -> nn.Module:
 
 def _check_resnet(name: str, net: nn.Module, state: State, what: str) -> None:
     """Refuse the weights of another ResNet with words, where `load_into` would list keys."""
-    theirs, own = resnet(state), resnet(net.state_dict())
-    if theirs is None or own is None or not theirs.stem or theirs == own:
+    theirs, ours = resnet(state), resnet(net.state_dict())
+    if theirs is None or ours is None or not theirs.stem or theirs == ours:
         return
-    if theirs.stem != own.stem:
-        stem = PLAIN_STEM if own.stem == "7x7" else DEEP_STEM
+    if theirs.stem != ours.stem:
+        stem = PLAIN_STEM if ours.stem == "7x7" else DEEP_STEM
         fault = f"the stem does not fit: {name} has {stem}"
     else:
-        fault = f"{name} is {own.title}"
+        fault = f"{name} is {ours.title}"
     hints = [f"--set train.backbone.name={theirs.backbone} takes this file"] if theirs.backbone else []
-    if theirs.stem == "7x7" and own.stem == "deep":
-        hints.append(f"{name} wants a file such as MMSegmentation's resnet{own.depth}_v1c or timm's {name}")
-    elif theirs.stem == "deep" and own.stem == "7x7":
+    if theirs.stem == "7x7" and ours.stem == "deep":
+        hints.append(f"{name} wants a file such as MMSegmentation's resnet{ours.depth}_v1c or timm's {name}")
+    elif theirs.stem == "deep" and ours.stem == "7x7":
         hints.append(f"{name} wants a file such as torchvision's or timm's {name}")
     raise WeightsError(f"weights {what} are those of {theirs.title}; {fault}", "; ".join(hints))
 
 
 def _load_backbone(net: nn.Module, state: State, what: str) -> None:
     """Load `state` into a feature network: all of its keys, while the parts that it lacks (classifier) are left out."""
-    own = net.state_dict()
-    renamed = {_own_name(key, own): tensor for key, tensor in _only_backbone(state).items()}
-    parts = {key.split(".")[0] for key in own}
-    load_into(net, {k: v for k, v in renamed.items() if k in own or k.split(".")[0] in parts}, what)
+    expected = net.state_dict()
+    renamed = {_own_name(key, expected): tensor for key, tensor in _only_backbone(state).items()}
+    parts = {key.split(".")[0] for key in expected}
+    load_into(net, {k: v for k, v in renamed.items() if k in expected or k.split(".")[0] in parts}, what)
 
 
 def _only_backbone(state: Mapping[str, Tensor]) -> State:
     """Of a whole network's state dict the part of its backbone, without the prefix."""
     for prefix in ("backbone.net.", "backbone.", "net."):
-        if found := part(state, prefix):
-            return found
+        if backbone := part(state, prefix):
+            return backbone
     return dict(state)
 
 
-def _own_name(key: str, own: Mapping[str, Tensor]) -> str:
+def _own_name(key: str, expected: Mapping[str, Tensor]) -> str:
     """The key under which the feature network has what timm's whole network or MMSegmentation's ResNet calls `key`."""
-    if key in own:
+    if key in expected:
         return key
     if key.startswith("stem.7."):
         return "bn1." + key[len("stem.7.") :]
     stem = key.replace("stem.", "conv1.", 1)
-    if key.startswith("stem.") and stem in own:
+    if key.startswith("stem.") and stem in expected:
         return stem
     inner = f"model.{key}"  # networks of one map hold timm's whole network
     flat = key.replace(".", "_", 1)  # timm's feature networks call stages.0 stages_0
-    return next((name for name in (inner, flat) if name in own), key)
+    return next((name for name in (inner, flat) if name in expected), key)
 
 
 def _packaged_state(name: str) -> State:

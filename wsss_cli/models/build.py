@@ -115,11 +115,11 @@ def _freeze(backbone: Backbone, stages: int) -> None:
     """Take everything up to the feature map `stages` (1: stride 4) out of training; timm registers layers in order."""
     info: Any = backbone.net.feature_info
     last = str(info.module_name()[stages - 1]).replace(".", "_")  # an index would count levels before stride 4, too
-    own = dict(backbone.net.named_parameters())
-    ends = [i for i, key in enumerate(own) if key.replace(".", "_").startswith(last + "_")]
+    parameters = dict(backbone.net.named_parameters())
+    ends = [i for i, key in enumerate(parameters) if key.replace(".", "_").startswith(last + "_")]
     if not ends:  # a network with other names, such as one whose layers are not registered in order
         raise UsageError(f"frozen_stages {stages}: this backbone has no parameters under {last}", "set it to 0")
-    for parameter in list(own.values())[: ends[-1] + 1]:
+    for parameter in list(parameters.values())[: ends[-1] + 1]:
         parameter.requires_grad_(False)
 
 

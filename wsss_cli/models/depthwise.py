@@ -52,7 +52,7 @@ class _Depthwise(torch.autograd.Function):
 
 def _weight_by_taps(grad: Tensor, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
     """Weight gradient at stride 1, in float32, of the dtype of `weight`: for each tap, the pixels that it meets."""
-    found = torch.zeros(weight.shape, dtype=torch.float32)
+    slopes = torch.zeros(weight.shape, dtype=torch.float32)
     (height, width), (out_height, out_width) = x.shape[2:], grad.shape[2:]
     g, x = grad.float().permute(0, 2, 3, 1), x.float().permute(0, 2, 3, 1)
     size = weight.shape[-1]
@@ -64,8 +64,8 @@ def _weight_by_taps(grad: Tensor, x: Tensor, weight: Tensor, padding: int, dilat
             left, right = max(0, -along), min(out_width, width - along)
             if top < bottom and left < right:
                 seen = x[:, top + down : bottom + down, left + along : right + along]
-                found[:, 0, row, column] = (g[:, top:bottom, left:right] * seen).sum((0, 1, 2))
-    return found.to(weight.dtype)
+                slopes[:, 0, row, column] = (g[:, top:bottom, left:right] * seen).sum((0, 1, 2))
+    return slopes.to(weight.dtype)
 
 
 def _input_gradient(

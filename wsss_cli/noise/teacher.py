@@ -33,12 +33,12 @@ class Teacher:
     def follow(self, model: nn.Module, step: int) -> None:
         """Take in the weights and the running statistics of `model` after iteration `step` (counted from 1)."""
         rate = 1 - min(1 - 1 / (step + 1), self.decay)
-        own = self.model.state_dict()
+        averages = self.model.state_dict()
         for key, value in model.state_dict().items():
             if value.is_floating_point():
-                own[key].lerp_(value, rate)
+                averages[key].lerp_(value, rate)
             else:
-                own[key].copy_(value)
+                averages[key].copy_(value)
 
 
 def fill_ignored(
