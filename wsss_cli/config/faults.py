@@ -28,7 +28,7 @@ def fault(details: Sequence[ErrorDetails], origins: Mapping[str, str], name: str
     """
     for detail in details:
         key, models = _place(detail["loc"])
-        source = next((where for given, where in origins.items() if _overlap(given, key)), name)
+        source = next((where for dotted, where in origins.items() if _overlap(dotted, key)), name)
         where = source if source == "--set" else f"preset {source}"
         match detail["type"]:
             case "extra_forbidden":
@@ -59,9 +59,9 @@ def _sentence(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
     key, _ = _place(detail["loc"])
     message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
     shown = "" if isinstance(detail["input"], dict) else json.dumps(detail["input"], default=str)
-    given = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
+    quoted = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
     origin = next((f" from {where}" for name, where in origins.items() if f"{key}.".startswith(f"{name}.")), "")
-    return f"{key or 'preset'}{given}{origin}: {message[:1].lower()}{message[1:]}"
+    return f"{key or 'preset'}{quoted}{origin}: {message[:1].lower()}{message[1:]}"
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[str, list[type[BaseModel]]]:

@@ -76,9 +76,9 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
     together: Table = {}
     for text in overrides:
         overlay(together, _parse_override(text))  # first among themselves: `kind` may come before or after its keys
-    for origin, given in (*layers, ("--set", together)):
+    for origin, layer in (*layers, ("--set", together)):
         where = origin if origin == "--set" else f"preset {origin}"
-        table, note = renames.renamed(given, merged, where, renames.RENAMES)
+        table, note = renames.renamed(layer, merged, where, renames.RENAMES)
         if note:
             say(note)
         _begin_optional(merged, table, Preset)

@@ -45,10 +45,10 @@ class CrfStep(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_when_given(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("crf") is not None and "parameters" not in given:
-            return {**given, "parameters": "own"}
-        return given
+    def _own_when_given(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("crf") is not None and "parameters" not in value:
+            return {**value, "parameters": "own"}
+        return value
 
     @model_validator(mode="after")
     def _one_meaning(self) -> CrfStep:

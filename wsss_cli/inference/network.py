@@ -107,5 +107,5 @@ def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Con
     return model
 
 
-def _colors(given: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(r), int(g), int(b)) for r, g, b in given)
+def _colors(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(r), int(g), int(b)) for r, g, b in palette)

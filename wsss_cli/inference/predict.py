@@ -55,7 +55,7 @@ def predict(
         'single' and 'ms_flip' as asked for: uint8 [B, H, W]; 'ms_flip_confidence' with the latter: float32 [B, H, W];
         'single_probabilities' and 'ms_flip_probabilities': float32 [B, K, H, W].
     """
-    found = predict_tensors(
+    tensors = predict_tensors(
         model,
         images,
         config,
@@ -66,7 +66,7 @@ def predict(
         probabilities=probabilities,
         allowed=allowed,
     )
-    return {name: made.cpu().numpy() for name, made in found.items()}
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def predict_tensors(
     """
     model.eval()
     height, width = images[0].shape[:2]
-    found: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
     total: Tensor | None = None
     scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
     for scale in scales:
@@ -114,9 +114,9 @@ def predict_tensors(
         if allowed is not None:
             logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
         if scale == 1.0 and single:
-            found["single"] = logits[: len(images)].argmax(1).to(torch.uint8)
+            maps["single"] = logits[: len(images)].argmax(1).to(torch.uint8)
             if probabilities:
-                found["single_probabilities"] = logits[: len(images)].softmax(1)
+                maps["single_probabilities"] = logits[: len(images)].softmax(1)
         if in_total:
             plain, mirrored = logits.softmax(1).chunk(2)
             both = plain + mirrored.flip(3)
@@ -125,10 +125,10 @@ def predict_tensors(
         mean = total / (2 * len(config.scales))
         confidence, labels = mean.max(1)
         if probabilities:
-            found["ms_flip_probabilities"] = mean
-        found["ms_flip"] = labels.to(torch.uint8)
-        found["ms_flip_confidence"] = confidence
-    return found
+            maps["ms_flip_probabilities"] = mean
+        maps["ms_flip"] = labels.to(torch.uint8)
+        maps["ms_flip_confidence"] = confidence
+    return maps
 
 
 def upsampled(model: Segmentor, x: Tensor) -> Tensor:

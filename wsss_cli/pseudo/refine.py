@@ -235,9 +235,9 @@ def write_pseudo_mask(
 def _peak_mib() -> float:
     """Largest resident memory of this process so far."""
     if sys.platform == "linux":  # where getrusage also counts the process that started this one
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) / 1024
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if match:
+            return int(match[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 

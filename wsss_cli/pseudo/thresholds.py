@@ -66,4 +66,4 @@ def class_factors(best: float, by_class: Sequence[float | None]) -> tuple[float,
         by_class: own threshold t_c of class 1, 2, ...; None: the common one.
     """
     best = max(best, LOWEST)
-    return tuple(1.0 if own is None else best / max(own, LOWEST) for own in by_class)
+    return tuple(1.0 if threshold is None else best / max(threshold, LOWEST) for threshold in by_class)

@@ -34,10 +34,10 @@ class Counts:
 
     def state(self) -> dict[str, Any]:
         """The counts as JSON holds them."""
-        made: dict[str, Any] = {"confusion": self.confusion.matrix.tolist()}
+        counts: dict[str, Any] = {"confusion": self.confusion.matrix.tolist()}
         if self.boundary:
-            made |= {"intersect": self.boundary.intersect.tolist(), "union": self.boundary.union.tolist()}
-        return made
+            counts |= {"intersect": self.boundary.intersect.tolist(), "union": self.boundary.union.tolist()}
+        return counts
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take the counts of `state` in place of those counted so far."""
@@ -48,9 +48,9 @@ class Counts:
 
     def scores(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """`metrics.scores.summary`; `confusion`, [K+1][K+1]; `biou` of each class and `mbiou`, per cent, if counted."""
-        found = {**summary(self.confusion.areas(), names), "confusion": self.confusion.matrix.tolist()}
+        scores = {**summary(self.confusion.areas(), names), "confusion": self.confusion.matrix.tolist()}
         if self.boundary:
             each = 100 * self.boundary.iou()
-            found["biou"] = [number(value) for value in each]
-            found["mbiou"] = number(float(np.nanmean(each))) if not np.isnan(each).all() else None
-        return found
+            scores["biou"] = [number(value) for value in each]
+            scores["mbiou"] = number(float(np.nanmean(each))) if not np.isnan(each).all() else None
+        return scores
