@@ -46,15 +46,15 @@ def demo(
     from wsss_cli.stages.demo import run_demo
 
     with stage.working(device, out / "runs") as ctx:
-        made = run_demo(weak, full, images, seed, out, ctx)
+        summary = run_demo(weak, full, images, seed, out, ctx)
     if json_output:
-        console.result_json(made)
+        console.result_json(summary)
         return
-    rows: list[tuple[str, float | str | None]] = [(label, made[key]) for key, label in LABELS.items()]
-    rows += [("ratio weak / full, ms+flip", made["ratio"]), ("seconds", made["seconds"])]
-    console.table(value_table(rows, "from image tags to masks", made["protocol"]))
-    for name, path in (("picture sheet", made["sheet"]), ("predicted masks over images", made["infer"])):
+    rows: list[tuple[str, float | str | None]] = [(label, summary[key]) for key, label in LABELS.items()]
+    rows += [("ratio weak / full, ms+flip", summary["ratio"]), ("seconds", summary["seconds"])]
+    console.table(value_table(rows, "from image tags to masks", summary["protocol"]))
+    for name, path in (("picture sheet", summary["sheet"]), ("predicted masks over images", summary["infer"])):
         console.result(f"{name}: {path}")
-    for name, path in made["runs"].items():
+    for name, path in summary["runs"].items():
         console.result(f"{name} run: {path}")
     console.say("next: wsss prepare folder --help   (your own photographs and tags)")

@@ -248,14 +248,14 @@ def folder(
         raise typer.Exit(lost.exit_code)
 
 
-def _renames(given: Sequence[str]) -> dict[str, str]:
+def _renames(pairs: Sequence[str]) -> dict[str, str]:
     """OLD=NEW pairs of --rename.
 
     Raises:
         UsageError: one has no '=', or no name before it.
     """
     renames = {}
-    for pair in given:
+    for pair in pairs:
         old, equals, new = pair.partition("=")
         if not old.strip() or not equals:
             raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")

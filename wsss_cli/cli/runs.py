@@ -38,7 +38,7 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
     from wsss_cli.engine.records import find_runs
     from wsss_cli.engine.rundir import state_of
 
-    found: list[dict[str, Any]] = [
+    listing: list[dict[str, Any]] = [
         {
             "run": str(path),
             "stage": record.stage,
@@ -50,16 +50,16 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
         for path, record in find_runs(runs, say=console.say)
     ]
     if json_output:
-        console.result_json({"runs": found})
+        console.result_json({"runs": listing})
         return
-    if not found:
+    if not listing:
         console.say(f"no runs in {runs}")
         console.say("next: wsss run --preset toy   (wsss presets list names the presets)")
         return
     from wsss_cli.report.tables import Table, percent
 
     rows = []
-    for run in found:
+    for run in listing:
         scores = " / ".join(percent(value) for value in run["scores"].values())
         rows.append((run["run"], f"{run['stage']}", f"{run['state']}", _when(run["created"]), scores or "-"))
     columns = ("run", "stage", "state", "created", "mIoU")
@@ -108,13 +108,13 @@ def show(
 
 def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
     """The scores in a run's eval.json by name; those that it has."""
-    found = {}
+    scores = {}
     with contextlib.suppress(DataError):
         stored = read_json(path / "eval.json")
         for name, (mode, key) in SCORES.get(record.stage, {}).items():
             if isinstance(stored, dict) and isinstance(part := stored.get(mode), dict) and key in part:
-                found[name] = part[key]
-    return found
+                scores[name] = part[key]
+    return scores
 
 
 def _when(seconds: float) -> str:

@@ -12,7 +12,7 @@ from wsss_cli.cli.options import RUNS, RunsOption
 
 
 def table(
-    given: Annotated[
+    trainings: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN]...", help="Training runs; if left out, all that are finished.")
     ] = None,
     form: Annotated[
@@ -32,14 +32,14 @@ def table(
     from wsss_cli.report.tables import results_table
     from wsss_cli.scoring.results import find_rows
 
-    rows: list[dict[str, Any]] = find_rows(list(given or ()), runs)
+    rows: list[dict[str, Any]] = find_rows(list(trainings or ()), runs)
     if form == "json":
         console.result_json({"rows": rows})
         return
-    made = results_table(rows)
+    results = results_table(rows)
     if form == "markdown":
-        console.result(made.to_markdown())
+        console.result(results.to_markdown())
     elif form == "csv":
-        console.result(made.to_csv())
+        console.result(results.to_csv())
     else:
-        console.table(made)
+        console.table(results)

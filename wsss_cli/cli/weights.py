@@ -28,30 +28,30 @@ def inspect(
     """
     from wsss_cli.interchange.import_mmseg import run_inspect
 
-    found = run_inspect(file)
+    summary = run_inspect(file)
     if json_output:
-        console.result_json(found)
+        console.result_json(summary)
         return
     from wsss_cli.report.tables import Table
 
-    rows = [("what", found["title"])]
-    if "run" in found:
-        rows.append(("from", found["run"]))
-    rows.append(("backbone", found["backbone"] or "-"))
-    if found["num_classes"] is not None:
-        rows.append(("classes", f"{found['num_classes']}"))
-    if found["classes"]:
-        rows.append(("class names", ", ".join(found["classes"])))
-    if found["kind"] in ("mmseg-segmentor", "wsss-segmentor"):
-        rows.append(("auxiliary head", "yes" if found["auxiliary_head"] else "no"))
-    dtypes = ", ".join(f"{count} {name}" for name, count in found["dtypes"].items())
-    rows.append(("tensors", f"{found['tensors']} ({dtypes}), {found['parameters']:,} numbers"))
-    rows.append(("keys", f"{', '.join(found['keys'][:-1])} ... {found['keys'][-1]}"))
-    if found["objects"]:
-        rows.append(("left untouched", ", ".join(found["objects"])))
-    rows.append(("SHA-256", found["sha256"]))
-    notes = (found["advice"],) if found["advice"] else ()
-    console.table(Table(found["file"], ("", ""), tuple(rows), notes=notes, left=frozenset({0, 1})))
+    rows = [("what", summary["title"])]
+    if "run" in summary:
+        rows.append(("from", summary["run"]))
+    rows.append(("backbone", summary["backbone"] or "-"))
+    if summary["num_classes"] is not None:
+        rows.append(("classes", f"{summary['num_classes']}"))
+    if summary["classes"]:
+        rows.append(("class names", ", ".join(summary["classes"])))
+    if summary["kind"] in ("mmseg-segmentor", "wsss-segmentor"):
+        rows.append(("auxiliary head", "yes" if summary["auxiliary_head"] else "no"))
+    dtypes = ", ".join(f"{count} {name}" for name, count in summary["dtypes"].items())
+    rows.append(("tensors", f"{summary['tensors']} ({dtypes}), {summary['parameters']:,} numbers"))
+    rows.append(("keys", f"{', '.join(summary['keys'][:-1])} ... {summary['keys'][-1]}"))
+    if summary["objects"]:
+        rows.append(("left untouched", ", ".join(summary["objects"])))
+    rows.append(("SHA-256", summary["sha256"]))
+    notes = (summary["advice"],) if summary["advice"] else ()
+    console.table(Table(summary["file"], ("", ""), tuple(rows), notes=notes, left=frozenset({0, 1})))
 
 
 @app.command("import-mmseg")
@@ -79,40 +79,40 @@ def import_mmseg(
     """
     from wsss_cli.interchange.import_mmseg import run_import
 
-    made = run_import(file, out, num_classes=classes, reset_head=reset_head, output_stride=int(output_stride))
+    meta = run_import(file, out, num_classes=classes, reset_head=reset_head, output_stride=int(output_stride))
     if json_output:
-        console.result_json(made)
+        console.result_json(meta)
     else:
-        _show(made, keys)
+        _show(meta, keys)
     console.say(f"done: {out}")
-    if made["kind"] == "backbone":
+    if meta["kind"] == "backbone":
         console.say(
-            f"next: --set train.backbone.name={made['backbone']} --set train.backbone.weights={out}/model.safetensors"
+            f"next: --set train.backbone.name={meta['backbone']} --set train.backbone.weights={out}/model.safetensors"
         )
-    elif made["fresh"]:
+    elif meta["fresh"]:
         console.say(f"next: wsss train --preset NAME --init {out}")
     else:
         console.say(f"next: wsss infer {out} IMAGES --out DIR")
 
 
-def _show(made: dict[str, Any], every: bool) -> None:
+def _show(meta: dict[str, Any], every: bool) -> None:
     from wsss_cli.report.tables import Table
 
-    report = made["keys"]
+    report = meta["keys"]
     counts = {what: Counter(_part(key) for key in report[what]) for what in ("used", "missing", "left_over")}
     parts = dict.fromkeys(part for count in counts.values() for part in count)
     rows = tuple((part, *(f"{counts[what][part]}" for what in counts)) for part in parts)
     footer = ("all", *(f"{counts[what].total()}" for what in counts))
-    what = f"{made['backbone']}"
-    if made["kind"] == "segmentor":
-        aux = "with" if made["auxiliary_head"] else "without"
-        what = f"DeepLabV3+ on {what}, {made['num_classes']} classes ({made['classes_from']}), {aux} auxiliary head"
-    notes = [f"source SHA-256 {made['source']['sha256']}"]
-    notes += [f"prefix {made['prefix']!r} taken off"] if made["prefix"] else []
+    what = f"{meta['backbone']}"
+    if meta["kind"] == "segmentor":
+        aux = "with" if meta["auxiliary_head"] else "without"
+        what = f"DeepLabV3+ on {what}, {meta['num_classes']} classes ({meta['classes_from']}), {aux} auxiliary head"
+    notes = [f"source SHA-256 {meta['source']['sha256']}"]
+    notes += [f"prefix {meta['prefix']!r} taken off"] if meta["prefix"] else []
     notes += [f"missing: {key}" for key in report["missing"]]
     notes += [f"left over: {key}" for key in report["left_over"]]
-    notes += [f"drawn anew: {key}" for key in made.get("fresh", [])]
-    notes += [f"left untouched in the file: {', '.join(made['objects'])}"] if made["objects"] else []
+    notes += [f"drawn anew: {key}" for key in meta.get("fresh", [])]
+    notes += [f"left untouched in the file: {', '.join(meta['objects'])}"] if meta["objects"] else []
     console.table(Table(what, ("keys", "used", "missing", "left over"), rows, footer, tuple(notes)))
     if every:
         pairs = tuple(report["used"].items())

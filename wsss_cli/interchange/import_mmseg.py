@@ -53,19 +53,19 @@ def run_inspect(path: Path) -> dict[str, Any]:
     """
     file = weight_file(path)
     checkpoint = read_checkpoint(file)
-    found = recognise(checkpoint.state, read_holds(file))
+    file_format = recognise(checkpoint.state, read_holds(file))
     names = list(checkpoint.state)
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values())
     return {
         "file": str(file),
         "sha256": sha256_file(file),
-        "kind": found.kind,
-        "title": found.title,
-        "head": found.head,
-        "backbone": found.backbone,
-        "num_classes": found.num_classes,
-        "auxiliary_head": found.aux,
-        "advice": found.advice.replace("FILE", str(file)),
+        "kind": file_format.kind,
+        "title": file_format.title,
+        "head": file_format.head,
+        "backbone": file_format.backbone,
+        "num_classes": file_format.num_classes,
+        "auxiliary_head": file_format.aux,
+        "advice": file_format.advice.replace("FILE", str(file)),
         "tensors": len(names),
         "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
         "dtypes": dict(dtypes),
@@ -129,27 +129,27 @@ def run_import(
         raise UsageError(f"{out} is there already and is no imported directory", "choose another --out")
     checkpoint = read_checkpoint(file)
     state = without_wrapper(checkpoint.state)
-    found = recognise(state)
+    file_format = recognise(state)
     wrapper = next(iter(checkpoint.state)).removesuffix(next(iter(state)))
     common = {
         "source": {"file": str(file), "sha256": sha256_file(file), **_about(checkpoint)},
         "prefix": wrapper,
         "objects": list(checkpoint.objects),
     }
-    if found.kind == "mmseg-backbone":
+    if file_format.kind == "mmseg-backbone":
         if num_classes is not None or reset_head:
-            raise UsageError(f"{file} is {found.title}; --classes and --reset-head are for whole networks")
-        tensors, report = _backbone(file, state, found)
+            raise UsageError(f"{file} is {file_format.title}; --classes and --reset-head are for whole networks")
+        tensors, report = _backbone(file, state, file_format)
     elif any(key.startswith("decode_head.") for key in state):
-        tensors, report = _segmentor(file, checkpoint, state, found, num_classes, reset_head, output_stride)
+        tensors, report = _segmentor(file, checkpoint, state, file_format, num_classes, reset_head, output_stride)
     else:
-        raise _stranger(file, state, found)
+        raise _stranger(file, state, file_format)
     meta = {**report, **common}
     _write(out, tensors, meta)
     return {"out": str(out), **{key: value for key, value in meta.items() if key != "preset"}}
 
 
-def _stranger(file: Path, state: State, found: Format) -> WeightsError:
+def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
     """The error for a file that is neither a segmentor nor a v1c backbone of MMSegmentation."""
     first = {key.split(".")[0] for key in state}
     inner = {key.split(".")[1] for key in state if "." in key}
@@ -160,25 +160,25 @@ def _stranger(file: Path, state: State, found: Format) -> WeightsError:
             "save the state dict without that prefix",
         )
     shown = ", ".join(list(state)[:3])
-    hint = found.advice.replace("FILE", str(file)) if found.backbone else f"wsss weights inspect {file}"
+    hint = file_format.advice.replace("FILE", str(file)) if file_format.backbone else f"wsss weights inspect {file}"
     return WeightsError(
-        f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is {found.title}; "
-        f"first keys: {shown}",
+        f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is "
+        f"{file_format.title}; first keys: {shown}",
         hint,
     )
 
 
-def _backbone(file: Path, state: State, found: Format) -> tuple[State, dict[str, Any]]:
-    if not found.backbone:
-        raise WeightsError(f"{file} is {found.title}; {found.advice}", f"wsss weights inspect {file}")
+def _backbone(file: Path, state: State, file_format: Format) -> tuple[State, dict[str, Any]]:
+    if not file_format.backbone:
+        raise WeightsError(f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {file}")
     with torch.device("meta"):  # names and shapes are all that is needed
-        own = build_backbone(found.backbone, output_stride=32, weights="none").net.state_dict()
-    names = {_v1c_name(key): key for key in own}
+        net_state = build_backbone(file_format.backbone, output_stride=32, weights="none").net.state_dict()
+    names = {_v1c_name(key): key for key in net_state}
     inside = {key: tensor for key, tensor in state.items() if key.startswith(("stem.", "layer"))}
-    wrong = differences({theirs: own[ours] for theirs, ours in names.items()}, inside)
+    wrong = differences({theirs: net_state[ours] for theirs, ours in names.items()}, inside)
     if wrong:
-        raise WeightsError(f"{file} is no whole {found.title}: {'; '.join(wrong)}")
-    report = {"kind": "backbone", "backbone": found.backbone, "keys": _keys(names, inside, state)}
+        raise WeightsError(f"{file} is no whole {file_format.title}: {'; '.join(wrong)}")
+    report = {"kind": "backbone", "backbone": file_format.backbone, "keys": _keys(names, inside, state)}
     return {names[key]: tensor for key, tensor in inside.items()}, report
 
 
@@ -201,24 +201,24 @@ def _segmentor(
     file: Path,
     checkpoint: Checkpoint,
     state: State,
-    found: Format,
+    file_format: Format,
     expected: int | None,
     reset_head: bool,
     output_stride: int,
 ) -> tuple[State, dict[str, Any]]:
     body = resnet({key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")})
-    name = found.backbone or ("resnet101c" if body is not None and body.depth == 101 else "resnet50c")
-    there = found.num_classes or expected or 21
-    preset = _preset(name, found.aux, output_stride)
+    name = file_format.backbone or ("resnet101c" if body is not None and body.depth == 101 else "resnet50c")
+    there = file_format.num_classes or expected or 21
+    preset = _preset(name, file_format.aux, output_stride)
     with torch.device("meta"):  # names and shapes are all that is needed
         model = build_segmentor(preset.train, there, torch.device("meta"), weights=False)
-    own = model.state_dict()
+    model_state = model.state_dict()
     names = {theirs: ours for ours, theirs in mmseg_key_map(model).items()}
     inside = {key: tensor for key, tensor in state.items() if key.startswith(HEADS)}
-    wrong = differences({theirs: own[ours] for theirs, ours in names.items()}, inside)
+    wrong = differences({theirs: model_state[ours] for theirs, ours in names.items()}, inside)
     if wrong:
         raise WeightsError(
-            f"{file} is no DeepLabV3+ on ResNet-{name[6:-1]} v1c but {found.title}: {'; '.join(wrong)}",
+            f"{file} is no DeepLabV3+ on ResNet-{name[6:-1]} v1c but {file_format.title}: {'; '.join(wrong)}",
             "only DeepLabV3+ (sep_aspp) on ResNet-50 or -101 v1c can be imported",
         )
     tensors = import_mmseg(inside, model)
@@ -242,12 +242,12 @@ def _segmentor(
         "classes": list(classes),
         "classes_from": origin,
         "colors": [list(color) for color in _palette(checkpoint, num_classes, origin)],
-        "auxiliary_head": found.aux,
+        "auxiliary_head": file_format.aux,
         "fresh": fresh,
         "keys": _keys(names, used, state),
         "preset": preset.model_dump(mode="json"),
     }
-    counters = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+    counters = {key: torch.tensor(0) for key in model_state if key.endswith("num_batches_tracked")}
     return counters | tensors, report
 
 
@@ -306,9 +306,9 @@ def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _names(checkpoint: Checkpoint, num_classes: int, fresh: bool) -> tuple[tuple[str, ...], str]:
     """(names, where they come from)."""
-    given = () if fresh else _class_names(checkpoint)
-    if len(given) == num_classes:
-        return given, "the file"
+    names = () if fresh else _class_names(checkpoint)
+    if len(names) == num_classes:
+        return names, "the file"
     if num_classes == len(CLASSES) + 1 and not fresh:
         return ("background", *CLASSES), "VOC, by their number"
     return ("background", *(f"class {index}" for index in range(1, num_classes))), "numbered"
@@ -317,10 +317,10 @@ def _names(checkpoint: Checkpoint, num_classes: int, fresh: bool) -> tuple[tuple
 def _palette(checkpoint: Checkpoint, num_classes: int, origin: str) -> tuple[tuple[int, int, int], ...]:
     meta = _meta(checkpoint)
     inner = meta.get("dataset_meta")
-    given = inner.get("palette") if isinstance(inner, dict) else meta.get("PALETTE")
-    if origin == "the file" and isinstance(given, (list, tuple)) and len(given) == num_classes:
+    palette = inner.get("palette") if isinstance(inner, dict) else meta.get("PALETTE")
+    if origin == "the file" and isinstance(palette, (list, tuple)) and len(palette) == num_classes:
         try:
-            colors = tuple((int(r), int(g), int(b)) for r, g, b in given)
+            colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)
         except (TypeError, ValueError):
             return voc_palette(num_classes)
         if all(0 <= value <= 255 for color in colors for value in color):
@@ -337,5 +337,5 @@ def _write(out: Path, tensors: State, meta: dict[str, Any]) -> None:
 
 def _plain(tensor: Tensor) -> Tensor:
     """A copy of its own, contiguous; any floating-point type becomes float32."""
-    kept = tensor.detach().contiguous().clone()
-    return kept.float() if kept.is_floating_point() else kept
+    copy = tensor.detach().contiguous().clone()
+    return copy.float() if copy.is_floating_point() else copy
