@@ -3,8 +3,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from wsss_cli.cam.consistency import SeamCam
+from wsss_cli.cam.gradcam import GradCam
+from wsss_cli.cam.lpcam import LpCam
 from wsss_cli.cam.multiscale import multiscale_cam, normalise_cam
 from wsss_cli.data.batches import bucket_size
+from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 
 CPU = torch.device("cpu")
 
@@ -103,3 +107,32 @@ def test_normalise_divides_each_map_by_its_own_maximum():
     np.testing.assert_allclose(found[2], [[0.5, 1], [1, 1]], atol=5e-5)
     assert found.max() < 1
     assert normalise_cam(np.zeros((0, 3, 3), np.float32)).shape == (0, 3, 3)
+
+
+def methods(tiny):
+    """A way to make CAMs by each method, of two images with tags."""
+    tags = [[0, 2], [1]]
+    torch.manual_seed(4)
+    model = CamClassifier(tiny, 4).eval().requires_grad_(False)
+    seam = SeamClassifier(tiny, 4, 6).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(3)
+    prototypes = {
+        index: (torch.rand(2, 5, generator=generator), torch.rand(1, 5, generator=generator)) for index in (0, 1, 2)
+    }
+    return {
+        "gradcam": GradCam(model, tags),
+        "gradcam, a layer": GradCam(model, tags, "conv1"),
+        "lpcam": LpCam(model, prototypes),
+        "seam": SeamCam(seam, tags),
+    }
+
+
+@pytest.mark.parametrize("name", ["gradcam", "gradcam, a layer", "lpcam", "seam"])
+def test_every_method_works_in_bfloat16(tiny, name):
+    images = [np.random.default_rng(number).integers(0, 256, (64, 96, 3), np.uint8) for number in range(2)]
+    plain = multiscale_cam(methods(tiny)[name], images, (1.0, 0.5), True, CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = multiscale_cam(methods(tiny)[name], images, (1.0, 0.5), True, CPU)
+    assert halved.dtype == torch.float32
+    assert plain.max() > 0
+    assert (halved - plain).abs().max() < 0.05 * plain.max()

@@ -29,6 +29,13 @@ def model(tiny):
     return ReCamClassifier(CamClassifier(tiny, 4))
 
 
+def test_features_under_a_cam_are_not_rounded_by_autocast():
+    maps, activations = torch.rand(2, 5, 4, 6), torch.rand(2, 3, 4, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = class_features(maps, activations)
+    torch.testing.assert_close(halved, class_features(maps, activations))
+
+
 def test_the_loss_against_a_plain_reference(model):
     features = draw(3, 5, 3, 4).abs()
     tags = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])

@@ -100,13 +100,14 @@ HINT = "choose a layer that gives feature maps, e.g. layer4.1 of a ResNet or blo
 
 
 def _weighted(maps: Tensor, gradient: Tensor, grid: torch.Size) -> Tensor:
-    """sum_k w_k A_k, float32 [B, h, w]."""
-    if maps.ndim == 4:
-        return torch.einsum("bd,bdhw->bhw", gradient.float().mean((2, 3)), maps.float())
-    pixels = grid[0] * grid[1]
-    weights = gradient[:, -pixels:].float().mean(1)  # prefix tokens come first
-    cam: Tensor = torch.einsum("bd,bnd->bn", weights, maps[:, -pixels:].float()).unflatten(1, tuple(grid))
-    return cam
+    """sum_k w_k A_k, float32 [B, h, w], whatever autocast would make of it."""
+    with torch.autocast(maps.device.type, enabled=False):
+        if maps.ndim == 4:
+            return torch.einsum("bd,bdhw->bhw", gradient.float().mean((2, 3)), maps.float())
+        pixels = grid[0] * grid[1]
+        weights = gradient[:, -pixels:].float().mean(1)  # prefix tokens come first
+        cam: Tensor = torch.einsum("bd,bnd->bn", weights, maps[:, -pixels:].float()).unflatten(1, tuple(grid))
+        return cam
 
 
 def find_layer(net: nn.Module, name: str) -> nn.Module:

@@ -21,7 +21,8 @@ def class_features(features: Tensor, activations: Tensor) -> Tensor:
     """
     maps = F.relu(activations.float())
     maps = maps / (maps.amax((2, 3), keepdim=True) + 1e-5)
-    return torch.einsum("bchw,bdhw->bcd", maps, features.float()) / maps[0, 0].numel()
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.einsum("bchw,bdhw->bcd", maps, features.float()) / maps[0, 0].numel()
 
 
 def softmax_loss(model: ReCamClassifier, features: Tensor, tags: Tensor) -> Tensor:
