@@ -9,24 +9,24 @@ import torch
 
 def loop_path(y0, x0, y1, x1):
     """Pixels of the rectangle of two pixels that are nearer than 1 to the line through them, by the cross product."""
-    found = []
+    pixels = []
     for y in range(min(y0, y1), max(y0, y1) + 1):
         for x in range(min(x0, x1), max(x0, x1) + 1):
             cross = (y1 - y0) * (x - x0) - (x1 - x0) * (y - y0)
             if abs(cross) / math.dist((y0, x0), (y1, x1)) < 1:
-                found.append((y, x))
-    return found
+                pixels.append((y, x))
+    return pixels
 
 
 def loop_affinity(edge, offsets):
     h, w = edge.shape
-    made = np.zeros((len(offsets), h, w))
+    affinity = np.zeros((len(offsets), h, w))
     for k, (dy, dx) in enumerate(offsets):
         for y in range(h):
             for x in range(w):
                 if 0 <= y + dy < h and 0 <= x + dx < w:
-                    made[k, y, x] = 1 - max(edge[p] for p in loop_path(y, x, y + dy, x + dx))
-    return made
+                    affinity[k, y, x] = 1 - max(edge[p] for p in loop_path(y, x, y + dy, x + dx))
+    return affinity
 
 
 def dense_transition(affinities, offsets):
@@ -108,11 +108,11 @@ def label_by_pixel(cam, classes, alpha_low, alpha_high, crf):
     for alpha in (alpha_low, alpha_high):
         scores = np.concatenate([(1 - cam.max(0, keepdims=True)) ** alpha, cam])
         posteriors.append(crf(-np.log(np.maximum(scores, 1e-5))))
-    found = np.zeros(cam.shape[1:], np.uint8)
-    for y, x in np.ndindex(*found.shape):
+    labels = np.zeros(cam.shape[1:], np.uint8)
+    for y, x in np.ndindex(*labels.shape):
         much, little = (int(np.argmax(posterior[:, y, x])) for posterior in posteriors)
         if much > 0:  # a class although there is much background
-            found[y, x] = classes[much - 1]
+            labels[y, x] = classes[much - 1]
         elif little > 0:
-            found[y, x] = 255
-    return found
+            labels[y, x] = 255
+    return labels

@@ -16,11 +16,11 @@ def planes_by_loops(activations, tags):
 
 def affinity_by_loops(features):
     """[n, n] of the features of n pixels, [n, E]; columns sum to 1."""
-    found = np.zeros((len(features), len(features)))
-    for a, b in np.ndindex(*found.shape):
+    affinity = np.zeros((len(features), len(features)))
+    for a, b in np.ndindex(*affinity.shape):
         norm = np.linalg.norm(features[a]) * np.linalg.norm(features[b])
-        found[a, b] = max(features[a] @ features[b] / norm, 0)
-    return found / found.sum(0)
+        affinity[a, b] = max(features[a] @ features[b] / norm, 0)
+    return affinity / affinity.sum(0)
 
 
 def pixel_features(x, maps, third, fourth, joint):
@@ -42,10 +42,10 @@ def refined_by_loops(activations, affinity, tags):
     for pixel in range(source.shape[1]):
         best = source[1:, pixel].max()
         source[1:, pixel] = [value if value == best else 0.0 for value in source[1:, pixel]]
-    found = np.zeros_like(source)
+    refined = np.zeros_like(source)
     for pixel, other in np.ndindex(*affinity.shape):
-        found[:, pixel] += affinity[other, pixel] * source[:, other]
-    return found.reshape(shape)
+        refined[:, pixel] += affinity[other, pixel] * source[:, other]
+    return refined.reshape(shape)
 
 
 def correlation_by_loops(refined, planes, hard):
@@ -61,11 +61,11 @@ def seam_by_loops(full, small, tags, hard):
     """Loss of the tags, ER and ECR. A view: one (activations [C, h, w], features of its pixels [n, E]) an image."""
     logits = [[activations.mean((1, 2)) for activations, _ in view] for view in (full, small)]
     er, ecr = [], []
-    for (large, large_pixels), (little, little_pixels), own in zip(full, small, tags, strict=True):
+    for (large, large_pixels), (little, little_pixels), image_tags in zip(full, small, tags, strict=True):
         size = little.shape[1:]
-        planes, little_planes = resized(planes_by_loops(large, own), size), planes_by_loops(little, own)
-        refined = resized(refined_by_loops(large, affinity_by_loops(large_pixels), own), size)
-        little_refined = refined_by_loops(little, affinity_by_loops(little_pixels), own)
+        planes, little_planes = resized(planes_by_loops(large, image_tags), size), planes_by_loops(little, image_tags)
+        refined = resized(refined_by_loops(large, affinity_by_loops(large_pixels), image_tags), size)
+        little_refined = refined_by_loops(little, affinity_by_loops(little_pixels), image_tags)
         er.append(np.abs(planes - little_planes).mean())
         ecr.append(correlation_by_loops(refined, little_planes, hard))
         ecr[-1] += correlation_by_loops(little_refined, planes, hard)
@@ -76,7 +76,7 @@ def puzzle_by_loops(features, weight, x, tags):
     """Losses of the tags of images [B, 3, H, W] and of their tiles, and the distance; `features` takes one image."""
     height, width = (side // 2 for side in x.shape[2:])
     whole, merged, distance = [], [], []
-    for image, own in zip(x, tags, strict=True):
+    for image, image_tags in zip(x, tags, strict=True):
         maps = np.einsum("cd,dhw->chw", weight, features(image))
         halves = [image[:, :height], image[:, height:]]
         rows = [[features(half[:, :, :width]), features(half[:, :, width:])] for half in halves]
@@ -84,5 +84,5 @@ def puzzle_by_loops(features, weight, x, tags):
         joined = np.einsum("cd,dhw->chw", weight, joined)
         whole.append(maps.mean((1, 2)))
         merged.append(joined.mean((1, 2)))
-        distance.append(np.abs(maps - resized(joined, maps.shape[1:])) * own[:, None, None])
+        distance.append(np.abs(maps - resized(joined, maps.shape[1:])) * image_tags[:, None, None])
     return tag_loss(whole, tags), tag_loss(merged, tags), np.mean(distance)

@@ -14,7 +14,7 @@ def by_chain_rule(x, kernels, biases, shapes, weight, layer):
     """
     first = convolved(x, kernels[0], biases[0], *shapes[0])
     second = convolved(np.maximum(first, 0), kernels[1], biases[1], *shapes[1])
-    found = []
+    cams = []
     for row in weight:
         maps = np.maximum(second, 0)
         slope = np.ones_like(maps) * row[:, None, None] / maps[0].size  # the score is the mean over the pixels
@@ -22,5 +22,5 @@ def by_chain_rule(x, kernels, biases, shapes, weight, layer):
             maps, slope = second, slope * (second > 0)
         if layer == "first":
             maps, slope = first, convolved_back(slope, kernels[1], first.shape[1:], *shapes[1]) * (first > 0)
-        found.append(sum(slope[k].mean() * maps[k] for k in range(len(maps))))
-    return np.maximum(found, 0)
+        cams.append(sum(slope[k].mean() * maps[k] for k in range(len(maps))))
+    return np.maximum(cams, 0)

@@ -40,21 +40,21 @@ def convolved(x, kernel, bias, stride, padding):
     """[D, H, W] under a kernel [E, D, k, k]: [E, h, w]."""
     side, padded = kernel.shape[-1], np.pad(x.astype(float), ((0, 0), (padding, padding), (padding, padding)))
     size = [(extent - side) // stride + 1 for extent in padded.shape[1:]]
-    found = np.zeros((len(kernel), *size))
-    for e, y, x_ in np.ndindex(*found.shape):
+    output = np.zeros((len(kernel), *size))
+    for e, y, x_ in np.ndindex(*output.shape):
         row, column = y * stride, x_ * stride
-        found[e, y, x_] = (kernel[e] * padded[:, row : row + side, column : column + side]).sum() + bias[e]
-    return found
+        output[e, y, x_] = (kernel[e] * padded[:, row : row + side, column : column + side]).sum() + bias[e]
+    return output
 
 
 def convolved_back(slope, kernel, size, stride, padding):
     """The derivative of `convolved` by its input [D, *size], times a slope [E, h, w]."""
     side = kernel.shape[-1]
-    found = np.zeros((kernel.shape[1], size[0] + 2 * padding, size[1] + 2 * padding))
+    gradient = np.zeros((kernel.shape[1], size[0] + 2 * padding, size[1] + 2 * padding))
     for e, y, x in np.ndindex(*slope.shape):
         row, column = y * stride, x * stride
-        found[:, row : row + side, column : column + side] += slope[e, y, x] * kernel[e]
-    return found[:, padding : padding + size[0], padding : padding + size[1]]
+        gradient[:, row : row + side, column : column + side] += slope[e, y, x] * kernel[e]
+    return gradient[:, padding : padding + size[0], padding : padding + size[1]]
 
 
 def softmax(x):

@@ -42,21 +42,21 @@ def prototypes_by_loops(maps, activations, weight, index, config, rng):
         return [(float(e[index] / e.sum()), centre) for e, centre in exponentials]
 
     by_class, by_context = scored(inside), scored(outside)
-    own = [centre for score, centre in by_class if score > config.class_score]
-    context = [centre for score, centre in by_context if score < config.context_score]
-    own = own or [max(by_class, key=lambda pair: pair[0])[1]]
-    return np.array(own), np.array(context or [min(by_context, key=lambda pair: pair[0])[1]])
+    class_centres = [centre for score, centre in by_class if score > config.class_score]
+    context_centres = [centre for score, centre in by_context if score < config.context_score]
+    class_centres = class_centres or [max(by_class, key=lambda pair: pair[0])[1]]
+    return np.array(class_centres), np.array(context_centres or [min(by_context, key=lambda pair: pair[0])[1]])
 
 
 def cosine(a, b):
     return float(a @ b) / max(float(np.sqrt(a @ a) * np.sqrt(b @ b)), 1e-12)
 
 
-def maps_by_loops(features, found, classes):
-    """[C, h, w] of a feature map [D, h, w]; `found`: (class prototypes, context prototypes) by class."""
+def maps_by_loops(features, by_class, classes):
+    """[C, h, w] of a feature map [D, h, w]; `by_class`: (class prototypes, context prototypes)."""
     maps = np.zeros((classes, *features.shape[1:]))
     for index, y, x in np.ndindex(*maps.shape):
-        if index in found:
-            own, context = ([cosine(features[:, y, x], p) for p in part] for part in found[index])
-            maps[index, y, x] = max(np.mean(own) - np.mean(context), 0.0)
+        if index in by_class:
+            class_cosines, context_cosines = ([cosine(features[:, y, x], p) for p in part] for part in by_class[index])
+            maps[index, y, x] = max(np.mean(class_cosines) - np.mean(context_cosines), 0.0)
     return maps

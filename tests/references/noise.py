@@ -48,12 +48,12 @@ def targets_by_pixel(batch, noise, corrected, averaged, taught):
 
 def averaged(values, decay):
     """The teacher's value after each iteration; `values`: the network's, the first before training began."""
-    teacher, found = np.asarray(values[0], float), []
+    teacher, averages = np.asarray(values[0], float), []
     for step, value in enumerate(values[1:], 1):
-        kept = min(1 - 1 / (step + 1), decay)
-        teacher = kept * teacher + (1 - kept) * value
-        found.append(teacher)
-    return np.array(found)
+        rate = min(1 - 1 / (step + 1), decay)
+        teacher = rate * teacher + (1 - rate) * value
+        averages.append(teacher)
+    return np.array(averages)
 
 
 def steadiness_reference(q, scales):

@@ -6,15 +6,15 @@ import numpy as np
 def pooled(features, activations):
     """[B, C, D] by loops."""
     count, depth, height, width = features.shape
-    found = np.zeros((count, activations.shape[1], depth))
+    means = np.zeros((count, activations.shape[1], depth))
     for image in range(count):
         for index in range(activations.shape[1]):
             plane = np.maximum(activations[image, index], 0)
             plane = plane / (plane.max() + 1e-5)
             for row in range(height):
                 for column in range(width):
-                    found[image, index] += plane[row, column] * features[image, :, row, column] / (height * width)
-    return found
+                    means[image, index] += plane[row, column] * features[image, :, row, column] / (height * width)
+    return means
 
 
 def loss_by_loops(features, tags, first, second):

@@ -12,18 +12,18 @@ def areas_by_pixel(images: list[Image], num_classes: int, threshold: float) -> d
 
     An image: scores [C, H, W], the class of each, the true mask [H, W].
     """
-    found = {name: np.zeros(num_classes, int) for name in ("intersect", "pred", "label")}
+    areas = {name: np.zeros(num_classes, int) for name in ("intersect", "pred", "label")}
     for scores, classes, truth in images:
         for y, x in np.ndindex(*truth.shape):
             best, label = 0, truth[y, x]
             if len(classes) and scores[:, y, x].max() > np.asarray(threshold, scores.dtype):
                 best = classes[int(scores[:, y, x].argmax())]
             if label != 255:
-                found["pred"][best] += 1
+                areas["pred"][best] += 1
                 if label < num_classes:
-                    found["label"][label] += 1
-                    found["intersect"][label] += best == label
-    return {**found, "union": found["pred"] + found["label"] - found["intersect"]}
+                    areas["label"][label] += 1
+                    areas["intersect"][label] += best == label
+    return {**areas, "union": areas["pred"] + areas["label"] - areas["intersect"]}
 
 
 def otsu_by_fractions(counts):
