@@ -190,13 +190,13 @@ def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
     """Stored height and width, and the orientation in EXIF. XMP's is not heeded: no decoder turns an image by it."""
     if image.format == "TIFF":  # some releases of Pillow give the size as shown
         tags = image.tag_v2  # type: ignore[attr-defined]
-        (height, width), found = (tags[257], tags[256]), tags.get(ORIENTATION, 1)
+        (height, width), orientation = (tags[257], tags[256]), tags.get(ORIENTATION, 1)
     else:
         height, width = image.height, image.width
         exif = Image.Exif()
         try:
             exif.load(image.info.get("exif") or _exif_behind(image))
-            found = exif.get(ORIENTATION, 1)
+            orientation = exif.get(ORIENTATION, 1)
         except Exception:  # damaged EXIF turns nothing; Pillow raises many types on it
-            found = 1
-    return (int(height), int(width)), found if found in range(1, 9) else 1
+            orientation = 1
+    return (int(height), int(width)), orientation if orientation in range(1, 9) else 1

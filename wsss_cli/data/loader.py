@@ -119,18 +119,18 @@ def training_batches(
         DataError: twenty samples in a row cannot be read.
         ResourceError: a worker died, or has been at one sample for `STUCK_S`.
     """
-    made = Batches(samples, make, batch, seed)
-    template, _ = made.item(made.keys(start)[0])
+    batches = Batches(samples, make, batch, seed)
+    template, _ = batches.item(batches.keys(start)[0])
     if workers:
         try:
-            team = _Team(made, template, workers, start)
+            team = _Team(batches, template, workers, start)
         except OSError as error:
             say(f"data workers cannot be started ({error.strerror or error}): samples are made in this process")
         else:
-            yield from _from_workers(team, made, template, pin, check)
+            yield from _from_workers(team, batches, template, pin, check)
     for step in itertools.count(start):
         tensors = _blank(template, batch, pin)
-        lost = made.fill(step, {name: tensor.numpy() for name, tensor in tensors.items()}, lambda index: check())
+        lost = batches.fill(step, {name: tensor.numpy() for name, tensor in tensors.items()}, lambda index: check())
         yield {**tensors, "lost": lost}
 
 

@@ -51,9 +51,9 @@ class AffinityTask(Task):
         self.model, self.offsets = model, half_disc(radius)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        made = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
+        prediction = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
         loss = boundary_loss if isinstance(self.model, BoundaryNet) else feature_loss
-        return {"affinity": loss(made, batch["label"], self.offsets)}
+        return {"affinity": loss(prediction, batch["label"], self.offsets)}
 
 
 def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:

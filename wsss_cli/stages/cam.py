@@ -92,14 +92,16 @@ def make_cams(
         images = [image for _, image in batch]
         with ctx.autocast(precision):
             maps = multiscale_cam(view(tags), images, config.scales, config.flip, ctx.device, multiple)
-        chosen = [planes[own] for planes, own in zip(maps, tags, strict=True)]  # only the tagged ones leave the device
+        chosen = [
+            planes[classes] for planes, classes in zip(maps, tags, strict=True)
+        ]  # only the tagged ones leave the device
         flat = torch.cat([planes.flatten() for planes in chosen]).cpu().numpy()
         ends = np.cumsum([planes.numel() for planes in chosen])
-        for (sample, image), own, part in zip(batch, tags, np.split(flat, ends[:-1]), strict=True):
-            yield sample, part.reshape(len(own), *maps.shape[2:]), (image.shape[0], image.shape[1])
+        for (sample, image), classes, part in zip(batch, tags, np.split(flat, ends[:-1]), strict=True):
+            yield sample, part.reshape(len(classes), *maps.shape[2:]), (image.shape[0], image.shape[1])
 
-    def store(made: ImageCams) -> None:
-        sample, planes, size = made
+    def store(cams: ImageCams) -> None:
+        sample, planes, size = cams
         write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
 
     options = SweepOptions("CAMs", less_memory="smaller cam.scales, cam.flip=false, or --device cpu")

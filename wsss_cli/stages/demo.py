@@ -119,10 +119,10 @@ def picture_sheet(
         maps, _, size = read_cam(cam_path(cam, sample.id))
         planes = upsample(maps, size)
         strongest = planes.max(axis=0) if len(planes) else np.zeros(size, np.float32)
-        made = predict(
+        prediction = predict(
             network.model, [image], network.preset.eval, ctx, network.preset.train.precision, single=False, ms_flip=True
         )
-        masks = [read_mask(mask_path(pseudo, sample.id)), made["ms_flip"][0]]
+        masks = [read_mask(mask_path(pseudo, sample.id)), prediction["ms_flip"][0]]
         if sample.mask is not None:
             masks.append(read_mask(sample.mask))
         rows.append([image, heatmap(image, strongest), *(overlay(image, mask, dataset.colors) for mask in masks)])

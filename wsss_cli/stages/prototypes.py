@@ -104,9 +104,9 @@ def _local_features(
     return split_features(features[0], activation.clamp(min=0), tau)
 
 
-def _write(run: RunDir, found: Prototypes) -> None:
+def _write(run: RunDir, by_class: Prototypes) -> None:
     state = {}
-    for index, pair in found.items():
+    for index, pair in by_class.items():
         for name, tensor in zip(("class", "context"), pair, strict=True):
             state[f"{index + 1}.{name}"] = tensor.cpu().contiguous()
     write_bytes(run.path / "prototypes.safetensors", safetensors.torch.save(state))

@@ -68,9 +68,9 @@ def _walked(
         out = run.path / "scores" / f"{number}-{step.kind}"
         before, begin = len(list(out.glob("*.npz"))), time.perf_counter()
         run_walk(step, preset, ctx, samples, folder, networks[needs(step)], run, out)
-        made = len(list(out.glob("*.npz"))) - before
-        if made:
-            seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / made, 4)
+        count = len(list(out.glob("*.npz"))) - before
+        if count:
+            seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / count, 4)
         folder = out
     return folder, seconds
 
@@ -163,12 +163,12 @@ def score_pseudo(
 
 def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
     """The thresholds as they are stored with the scores."""
-    made: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
+    settings: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
     if chosen.best is not None:
-        made["threshold"] = chosen.best
+        settings["threshold"] = chosen.best
     if chosen.by_class:
-        made["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
-    return made
+        settings["class_thresholds"] = dict(zip(dataset.classes[1:], chosen.by_class, strict=True))
+    return settings
 
 
 def _protocol(config: PseudoConfig, chosen: Thresholds, crf: Backend) -> str:

@@ -78,14 +78,14 @@ def training_item(
         assert pseudo_run is not None
         trust = read_mask(confidence_path(pseudo_run, sample.id))
     crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
-    made = {"image": crop.image, "mask": crop.mask}
+    item = {"image": crop.image, "mask": crop.mask}
     if crop.confidence is not None:
-        made["confidence"] = crop.confidence
+        item["confidence"] = crop.confidence
     if "size" in needs:
-        made["size"] = np.asarray(crop.size)
+        item["size"] = np.asarray(crop.size)
     if "tags" in needs:
-        made["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
-    return made
+        item["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
+    return item
 
 
 def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:

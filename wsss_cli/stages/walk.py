@@ -69,12 +69,12 @@ def run_walk(
 
     def compute(batch: list[SampleCam]) -> Iterator[tuple[Sample, Cam]]:
         with ctx.autocast(precision):
-            made = predict_affinity(model, [image for _, image, _ in batch], ctx.device)
-        for (sample, _, (cam, classes, size)), plane in zip(batch, made, strict=True):
+            predictions = predict_affinity(model, [image for _, image, _ in batch], ctx.device)
+        for (sample, _, (cam, classes, size)), plane in zip(batch, predictions, strict=True):
             yield sample, (_walk(step, cam, plane), classes, size)
 
-    def store(made: tuple[Sample, Cam]) -> None:
-        sample, walked = made
+    def store(result: tuple[Sample, Cam]) -> None:
+        sample, walked = result
         write_cam(out_folder / f"{sample.id}.npz", *walked)
 
     options = SweepOptions(f"random walk ({kind})")
@@ -105,10 +105,10 @@ def predict_affinity(model: BoundaryNet | AffinityNet, images: list[np.ndarray],
     return torch.sigmoid((plain + mirrored.flip(2)) / 2)
 
 
-def _walk(step: IrnWalk | PsaWalk, cam: np.ndarray, made: Tensor) -> np.ndarray:
+def _walk(step: IrnWalk | PsaWalk, cam: np.ndarray, prediction: Tensor) -> np.ndarray:
     """Walked scores, float32 [C, h, w], of one image's CAMs, which are brought to the grid of the network first."""
     factor = 1 if isinstance(step, IrnWalk) else 2
-    size = (factor * made.shape[-2], factor * made.shape[-1])
-    maps = torch.from_numpy(upsample(cam, size)).to(made.device)
-    walked = irn_walk(maps, made, step) if isinstance(step, IrnWalk) else psa_walk(maps, made, step)
+    size = (factor * prediction.shape[-2], factor * prediction.shape[-1])
+    maps = torch.from_numpy(upsample(cam, size)).to(prediction.device)
+    walked = irn_walk(maps, prediction, step) if isinstance(step, IrnWalk) else psa_walk(maps, prediction, step)
     return walked.cpu().numpy()

@@ -108,8 +108,8 @@ def resnet(state: Mapping[str, Tensor]) -> Resnet | None:
     """The ResNet that a backbone's state dict is of, in timm's, torchvision's or MMSegmentation's naming; else None."""
     numbers: dict[str, set[int]] = {}
     for key in state:
-        if found := re.match(r"layer([1-4])\.(\d+)\.", key):
-            numbers.setdefault(found[1], set()).add(int(found[2]))
+        if match := re.match(r"layer([1-4])\.(\d+)\.", key):
+            numbers.setdefault(match[1], set()).add(int(match[2]))
     if len(numbers) < 4 or "layer1.0.conv1.weight" not in state:
         return None
     counts = tuple(len(numbers[stage]) for stage in "1234")
@@ -249,9 +249,11 @@ def _lite(state: Mapping[str, Tensor]) -> str:
             except WeightsError:
                 continue
         with torch.device("meta"):
-            own = {key: tensor for key, tensor in timm.create_model(name).state_dict().items() if _inner(key)}
-        fits = all(key in named and named[key].shape == own[key].shape for key in own if "num_batches" not in key)
-        if fits and {key for key in named if _inner(key)} <= own.keys():
+            expected = {key: tensor for key, tensor in timm.create_model(name).state_dict().items() if _inner(key)}
+        fits = all(
+            key in named and named[key].shape == expected[key].shape for key in expected if "num_batches" not in key
+        )
+        if fits and {key for key in named if _inner(key)} <= expected.keys():
             return name
     return ""
 

@@ -124,26 +124,26 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     Raises:
         WeightsError: names the first differing keys and shapes.
     """
-    found = differences(module.state_dict(), state)
-    if found:
+    faults = differences(module.state_dict(), state)
+    if faults:
         raise WeightsError(
-            f"weights {what} do not fit {type(module).__name__}: {'; '.join(found)}",
+            f"weights {what} do not fit {type(module).__name__}: {'; '.join(faults)}",
             "use the preset (backbone, channels, classes) with which they were made",
         )
     module.load_state_dict(dict(state), strict=False)
 
 
-def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `state` from being loaded for `own`, a phrase for each kind; empty where it fits.
+def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from being loaded for `expected`, a phrase for each kind; empty where it fits.
 
     Batch counters (num_batches_tracked) may be missing.
     """
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in state if k not in own]
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in expected]
     other = [
-        f"{k} is {list(state[k].shape)}, not {list(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
+        f"{k} is {list(state[k].shape)}, not {list(expected[k].shape)}"
+        for k in expected
+        if k in state and state[k].shape != expected[k].shape
     ]
     return [
         f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -151,8 +151,8 @@ def _sign(text: str, at: int, wanted: str) -> tuple[int, str]:
 
 
 def _skip(text: str, at: int) -> int:
-    found = SPACE.match(text, at)
-    return found.end() if found else at
+    space = SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:

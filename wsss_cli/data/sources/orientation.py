@@ -52,12 +52,12 @@ def decide_orientation(
     Raises:
         DataError: a listed size fits neither way, or not the way asked, or some fit one way and some the other.
     """
-    found: list[tuple[Size, int]] = []
+    sizes: list[tuple[Size, int]] = []
     for done, size in enumerate(in_processes(stored_size, [path for path, *_ in images], workers, check=check), 1):
-        found.append(size)
+        sizes.append(size)
         tick(done, len(images))
     first: dict[str, Path] = {}
-    for (path, listed, listing), (stored, orientation) in zip(images, found, strict=True):
+    for (path, listed, listing), (stored, orientation) in zip(images, sizes, strict=True):
         shown = (stored[1], stored[0]) if orientation >= 5 else stored
         fits = {"stored": listed == stored, "shown": listed == shown}
         if not any(fits.values()) or (asked != "auto" and not fits[asked]):
@@ -75,13 +75,13 @@ def decide_orientation(
             f"the size of {first['stored']} is listed as stored and that of {first['shown']} as shown (EXIF)",
             "make all sizes of one kind: the annotations of half of these images would lie wrong",
         )
-    turned = sum(orientation != 1 for _, orientation in found)
+    turned = sum(orientation != 1 for _, orientation in sizes)
     if not turned:
-        return Turns("", (1,) * len(found), "")
+        return Turns("", (1,) * len(sizes), "")
     made_on: Literal["stored", "shown"] = (
         "shown" if asked == "shown" or (asked == "auto" and "shown" in first) else "stored"
     )
-    each = tuple(orientation if made_on == "stored" else 1 for _, orientation in found)
+    each = tuple(orientation if made_on == "stored" else 1 for _, orientation in sizes)
     how = "as asked" if asked != "auto" else "by their sizes" if first else "sizes do not tell; --orientation shown"
     note = f"{counted(turned, 'photograph')} turned by EXIF; annotations taken as made on pixels as {made_on} ({how})"
     return Turns(made_on, each, note)

@@ -227,11 +227,11 @@ def annotation_tags(folder: Path, ids: Sequence[str], classes: Sequence[str]) ->
             root = ElementTree.parse(path).getroot()
         except ElementTree.ParseError as error:
             raise DataError(f"{path} is not XML: {error}") from error
-        found = [(node.findtext("name") or "").strip() for node in root.findall("object")]
-        unknown = [label for label in found if label not in classes]
+        labels = [(node.findtext("name") or "").strip() for node in root.findall("object")]
+        unknown = [label for label in labels if label not in classes]
         if unknown:
             raise DataError(f"{path} names the unknown class {unknown[0]!r}", nearest(unknown[0], classes))
-        tags[name] = tuple(dict.fromkeys(found))
+        tags[name] = tuple(dict.fromkeys(labels))
     return tags
 
 
