@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "wsss_cli"
 FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, PARAMETERS = 350, 80, 9
+EMPTY_NAMES = {"found", "made", "own", "kept", "given"}  # they say how a thing came about, not what it is
 ERRORS = {node.name for node in ast.parse(FILES["errors.py"]).body if isinstance(node, ast.ClassDef)} | {"ValueError"}
 
 
@@ -51,6 +52,19 @@ def parameters(function):
     return len(names[1:] if names[:1] in (["self"], ["cls"]) else names) + len(stars)
 
 
+def bound_names(tree):
+    """Names of variables, parameters and attributes that are set somewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.asname
+
+
 def test_the_rules_see_what_they_are_for():
     text = '''
 def loud(a, *, b=0, **c):
@@ -75,6 +89,10 @@ class Thing:
 '''
     assert list(unsaid(text)) == [("loud", "DataError"), ("method", "ValueError")]
     assert [parameters(each) for each in functions(ast.parse(text), public_only=True)] == [3, 0, 0, 1]
+    text = "def f(made, *, own: int):\n    if found := [kept for kept in made.given]:\n        own.given = [*found]"
+    assert set(bound_names(ast.parse(text))) == EMPTY_NAMES
+    text = "try:\n  import a as made\nexcept OSError as found:\n  match 1:\n    case [own, *kept]:\n      pass"
+    assert set(bound_names(ast.parse(text))) == EMPTY_NAMES - {"given"}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("cli/")])
@@ -104,3 +122,8 @@ def test_helpers_of_commands_have_short_parameter_lists():
                 shown = ast.unparse(function.args)
                 is_command = "typer." in shown or "Option" in shown
                 assert parameters(function) <= PARAMETERS or is_command, (file, function.name)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_names_say_what_a_thing_is(file):
+    assert EMPTY_NAMES.isdisjoint(bound_names(ast.parse(FILES[file])))

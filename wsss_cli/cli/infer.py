@@ -35,15 +35,15 @@ def infer(
     from wsss_cli.inference.network import load_network
     from wsss_cli.stages.infer import find_images, run_infer
 
-    found = find_images(images)
+    paths = find_images(images)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, "best" if best else "latest")
-        made = run_infer(network, found, out, ctx, ms_flip=ms_flip, overlays=overlays)
+        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays)
     if json_output:
-        console.result_json(made)
+        console.result_json(summary)
     else:
-        kept = f" ({made['kept']} were there already)" if made["kept"] else ""
-        console.result(f"{made['images']} masks in {made['masks']}{kept}")
-        if made["overlays"]:
-            console.result(f"overlays in {made['overlays']}")
-    stage.finish(str(out), False, made["lost"], "", json_output)
+        note = f" ({summary['kept']} were there already)" if summary["kept"] else ""
+        console.result(f"{summary['images']} masks in {summary['masks']}{note}")
+        if summary["overlays"]:
+            console.result(f"overlays in {summary['overlays']}")
+    stage.finish(str(out), False, summary["lost"], "", json_output)

@@ -23,11 +23,11 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
     """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied."""
     from wsss_cli.config.load import load_preset
 
-    own = [
+    options = [
         f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in settings.items() if value not in (None, "")
     ]
     where = [f"dataset.path={json.dumps(data)}"] if data else []
-    return load_preset(preset, [*(overrides or ()), *where, *own], console.say)
+    return load_preset(preset, [*(overrides or ()), *where, *options], console.say)
 
 
 def dry_run(preset: Preset, plan: Plan, runs: Path, json_output: bool) -> None:

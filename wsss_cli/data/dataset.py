@@ -74,14 +74,14 @@ class Dataset:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """'did you mean ...? ', or nothing where no known word is close."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean '{found[0]}'? " if found else ""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{matches[0]}'? " if matches else ""
 
 
-def data_places(given: Path | None, *names: str) -> list[Path]:
+def data_places(root: Path | None, *names: str) -> list[Path]:
     """Where to look for source data: the folder given, else ./NAME, ./data/NAME, $WSSS_DATA and $WSSS_DATA/NAME."""
-    if given is not None:
-        return [given]
+    if root is not None:
+        return [root]
     places = [folder / name for name in names for folder in (Path(), Path("data"))]
     if environment := os.environ.get("WSSS_DATA"):
         places += [Path(environment), *(Path(environment) / name for name in names)]

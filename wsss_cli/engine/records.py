@@ -154,7 +154,7 @@ def find_runs(
     Args:
         say: told of each record that cannot be read, which is passed over.
     """
-    found = []
+    stage_runs = []
     for file in sorted(Path(runs).glob("*/run.json")):
         try:
             record = read_record(file.parent)
@@ -162,5 +162,5 @@ def find_runs(
             say(f"passed over: {error}")
             continue
         if stage is None or record.stage == stage:
-            found.append((file.parent, record))
-    return sorted(found, key=lambda pair: pair[1].created, reverse=True)
+            stage_runs.append((file.parent, record))
+    return sorted(stage_runs, key=lambda pair: pair[1].created, reverse=True)

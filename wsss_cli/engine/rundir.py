@@ -89,8 +89,8 @@ class RunDir:
         """Drop rows past `step`, so that no step counts twice after a resume. A torn last line is dropped too."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            kept = [row for row in read_metrics(self.path) if row["step"] <= step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+            rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def finish(self, **results: Any) -> None:
         """Mark the stage done, list what it has made, and store its results in run.json."""
@@ -213,11 +213,11 @@ def state_of(path: Path, record: RunRecord) -> State:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            by_package[package] = version(package)
+    return by_package
 
 
 def pointed(folder: Path, pointer: str) -> str:

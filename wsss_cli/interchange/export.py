@@ -62,9 +62,9 @@ def run_export(network: Network, out: Path, form: Format, output: Output) -> dic
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise WeightsError(f"this network cannot be written as {form}: {reason}", _other(form)) from error
         exported = read(data)
-        found = [_difference(exported(image), theirs) for image, theirs in zip(images, expected, strict=True)]
-    checked = [{"height": h, "width": w, "difference": d} for (h, w), d in zip(CHECKED, found, strict=True)]
-    if not max(found) <= TOLERANCE:
+        differences = [_difference(exported(image), theirs) for image, theirs in zip(images, expected, strict=True)]
+    checked = [{"height": h, "width": w, "difference": d} for (h, w), d in zip(CHECKED, differences, strict=True)]
+    if not max(differences) <= TOLERANCE:
         worst = max(checked, key=lambda entry: entry["difference"])
         raise WeightsError(
             f"the {form} file does not agree with the network: {worst['difference']:.2e} at {worst['height']}x"
@@ -78,7 +78,7 @@ def run_export(network: Network, out: Path, form: Format, output: Output) -> dic
         "output": output,
         "sha256": sha256_file(out),
         "classes": list(network.classes),
-        "difference": max(found),
+        "difference": max(differences),
         "checked": checked,
     }
 

@@ -31,14 +31,14 @@ class Photograph:
 Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
 
 
-def find_images(given: Sequence[str]) -> list[Path]:
+def find_images(arguments: Sequence[str]) -> list[Path]:
     """Image files named by files, folders (not searched further down) and glob patterns, in order, each once.
 
     Raises:
         UsageError: something given names no image.
     """
-    found: dict[Path, None] = {}
-    for name in given:
+    paths: dict[Path, None] = {}
+    for name in arguments:
         path = Path(name)
         if path.is_dir():
             matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
@@ -52,15 +52,15 @@ def find_images(given: Sequence[str]) -> list[Path]:
             raise UsageError(
                 f"{name} names no image", f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}"
             )
-        found.update(dict.fromkeys(matches))
-    names = [path.stem for path in found]
+        paths.update(dict.fromkeys(matches))
+    names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(
             f"two images are named {twice}; their masks would overwrite each other",
             "call it for each folder, with an --out of its own",
         )
-    return list(found)
+    return list(paths)
 
 
 def run_infer(

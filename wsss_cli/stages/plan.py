@@ -269,20 +269,20 @@ def _rounds(exp: Experiment, pseudo: Step) -> list[Step]:
 # -- which earlier run is taken ----------------------------------------------------------------------------------------
 
 
-def _cams(exp: Experiment, given: Path | None, say: Say) -> Step:
+def _cams(exp: Experiment, run: Path | None, say: Say) -> Step:
     exact = _cam(exp)
-    return _taken(exp, exact, given, say) or exact
+    return _taken(exp, exact, run, say) or exact
 
 
-def _masks(exp: Experiment, given: Path | None, say: Say) -> Step:
-    return _taken(exp, _pseudo(exp, _cam(exp)), given, say) or _pseudo(exp, _cams(exp, None, say))
+def _masks(exp: Experiment, run: Path | None, say: Say) -> Step:
+    return _taken(exp, _pseudo(exp, _cam(exp)), run, say) or _pseudo(exp, _cams(exp, None, say))
 
 
-def _taken(exp: Experiment, exact: Step, given: Path | None, say: Say) -> Step | None:
+def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | None:
     """The finished run that is read: the one given, else the one with exactly this preset's settings, else the newest
     one on the same data set; None where it is to be made."""
-    if given is not None:
-        return _given(exp, exact.kind, given)
+    if run is not None:
+        return _given(exp, exact.kind, run)
     if exact.done:
         say(f"{exact.kind} run: {exact.path}")
         return exact
@@ -327,11 +327,11 @@ def open_step(step: Step, exp: Experiment) -> AbstractContextManager[RunDir]:
 def outcome(steps: Sequence[Step]) -> Outcome:
     """What the runs of finished steps say of themselves."""
     pairs = [(step, _result(step)) for step in steps if is_run(step.path)]
-    lost = [entry for step, made in pairs if not step.done for entry in made.lost]
+    lost = [entry for step, result in pairs if not step.done for entry in result.lost]
     results: dict[str, Result] = {}
-    for step, made in pairs:
+    for step, result in pairs:
         results.pop(step.stage, None)
-        results[step.stage] = made
+        results[step.stage] = result
     return Outcome(results, list({entry["id"]: entry for entry in reversed(lost)}.values())[::-1])
 
 

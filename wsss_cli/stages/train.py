@@ -109,30 +109,34 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
         WeightsError: another architecture or class count; the first keys that differ are named.
     """
     file = weight_file(path)
-    state, own = load_state(file), model.state_dict()
-    if (found := recognise(state, read_holds(file))).kind != "wsss-segmentor":
+    state, model_state = load_state(file), model.state_dict()
+    if (file_format := recognise(state, read_holds(file))).kind != "wsss-segmentor":
         raise WeightsError(
-            f"{file} is {found.title}, no network to start from", found.advice.replace("FILE", str(file))
+            f"{file} is {file_format.title}, no network to start from", file_format.advice.replace("FILE", str(file))
         )
     head = model.holds["head"]
-    if found.head and found.head != head:
+    if file_format.head and file_format.head != head:
         raise WeightsError(
-            f"{file} is {found.title}; train.head.kind is {head}, not {found.head}",
-            f"--set train.head.kind={found.head}",
+            f"{file} is {file_format.title}; train.head.kind is {head}, not {file_format.head}",
+            f"--set train.head.kind={file_format.head}",
         )
     if model.aux is None:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("aux.")}
-    fresh = {key: own[key] for key in model.classifier_keys()}
+    fresh = {key: model_state[key] for key in model.classifier_keys()}
     if not any(key.startswith("aux.") for key in state):
-        fresh |= {key: tensor for key, tensor in own.items() if key.startswith("aux.")}
-    kept = {key: tensor for key, tensor in state.items() if key not in fresh} | fresh
+        fresh |= {key: tensor for key, tensor in model_state.items() if key.startswith("aux.")}
+    reset_state = {key: tensor for key, tensor in state.items() if key not in fresh} | fresh
     if reset_head:
-        load_into(model, kept, str(file))
+        load_into(model, reset_state, str(file))
         return
-    wrong = differences(own, state)
-    if wrong and not differences(own, kept):  # the body fits
-        same = found.num_classes == model.num_classes
-        fault = "has no auxiliary head" if same else f"has {found.num_classes} classes, {model.num_classes} are needed"
+    wrong = differences(model_state, state)
+    if wrong and not differences(model_state, reset_state):  # the body fits
+        same = file_format.num_classes == model.num_classes
+        fault = (
+            "has no auxiliary head"
+            if same
+            else f"has {file_format.num_classes} classes, {model.num_classes} are needed"
+        )
         raise WeightsError(
             f"{file} {fault}: {'; '.join(wrong)}",
             "--reset-head keeps everything but the classifiers and draws those anew",

@@ -78,11 +78,11 @@ def check_archive(path: Path, archive: Archive, tell: Tell = lambda title, done,
                 tell(f"checking {archive.name}", done, size)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    for kind, wanted, found in (("MD5", archive.md5, md5), ("SHA-256", archive.sha256, sha256)):
-        if wanted and found.hexdigest() != wanted:
+    for kind, wanted, digest in (("MD5", archive.md5, md5), ("SHA-256", archive.sha256, sha256)):
+        if wanted and digest.hexdigest() != wanted:
             raise DataError(
                 f"{archive.name} from {archive.url} is damaged or another file: "
-                f"its {kind} is {found.hexdigest()}, not {wanted} ({size:,} bytes, not {archive.size:,})",
+                f"its {kind} is {digest.hexdigest()}, not {wanted} ({size:,} bytes, not {archive.size:,})",
                 "run again to fetch it anew; if that does not help, fetch and unpack it by hand",
             )
     return Fetched(archive.name, size, sha256.hexdigest(), bool(archive.md5 or archive.sha256))

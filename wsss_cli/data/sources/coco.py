@@ -85,32 +85,32 @@ class PaintJob:
     orientation: int = 1
 
 
-def find_coco(given: Path | None) -> Path:
+def find_coco(root: Path | None) -> Path:
     """The folder with annotations/: the one given, else the first default place that has it.
 
     Raises:
         DataError: there is none, or a part of it is missing; the hint says what to fetch and the layout expected.
     """
-    for place in data_places(given, "coco", "COCO"):
+    for place in data_places(root, "coco", "COCO"):
         if (place / "annotations").is_dir():
             missing = [part for split in SPLITS for part in (_json(place, split), _folder(place, split))]
             missing = [part for part in missing if not part.exists()]
             if missing:
                 raise DataError(f"COCO in {place} has no {missing[0].relative_to(place)}", LAYOUT)
             return place
-    raise DataError(f"no COCO in {given}" if given else "no COCO found", LAYOUT)
+    raise DataError(f"no COCO in {root}" if root else "no COCO found", LAYOUT)
 
 
 def download_coco(
-    given: Path | None, tell: Tell = lambda title, done, total: None, archives: Sequence[Archive] = ARCHIVES
+    root: Path | None, tell: Tell = lambda title, done, total: None, archives: Sequence[Archive] = ARCHIVES
 ) -> list[Fetched]:
     """Fetch what is missing: into the folder given, else into the COCO that is there, $WSSS_DATA/coco or data/coco.
 
     Raises:
         DataError: as `fetch_archives`.
     """
-    there = [place for place in data_places(given, "coco", "COCO") if (place / "annotations").is_dir()]
-    home = given or (there[0] if there else source_home() / "coco")
+    there = [place for place in data_places(root, "coco", "COCO") if (place / "annotations").is_dir()]
+    home = root or (there[0] if there else source_home() / "coco")
     if (home / "images" / "train2014").is_dir() and (home / "images" / "val2014").is_dir():
         archives = [archive for archive in archives if archive.makes[0].startswith("annotations/")]
     return fetch_archives(archives, home, layout=LAYOUT, tell=tell)
@@ -166,11 +166,11 @@ def prepare_coco(
     colors = voc_palette(len(labels) + 1)
     jobs: dict[str, list[PaintJob]] = {}
     for split, part in parts.items():
-        kept = [image for image in part.images if (split == "val" and keep_unlabelled) or tagged(image)]
-        if not kept:
+        split_images = [image for image in part.images if (split == "val" and keep_unlabelled) or tagged(image)]
+        if not split_images:
             raise DataError(f"no image of {part.path} has an instance that is no crowd region")
-        _refuse_missing(kept, _folder(root, split), part.path)
-        jobs[split] = [_job(image, _folder(root, split), part.path, out / "masks", labels) for image in kept]
+        _refuse_missing(split_images, _folder(root, split), part.path)
+        jobs[split] = [_job(image, _folder(root, split), part.path, out / "masks", labels) for image in split_images]
     refuse_duplicates(
         (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
     )
@@ -299,13 +299,13 @@ def mask_sha256(mask: np.ndarray) -> str:
 def _protocol(parts: dict[str, Instances], classes: int, keep_unlabelled: bool, manifest: str) -> list[str]:
     listed = {split: len(part.images) for split, part in parts.items()}
     labelled = {split: sum(map(tagged, part.images)) for split, part in parts.items()}
-    kept = f"all {listed['val']:,} images, {labelled['val']:,} with a tag"
-    dropped = f"the {labelled['val']:,} of {listed['val']:,} images with a tag"
+    every_image = f"all {listed['val']:,} images, {labelled['val']:,} with a tag"
+    tagged_images = f"the {labelled['val']:,} of {listed['val']:,} images with a tag"
     notes = [
         "tags: categories of the instances that are no crowd regions",
         f"masks: {RULE}; sha256 of their manifest {manifest}",
         f"train: the {labelled['train']:,} of {listed['train']:,} images with a tag; "
-        f"val: {kept if keep_unlabelled else dropped}",
+        f"val: {every_image if keep_unlabelled else tagged_images}",
     ]
     short = [f"{listed[s]:,} of {OFFICIAL[s]:,} {s} images" for s in SPLITS if listed[s] != OFFICIAL[s]]
     short += [f"{classes} of {CLASSES} classes"] if classes != CLASSES else []

@@ -75,20 +75,20 @@ class VocSource:
     classes: tuple[str, ...] = ()
 
 
-def find_devkit(given: Path | None) -> Path:
+def find_devkit(folder: Path | None) -> Path:
     """The VOC2012 folder: of the devkit given, else of the first default place that has one.
 
     Raises:
         DataError: there is none; the hint says what to fetch and the layout expected.
     """
-    root = _devkit(given)
+    root = _devkit(folder)
     if root is not None:
         return root
-    raise DataError(f"no VOC devkit in {given}" if given else "no VOC devkit found", LAYOUT)
+    raise DataError(f"no VOC devkit in {folder}" if folder else "no VOC devkit found", LAYOUT)
 
 
-def _devkit(given: Path | None) -> Path | None:
-    for place in data_places(given, "VOCdevkit"):
+def _devkit(folder: Path | None) -> Path | None:
+    for place in data_places(folder, "VOCdevkit"):
         for root in (place, place / "VOC2012", place / "VOCdevkit" / "VOC2012"):
             if (root / "JPEGImages").is_dir() and (root / "ImageSets").is_dir():
                 return root
@@ -96,7 +96,7 @@ def _devkit(given: Path | None) -> Path | None:
 
 
 def download_voc(
-    given: Path | None,
+    folder: Path | None,
     *,
     sbd: bool,
     tell: Tell = lambda title, done, total: None,
@@ -111,11 +111,11 @@ def download_voc(
     Raises:
         DataError: as `fetch_archives`.
     """
-    root = _devkit(given)
+    root = _devkit(folder)
     if root is not None:
         home = beside_devkit(root)
-    elif given is not None:
-        home = given.parent if given.name == "VOCdevkit" else given
+    elif folder is not None:
+        home = folder.parent if folder.name == "VOCdevkit" else folder
     else:
         home = source_home()
     wanted = [] if root is not None else [archives[0]]

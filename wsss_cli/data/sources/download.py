@@ -52,7 +52,7 @@ def fetch_archives(
         _refuse_small_disk(wanted, folder)
         for archive in wanted:
             path = folder / archive.name
-            own = not path.exists() or archive.name in _record(folder)
+            downloaded = not path.exists() or archive.name in _record(folder)
             if path.exists():
                 fetched = check_archive(path, archive, tell)
             else:
@@ -62,7 +62,7 @@ def fetch_archives(
                 _record(folder) | {archive.name: {"url": archive.url, "size": fetched.size, "sha256": fetched.sha256}},
             )
             unpack(path, folder, archive.makes, tell, archive.unpacked)
-            if own:
+            if downloaded:
                 path.unlink()
             done.append(fetched)
     return done
@@ -221,8 +221,8 @@ def _validator(response: Any) -> str:
 
 def _total(response: Any, start: int) -> int | None:
     """Bytes of the whole file by a Content-Range that begins at `start`."""
-    given = (response.headers.get("Content-Range") or "").removeprefix("bytes ")
-    span, _, total = given.partition("/")
+    content_range = (response.headers.get("Content-Range") or "").removeprefix("bytes ")
+    span, _, total = content_range.partition("/")
     return int(total) if span.split("-")[0] == str(start) and total.isdigit() else None
 
 

@@ -56,13 +56,13 @@ def prepare_voc(
     Raises:
         DataError, UsageError: what is wrong, where, and how to fix it.
     """
-    kept = source.classes or CLASSES
-    for label in kept:
+    classes = source.classes or CLASSES
+    for label in classes:
         if label not in CLASSES:
             raise UsageError(
                 f"--classes: unknown class {label!r}", f"{nearest(label, CLASSES)}VOC has {', '.join(CLASSES)}"
             )
-    if len(set(kept)) < len(kept):
+    if len(set(classes)) < len(classes):
         raise UsageError("--classes names a class twice")
     lists = read_lists(source)
     ids = sorted({name for members in lists.values() for name in members})
@@ -73,13 +73,13 @@ def prepare_voc(
     looks = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
     begin_dataset(out)
     masks = _converted(masks, source, out / "masks", workers, check, tick)
-    colors = _colors(kept)
-    splits = {split: _samples(members, split, source.root, masks, tags, kept) for split, members in lists.items()}
+    colors = _colors(classes)
+    splits = {split: _samples(members, split, source.root, masks, tags, classes) for split, members in lists.items()}
     notes = _protocol(lists, splits, source.classes, origin)
     dataset = write_dataset(
         out,
         name=name,
-        classes=("background", *kept),
+        classes=("background", *classes),
         colors=colors,
         splits=splits,
         source=SOURCE,
@@ -87,7 +87,7 @@ def prepare_voc(
         findings=[],
     )
     each = {sample.id: sample for members in splits.values() for sample in members}
-    summary = summarise(list(each.values()), ("background", *kept))
+    summary = summarise(list(each.values()), ("background", *classes))
     return Prepared(dataset, [], summary, [*summary_lines(summary), *_mask_lines(looks, tags)])
 
 
@@ -214,15 +214,15 @@ def _convert(job: tuple[Path, Path], lut: np.ndarray, colors: tuple[tuple[int, i
 
 
 def _samples(
-    members: Sequence[str], split: str, root: Path, masks: dict[str, Path | None], tags: Tags, kept: Sequence[str]
+    members: Sequence[str], split: str, root: Path, masks: dict[str, Path | None], tags: Tags, classes: Sequence[str]
 ) -> list[Sample]:
     samples = []
     for name in members:
-        labels = tuple(sorted(kept.index(label) + 1 for label in tags.get(name, ()) if label in kept))
-        if labels or split == "val" or len(kept) == len(CLASSES):
+        labels = tuple(sorted(classes.index(label) + 1 for label in tags.get(name, ()) if label in classes))
+        if labels or split == "val" or len(classes) == len(CLASSES):
             samples.append(Sample(name, root / "JPEGImages" / f"{name}.jpg", masks[name], labels))
     if not samples:
-        raise DataError(f"no image of split {split} has any of the classes {', '.join(kept)}")
+        raise DataError(f"no image of split {split} has any of the classes {', '.join(classes)}")
     return samples
 
 
