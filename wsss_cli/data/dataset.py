@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,7 @@ from wsss_cli.config.forms import write_form
 from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, write_json, write_text
+from wsss_cli.talk import say
 
 COLUMNS = ("id", "image", "mask", "labels")
 
@@ -40,7 +41,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set directory; class 0 is the background, `colors` are RGB in 0..255."""
+    """A data set directory; class 0 is the background, `colors` are RGB in 0..255.
+
+    Attributes:
+        split_sha256: of each list as it was when the data set was opened.
+        edited: splits whose list has another SHA-256 than the one in dataset.json.
+    """
 
     root: Path
     name: str
@@ -49,6 +55,7 @@ class Dataset:
     protocol: tuple[str, ...]
     split_sha256: dict[str, str]
     fingerprint: str
+    edited: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -59,7 +66,8 @@ class Dataset:
         """The samples of a split in the order of its file, with absolute paths.
 
         Raises:
-            DataError: there is no such split, it is empty, or a row of it cannot be taken.
+            DataError: there is no such split, it is empty, a row of it cannot be taken, or it has changed since the
+                data set was opened: what is made of it would be taken for something made of the list before.
         """
         if name not in self.split_sha256:
             there = ", ".join(self.split_sha256) or "none"
@@ -69,6 +77,11 @@ class Dataset:
         samples = _read_split(self.root, name, self.classes)
         if not samples:
             raise DataError(f"split '{name}' of data set {self.root} is empty", "run `wsss prepare` again")
+        if _split_sha256(samples, self.classes) != self.split_sha256[name]:
+            raise DataError(
+                f"{self.root}/splits/{name}.csv has changed while it was worked with (another SHA-256)",
+                "run the same command again: a changed list gets runs of its own",
+            )
         return samples
 
 
@@ -122,8 +135,8 @@ def refuse_duplicates(ids: Iterable[str], where: str) -> None:
         )
 
 
-def open_dataset(path: str | Path) -> Dataset:
-    """Open a data set directory.
+def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
+    """Open a data set directory; lists that were changed after `wsss prepare` are taken as they are, and that is said.
 
     Raises:
         DataError: there is no dataset.json, or it cannot be taken; a listed split file is missing.
@@ -136,6 +149,11 @@ def open_dataset(path: str | Path) -> Dataset:
         if name not in names:
             raise DataError(f"{root / 'splits' / name}.csv is missing", "run `wsss prepare` again")
     hashes = {name: _split_sha256(_read_split(root, name, classes), classes) for name in names}
+    recorded = {name: split.sha256 for name, split in record.splits.items() if split.sha256}
+    edited = tuple(name for name, sha256 in recorded.items() if hashes[name] != sha256)
+    if edited:
+        lists = ", ".join(f"{name}.csv" for name in edited)
+        say(f"{root}/splits: {lists} changed after `wsss prepare` (another SHA-256 than in dataset.json): taken as is")
     return Dataset(
         root=root,
         name=record.name or root.name,
@@ -144,6 +162,7 @@ def open_dataset(path: str | Path) -> Dataset:
         protocol=record.protocol,
         split_sha256=hashes,
         fingerprint=_fingerprint(hashes, classes, record.source),
+        edited=edited,
     )
 
 

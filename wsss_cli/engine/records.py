@@ -62,13 +62,18 @@ class RunRecord(Form):
 
 
 class Inputs(Form):
-    """inputs.json: the data set and the earlier runs that a run reads. Background first, colours RGB."""
+    """inputs.json: the data set and the earlier runs that a run reads. Background first, colours RGB.
+
+    Attributes:
+        split_sha256: of each list of the data set as the run was made from it; empty in runs of earlier versions.
+    """
 
     dataset: str
     classes: tuple[str, ...]
     colors: tuple[Color, ...]
     dataset_name: str = ""
     dataset_fingerprint: str = ""
+    split_sha256: dict[str, str] = Field(default_factory=dict)
     protocol: tuple[str, ...] = ()
     classifier_run: str | None = None
     classifier_identity: str | None = None

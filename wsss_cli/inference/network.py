@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -28,6 +28,7 @@ class Network:
     Attributes:
         dataset: directory of the data set that it was trained on; of an imported network the preset's.
         origin: how it was made, for the protocol.
+        split_sha256: of the lists that it was trained on and validated with; empty where that is not known.
     """
 
     model: Segmentor
@@ -37,6 +38,7 @@ class Network:
     step: int
     dataset: str
     origin: str
+    split_sha256: dict[str, str] = field(default_factory=dict)
 
 
 def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
@@ -79,7 +81,8 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, pointer: str) -> Network
     state, meta = load_weights(checkpoint)
     model = _filled(preset, len(inputs.classes), state, ctx, f"{checkpoint} does not fit the network of {run}")
     origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({pointer} checkpoint)"
-    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin)
+    known = inputs.split_sha256
+    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, known)
 
 
 def _imported(folder: Path, ctx: Context) -> Network:

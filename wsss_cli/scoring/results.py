@@ -56,8 +56,9 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
     if checkpoint is None or not (run / "eval.json").is_file():
         return None
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)
+    inputs = read_inputs(run)
     current = {
-        "dataset": read_inputs(run).dataset,
+        "dataset": inputs.dataset,
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
         "split": preset.dataset.val,
@@ -65,6 +66,8 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
         "lost": [],
     }
     stored = read_json(run / "eval.json")
+    if (trained_with := inputs.split_sha256.get(preset.dataset.val)) and "split_sha256" in stored:
+        current["split_sha256"] = trained_with  # scores on a list that was changed, and is as before again, are none
     fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
     return stored if fits else None
 

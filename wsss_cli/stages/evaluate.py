@@ -23,7 +23,7 @@ from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
 from wsss_cli.files import write_json
-from wsss_cli.inference.network import load_network
+from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import SMALLER, image_batches, predict_tensors
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.on_device import DeviceConfusion
@@ -245,6 +245,7 @@ def run_eval(
     if not samples:
         raise DataError(f"split {split!r} of {dataset.root} has no masks to score against")
     _check_classes(dataset, network.classes, run)
+    changed = [] if data else _changed_list(network, dataset, split, ctx)
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
     options = ScoreOptions(ms_flip, crf, boundary)
@@ -271,6 +272,7 @@ def run_eval(
         "file": str(file),
         "dataset": data or network.dataset,
         "split": split,
+        "split_sha256": dataset.split_sha256[split],
         "eval": config.model_dump(mode="json"),
         "checkpoint": checkpoint,
         "step": network.step,
@@ -279,6 +281,7 @@ def run_eval(
             f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; "
             "255 ignored",
             *_further(config, options, backend_for(ctx.device.type)),
+            *changed,
             *dataset.protocol,
         ],
         "lost": lost,
@@ -287,6 +290,16 @@ def run_eval(
     write_json(file, result)
     partial.remove()
     return result
+
+
+def _changed_list(network: Network, dataset: Dataset, split: str, ctx: Context) -> list[str]:
+    """The protocol line of a list that is another one than at the training's time; it is said, too."""
+    now = dataset.split_sha256[split]
+    if network.split_sha256.get(split, now) == now:
+        return []
+    changed = "changed after the training (another SHA-256)"
+    ctx.ui.say(f"split {split!r} of {dataset.root} {changed}: scored as it is now, and the protocol says so")
+    return [f"split {split} {changed}"]
 
 
 def _check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:

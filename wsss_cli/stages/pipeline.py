@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wsss_cli.engine.context import Context
 from wsss_cli.stages.affinity import run_affinity
 from wsss_cli.stages.cam import run_cam
+from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
 from wsss_cli.stages.evaluate import run_eval
 from wsss_cli.stages.plan import Experiment, Step
@@ -20,6 +21,7 @@ def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
     todo = [step for step in steps if not step.done]
     if any(step.stage == "train" for step in todo):
         check_training(exp.preset.train, exp.dataset, ctx.device)
+    say_changes(steps, exp, ctx.ui.say)
     for number, step in enumerate(todo, 1):
         if len(todo) > 1:
             ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")

@@ -316,6 +316,7 @@ def open_step(step: Step, exp: Experiment) -> AbstractContextManager[RunDir]:
         dataset=str(dataset.root),
         dataset_name=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
+        split_sha256=dataset.split_sha256,
         classes=dataset.classes,
         colors=dataset.colors,
         protocol=dataset.protocol,
