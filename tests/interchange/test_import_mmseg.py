@@ -232,6 +232,17 @@ def test_another_prefix_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"every key begins with 'ema', e\.g\. ema\.backbone\.stem\.0\.weight"):
         run_import(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert run_import(Path(f"{path}:ema"), tmp_path / "out")["keys"]["used"].keys() == R50.keys()
+
+
+def test_what_all_keys_begin_with_is_said_and_parts_that_can_be_chosen_are_named(tmp_path):
+    state = hollow(timm_shapes("resnet18"))
+    found = recognise({f"module.encoder_q.{key}": tensor for key, tensor in state.items()})
+    assert (found.backbone, found.prefix) == ("resnet18", "encoder_q.")
+    both = {f"encoder_{which}.{key}": tensor for which in "qk" for key, tensor in state.items()}
+    found = recognise({**both, "queue": torch.zeros(1)})
+    assert found.kind == "unknown" and "under 'encoder_k' is ResNet-18" in found.title
+    assert found.advice == "choose a part of it: FILE:encoder_k or FILE:encoder_q"
 
 
 def test_a_prefix_of_some_keys_is_no_wrapper(tmp_path):

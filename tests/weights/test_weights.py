@@ -9,7 +9,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsss_cli.errors import WeightsError
-from wsss_cli.weights.load import efficientnet_lite_names, load_into, load_state, mmseg_key_map
+from wsss_cli.weights.load import (
+    efficientnet_lite_names,
+    load_into,
+    load_state,
+    mmseg_key_map,
+    not_finite,
+    read_checkpoint,
+)
+from wsss_cli.weights.tables import without_prefix
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([1.0, 2.0])}
 
@@ -130,7 +138,7 @@ def test_load_into_names_keys_and_shapes_and_changes_nothing():
     with pytest.raises(WeightsError) as caught:
         load_into(layer, wrong, "file.pth")
     assert caught.value.message == (
-        "weights file.pth do not fit Linear: 1 missing (bias); 1 unknown (gamma); "
+        "weights file.pth do not fit the network of these settings: 1 missing (bias); 1 unknown (gamma); "
         "1 of another shape (weight is [2, 4], not [2, 3])"
     )
     assert all(torch.equal(before[key], value) for key, value in layer.state_dict().items())
@@ -172,3 +180,92 @@ def test_an_efficientnet_key_without_a_place_is_named(key):
 def test_a_network_of_another_family_has_no_mmseg_names():
     with pytest.raises(WeightsError, match="weight has no name"):
         mmseg_key_map(nn.Linear(1, 1))
+
+
+# -- where in a file the weights are -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "teacher", "state_dict_ema", "model_state", "checkpoint/net"])
+def test_weights_are_found_under_any_key(tmp_path, key):
+    value = STATE
+    for name in reversed(key.split("/")):
+        value = {name: value, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(1)}}, "m": torch.ones(1)}}
+    torch.save(value, tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    assert_same(checkpoint.state)
+    assert checkpoint.where == key
+
+
+def test_of_several_networks_one_is_to_be_chosen(tmp_path):
+    path = tmp_path / "both.pth"
+    other = {key: tensor + 1 for key, tensor in STATE.items()}
+    torch.save({"model": STATE, "model_ema": other, "epoch": 1}, path)
+    with pytest.raises(
+        WeightsError, match=r"several networks: 'model' \(2 tensors\), 'model_ema' \(2 tensors\)"
+    ) as caught:
+        load_state(path)
+    assert caught.value.hint == f"choose one: {path}:model or {path}:model_ema"
+    assert_same(load_state(f"{path}:model"))
+    assert torch.equal(load_state(f"{path}:model_ema")["weight"], other["weight"])
+    with pytest.raises(WeightsError, match="have no part 'ema'") as caught:
+        load_state(f"{path}:ema")
+    assert "model, model_ema" in caught.value.hint
+
+
+def test_a_part_may_be_what_keys_begin_with(tmp_path):
+    path = tmp_path / "moco.pth"
+    queries = {f"module.encoder_q.{key}": tensor for key, tensor in STATE.items()}
+    keys = {f"module.encoder_k.{key}": tensor + 1 for key, tensor in STATE.items()}
+    torch.save({"state_dict": {**queries, **keys, "module.queue": torch.zeros(2)}}, path)
+    assert_same(load_state(f"{path}:encoder_q"))
+
+
+def test_a_file_whose_name_has_a_colon_is_a_file(tmp_path):
+    torch.save(STATE, tmp_path / "w.pth")
+    torch.save({key: tensor + 1 for key, tensor in STATE.items()}, tmp_path / "w.pth:model")
+    assert torch.equal(load_state(tmp_path / "w.pth:model")["weight"], STATE["weight"] + 1)
+    with pytest.raises(WeightsError, match=r"no\.pth:model do not exist"):
+        load_state(tmp_path / "no.pth:model")
+
+
+def test_what_all_keys_begin_with_is_passed_over():
+    state = {f"module.encoder_q.{key}": tensor for key, tensor in STATE.items()}
+    assert_same(without_prefix(state, STATE))
+    assert without_prefix(state, ["encoder_q.weight"]).keys() == {"encoder_q.weight", "encoder_q.bias"}
+    assert without_prefix({"a.b": torch.ones(1), "a": torch.ones(1)}, STATE).keys() == {"a.b", "a"}
+    assert without_prefix({}, STATE) == {}
+
+
+def test_files_are_read_by_their_content(tmp_path):
+    save_file(STATE, tmp_path / "w.pth")
+    assert_same(load_state(tmp_path / "w.pth"))
+    torch.save(STATE, tmp_path / "w.safetensors")
+    assert_same(load_state(tmp_path / "w.safetensors"))
+    torch.save(STATE, tmp_path / "old.safetensors", _use_new_zipfile_serialization=False)
+    assert_same(load_state(tmp_path / "old.safetensors"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_numbers_that_are_not_finite_are_named(tmp_path, number, dtype):
+    weight = STATE["weight"].clone()
+    weight[1, 2] = number
+    torch.save({**STATE, "weight": weight.to(dtype), "steps": torch.tensor(3)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"not finite, in 1 of 3 tensors: weight") as caught:
+        load_state(tmp_path / "w.pth")
+    assert "diverged" in caught.value.hint
+    assert not_finite(read_checkpoint(tmp_path / "w.pth").state) == ["weight"]
+
+
+def test_a_network_that_was_saved_as_an_object_is_said_in_words(tmp_path):
+    for value in (nn.Linear(3, 2), {"model": nn.Linear(3, 2), "epoch": 3}):
+        torch.save(value, tmp_path / "w.pth")
+        with pytest.raises(WeightsError, match="a whole network as an object") as caught:
+            load_state(tmp_path / "w.pth")
+        assert "Inert" not in caught.value.message and "state_dict()" in caught.value.hint
+
+
+def test_keys_of_a_file_without_tensors_are_named(tmp_path):
+    torch.save({"epoch": 3, "arch": "vit"}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"hold no tensor under their keys \(epoch, arch\)"):
+        load_state(tmp_path / "w.pth")

@@ -24,6 +24,7 @@ def inspect(
     \b
     wsss weights inspect resnet50_v1c-2cccc1ad.pth
     wsss weights inspect runs/train-toy-1a2b3c4d
+    wsss weights inspect both.pth:model_ema
     wsss weights inspect unknown.pth --json
     """
     from wsss_cli.interchange.import_mmseg import run_inspect
@@ -37,6 +38,10 @@ def inspect(
     rows = [("what", summary["title"])]
     if "run" in summary:
         rows.append(("from", summary["run"]))
+    if summary["where"]:
+        rows.append(("taken from", f"{summary['where']!r} in the file"))
+    if summary["prefix"]:
+        rows.append(("passed over", f"{summary['prefix']!r} before all keys"))
     rows.append(("backbone", summary["backbone"] or "-"))
     if summary["num_classes"] is not None:
         rows.append(("classes", f"{summary['num_classes']}"))
@@ -46,6 +51,9 @@ def inspect(
         rows.append(("auxiliary head", "yes" if summary["auxiliary_head"] else "no"))
     dtypes = ", ".join(f"{count} {name}" for name, count in summary["dtypes"].items())
     rows.append(("tensors", f"{summary['tensors']} ({dtypes}), {summary['parameters']:,} numbers"))
+    if wrong := summary["not_finite"]:
+        shown = f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}"
+        rows.append(("NOT FINITE", f"{len(wrong)} tensors: {shown}; no command takes them"))
     rows.append(("keys", f"{', '.join(summary['keys'][:-1])} ... {summary['keys'][-1]}"))
     if summary["objects"]:
         rows.append(("left untouched", ", ".join(summary["objects"])))

@@ -27,15 +27,18 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.weights.formats import Format, read_holds, recognise, resnet, without_wrapper
+from wsss_cli.weights.choice import split_choice
+from wsss_cli.weights.formats import Format, read_holds, recognise, resnet
 from wsss_cli.weights.load import (
     Checkpoint,
-    State,
+    check_finite,
     differences,
     import_mmseg,
     mmseg_key_map,
+    not_finite,
     read_checkpoint,
 )
+from wsss_cli.weights.tables import State, without_wrapper
 
 OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
 DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
@@ -47,7 +50,8 @@ def run_inspect(path: Path) -> dict[str, Any]:
 
     Returns:
         {'file', 'sha256', 'kind', 'title', 'head', 'backbone', 'num_classes', 'auxiliary_head', 'advice', 'tensors',
-        'parameters', 'dtypes', 'classes', 'objects', 'keys': the first and last names}; 'run' of a directory.
+        'parameters', 'dtypes', 'where': the key in the file under which they are, 'prefix': passed over in their names,
+        'not_finite': names of tensors, 'classes', 'objects', 'keys': the first and last names}; 'run' of a directory.
     Raises:
         WeightsError: missing, damaged, or refused.
     """
@@ -58,7 +62,7 @@ def run_inspect(path: Path) -> dict[str, Any]:
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values())
     return {
         "file": str(file),
-        "sha256": sha256_file(file),
+        "sha256": sha256_file(split_choice(file)[0]),
         "kind": file_format.kind,
         "title": file_format.title,
         "head": file_format.head,
@@ -69,6 +73,9 @@ def run_inspect(path: Path) -> dict[str, Any]:
         "tensors": len(names),
         "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
         "dtypes": dict(dtypes),
+        "where": checkpoint.where,
+        "prefix": file_format.prefix,
+        "not_finite": not_finite(checkpoint.state),
         "classes": list(_class_names(checkpoint)),
         "objects": list(checkpoint.objects),
         "keys": [*names[:3], *names[-1:]],
@@ -128,11 +135,12 @@ def run_import(
     if out.exists() and not (out.is_dir() and all(OWN_FILES.fullmatch(path.name) for path in out.iterdir())):
         raise UsageError(f"{out} is there already and is no imported directory", "choose another --out")
     checkpoint = read_checkpoint(file)
+    check_finite(checkpoint.state, file)
     state = without_wrapper(checkpoint.state)
     file_format = recognise(state)
     wrapper = next(iter(checkpoint.state)).removesuffix(next(iter(state)))
     common = {
-        "source": {"file": str(file), "sha256": sha256_file(file), **_about(checkpoint)},
+        "source": {"file": str(file), "sha256": sha256_file(split_choice(file)[0]), **_about(checkpoint)},
         "prefix": wrapper,
         "objects": list(checkpoint.objects),
     }
@@ -154,10 +162,11 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
     first = {key.split(".")[0] for key in state}
     inner = {key.split(".")[1] for key in state if "." in key}
     if len(first) == 1 and inner & {"backbone", "decode_head", "stem"}:
+        head = first.pop()
         return WeightsError(
-            f"{file}: every key begins with {first.pop()!r}, e.g. {next(iter(state))}; only 'module.' and 'model.' are "
+            f"{file}: every key begins with {head!r}, e.g. {next(iter(state))}; only 'module.' and 'model.' are "
             "stripped",
-            "save the state dict without that prefix",
+            f"name it: {file}:{head}",
         )
     shown = ", ".join(list(state)[:3])
     hint = file_format.advice.replace("FILE", str(file)) if file_format.backbone else f"wsss weights inspect {file}"

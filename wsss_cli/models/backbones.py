@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.tokens import TokenNet, TokenPyramid
-from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, part, resnet, without_wrapper
-from wsss_cli.weights.load import State, efficientnet_lite_names, load_into, load_state
+from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, resnet
+from wsss_cli.weights.load import efficientnet_lite_names, load_into, load_state
+from wsss_cli.weights.tables import State, part, without_prefix
 
 STAGES = (-4, -3, -2, -1)
 OTHERS = "choose another backbone, e.g. resnet50c, tf_efficientnet_lite0 or convnext_tiny"
@@ -135,7 +136,7 @@ def build_backbone(
     if packaged:
         _load_backbone(net, _packaged_state(name), f"imagenet ({name})")
     elif weights not in ("imagenet", "none"):
-        state = without_wrapper(load_state(weights))
+        state = without_prefix(load_state(weights), net.state_dict())
         if any(key.startswith("_blocks.") for key in state):
             state = efficientnet_lite_names(state, block_names(name))
         _check_resnet(name, net, _only_backbone(state), weights)

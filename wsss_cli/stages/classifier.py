@@ -29,7 +29,9 @@ from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClass
 from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.training import train_network
 from wsss_cli.talk import silent
-from wsss_cli.weights.load import State, load_into, load_state
+from wsss_cli.weights.choice import split_choice
+from wsss_cli.weights.load import load_into, load_state
+from wsss_cli.weights.tables import State, without_prefix
 
 
 class ClassifierTask(Task):
@@ -126,14 +128,14 @@ def load_classifier(step: Step, exp: Experiment, ctx: Context) -> tuple[CamClass
     if step.stage == "recam":
         model = ReCamClassifier(model).eval()
     state, title = _weights(step.path)
-    load_into(model, state, title)
+    load_into(model, without_prefix(state, model.state_dict()), title)
     ctx.ui.say(f"classifier: {title}")
     return model, config.precision
 
 
 def _weights(path: Path) -> tuple[State, str]:
     """Weights of a run (its last checkpoint), a checkpoint folder or a weight file, and their name."""
-    if path.is_file():
+    if split_choice(path)[0].is_file():
         return load_state(path), str(path)
     checkpoint = find_checkpoint(path / "checkpoints") or path
     state, meta = load_weights(checkpoint)

@@ -24,6 +24,7 @@ from wsss_cli.engine.rundir import RunDir, find_checkpoint, open_run, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file
 from wsss_cli.scoring.results import finished_eval
+from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
 
@@ -214,7 +215,7 @@ def given_classifier(preset: Preset, path: Path) -> Step:
     """A classifier that is there.
 
     Args:
-        path: a classifier run, a run that was made with one, a checkpoint folder, or a weight file.
+        path: a classifier run, a run that was made with one, a checkpoint folder, or a weight file, also FILE:PART.
     Returns:
         A step that is done. A run has its own identity, a file that of its content and of the network it is put into.
     Raises:
@@ -239,10 +240,11 @@ def given_classifier(preset: Preset, path: Path) -> Step:
             f"{path} holds no checkpoint of a classifier",
             "name a classifier run, a folder in its checkpoints/, or a weight file",
         )
-    file = folder / "model.safetensors" if folder else path
+    file, part = (folder / "model.safetensors", "") if folder else split_choice(path)
     if not file.is_file():
         raise WeightsError(f"weights {file} do not exist", "check the path")
-    return Step("classifier", folder or path, weights_identity(preset.classifier, sha256_file(file)), done=True)
+    content = f"{sha256_file(file)}:{part}" if part else sha256_file(file)
+    return Step("classifier", folder or path, weights_identity(preset.classifier, content), done=True)
 
 
 def _cam(exp: Experiment) -> Step:

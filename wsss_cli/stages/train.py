@@ -25,6 +25,7 @@ from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
 from wsss_cli.weights.formats import read_holds, recognise
 from wsss_cli.weights.load import differences, load_into, load_state
+from wsss_cli.weights.tables import without_prefix
 
 
 def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
@@ -103,13 +104,15 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     """Give a new network the weights of a trained one.
 
     Args:
-        path: a train run (its last checkpoint), a checkpoint folder, an imported directory, or a weight file of one.
+        path: a train run (its last checkpoint), a checkpoint folder, an imported directory, or a weight file of
+            one, also FILE:PART.
         reset_head: keep the model's own classifiers, and its own auxiliary head where the weights have none.
     Raises:
         WeightsError: another architecture or class count; the first keys that differ are named.
     """
     file = weight_file(path)
-    state, model_state = load_state(file), model.state_dict()
+    model_state = model.state_dict()
+    state = without_prefix(load_state(file), model_state)
     if (file_format := recognise(state, read_holds(file))).kind != "wsss-segmentor":
         raise WeightsError(
             f"{file} is {file_format.title}, no network to start from", file_format.advice.replace("FILE", str(file))

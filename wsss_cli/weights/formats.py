@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from wsss_cli.config.heads import TITLES
 from wsss_cli.errors import WeightsError
 from wsss_cli.files import read_json
-from wsss_cli.weights.load import State, efficientnet_lite_names
+from wsss_cli.weights.load import efficientnet_lite_names
+from wsss_cli.weights.tables import State, part, without_wrapper
 
 Stem = Literal["", "7x7", "deep"]
-WRAPPERS = ("module.", "model.")
 BLOCKS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
@@ -75,6 +75,7 @@ class Format:
         num_classes: outputs of its classifier, where it has one.
         aux: whether it has an auxiliary head.
         advice: what can be done with it.
+        prefix: what all of its keys begin with beside 'module.' and 'model.'; passed over like these.
     """
 
     kind: Literal[
@@ -94,14 +95,7 @@ class Format:
     aux: bool = False
     advice: str = ""
     head: str = ""
-
-
-def without_wrapper(state: Mapping[str, Tensor]) -> State:
-    """The state dict without 'module.' or 'model.' where all of its keys begin so."""
-    for wrapper in WRAPPERS:
-        if all(key.startswith(wrapper) for key in state):
-            return without_wrapper({key[len(wrapper) :]: tensor for key, tensor in state.items()})
-    return dict(state)
+    prefix: str = ""
 
 
 def resnet(state: Mapping[str, Tensor]) -> Resnet | None:
@@ -126,11 +120,6 @@ def resnet(state: Mapping[str, Tensor]) -> Resnet | None:
     return Resnet(depth, stem, shortcut is not None and shortcut.ndim == 4)
 
 
-def part(state: Mapping[str, Tensor], prefix: str) -> State:
-    """The tensors whose keys begin with `prefix`, without it."""
-    return {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
-
-
 def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = None) -> Format:
     """What a state dict is.
 
@@ -151,9 +140,7 @@ def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = Non
         return recognise(part(state, "backbone."))
     network = resnet(state)
     if network is None:
-        heads = sorted({key.split(".")[0] for key in state})
-        shown = ", ".join(heads[:6]) + (", ..." if len(heads) > 6 else "")
-        return Format("unknown", f"of no network known here; its keys begin with {shown}")
+        return _unknown(state)
     fc = state.get("fc.weight")
     classes = int(fc.shape[0]) if fc is not None else None
     if "stem.0.weight" in state:
@@ -161,6 +148,23 @@ def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = Non
         return Format("mmseg-backbone", title, network.backbone, classes, advice=_advice(network))
     naming = "timm's naming" if network.stem == "deep" else "torchvision's and timm's naming"
     return Format("resnet", f"{network.title}, {naming}", network.backbone, classes, advice=_advice(network))
+
+
+def _unknown(state: State) -> Format:
+    """What is below a first name in the keys, where that is known: all of it, or parts that can be chosen."""
+    heads = sorted({key.split(".")[0] for key in state})
+    below = {head: recognise(inner) for head in heads if (inner := part(state, f"{head}."))}
+    known = {head: inner_format for head, inner_format in below.items() if inner_format.kind != "unknown"}
+    if len(heads) == len(known) == 1:
+        ((head, inner_format),) = known.items()
+        return replace(inner_format, prefix=f"{head}.{inner_format.prefix}")
+    shown = ", ".join(heads[:6]) + (", ..." if len(heads) > 6 else "")
+    title = f"of no network known here; its keys begin with {shown}"
+    if not known:
+        return Format("unknown", title)
+    parts = "; ".join(f"under {head!r} is {inner_format.title}" for head, inner_format in known.items())
+    ways = " or ".join(f"FILE:{head}" for head in known)
+    return Format("unknown", f"{title}; {parts}", advice=f"choose a part of it: {ways}")
 
 
 def _advice(network: Resnet) -> str:

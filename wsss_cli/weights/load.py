@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.weights.choice import split_choice
+from wsss_cli.weights.tables import RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
 
-State = dict[str, Tensor]
-
 ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
-RESAVE = "save the plain state dict with safetensors.torch.save_file, or download the file again"
 
 
 @dataclass(frozen=True)
@@ -31,57 +30,81 @@ class Checkpoint:
     Attributes:
         state: tensors on the CPU by name.
         around: what else the file's outermost dict holds (`meta` of an MMSegmentation checkpoint, say).
+        where: the key under which they were in the file; empty: they are the whole.
         objects: names of classes and functions in the file that are neither weights nor plain values; not touched.
     """
 
     state: State
     around: dict[str, Any]
     objects: tuple[str, ...] = ()
+    where: str = ""
 
 
 def load_state(path: str | Path) -> State:
-    """Read a weight file without running anything that is in it; see `read_checkpoint`.
+    """Read a weight file to use it, without running anything that is in it; see `read_checkpoint`.
 
     Returns:
         Tensors on the CPU by name.
+    Raises:
+        WeightsError: as there, and for numbers that are not finite.
     """
-    return read_checkpoint(path).state
+    state = read_checkpoint(path).state
+    check_finite(state, path)
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights with numbers that are not finite.
+
+    Raises:
+        WeightsError: names the first tensors.
+    """
+    if wrong := not_finite(state):
+        shown = f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}"
+        raise WeightsError(
+            f"weights {path} hold numbers that are not finite, in {len(wrong)} of {len(state)} tensors: {shown}",
+            "the training that made them diverged, or the file is damaged: take an earlier one",
+        )
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors with NaN or infinite numbers."""
+    return [name for name, tensor in state.items() if tensor.is_floating_point() and not _finite(tensor)]
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file without running anything that is in it.
 
     Args:
-        path: a .safetensors file, or a torch file, read with `weights_only=True`; a dict that holds the weights under
-            'state_dict' or 'model' is unwrapped. A training checkpoint with objects of other packages is read too:
-            nothing takes the place of those.
+        path: a safetensors or a torch file, whatever its name, the latter read with `weights_only=True`. Weights that
+            are under a key ('state_dict', 'model', 'teacher', ...) are found; where there are several networks,
+            FILE:KEY says which. A training checkpoint with objects of other packages is read too: nothing takes the
+            place of those.
     Raises:
-        WeightsError: missing, truncated, refused because it names what weights have no use for, or without a tensor.
+        WeightsError: missing, truncated, refused because it names what weights have no use for, without a tensor, or
+            with several networks of which none is chosen.
     """
-    path = Path(path)
+    path, chosen = split_choice(path)
     if not path.is_file():
         raise WeightsError(f"weights {path} do not exist", "check the path")
     value, objects = _read(path)
-    around: dict[str, Any] = {}
-    for wrapper in ("state_dict", "model"):
-        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
-            around = {str(key): item for key, item in value.items() if key != wrapper}
-            value = value[wrapper]
-            break
-    if not isinstance(value, Mapping):
-        raise WeightsError(f"weights {path} hold a {type(value).__name__}, not a state dict", RESAVE)
-    state = {str(key): tensor for key, tensor in value.items() if isinstance(tensor, Tensor)}
-    if not state:
-        raise WeightsError(f"weights {path} hold no tensor", RESAVE)
-    return Checkpoint(state, around, tuple(objects))
+    state, where = choose(value, chosen, path, objects)
+    outer = value if where else {}
+    around = {str(key): item for key, item in outer.items() if key != where.split("/")[0]}
+    return Checkpoint(state, around, tuple(objects), where)
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path, device="cpu"), []
         try:
-            return torch.load(path, map_location="cpu", weights_only=True), []
+            with path.open("rb") as file:  # of a path torch believes the suffix
+                return torch.load(file, map_location="cpu", weights_only=True), []
         except pickle.UnpicklingError:
             if not zipfile.is_zipfile(path):
                 raise
@@ -99,6 +122,15 @@ def _read(path: Path) -> tuple[Any, list[str]]:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
         raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", RESAVE) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content, and by name where the content is of neither form."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        return True
+    return path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80"))
 
 
 def _calls(path: Path) -> bool:
@@ -127,7 +159,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     faults = differences(module.state_dict(), state)
     if faults:
         raise WeightsError(
-            f"weights {what} do not fit {type(module).__name__}: {'; '.join(faults)}",
+            f"weights {what} do not fit the network of these settings: {'; '.join(faults)}",
             "use the preset (backbone, channels, classes) with which they were made",
         )
     module.load_state_dict(dict(state), strict=False)
