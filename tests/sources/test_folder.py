@@ -164,6 +164,9 @@ def test_masks_that_are_not_what_they_seem_are_refused_before_anything_is_writte
     for name in "ab":
         (tmp_path / "masks" / f"{name}.png").rename(tmp_path / "masks" / f"{name}_mask.png")
     refused(r"none of 2 images has a mask in .*; looked for a\.png, b\.png, there is a_mask\.png, b_mask\.png")
+    for name in "ab":
+        (tmp_path / "masks" / f"{name}_mask.png").rename(tmp_path / "masks" / f"{name}.PNG")
+    refused(r"looked for a\.png, b\.png, there is a\.PNG, b\.PNG")
 
 
 def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path) -> None:
@@ -171,8 +174,9 @@ def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path)
     swapped = Image.fromarray(np.array([[0, 1] * 4] * 6, np.uint8), "P")
     swapped.putpalette([128, 0, 0, 0, 0, 0])
     masks = _masks(tmp_path, a=mask * 2, stray=mask)
-    swapped.save(masks / "b.PNG")
-    rows = (("a.jpg", "cat", "me"), ("photos\\B.PNG", "cat", ""), ("v1.2", "", ""))
+    swapped.save(masks / "b.png")
+    swapped.save(masks / "v1.2.PNG")
+    rows = (("a.jpg", "cat", "me"), ("photos\\B.PNG", "cat", ""), ("v1.2",))
     table = _table(tmp_path, *rows, header=("image", "labels", "author"))
     made = prepare_folder(
         photos, table, tmp_path / "out", name="m", masks=masks, classes=("cat", "dog"), val_fraction=0
@@ -185,6 +189,7 @@ def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path)
         "1 name taken in another form: line 3: 'photos\\\\B.PNG' is b.png",
         "labels.csv: not looked at: author",
         "1 mask of no image in labels.csv: stray.png",
+        "1 file not taken for masks, whose names end in .png: v1.2.PNG",
         "masks for 2 of 3 images",
         "1 mask has a palette that draws 0 in a colour and a class in black: are background and class swapped?",
         "tags and mask disagree in 1 image; tagged, not in the mask: cat 1; in the mask, not tagged: dog 1",

@@ -18,6 +18,7 @@ def _write(tmp_path: Path, text: str | bytes) -> Path:
     "text",
     [
         "image,labels\n1.jpg,cat|dog\n2.jpg,\n",
+        "image,labels\n1.jpg,cat|dog\n2.jpg\n",
         "image;labels\r\n1.jpg;cat|dog\r\n2.jpg;\r\n",
         "image\tlabels\r1.jpg\tcat|dog\r2.jpg\t\r",
         '\n image , labels,,\n"1.jpg", "cat|dog",,\n,,,\n\n2.jpg,,\n',
@@ -41,7 +42,7 @@ def test_lines_are_counted_as_an_editor_shows_them(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("image,labels\n1.jpg,cat,dog\n", "line 2: 3 fields where the header has 2"),
-        ("image,labels\n1.jpg,cat\n2.jpg\n", "line 3: 1 field where the header has 2"),
+        ("image,labels,split\n1.jpg,cat,val\n2.jpg,dog\n", "line 3: 2 fields where the header has 3"),
         ("image,labels, Labels\n1.jpg,cat,dog\n", "line 1: the column 'labels' occurs twice"),
         ("image,,labels\n1.jpg,,dog\n", "line 1: a column has no name"),
         ('image,labels\n1.jpg,"cat\n2.jpg,dog\n', "line 2: unexpected end of data"),

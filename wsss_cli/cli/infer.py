@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ def infer(
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted glob patterns.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Average over several scales, mirrored too.")] = False,
+    mode: Annotated[
+        Literal["whole", "slide"] | None, typer.Option(help="Whole images or windows, in place of the preset's.")
+    ] = None,
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
     best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
     device: DeviceOption = "auto",
@@ -26,11 +29,14 @@ def infer(
     \b
     wsss infer runs/train-toy-1a2b3c4d photo.jpg --out predicted
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
+    wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
-    to go on. A photograph that cannot be read is named, and the others
-    go on.
+    to go on. A photograph that cannot be read is named, and the others go on.
+
+    --mode slide takes less memory for large photographs: the network sees windows of eval.window pixels, eval.stride
+    apart, as in `wsss eval --mode slide`.
     """
     from wsss_cli.inference.network import load_network
     from wsss_cli.stages.infer import find_images, run_infer
@@ -38,7 +44,7 @@ def infer(
     paths = find_images(images)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, "best" if best else "latest")
-        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays)
+        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "")
     if json_output:
         console.result_json(summary)
     else:

@@ -22,7 +22,7 @@ from wsss_cli.engine.sweep import Batch, Lost, grouped
 from wsss_cli.losses.tags import within_tags
 from wsss_cli.models.segmentor import Segmentor
 
-SMALLER = "smaller eval.scales, eval.mode=slide, or --device cpu"  # what makes an image need less memory
+SMALLER = "smaller eval.scales, eval.mode=slide (--mode slide), or --device cpu"  # what makes an image need less memory
 
 
 class HasImage(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
@@ -16,7 +17,7 @@ from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import UsageError
 from wsss_cli.inference.journal import Journal, weights_digest
 from wsss_cli.inference.network import Network
-from wsss_cli.inference.predict import SMALLER, image_batches, predict
+from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.report.pictures import overlay, write_png
 
 
@@ -64,15 +65,27 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 
 
 def run_infer(
-    network: Network, images: Sequence[Path], out: Path, ctx: Context, *, ms_flip: bool, overlays: bool = True
+    network: Network,
+    images: Sequence[Path],
+    out: Path,
+    ctx: Context,
+    *,
+    ms_flip: bool,
+    overlays: bool = True,
+    mode: str = "",
 ) -> dict[str, Any]:
     """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
 
     What is there already from this network, with these settings and of the same photograph, is kept: see `Journal`.
 
+    Args:
+        mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]}.
     """
+    preset = network.preset
+    config = EvalConfig.model_validate({**preset.eval.model_dump(), **({"mode": mode} if mode else {})})
+    precision = preset.train.precision
     photographs = [Photograph(str(path), path) for path in images]
     files = {photo.id: [out / "masks" / f"{photo.image.stem}.png"] for photo in photographs}
     if overlays:
@@ -83,9 +96,9 @@ def run_infer(
         {
             "network": network.origin,
             "weights": weights_digest(network.model),
-            "eval": network.preset.eval.model_dump(mode="json"),
+            "eval": config.model_dump(mode="json"),
             "ms_flip": ms_flip,
-            "precision": network.preset.train.precision,
+            "precision": precision,
         },
     )
     pending, others = [], 0
@@ -100,8 +113,8 @@ def run_infer(
             file.unlink(missing_ok=True)
         ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
     lost: Lost = []
-    batches = image_batches(pending, network.preset.eval, lost, ctx, ms_flip=ms_flip)
-    config, precision = network.preset.eval, network.preset.train.precision
+    batches = image_batches(pending, config, lost, ctx, ms_flip=ms_flip)
+    options = SweepOptions("infer", _less_memory(config, ctx, ms_flip=ms_flip))
 
     def load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
         return photo, read_image(photo.image)
@@ -118,7 +131,7 @@ def run_infer(
             write_png(overlaid, overlay(image, mask, network.colors))
         write_mask(files[photo.id][0], mask, network.colors)
 
-    for photo, _ in sweep(batches, load, compute, store, SweepOptions("infer", SMALLER), lost, ctx):
+    for photo, _ in sweep(batches, load, compute, store, options, lost, ctx):
         journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk
     return {
         "masks": str(out / "masks"),
@@ -127,3 +140,12 @@ def run_infer(
         "kept": len(images) - len(pending),
         "lost": lost,
     }
+
+
+def _less_memory(config: EvalConfig, ctx: Context, *, ms_flip: bool) -> str:
+    ways = [
+        *(["--mode slide"] if config.mode == "whole" else []),
+        *(["no --ms-flip"] if ms_flip else []),
+        *(["--device cpu"] if ctx.device.type != "cpu" else []),
+    ]
+    return ", ".join(ways) or "a smaller photograph"

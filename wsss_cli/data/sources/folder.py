@@ -166,8 +166,8 @@ def read_rows(source: FolderSource) -> tuple[list[Row], list[str]]:
 
 
 def _masks_by_name(folder: Path) -> dict[str, Path]:
-    """PNGs of a folder and below by name without suffix, in composed letters."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
+    """Files NAME.png of a folder and below by name without suffix, in composed letters."""
+    files = sorted(path for path in folder.rglob("*.png") if path.is_file())
     return {unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix()): path for path in files}
 
 
@@ -219,6 +219,13 @@ def _notes(
     stray = [path.name for path in there.values() if path not in used]
     if masks is not None and stray:
         notes.append(f"{counted(len(stray), 'mask')} of no image in {table.name}: {show_some(stray)}")
+    unread = (
+        sorted(path.name for path in masks.rglob("*") if path.suffix.lower() == ".png" != path.suffix) if masks else []
+    )
+    if unread:
+        notes.append(
+            f"{counted(len(unread), 'file')} not taken for masks, whose names end in .png: {show_some(unread)}"
+        )
     return notes
 
 

@@ -22,7 +22,8 @@ Row = tuple[int, tuple[str, ...]]
 class Table:
     """A CSV file: names of its columns as written, and (line, cells) of each row that holds anything.
 
-    Cells are stripped of the space around them; every row has one for each column.
+    Cells are stripped of the space around them; every row has one for each column, all but the first empty where a line
+    holds a name alone.
     """
 
     path: Path
@@ -96,6 +97,8 @@ def read_table(path: Path) -> Table:
     for line, cells in records:
         while len(cells) > len(heads) and not cells[-1]:
             cells = cells[:-1]
+        if len(cells) == 1 and not any(sign in cells[0] for sign in DELIMITERS):  # a name alone
+            cells += ("",) * (len(heads) - 1)
         if len(cells) != len(heads):
             raise DataError(
                 f"{path}, line {line}: {_fields(len(cells))} where the header has {len(heads)} ({','.join(heads)})",

@@ -1,0 +1,89 @@
+"""`run_infer` by windows: the same code as `eval --mode slide`, and the way out where memory is short."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.masks import read_mask
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import ResourceError
+from wsss_cli.inference.network import Network
+from wsss_cli.inference.predict import predict
+from wsss_cli.stages.infer import run_infer
+
+WINDOW = 40
+
+
+class Sees(nn.Module):
+    """A network whose logits know the mean of what is seen; it has memory for a window and no more where asked."""
+
+    def __init__(self, most=10**9):
+        super().__init__()
+        self.most = most
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    @property
+    def backbone(self):
+        return self
+
+    def normalise(self, x):
+        return x.float() / 64 - 2
+
+    def forward(self, x):
+        if x.shape[2] * x.shape[3] > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return torch.cat([x, -x], 1) + 4 * x.mean((2, 3), keepdim=True).roll(1, 1).repeat(1, 2, 1, 1)
+
+
+@pytest.fixture
+def network():
+    preset = load_preset("toy", [f"eval.window={WINDOW}", "eval.stride=20", "eval.scales=[1.0,1.5]"])
+    return Network(Sees(), preset, tuple("abcdef"), ((0, 0, 0),) * 6, 3, "data/toy", "run 1")
+
+
+def photograph(folder, name, height, width):
+    draw = np.random.default_rng(height).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    path = folder / f"{name}.png"
+    Image.fromarray(np.kron(draw, np.ones((10, 10, 1), np.uint8))).save(path)
+    return path
+
+
+@pytest.fixture
+def infer(tmp_path):
+    def infer(network, photo, mode, ms_flip=False):
+        ctx = Context(torch.device("cpu"), tmp_path)
+        made = run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=ms_flip, overlays=False, mode=mode)
+        return read_mask(tmp_path / "out/masks" / photo.name), made["images"]
+
+    return infer
+
+
+def test_windows_are_those_of_eval_and_make_no_difference_where_one_holds_the_image(network, infer, tmp_path):
+    small, large = photograph(tmp_path, "small", 30, 40), photograph(tmp_path, "large", 70, 100)
+    (whole, _), (slid, again) = infer(network, small, ""), infer(network, small, "slide")
+    assert np.array_equal(slid, whole) and again == 1  # a setting: made anew, though it is the same
+    (whole, _), (slid, _) = infer(network, large, "whole"), infer(network, large, "slide")
+    assert (slid != whole).any()
+    config = network.preset.eval.model_copy(update={"mode": "slide"})
+    images = [np.asarray(Image.open(large))]
+    theirs = predict(network.model, images, config, Context(torch.device("cpu"), tmp_path), "fp32")["single"][0]
+    assert np.array_equal(slid, theirs)
+    assert infer(network, large, "slide")[1] == 0  # kept
+    assert infer(network, large, "")[1] == 1
+
+
+@pytest.mark.parametrize("ms_flip", [False, True])
+def test_where_memory_is_short_windows_are_named_and_help(network, infer, tmp_path, ms_flip):
+    photo = photograph(tmp_path, "large", 70, 100)
+    network.model.most = WINDOW * WINDOW
+    with pytest.raises(ResourceError, match="out of memory with one image of 70x100") as caught:
+        infer(network, photo, "", ms_flip)
+    assert caught.value.hint == "make it need less: --mode slide" + (", no --ms-flip" if ms_flip else "")
+    assert infer(network, photo, "slide", ms_flip)[0].shape == (70, 100)
+    network.model.most = 100
+    with pytest.raises(ResourceError) as caught:
+        infer(network, photograph(tmp_path, "other", 70, 100), "slide")
+    assert caught.value.hint == "make it need less: a smaller photograph"
