@@ -102,3 +102,9 @@ def test_export_writes_a_file_and_prints_the_differences(home):
     assert done.stdout.splitlines() == [f"{size}: pixels that differ: 0.00e+00" for size in ("97x130", "160x64")]
     assert "short side of 512" in done.stderr
     assert (torch.jit.load(home / "r50.pt")(torch.zeros(1, 3, 20, 30, dtype=torch.uint8)) == 3).all()
+    again = wsss(home, "export", "zoo", "--format", "torchscript", "--out", "r50.pt")
+    assert (again.returncode, again.stdout) == (0, done.stdout) and again.stderr.splitlines()[
+        -1
+    ] == "already there: r50.pt"
+    other = wsss(home, "export", "zoo", "--format", "torchscript", "--out", "r50.pt", "--output", "logits", "--json")
+    assert other.returncode == 2 and "made with another output" in json.loads(other.stdout)["error"]

@@ -129,6 +129,46 @@ def test_onnx_agrees_on_other_sizes(run, tmp_path, output):
         assert found.dtype == np.uint8 and (found == theirs.argmax(1).numpy()).mean() > 0.999
 
 
+def test_the_same_again_is_kept_and_nothing_else_is_written_over(run, tmp_path, monkeypatch):
+    out = tmp_path / "x.pt"
+    (tmp_path / ".x.pt.abcd1234.part").write_bytes(b"of a kill")
+    first = run_export(network(run), out, "torchscript", "labels", str(run))
+    assert not first["kept"] and sorted(file.name for file in tmp_path.iterdir()) == ["x.pt", "x.pt.json"]
+    record, data = json.loads((tmp_path / "x.pt.json").read_text()), out.read_bytes()
+    assert (record["run"], record["bytes"], record["settings"]["output"]) == (str(run), len(data), "labels")
+    monkeypatch.setattr(export, "_torchscript", None)  # nothing is done
+    assert run_export(network(run), out, "torchscript", "labels") == {**first, "kept": True}
+    other = network(run)
+    other.model.head.classifier.bias.data += 1
+
+    def refused(words, which=None, output="labels"):
+        with pytest.raises(UsageError, match=words) as caught:
+            run_export(which or network(run), out, "torchscript", output)
+        assert caught.value.hint == "choose another --out, or remove the file"
+        assert out.read_bytes() == data
+
+    refused("was made with another output: see", output="logits")
+    refused("was made with another weights: see", other)
+    for damaged in ("{", "5", "{}", '{"settings": 3, "bytes": 1, "checked": []}'):
+        (tmp_path / "x.pt.json").write_text(damaged)
+        refused("nothing says what it was made from")
+    (tmp_path / "x.pt.json").unlink()
+    refused("nothing says what it was made from")
+    (tmp_path / "x.pt.json").write_text(json.dumps(record))
+    data = data[:-1]
+    out.write_bytes(data)
+    refused("has changed since it was made")
+
+
+def test_what_a_kill_left_between_record_and_file_is_made_anew(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export, "write_bytes", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_export(network(run), tmp_path / "x.pt", "torchscript", "labels")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt.json"]
+    assert not run_export(network(run), tmp_path / "x.pt", "torchscript", "logits")["kept"]
+    assert run_export(network(run), tmp_path / "x.pt", "torchscript", "logits")["kept"]
+
+
 def test_a_file_that_does_not_agree_is_not_written(run, tmp_path, monkeypatch):
     right = portable.SameConv2d._pads
 

@@ -29,7 +29,10 @@ def export(
     wsss export zoo/r50 --format onnx --output logits --out r50.onnx
 
     The file takes one RGB image in 0..255, uint8 [1, 3, H, W] of any size (TorchScript: float too), and gives labels or
-    logits of that size: normalisation and upsampling are inside. ONNX needs: pip install onnx onnxscript onnxruntime
+    logits of that size: normalisation and upsampling are inside. FILE.json beside it says what it was made from; a file
+    that is there is kept if that is the same, and never written over.
+
+    ONNX needs: pip install onnx onnxscript onnxruntime
     """
     from wsss_cli.inference.network import load_network
     from wsss_cli.interchange.export import require_onnx, run_export
@@ -38,8 +41,9 @@ def export(
         require_onnx()
     with stage.working("cpu", run.parent) as ctx:
         network = load_network(run, ctx, "best" if best else "latest")
-        console.say(f"writing {form}, then comparing it with the network")
-        exported = run_export(network, out, form, output)
+        if not out.is_file():
+            console.say(f"writing {form}, then comparing it with the network")
+        exported = run_export(network, out, form, output, str(run))
     if json_output:
         console.result_json(exported)
     else:
@@ -51,4 +55,4 @@ def export(
         console.say(
             f"note: `wsss infer` resizes photographs to a short side of {base.short_side}; do so before this file"
         )
-    console.say(f"done: {out}")
+    console.say(f"{'already there' if exported['kept'] else 'done'}: {out}")

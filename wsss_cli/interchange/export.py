@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.util
 import io
 import json
@@ -18,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.errors import UsageError, WeightsError
-from wsss_cli.files import sha256_file, write_bytes
+from wsss_cli.errors import DataError, UsageError, WeightsError
+from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
+from wsss_cli.inference.journal import weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.interchange.portable import Output, Portable
 
@@ -30,25 +32,30 @@ CHECKED = ((97, 130), (160, 64))
 TOLERANCE = 1e-3  # of the largest logit, and of the pixels for labels
 
 
-def run_export(network: Network, out: Path, form: Format, output: Output) -> dict[str, Any]:
+def run_export(network: Network, out: Path, form: Format, output: Output, run: str = "") -> dict[str, Any]:
     """Write a network as one file: RGB in 0..255, [1, 3, H, W] of any size, in; labels or logits of that size out.
 
     The file takes 'image' (uint8; TorchScript float too) and gives uint8 [1, H, W] or float32 [1, K, H, W].
     Normalisation and the way back to the input's size are inside; the resizing of `eval.base = "short"` is not. Class
     names are in the metadata ('classes', JSON). The file is compared with the network on two sizes before it is put in
-    place.
+    place. <out>.json beside it says what it was made from: where that is the same, the file is kept.
 
     Args:
         network: on the CPU; not to be used afterwards.
+        run: where it comes from, for the record.
     Returns:
-        {'out', 'format', 'output', 'sha256', 'classes', 'difference', 'checked': [{'height', 'width', 'difference'}]};
-        a difference is the largest one of the logits over the largest logit, or the share of pixels with another label.
+        {'out', 'format', 'output', 'sha256', 'classes', 'difference', 'checked': [{'height', 'width', 'difference'}],
+        'kept': whether it was there already}; a difference is the largest one of the logits over the largest logit, or
+        the share of pixels with another label.
     Raises:
-        UsageError: packages for ONNX are missing.
+        UsageError: packages for ONNX are missing, or another file is there.
         WeightsError: the network cannot be exported, or the file does not agree with it.
     """
     if form == "onnx":
         require_onnx()
+    settings = _settings(network, form, output)
+    if out.is_file():
+        return {**_result(out, settings, _checks_of(out, settings)), "kept": True}
     images = [_noise(size) for size in CHECKED]
     with torch.no_grad():
         expected = [_reference(network, image, output) for image in images]
@@ -71,14 +78,57 @@ def run_export(network: Network, out: Path, form: Format, output: Output) -> dic
             f"{worst['width']} ({TOLERANCE:g} is allowed); {out} is not written",
             _other(form),
         )
+    for partial in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # of an export that was killed
+        partial.unlink(missing_ok=True)
+    # the record first: a kill between the two leaves no file of nobody knows what
+    write_json(_record_of(out), {"form": 1, "run": run, "settings": settings, "bytes": len(data), "checked": checked})
     write_bytes(out, data)
+    return {**_result(out, settings, checked), "kept": False}
+
+
+def _settings(network: Network, form: Format, output: Output) -> dict[str, Any]:
+    """All that a file depends on; plain values."""
+    train = network.preset.train
     return {
-        "out": str(out),
+        "network": network.origin,
+        "weights": weights_digest(network.model),
+        "backbone": train.backbone.model_dump(mode="json"),
+        "head": train.head.model_dump(mode="json"),
+        "classes": list(network.classes),
         "format": form,
         "output": output,
+    }
+
+
+def _record_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.json")
+
+
+def _checks_of(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons of a file that is there, if it was made with these settings."""
+    hint = "choose another --out, or remove the file"
+    try:
+        record = read_json(_record_of(out))
+        before, size, checked = record["settings"], record["bytes"], record["checked"]
+        other = [key for key in settings if before.get(key) != settings[key]]
+        [(check["height"], check["width"], float(check["difference"])) for check in checked]
+    except (DataError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{out} is there, and nothing says what it was made from", hint) from error
+    if other:
+        raise UsageError(f"{out} is there, and was made with another {', '.join(other)}: see {_record_of(out)}", hint)
+    if out.stat().st_size != size:
+        raise UsageError(f"{out} is there, and has changed since it was made ({size:,} bytes)", hint)
+    return list(checked)
+
+
+def _result(out: Path, settings: dict[str, Any], checked: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "format": settings["format"],
+        "output": settings["output"],
         "sha256": sha256_file(out),
-        "classes": list(network.classes),
-        "difference": max(differences),
+        "classes": settings["classes"],
+        "difference": max(check["difference"] for check in checked),
         "checked": checked,
     }
 
