@@ -7,9 +7,13 @@ import time
 from functools import partial
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
 
 from wsss_cli import processes
+from wsss_cli.data.loader import data_workers
+from wsss_cli.engine.context import make_context
 from wsss_cli.errors import DataError, Preempted, ResourceError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.processes import _chunk, _results, in_processes, in_threads
@@ -193,3 +197,65 @@ def test_threads_finish_what_they_hold_when_the_items_end_in_an_error(tmp_path):
 def test_workers_leave_signals_to_the_parent(processes_at_once):
     handlers = list(in_processes(signal.getsignal, [signal.SIGTERM] * 4, 2, check=never))
     assert handlers[-1] == signal.SIG_IGN
+
+
+# -- cores -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eight_cores(monkeypatch, tmp_path):
+    for variable in processes.LIMITS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(processes, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(processes, "CGROUP_ROOT", tmp_path / "fs")
+    return tmp_path
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_CPUS_PER_TASK"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("3", 3), ("1", 1), ("64", 8), ("", 8), ("0", 8), ("many", 8), ("-2", 8), ("2,4", 2), (" 5 ", 5)],
+)
+def test_variables_are_upper_bounds_on_cores(eight_cores, monkeypatch, variable, value, expected):
+    monkeypatch.setenv(variable, value)
+    assert processes.cores() == expected
+    assert data_workers(-1) == max(1, expected - 1)
+    assert data_workers(5) == 5  # what is asked for is given
+
+
+@pytest.mark.parametrize(
+    ("listed", "files", "expected"),
+    [
+        ("0::/a/b", {"a/b/cpu.max": "250000 100000"}, 3),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000"}, 2),
+        ("0::/a/b", {"a/b/cpu.max": "50000 100000", "a/cpu.max": "200000 100000"}, 1),
+        ("0::/", {"cpu.max": "400000 100000"}, 4),
+        ("0::/a", {"a/cpu.max": "max 100000"}, 8),
+        ("0::/gone", {}, 8),
+        (
+            "4:memory:/m\n3:cpuset:/c\n2:cpu,cpuacct:/j",
+            {"cpu/j/cpu.cfs_quota_us": "300000", "cpu/j/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("2:cpu:/j", {"cpu/j/cpu.cfs_quota_us": "-1", "cpu/j/cpu.cfs_period_us": "100000"}, 8),
+        ("nonsense", {"cpu.max": "100000 100000"}, 8),
+    ],
+)
+def test_the_quota_of_a_control_group_is_an_upper_bound(eight_cores, listed, files, expected):
+    (eight_cores / "cgroup").write_text(listed + "\n")
+    for name, content in files.items():
+        (eight_cores / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (eight_cores / "fs" / name).write_text(content + "\n")
+    assert processes.cores() == expected
+
+
+def test_the_threads_of_a_command_are_as_many(eight_cores, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        make_context("cpu", eight_cores)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

@@ -17,6 +17,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
 from wsss_cli.errors import ResourceError, WsssError
@@ -25,6 +26,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Check = Callable[[], object]
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask work to stop
+LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_CPUS_PER_TASK")
+CGROUPS, CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 TRY_SECONDS = 0.5  # of light work that are done here before processes are thought of
 PAY_SECONDS = 2.0  # of light work that must be left for processes to pay: starting one takes half a second
 CHUNK_SECONDS = 0.1  # of work that a process is handed at a time
@@ -35,8 +38,42 @@ _stopping: Any = None  # in a worker process: the event that says that no result
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, at least 1.
+
+    Those of its affinity mask, at most as many as the variables of `LIMITS` and the quota of its control group say.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for variable in LIMITS:
+        first = os.environ.get(variable, "").split(",")[0].strip()  # OMP_NUM_THREADS may be a list, by nesting
+        if first.isdecimal() and int(first) > 0:
+            usable = min(usable, int(first))
+    return max(1, math.ceil(min(usable, _quota())))
+
+
+def _quota() -> float:
+    """Cores that the control groups of this process grant it (Linux, both versions); infinite: as many as there are."""
+    quota = math.inf
+    with contextlib.suppress(OSError, ValueError):
+        for line in CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = CGROUP_ROOT / "cpu" if controllers else CGROUP_ROOT
+            inner = top / group.strip("/")
+            for folder in (inner, *inner.parents):  # a group has no more than those that it is in
+                if folder == top.parent:
+                    break
+                quota = min(quota, _granted(folder))
+    return quota
+
+
+def _granted(folder: Path) -> float:
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, version 1
+        with contextlib.suppress(OSError, ValueError):
+            limit, period = " ".join((folder / name).read_text(encoding="utf-8") for name in files).split()
+            if limit.isdecimal() and int(limit) > 0 and int(period) > 0:  # else 'max', or -1
+                return int(limit) / int(period)
+    return math.inf
 
 
 def in_processes(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import torch
 
 from wsss_cli.engine.stop import Stop
@@ -90,8 +91,8 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
         torch.cuda.set_device(chosen.index or 0)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    else:
-        torch.set_num_threads(cores())
+    torch.set_num_threads(cores())
+    cv2.setNumThreads(cores())
     return Context(chosen, Path(runs), ui or Silent())
 
 
