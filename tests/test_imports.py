@@ -153,6 +153,11 @@ sys.argv = ["wsss", *{arguments!r}]
 from wsss_cli.cli.app import main
 main()
 """
+    data = tmp_path / "data/toy"
+    (data / "splits").mkdir(parents=True)
+    (data / "dataset.json").write_text('{"classes": ["background", "cat"]}')
+    (data / "splits/train.csv").write_text("id,image,mask,labels\na,a.png,a.png,cat\n")
+    (data / "a.png").write_bytes(b"looked at by nobody")
     done = python(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     *shown, loaded = done.stdout.rstrip().splitlines()

@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class WsssError(Exception):
     """A failure the user can act on: what, where, and how to fix it.
@@ -93,6 +95,22 @@ class Interrupted(WsssError):
     """Stopped by the user (SIGINT); everything done so far is saved."""
 
     exit_code = 130
+
+
+def together(errors: Sequence[WsssError], hint: str = "") -> WsssError:
+    """One error of several: a line for each, and for each hint; one alone as it is.
+
+    Args:
+        errors: at least one.
+        hint: what else helps against all of them.
+    Returns:
+        A `UsageError` where one of them is, else an error of the first one's class.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    first = next((error for error in errors if isinstance(error, UsageError)), errors[0])
+    hints = dict.fromkeys(each for each in (*(error.hint for error in errors), hint) if each)
+    return type(first)("\n".join(error.message for error in errors), "\n".join(hints))
 
 
 NO_MEMORY = (

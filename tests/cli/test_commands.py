@@ -311,14 +311,38 @@ def test_infer_names_what_it_cannot_read_does_the_others_and_goes_on(wsss, home,
     assert (home / "predicted/masks/torn.png").is_file()
 
 
-def test_a_dry_run_reads_no_data(wsss):
+def test_a_dry_run_says_what_it_knows_without_a_data_set(wsss):
     done = wsss("train", "--preset", "toy", "--data", "nowhere", "--dry-run", "--json", *SETTINGS)
-    assert done.returncode == 0
+    assert done.returncode == 3
     shown = json.loads(done.stdout)
     expected = [(stage, False) for stage in ("classifier", "cam", "pseudo", "train")]
     assert [(step["stage"], step["done"]) for step in shown["stages"]] == expected
-    assert shown["missing"].startswith("no data set at nowhere")
+    assert [problem["message"][:22] for problem in shown["problems"]] == ["no data set at nowhere"]
     assert shown["preset"]["train"]["iters"] == 4
+
+
+def test_weights_that_nobody_can_fetch_are_all_named_within_seconds(tmp_path):
+    prepare_toy(tmp_path / "data", images=2, val=1, size=64)
+    splits = setting(*(f"dataset.{split}=train" for split in ("train", "score", "val")))
+    arguments = ["run", "--preset", "deeplabv3p-r50-voc-weak", "--data", "data", *splits]
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+    keys = [f"{table}.backbone.weights" for table in ("classifier", "affinity.irn", "train")]
+    for more in ((), ("--dry-run",), ("--dry-run", "--json")):
+        begin = time.monotonic()
+        done = command.wsss(tmp_path, *arguments, *more, **nowhere)
+        assert time.monotonic() - begin < 60  # the hub's own client takes as long for one of them, before torch
+        assert done.returncode == 3
+        lines = done.stderr.splitlines()
+        assert [line.split(": ")[1] for line in lines if line.startswith("error: ")] == keys
+        assert all("http://127.0.0.1:9 does not answer: Connection refused" in line for line in lines[: len(keys)])
+        assert "--json" in more or [line.split()[2] for line in lines if line.startswith("hint: ")] == [
+            f"{key}=FILE" for key in keys
+        ]
+        assert not (tmp_path / "runs").exists()
+    shown = json.loads(done.stdout)
+    assert [problem["message"].split(": ")[0] for problem in shown["problems"]] == keys
+    assert {(stage["seconds"], stage["as"]) for stage in shown["stages"]} == {(None, None)}
+    assert min(shown["disk"]["bytes"], shown["disk"]["free"]) > 0
 
 
 def test_what_is_done_is_said_without_torch(home, demo):

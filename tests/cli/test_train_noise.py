@@ -1,4 +1,4 @@
-"""`wsss train` with methods against noise, through the real process; no data is read."""
+"""`wsss train` with methods against noise, through the real process; there is no data set."""
 
 import json
 
@@ -10,7 +10,9 @@ def train(wsss, *settings):
 
 def test_methods_are_chosen_by_settings(wsss):
     done = train(wsss, 'loss=[{kind="cross-entropy", balance="fg-bg"}]', "noise.teacher.decay=0.9")
-    assert done.returncode == 0, done.stderr
+    assert [problem["message"] for problem in json.loads(done.stdout)["problems"]] == [
+        "no data set at data/toy (it has no dataset.json)"
+    ]
     settings = json.loads(done.stdout)["preset"]["train"]
     assert (settings["loss"][0]["balance"], settings["noise"]["teacher"]["decay"]) == ("fg-bg", 0.9)
     assert settings["noise"]["update"] is None

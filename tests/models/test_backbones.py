@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from wsss_cli.errors import UsageError, WeightsError
@@ -243,19 +244,34 @@ def test_a_backbone_without_such_features_is_refused(name, stride):
     assert caught.value.hint
 
 
-def test_no_network_is_a_weights_error_that_says_what_to_do(monkeypatch):
+def test_a_download_that_fails_is_a_weights_error_that_says_what_to_do(monkeypatch):
     build = timm.create_model
 
-    def offline(name, pretrained=False, **options):
+    def broken(name, pretrained=False, **options):
         if pretrained:
-            raise ConnectionError("Max retries exceeded\nmore lines")
+            raise ConnectionError("the transfer\nended early")
         return build(name, pretrained=False, **options)
 
-    monkeypatch.setattr(backbones.timm, "create_model", offline)
-    with pytest.raises(WeightsError, match="resnet18 could not be fetched: Max retries") as caught:
-        build_backbone("resnet18", output_stride=32, weights="imagenet")
-    assert "more lines" not in caught.value.message
-    assert "--set train.backbone.weights=FILE" in caught.value.hint and "'none'" in caught.value.hint
+    monkeypatch.setattr(backbones, "missing_weights", lambda *_: None)  # the server answers
+    monkeypatch.setattr(backbones.timm, "create_model", broken)
+    with pytest.raises(WeightsError, match="resnet18 could not be fetched: the transfer ended early") as caught:
+        build_backbone("resnet18", output_stride=32, weights="imagenet", key="affinity.psa.backbone")
+    assert "--set affinity.psa.backbone.weights=FILE" in caught.value.hint
+
+
+def test_weights_in_the_cache_are_taken_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        build_backbone("vit_tiny_patch16_224", output_stride=16, weights="imagenet", tokens="one map")
+    snapshot = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k/snapshots/1a2b"
+    snapshot.mkdir(parents=True)
+    torch.manual_seed(5)
+    whole = timm.create_model("vit_tiny_patch16_224").state_dict()
+    save_file(whole, snapshot / "model.safetensors")
+    backbone = build_backbone("vit_tiny_patch16_224", output_stride=16, weights="imagenet", tokens="one map")
+    loaded = {key.removeprefix("model."): tensor for key, tensor in backbone.net.state_dict().items()}
+    assert torch.equal(loaded["blocks.3.attn.qkv.weight"], whole["blocks.3.attn.qkv.weight"])
 
 
 def test_classifier_scores_are_the_mean_of_its_maps_before_the_relu():

@@ -11,7 +11,8 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.train import check_kernels, run_train
+from wsss_cli.stages.preflight import check_kernels
+from wsss_cli.stages.train import run_train
 from wsss_cli.stages.training_data import check_confidence, training_item
 
 K = 4
@@ -68,10 +69,10 @@ def test_fused_kernels_are_refused_where_they_cannot_run(tmp_path, monkeypatch):
         run_train(Step("train", tmp_path / "runs" / "train", "id"), Experiment(preset, None, tmp_path), ctx)
     assert caught.value.hint == "--set train.kernels=plain"
     assert not (tmp_path / "runs").exists()
-    check_kernels(load_preset("toy").train, torch.device("cpu"))
+    check_kernels(load_preset("toy").train, "cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Triton"):
-        check_kernels(preset.train, torch.device("cuda"))
+        check_kernels(preset.train, "cuda")
 
 
 @pytest.mark.parametrize("setting", ["train.compile=true", "train.channels_last=false"])

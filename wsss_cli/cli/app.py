@@ -156,8 +156,8 @@ def _fail(message: str, hint: str, code: int) -> int:
         console.result_json({"error": message, "hint": hint, "exit_code": code})
     for line in message.splitlines() or [""]:
         console.say(f"error: {line}")
-    if hint:
-        console.say(f"hint: {hint}")
+    for line in hint.splitlines():
+        console.say(f"hint: {line}")
     return code
 
 

@@ -50,7 +50,7 @@ def cam(
     from wsss_cli.stages.plan import plan_cam
 
     if dry_run:
-        return stage.dry_run(resolved, plan_cam, runs, json_output)
+        return stage.dry_run(resolved, plan_cam, runs, device, json_output)
     done = stage.perform(resolved, plan_cam, runs, device)
     cams = done.last
     if json_output:

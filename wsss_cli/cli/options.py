@@ -17,7 +17,9 @@ SetOption = Annotated[
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the run directories.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check the preset, say what would be done, stop.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check all that can be known before, say what would be done, stop.")
+]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
 ]

@@ -54,7 +54,7 @@ def pseudo(
         return plan_pseudo(exp, cams, console.say) if network is None else plan_relabel(exp, network)
 
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output)
     done = stage.perform(resolved, plan, runs, device)
     masks = done.last
     if json_output:

@@ -40,7 +40,7 @@ def run(
         return plan_run(exp, console.say)
 
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output)
     done = stage.perform(resolved, plan, runs, device)
     results = done.results
     trained = str(results["train"].run)

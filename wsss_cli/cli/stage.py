@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, together
 
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.context import Context
-    from wsss_cli.stages.plan import Experiment, Outcome, Step
-
-    Plan = Callable[[Experiment], list[Step]]
+    from wsss_cli.stages.estimate import Took
+    from wsss_cli.stages.plan import Outcome, Plan
 
 
 def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
@@ -30,33 +29,70 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
     return load_preset(preset, [*(overrides or ()), *where, *options], console.say)
 
 
-def dry_run(preset: Preset, plan: Plan, runs: Path, json_output: bool) -> None:
-    """Say what would be done and what is done, without loading torch."""
-    from wsss_cli.stages.plan import planned_experiment
+def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bool) -> None:
+    """Say what would be done, what is done, and all that is known to go wrong; torch is not loaded."""
+    import typer
 
-    exp, missing = planned_experiment(preset, runs)
-    steps = plan(exp)
+    from wsss_cli.stages import estimate
+    from wsss_cli.stages.preflight import planned, problems, usable_device
+
+    exp, steps, faults = planned(preset, plan, runs)
+    faults += problems(exp, steps, device)
+    there, todo = bool(exp.dataset.classes), [step for step in steps if not step.done]
+    took = {id(step): estimate.expected(exp, step, usable_device(device)) for step in todo}
+    wanted, free = estimate.bytes_to_write(exp, todo), estimate.free_bytes(runs)
     if json_output:
-        stages = [
-            {"stage": step.stage, "done": step.done, "run": None if missing and not step.done else str(step.path)}
-            for step in steps
-        ]
-        object_ = {"preset": preset.model_dump(mode="json"), "stages": stages, "runs": str(runs), "missing": missing}
+        stages = []
+        for step in steps:
+            pace = took.get(id(step))
+            known = {"seconds": round(pace.seconds), "as": str(pace.run)} if pace else {"seconds": None, "as": None}
+            run = str(step.path) if there or step.done else None
+            stages.append({"stage": step.stage, "done": step.done, "run": run, **({} if step.done else known)})
+        object_ = {"preset": preset.model_dump(mode="json"), "stages": stages, "runs": str(runs)}
+        object_ |= {"disk": {"bytes": wanted, "free": free}}
+        object_ |= {"problems": [{"message": fault.message, "hint": fault.hint} for fault in faults]}
         console.result_json(object_)
+    else:
+        console.result(f"preset {preset.name} is valid; data set {preset.dataset.path}; runs go to {runs}")
+        if not there:
+            console.say("what is done cannot be told without the data set")
+        for step in steps:
+            line = f"done: {step.stage} ({step.path})" if step.done else f"would run: {step.stage}"
+            console.result(line if step.done else f"{line}, {_in_time(took[id(step)])}")
+        if todo:
+            room = f"about {estimate.gigabytes(wanted)} to write, {estimate.gigabytes(free)} free in {runs}"
+            console.result(f"disk: {room}")
+    if not faults:
         return
-    console.result(f"preset {preset.name} is valid; data set {preset.dataset.path}; runs go to {runs}")
-    if missing:
-        console.say(f"{missing}: what is done cannot be told without it")
-    for step in steps:
-        console.result(f"done: {step.stage} ({step.path})" if step.done else f"would run: {step.stage}")
+    error = together(faults)
+    if not json_output:
+        raise error
+    for line in error.message.splitlines():
+        console.say(f"error: {line}")
+    raise typer.Exit(error.exit_code)
+
+
+def _in_time(took: Took | None) -> str:
+    from wsss_cli.stages.estimate import in_words
+
+    if took is None:
+        return "time unknown"
+    return f"{in_words(took.seconds)} at the pace of {took.run}{f' ({took.device})' if took.device else ''}"
 
 
 def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
-    """Run what is not done of a plan; torch is loaded only where there is something to do."""
-    from wsss_cli.stages.plan import open_experiment, outcome
+    """Run what is not done of a plan, if nothing is known to go wrong; torch is loaded only where there is work.
 
-    exp = open_experiment(preset, runs)
-    steps = plan(exp)
+    Raises:
+        WsssError: what `dry_run` finds, all of it, before anything is done.
+    """
+    from wsss_cli.stages.plan import outcome
+    from wsss_cli.stages.preflight import planned, problems
+
+    exp, steps, faults = planned(preset, plan, runs)
+    faults += problems(exp, steps, device)
+    if faults:
+        raise together(faults)
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 

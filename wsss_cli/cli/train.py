@@ -59,7 +59,7 @@ def train(
         return plan_train(exp, masks, console.say)
 
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output)
     done = stage.perform(resolved, plan, runs, device)
     trained = str(done.last.run)
     if json_output:

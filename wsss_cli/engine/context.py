@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 import torch
 
+from wsss_cli.engine.devices import check_device
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import UsageError
 from wsss_cli.processes import cores
@@ -100,12 +100,11 @@ def pick_device(device: str) -> torch.device:
     """The device that 'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N' means; changes no setting.
 
     Raises:
-        UsageError: CUDA is asked for and there is none.
+        UsageError: no such device, or CUDA is asked for and there is none.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UsageError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
+    check_device(device)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(
             f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"

@@ -32,7 +32,7 @@ from wsss_cli.engine.records import (
     write_inputs,
     write_record,
 )
-from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WriteError, WsssError
+from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WeightsError, WriteError, WsssError
 from wsss_cli.files import remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
@@ -236,6 +236,22 @@ def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
     if name and (folder / name).is_dir():
         return folder / name
     return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
+
+
+def weight_file(path: Path) -> Path:
+    """The weights of a train run's last checkpoint, of a checkpoint folder or of an imported directory; a file itself.
+
+    Raises:
+        WeightsError: a directory without weights.
+    """
+    if not path.is_dir():
+        return path
+    folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
+    if folder is None:
+        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
+    if not (folder / "model.safetensors").is_file():
+        raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
+    return folder / "model.safetensors"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

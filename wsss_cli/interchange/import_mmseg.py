@@ -20,7 +20,7 @@ from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.sources.devkit import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT
 from wsss_cli.engine.records import is_run, read_record
-from wsss_cli.engine.rundir import find_checkpoint
+from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
 from wsss_cli.labels import voc_palette
@@ -81,22 +81,6 @@ def run_inspect(path: Path) -> dict[str, Any]:
         "keys": [*names[:3], *names[-1:]],
         **_directory(path),
     }
-
-
-def weight_file(path: Path) -> Path:
-    """The weights of a train run's last checkpoint, of a checkpoint folder or of an imported directory; a file itself.
-
-    Raises:
-        WeightsError: a directory without weights.
-    """
-    if not path.is_dir():
-        return path
-    folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
-    if folder is None:
-        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
-    if not (folder / "model.safetensors").is_file():
-        raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
-    return folder / "model.safetensors"
 
 
 def _directory(path: Path) -> dict[str, Any]:

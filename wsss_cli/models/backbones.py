@@ -7,7 +7,7 @@ pyramid made of it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +20,14 @@ from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.tokens import TokenNet, TokenPyramid
 from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, resnet
 from wsss_cli.weights.load import efficientnet_lite_names, load_into, load_state
+from wsss_cli.weights.sources import PACKAGED, cached_file, missing_weights, weights_hint
 from wsss_cli.weights.tables import State, part, without_prefix
 
 STAGES = (-4, -3, -2, -1)
 OTHERS = "choose another backbone, e.g. resnet50c, tf_efficientnet_lite0 or convnext_tiny"
 SIDES = 32  # with `pad` a network's images have sides that are multiples of this
 Tokens = Literal["refuse", "one map", "pyramid"]
-PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come with an installed package
+Fetch = Callable[..., nn.Module]  # takes the options of `timm.create_model`
 
 
 class Backbone(nn.Module):
@@ -106,7 +107,13 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str, *, output_stride: int, weights: str, freeze_bn: bool = False, tokens: Tokens = "refuse"
+    name: str,
+    *,
+    output_stride: int,
+    weights: str,
+    freeze_bn: bool = False,
+    tokens: Tokens = "refuse",
+    key: str = "train.backbone",
 ) -> Backbone:
     """Build a timm network as a feature extractor.
 
@@ -120,16 +127,19 @@ def build_backbone(
         tokens: what is done with a network without such stages, a plain vision transformer. 'one map': its last tokens,
             normalised as the network does it, are its one map, whose stride `output_stride` does not change.
             'pyramid': four maps are made of that one, whose stride must be 16; `output_stride` must be 32.
+        key: dotted key of its settings, for messages.
     Raises:
         UsageError: no such timm model, or it cannot give these features.
         WeightsError: the weights cannot be had or do not fit.
     """
     packaged = weights == "imagenet" and name == PACKAGED
-    pretrained = weights == "imagenet" and not packaged
+    fetch = _fetching(name, key) if weights == "imagenet" and not packaged else None
+    if fetch is None and (fault := missing_weights(name, weights, key)):
+        raise fault
     try:
-        net = _create(name, output_stride, pretrained=pretrained)
+        net = _create(name, output_stride, fetch)
     except UsageError:
-        plain = _create_tokens(name, pretrained=pretrained) if tokens != "refuse" and timm.is_model(name) else None
+        plain = _create_tokens(name, fetch) if tokens != "refuse" and timm.is_model(name) else None
         if plain is None:
             raise
         net = plain
@@ -139,8 +149,8 @@ def build_backbone(
         state = without_prefix(load_state(weights), net.state_dict())
         if any(key.startswith("_blocks.") for key in state):
             state = efficientnet_lite_names(state, block_names(name))
-        _check_resnet(name, net, _only_backbone(state), weights)
-        _load_backbone(net, state, weights)
+        _check_resnet(name, net, _only_backbone(state), weights, key)
+        _load_backbone(net, state, f"{weights} ({key}.weights)")
     config: Any = net.pretrained_cfg
     mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
     try:
@@ -156,7 +166,7 @@ def build_backbone(
         raise UsageError(f"backbone {name} does not take images of any size: {error}", OTHERS) from error
 
 
-def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
+def _create(name: str, output_stride: int, fetch: Fetch | None) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"near it: {', '.join(near)}" if near else "timm.list_models() names all"
@@ -177,7 +187,7 @@ def _create(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
             f"backbone {name} cannot give features at output stride {output_stride}: {error or type(error).__name__}",
             "choose another backbone, e.g. resnet50c, or output_stride 32",
         ) from error
-    return _fetched(name, **options) if pretrained else net
+    return fetch(**options) if fetch else net
 
 
 def _fits(backbone: Backbone, height: int, width: int) -> bool:
@@ -203,31 +213,45 @@ def _check_strides(name: str, net: Any, output_stride: int) -> None:
         )
 
 
-def _create_tokens(name: str, *, pretrained: bool) -> nn.Module | None:
+def _create_tokens(name: str, fetch: Fetch | None) -> nn.Module | None:
     """A transformer with one grid of tokens, for images of any size; None where the network is not of that kind."""
     options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True, "dynamic_img_pad": True}
     try:
         net: Any = timm.create_model(name, pretrained=False, **options)
-        if pretrained:
-            net = _fetched(name, **options)
+        if fetch:
+            net = fetch(**options)
         tokens = TokenNet(net)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, AttributeError):
         return None
     return tokens
 
 
-def _fetched(name: str, **options: Any) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # the hub raises errors of many libraries (requests, httpx, huggingface_hub, OSError)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise WeightsError(
-            f"the ImageNet weights of {name} could not be fetched: {reason}",
-            "bring a file: --set train.backbone.weights=FILE (or classifier.backbone.weights), or take 'none'",
-        ) from error
+def _fetching(name: str, key: str) -> Fetch:
+    """What makes a timm network with its ImageNet weights: those of the hub's cache, else fetched from the hub.
+
+    The server is asked once whether it is there, as the hub's own client asks five times, with growing pauses.
+    """
+
+    def fetch(**options: Any) -> nn.Module:
+        settings: Any = timm.get_pretrained_cfg(name)
+        repository = str(getattr(settings, "hf_hub_id", "") or "")
+        if repository and not getattr(settings, "hf_hub_filename", None):
+            if fault := missing_weights(name, "imagenet", key, repository):
+                raise fault
+            if file := cached_file(name, repository):
+                options["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
+        try:
+            return timm.create_model(name, pretrained=True, **options)
+        except Exception as error:  # of many libraries (httpx, huggingface_hub, safetensors, OSError)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise WeightsError(
+                f"{key}.weights: the ImageNet weights of {name} could not be fetched: {reason}", weights_hint(key)
+            ) from error
+
+    return fetch
 
 
-def _check_resnet(name: str, net: nn.Module, state: State, what: str) -> None:
+def _check_resnet(name: str, net: nn.Module, state: State, what: str, key: str) -> None:
     """Refuse the weights of another ResNet with words, where `load_into` would list keys."""
     theirs, ours = resnet(state), resnet(net.state_dict())
     if theirs is None or ours is None or not theirs.stem or theirs == ours:
@@ -237,12 +261,12 @@ def _check_resnet(name: str, net: nn.Module, state: State, what: str) -> None:
         fault = f"the stem does not fit: {name} has {stem}"
     else:
         fault = f"{name} is {ours.title}"
-    hints = [f"--set train.backbone.name={theirs.backbone} takes this file"] if theirs.backbone else []
+    hints = [f"--set {key}.name={theirs.backbone} takes this file"] if theirs.backbone else []
     if theirs.stem == "7x7" and ours.stem == "deep":
         hints.append(f"{name} wants a file such as MMSegmentation's resnet{ours.depth}_v1c or timm's {name}")
     elif theirs.stem == "deep" and ours.stem == "7x7":
         hints.append(f"{name} wants a file such as torchvision's or timm's {name}")
-    raise WeightsError(f"weights {what} are those of {theirs.title}; {fault}", "; ".join(hints))
+    raise WeightsError(f"{key}.weights: weights {what} are those of {theirs.title}; {fault}", "; ".join(hints))
 
 
 def _load_backbone(net: nn.Module, state: State, what: str) -> None:

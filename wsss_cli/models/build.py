@@ -35,7 +35,7 @@ def build_classifier(
         UsageError: SEAM with a backbone of one map, or a backbone that cannot be had.
     """
     settings = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
-    backbone = _backbone(settings, tokens="one map")
+    backbone = _backbone(settings, "classifier.backbone", tokens="one map")
     match config.consistency:
         case SeamConfig():
             network: CamClassifier = SeamClassifier(backbone, num_classes, config.consistency.channels)
@@ -51,7 +51,7 @@ def build_segmentor(config: TrainConfig, num_classes: int, device: torch.device,
         weights: load the backbone's weights as the preset says; False where a checkpoint is loaded over them.
     """
     section = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
-    network = segmentor(_backbone(section, tokens="pyramid"), config, num_classes)
+    network = segmentor(_backbone(section, "train.backbone", tokens="pyramid"), config, num_classes)
     return _place(network, device, channels_last=config.channels_last)
 
 
@@ -89,22 +89,26 @@ def build_affinity(
 ) -> BoundaryNet | AffinityNet:
     """IRN's or PSA's network of a preset on `device`, in evaluation mode; `weights` as for `build_segmentor`."""
     backbone = config.backbone if weights else config.backbone.model_copy(update={"weights": "none"})
-    kind = BoundaryNet if isinstance(config, IrnConfig) else AffinityNet
-    return _place(kind(_backbone(backbone)), device, channels_last=True)
+    if isinstance(config, IrnConfig):
+        network: BoundaryNet | AffinityNet = BoundaryNet(_backbone(backbone, "affinity.irn.backbone"))
+    else:
+        network = AffinityNet(_backbone(backbone, "affinity.psa.backbone"))
+    return _place(network, device, channels_last=True)
 
 
-def _backbone(config: BackboneConfig, *, tokens: Tokens = "refuse") -> Backbone:
+def _backbone(config: BackboneConfig, key: str, *, tokens: Tokens = "refuse") -> Backbone:
     backbone = build_backbone(
         config.name,
         output_stride=config.output_stride,
         weights=config.weights,
         freeze_bn=config.freeze_bn,
         tokens=tokens,
+        key=key,
     )
     if config.frozen_stages and not hasattr(backbone.net.feature_info, "module_name"):
         raise UsageError(
             f"backbone {config.name} has no stages: frozen_stages {config.frozen_stages} means nothing",
-            "--set classifier.backbone.frozen_stages=0",
+            f"--set {key}.frozen_stages=0",
         )
     if config.frozen_stages:
         _freeze(backbone, config.frozen_stages)

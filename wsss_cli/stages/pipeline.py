@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import torch
 
 from wsss_cli.engine.context import Context
-from wsss_cli.stages.affinity import run_affinity
+from wsss_cli.errors import UsageError, WeightsError, WsssError, together
+from wsss_cli.models.build import build_affinity, build_classifier, build_segmentor
+from wsss_cli.stages.affinity import affinity_config, run_affinity
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
@@ -13,19 +18,54 @@ from wsss_cli.stages.evaluate import run_eval
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
-from wsss_cli.stages.train import check_training, run_train
+from wsss_cli.stages.train import check_training, run_train, start_from
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
-    """Run every step that is not done; each goes on where it was stopped."""
+    """Run every step that is not done; each goes on where it was stopped.
+
+    Raises:
+        WsssError: a network of any of them cannot be made; found before the first is begun.
+    """
     todo = [step for step in steps if not step.done]
     if any(step.stage == "train" for step in todo):
         check_training(exp.preset.train, exp.dataset, ctx.device)
+    check_networks(todo, exp)
     say_changes(steps, exp, ctx.ui.say)
     for number, step in enumerate(todo, 1):
         if len(todo) > 1:
             ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")
         run_step(step, exp, ctx)
+
+
+def check_networks(todo: Sequence[Step], exp: Experiment) -> None:
+    """Make the network of every training once, with its weights, which are fetched where they are not there yet.
+
+    Raises:
+        WsssError: all that keeps networks from being made: no such backbone, weights that cannot be had or do not fit.
+    """
+    faults: list[WsssError] = []
+    for stage in dict.fromkeys(step.stage for step in todo):
+        try:
+            _make_network(stage, exp)
+        except (UsageError, WeightsError) as error:
+            faults.append(error)
+    if faults:
+        raise together(faults)
+
+
+def _make_network(stage: str, exp: Experiment) -> None:
+    preset, classes, cpu = exp.preset, exp.dataset.num_classes, torch.device("cpu")
+    match stage:
+        case "classifier":
+            build_classifier(preset.classifier, classes, cpu)
+        case "irn" | "psa":
+            build_affinity(affinity_config(preset, stage), cpu)
+        case "train":
+            init = preset.train.init
+            network = build_segmentor(preset.train, classes, cpu, weights=not init)
+            if init:
+                start_from(network, Path(init), reset_head=preset.train.reset_head)
 
 
 def run_step(step: Step, exp: Experiment, ctx: Context) -> None:

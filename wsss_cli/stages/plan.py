@@ -61,6 +61,9 @@ class Step:
         return "pseudo" if self.stage == "relabel" else self.stage
 
 
+Plan = Callable[[Experiment], list[Step]]
+
+
 @dataclass
 class Result:
     """What a stage leaves: its run directory, its scores, and the items it lost; skipped: it was there before."""
@@ -103,12 +106,12 @@ def open_experiment(preset: Preset, runs: Path) -> Experiment:
     return Experiment(preset, open_dataset(preset.dataset.path), Path(runs))
 
 
-def planned_experiment(preset: Preset, runs: Path) -> tuple[Experiment, str]:
-    """The experiment of a preset, and why its data set cannot be had, for plans that are only shown; empty: it can."""
+def planned_experiment(preset: Preset, runs: Path) -> tuple[Experiment, DataError | None]:
+    """The experiment of a preset, and why its data set cannot be had; None: it can."""
     try:
-        return open_experiment(preset, runs), ""
+        return open_experiment(preset, runs), None
     except DataError as error:
-        return Experiment(preset, Dataset(Path(preset.dataset.path), "", (), (), (), {}, ""), Path(runs)), error.message
+        return Experiment(preset, Dataset(Path(preset.dataset.path), "", (), (), (), {}, ""), Path(runs)), error
 
 
 # -- the runs ----------------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ def given_classifier(preset: Preset, path: Path) -> Step:
         )
     file, part = (folder / "model.safetensors", "") if folder else split_choice(path)
     if not file.is_file():
-        raise WeightsError(f"weights {file} do not exist", "check the path")
+        raise WeightsError(f"classifier.weights: there is no {file}", "--set classifier.weights=RUN or FILE")
     content = f"{sha256_file(file)}:{part}" if part else sha256_file(file)
     return Step("classifier", folder or path, weights_identity(preset.classifier, content), done=True)
 

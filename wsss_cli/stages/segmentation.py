@@ -11,7 +11,6 @@ from torch import Tensor
 from wsss_cli.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, GatedCrfConfig, LovaszConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.engine.fit import Scores, Task
-from wsss_cli.errors import UsageError
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
@@ -96,17 +95,3 @@ class SegmentationTask(Task):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.targets.load_state(state)
-
-
-def check_class_weights(config: TrainConfig, num_classes: int) -> None:
-    """Refuse class weights of another number of classes.
-
-    Raises:
-        UsageError: with both numbers.
-    """
-    for number, term in enumerate(config.loss):
-        if isinstance(term, CrossEntropyConfig) and len(term.class_weights) not in (0, num_classes):
-            raise UsageError(
-                f"train.loss.{number}: class_weights has {len(term.class_weights)} numbers, and the data set "
-                f"{num_classes} classes, background included"
-            )

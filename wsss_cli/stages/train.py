@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
+from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import UsageError, WeightsError
-from wsss_cli.interchange.import_mmseg import weight_file
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.plan import Experiment, Step, open_step
-from wsss_cli.stages.segmentation import SegmentationTask, check_class_weights
+from wsss_cli.stages.preflight import check_class_weights, check_kernels
+from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
 from wsss_cli.weights.formats import read_holds, recognise
@@ -66,30 +66,13 @@ def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) 
     Raises:
         UsageError: a batch of one where a head pools, kernels that cannot run here, or class weights of other classes.
     """
-    check_kernels(config, device)
+    check_kernels(config, device.type)
     if config.head.pools and config.batch < 2:
         raise UsageError(
             f"train.batch is 1; batch norm of the pooled branch of {config.head.kind} needs at least 2",
             "--set train.batch=2",
         )
     check_class_weights(config, dataset.num_classes)
-
-
-def check_kernels(config: TrainConfig, device: torch.device) -> None:
-    """Refuse kernels that cannot run here.
-
-    Raises:
-        UsageError: fused kernels on a device without CUDA, or without Triton.
-    """
-    if config.kernels == "plain":
-        return
-    if device.type != "cuda":
-        fault = f"they run on CUDA, and the device is {device.type}"
-    elif importlib.util.find_spec("triton") is None:
-        fault = "they need Triton, which comes with the CUDA builds of torch for Linux and is not installed"
-    else:
-        return
-    raise UsageError(f"train.kernels is 'fused': {fault}", "--set train.kernels=plain")
 
 
 def put_on_kernels(model: Segmentor, config: TrainConfig) -> None:

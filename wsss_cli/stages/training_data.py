@@ -19,6 +19,7 @@ from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
 from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.preflight import check_true_masks
 
 
 def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None) -> list[Sample]:
@@ -31,11 +32,7 @@ def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run:
             supervision, not all have a true mask.
     """
     if pseudo_run is None:
-        if missing := [s.id for s in samples if s.mask is None]:
-            raise DataError(
-                f"{len(missing)} of {len(samples)} training images have no mask, first: {missing[0]}",
-                "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
-            )
+        check_true_masks(samples)
         return list(samples)
     masks = [replace(s, mask=mask_path(pseudo_run, s.id)) for s in samples if mask_path(pseudo_run, s.id).is_file()]
     if not masks:

@@ -1,0 +1,57 @@
+"""Which devices there are, without loading torch."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+from wsss_cli.errors import UsageError
+
+
+def check_device(device: str) -> None:
+    """Refuse a word that names no device.
+
+    Raises:
+        UsageError: it is none of auto, cpu, cuda and cuda:N.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
+
+
+def device_type(device: str) -> str:
+    """'cuda' or 'cpu': what a word for a device, 'auto' among them, means here.
+
+    Raises:
+        UsageError: no such device, here or at all.
+    """
+    check_device(device)
+    count = 0 if device == "cpu" else cuda_devices()
+    if device.startswith("cuda") and not count:
+        raise UsageError(
+            f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"
+        )
+    if int(device.partition(":")[2] or 0) >= max(count, 1):
+        raise UsageError(f"--device {device}: this machine has {count} CUDA devices", "count from 0")
+    return "cuda" if count else "cpu"
+
+
+def cuda_devices() -> int:
+    """GPUs that torch could use: as many as the driver shows, none where torch is built for the CPU alone."""
+    try:
+        if version("torch").endswith("+cpu"):
+            return 0
+    except PackageNotFoundError:
+        return 0
+    for library, begin, count in (
+        ("libcuda.so.1", "cuInit", "cuDeviceGetCount"),
+        ("libamdhip64.so", "hipInit", "hipGetDeviceCount"),
+    ):
+        try:
+            driver = ctypes.CDLL(library)
+        except OSError:
+            continue
+        number = ctypes.c_int(0)
+        if getattr(driver, begin)(0) == 0 and getattr(driver, count)(ctypes.byref(number)) == 0:
+            return number.value
+    return 0

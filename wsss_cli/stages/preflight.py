@@ -1,0 +1,219 @@
+"""What can be known to fail before any work: data set, masks, weights of all stages, device, disk. Nothing loads torch.
+
+What a network itself says of its weights (another architecture) needs torch, and is asked in `pipeline.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.loss import CrossEntropyConfig
+from wsss_cli.config.schema import Preset
+from wsss_cli.config.thresholds import CurveThreshold
+from wsss_cli.config.train import TrainConfig
+from wsss_cli.data.dataset import Sample
+from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.rundir import weight_file
+from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
+from wsss_cli.stages.estimate import check_room
+from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
+from wsss_cli.weights.sources import missing_weights, unreadable
+
+GIVE_THRESHOLDS = "--set {0}.threshold.kind=fixed --set {0}.threshold.fg=0.4 --set {0}.threshold.bg=0.2"
+
+
+def planned(preset: Preset, plan: Plan, runs: Path) -> tuple[Experiment, list[Step], list[WsssError]]:
+    """The experiment of a preset, its steps, and what keeps them from being known in full.
+
+    Where there is no data set, or no classifier where one is given, the steps are those that there would be without.
+
+    Raises:
+        WsssError: runs that are given cannot be taken, so that there is no plan.
+    """
+    exp, fault = planned_experiment(preset, runs)
+    faults: list[WsssError] = [fault] if fault else []
+    try:
+        return exp, plan(exp), faults
+    except WeightsError as error:
+        trained = preset.classifier.model_copy(update={"weights": ""})
+        steps = plan(replace(exp, preset=preset.model_copy(update={"classifier": trained})))
+        return exp, [step for step in steps if step.stage != "classifier"], [*faults, error]
+
+
+def problems(exp: Experiment, steps: Sequence[Step], device: str) -> list[WsssError]:
+    """All that would make a step fail that is still to be done, as far as it can be known now.
+
+    Args:
+        device: the word for it: 'auto', 'cpu', 'cuda', 'cuda:N'.
+    """
+    todo = [step for step in steps if not step.done]
+    checks = [*_weights(exp.preset, todo)]
+    if todo and exp.dataset.classes:
+        checks += _data(exp, todo)
+    if todo:
+        checks += _machine(exp, todo, device)
+    return checks
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
+    preset, dataset = exp.preset, exp.dataset
+    stages = {step.stage for step in todo}
+    try:
+        samples = dataset.split(preset.dataset.train) if stages != {"eval"} else []
+        if samples and not any(sample.image.is_file() for sample in samples):
+            raise DataError(
+                f"none of the {len(samples)} images of split {preset.dataset.train!r} is there, first: "
+                f"{samples[0].image}",
+                "put them back, or run `wsss prepare` again",
+            )
+        if "classifier" in stages and not any(sample.labels for sample in samples):
+            raise DataError(
+                f"no image of split {preset.dataset.train!r} of {dataset.root} has a tag to learn from",
+                "give tags to `wsss prepare`",
+            )
+        if "train" in stages and preset.train.supervision == "full":
+            check_true_masks(samples)
+    except DataError as error:
+        yield error
+    for step in todo:
+        key = "pseudo" if step.stage == "pseudo" else f"affinity.{step.stage}"
+        section = preset.pseudo if step.stage == "pseudo" else preset.affinity.irn if step.stage == "irn" else None
+        if section is not None and isinstance(section.threshold, CurveThreshold) and not _curve(exp, step):
+            other = f"find them from the scores: --set {key}.threshold.kind=self; or " if key == "pseudo" else ""
+            yield DataError(
+                f"{key}.threshold is of kind train-curve, and split {preset.dataset.score!r} of {dataset.root} has no "
+                "masks to score seeds on",
+                f"{other}give thresholds: {GIVE_THRESHOLDS.format(key)}",
+            )
+    if "train" in stages:
+        try:
+            check_class_weights(preset.train, dataset.num_classes)
+        except UsageError as error:
+            yield error
+
+
+def _curve(exp: Experiment, step: Step) -> bool:
+    """Whether seeds have been scored, or can be."""
+    split, cams = exp.preset.dataset.score, step.reads[0]
+    walked = step.stage == "pseudo" and exp.preset.pseudo.walks  # other scores than those of the curve
+    if cams.done and not walked and (cams.path / "eval.json").is_file():
+        return True
+    return split in exp.dataset.split_sha256 and any(sample.mask for sample in exp.dataset.split(split))
+
+
+def check_true_masks(samples: Sequence[Sample]) -> None:
+    """Refuse samples of which one has no mask that full supervision could learn from.
+
+    Raises:
+        DataError: with the first.
+    """
+    if missing := [sample.id for sample in samples if sample.mask is None]:
+        raise DataError(
+            f"{len(missing)} of {len(samples)} training images have no mask, first: {missing[0]}",
+            "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
+        )
+
+
+def check_class_weights(config: TrainConfig, num_classes: int) -> None:
+    """Refuse class weights of another number of classes.
+
+    Raises:
+        UsageError: with both numbers.
+    """
+    for number, term in enumerate(config.loss):
+        if isinstance(term, CrossEntropyConfig) and len(term.class_weights) not in (0, num_classes):
+            raise UsageError(
+                f"train.loss.{number}: class_weights has {len(term.class_weights)} numbers, and the data set "
+                f"{num_classes} classes, background included"
+            )
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def backbones(preset: Preset, todo: Sequence[Step]) -> dict[str, BackboneConfig]:
+    """The backbones that steps load weights into, by dotted key."""
+    wanted: dict[str, BackboneConfig] = {}
+    for stage in dict.fromkeys(step.stage for step in todo):
+        match stage:
+            case "classifier":
+                wanted["classifier.backbone"] = preset.classifier.backbone
+            case "irn" if preset.affinity.irn is not None:
+                wanted["affinity.irn.backbone"] = preset.affinity.irn.backbone
+            case "psa" if preset.affinity.psa is not None:
+                wanted["affinity.psa.backbone"] = preset.affinity.psa.backbone
+            case "train" if not preset.train.init:
+                wanted["train.backbone"] = preset.train.backbone
+    return wanted
+
+
+def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
+    first: dict[str, tuple[str, str]] = {}  # the key and the name of the backbone that a file was first given to
+    for key, backbone in backbones(preset, todo).items():
+        if fault := missing_weights(backbone.name, backbone.weights, key):
+            yield fault
+            continue
+        before, name = first.setdefault(backbone.weights, (key, backbone.name))
+        if backbone.weights not in ("imagenet", "none") and name != backbone.name:
+            yield WeightsError(
+                f"{key}.weights: {backbone.weights} cannot be of {backbone.name} and, as {before}.weights says, of "
+                f"{name}",
+                f"--set {key}.weights=FILE",
+            )
+    if preset.train.init and any(step.stage == "train" for step in todo):
+        try:
+            if reason := unreadable(weight_file(Path(preset.train.init))):
+                hint = "--init (train.init) takes a train run, a checkpoint folder, an imported directory or a file"
+                yield WeightsError(f"train.init: {reason}", hint)
+        except WeightsError as error:
+            yield WeightsError(f"train.init: {error.message}", error.hint)
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def _machine(exp: Experiment, todo: Sequence[Step], device: str) -> Iterator[WsssError]:
+    try:
+        kind = device_type(device)
+        if any(step.stage == "train" for step in todo):
+            check_kernels(exp.preset.train, kind)
+    except UsageError as error:
+        yield error
+    try:
+        check_room(exp, todo)
+    except WsssError as error:
+        yield error
+
+
+def usable_device(device: str) -> str:
+    """The type of a device, 'cpu' or 'cuda'; 'cpu' where the word names none."""
+    try:
+        return device_type(device)
+    except UsageError:
+        return "cpu"
+
+
+def check_kernels(config: TrainConfig, device: str) -> None:
+    """Refuse kernels that cannot run here.
+
+    Args:
+        device: its type, 'cpu' or 'cuda'.
+    Raises:
+        UsageError: fused kernels on a device without CUDA, or without Triton.
+    """
+    if config.kernels == "plain":
+        return
+    if device != "cuda":
+        fault = f"they run on CUDA, and the device is {device}"
+    elif importlib.util.find_spec("triton") is None:
+        fault = "they need Triton, which comes with the CUDA builds of torch for Linux and is not installed"
+    else:
+        return
+    raise UsageError(f"train.kernels is 'fused': {fault}", "--set train.kernels=plain")
