@@ -29,6 +29,7 @@ from wsss_cli.cli import (
     runs,
     table,
     train,
+    verify,
     weights,
 )
 from wsss_cli.cli import eval as eval_
@@ -68,6 +69,7 @@ app.command("train")(train.train)
 app.command("eval")(eval_.evaluate)
 app.command("infer")(infer.infer)
 app.command("export")(export.export)
+app.command("verify")(verify.verify)
 app.command("table")(table.table)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)

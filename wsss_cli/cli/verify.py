@@ -1,0 +1,115 @@
+"""`wsss verify`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsss_cli.cli import console
+from wsss_cli.cli.options import JsonOption
+from wsss_cli.engine.stop import Stop
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.processes import cores
+
+if TYPE_CHECKING:
+    from wsss_cli.data.verify import Finding, Report
+
+
+def verify(
+    target: Annotated[Path, typer.Argument(metavar="DATASET", help="Data set directory.")],
+    split: Annotated[list[str] | None, typer.Option(help="Look at this split of a data set only; repeatable.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Count this kind of finding as a note; repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of each kind that the table shows; 0: all.")] = 20,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Decode everything and compare it with what the records say; exit with 3 where anything is wrong.
+
+    \b
+    wsss verify data/voc-aug
+    wsss verify data/mine --split val --json
+    wsss verify data/voc-aug --allow not-in-mask --allow not-tagged
+
+    Looked at are whether photographs and masks decode wholly, sizes agree (EXIF applied), masks hold classes and 255
+    only, tags are what masks hold, lists are as `wsss prepare` wrote them (SHA-256), names differ in more than case, no
+    photograph occurs twice (same bytes), and none of a split that is scored on (its name begins with val or test) looks
+    like one that is trained on: copies at another size, quality or brightness; mirrored and cropped ones are not seen,
+    blank photographs are left out.
+    """
+    begin = time.monotonic()
+    with Stop(console.say_at_once).listening() as stop:
+        if (target / "dataset.json").is_file():
+            from wsss_cli.data.verify import CODES, verify_dataset
+
+            _check_codes(allow or [], CODES)
+            kind = "data set"
+            report = verify_dataset(target, split or [], workers or cores(), stop.check, console.progress)
+        else:
+            raise UsageError(f"{target} is no data set: it has no dataset.json", "name one that `wsss prepare` wrote")
+    _allow(report, allow or [])
+    if json_output:
+        console.result_json(
+            {
+                "target": target,
+                "kind": kind,
+                "checked": report.checked,
+                "counts": dict(Counter(finding.code for finding in report.findings)),
+                "findings": [finding._asdict() for finding in report.findings],
+                "notes": [note._asdict() for note in report.notes],
+                "seconds": round(time.monotonic() - begin, 1),
+            }
+        )
+    else:
+        _show(target, report, limit)
+    if report.findings:
+        error = DataError(f"{_counted(len(report.findings), 'finding')} in {target}")
+        if not json_output:
+            raise error
+        console.say(f"error: {error.message}")
+        raise typer.Exit(error.exit_code)
+
+
+def _check_codes(allow: list[str], codes: Mapping[str, str]) -> None:
+    if unknown := [code for code in allow if code not in codes]:
+        raise UsageError(f"--allow {unknown[0]}: there is no such finding", f"choose of {', '.join(codes)}")
+
+
+def _allow(report: Report, codes: list[str]) -> None:
+    """Make notes of the findings that the user allows."""
+    report.notes += [finding for finding in report.findings if finding.code in codes]
+    report.findings = [finding for finding in report.findings if finding.code not in codes]
+
+
+def _show(target: Path, report: Report, limit: int) -> None:
+    from wsss_cli.report.tables import Table
+
+    looked_at = ", ".join(f"{name} {count:,}" for name, count in report.checked.items())
+    result = _counted(len(report.findings), "finding") if report.findings else "no findings"
+    title = f"{target}: {looked_at}: {result}"
+    notes = [f"note: {line}" for line in _some(report.notes, limit)]
+    notes += [f"{code}: {fix}" for code, fix in {f.code: f.fix for f in reversed(report.findings)}.items() if fix][::-1]
+    if not report.findings:
+        for line in (title, *notes):
+            console.result(line)
+        return
+    rows = []
+    for code in dict.fromkeys(finding.code for finding in report.findings):
+        rows += [(code, line) for line in _some([f for f in report.findings if f.code == code], limit)]
+    console.table(Table(title, ("finding", "what"), tuple(rows), notes=tuple(notes), left=frozenset({0, 1})))
+
+
+def _some(findings: list[Finding], limit: int) -> list[str]:
+    shown = findings if limit == 0 or len(findings) <= limit else findings[:limit]
+    more = len(findings) - len(shown)
+    return [*(one.problem for one in shown), *([f"... and {more:,} more (--limit 0 shows all)"] if more else [])]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"
