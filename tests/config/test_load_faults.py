@@ -2,6 +2,7 @@ import pytest
 
 from wsss_cli.config.base import AdamWConfig, SgdConfig
 from wsss_cli.config.load import load_preset
+from wsss_cli.config.lock import to_toml
 from wsss_cli.errors import UsageError
 
 
@@ -124,3 +125,49 @@ def test_a_list_that_must_not_be_empty_is_named(key):
 def test_a_smallest_ratio_above_the_largest_is_refused():
     with pytest.raises(UsageError, match="scale_min 9 is above scale_max 2"):
         load_preset("toy", ["train.augment.scale_min=9", "train.augment.scale_max=2.0"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.iters=9", "train.schedule.warmup_iters=10"], "train: schedule.warmup_iters 10 is above iters 9"),
+        (["classifier.schedule.warmup_iters=121"], "classifier: schedule.warmup_iters 121 is above iters 120"),
+        (["affinity.irn.iters=5", "affinity.irn.schedule.warmup_iters=6"], "affinity.irn: schedule.warmup_iters 6 is"),
+        (["affinity.psa.iters=5", "affinity.psa.schedule.warmup_iters=6"], "affinity.psa: schedule.warmup_iters 6 is"),
+        (
+            ["cam.method.kind=recam", "cam.method.iters=5", "classifier.schedule.warmup_iters=6"],
+            "cam.method.iters 5 is below classifier.schedule.warmup_iters 6",
+        ),
+        (["classifier.resize_min=2.0"], "classifier: resize_min 2 is above resize_max 1.5"),
+        (["affinity.irn.resize_max=0.4"], "affinity.irn: resize_min 0.5 is above resize_max 0.4"),
+        (["affinity.psa.resize_max=1.0"], "affinity.psa: resize_min 1.1 is above resize_max 1"),
+        (["train.batch=1"], "train: batch is 1, and batch norm of the pooled branch of deeplabv3plus needs at least 2"),
+        (
+            ['train.loss=[{kind="cross-entropy"}, {kind="gated-crf", stride=80}]'],
+            r"gated-crf compares pixels 80 apart \(its stride\), and crop is 128",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        load_preset("toy", settings)
+
+
+def test_settings_at_their_bounds_are_taken():
+    load_preset("toy", ["train.iters=10", "train.schedule.warmup_iters=10", "classifier.resize_min=1.5"])
+    load_preset("toy", ["train.batch=1", "train.head.kind=fcn"])
+
+
+def test_a_run_that_an_earlier_version_made_with_such_settings_is_still_read(tmp_path):
+    lock = tmp_path / "preset.lock.toml"
+    fine = to_toml(load_preset("toy", ["train.schedule.warmup_iters=10"]))
+    lock.write_text(
+        fine.replace("warmup_iters = 10", "warmup_iters = 1000").replace("resize_min = 1.0", "resize_min = 9.0")
+    )
+    preset = load_preset(str(lock))
+    assert (preset.train.schedule.warmup_iters, preset.classifier.resize_min) == (1000, 9.0)
+    with pytest.raises(UsageError, match=r"schedule\.warmup_iters 1000 is above iters 5"):
+        load_preset(str(lock), ["train.iters=5"])
+    lock.rename(tmp_path / "mine.toml")
+    with pytest.raises(UsageError, match=r"schedule\.warmup_iters 1000 is above iters 280"):
+        load_preset(str(tmp_path / "mine.toml"))

@@ -158,6 +158,14 @@ def test_weights_that_do_not_fit_are_all_named_before_the_first_stage(data, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_layer_that_there_is_not_is_named_before_the_classifier_is_trained(data, tmp_path):
+    settings = [f"dataset.path={data}", "cam.method.kind=gradcam", "cam.method.layer=layer4.1"]
+    exp, steps, _ = planned(load_preset("toy", settings), plan, tmp_path / "runs")
+    with pytest.raises(UsageError, match=r"the backbone has no module 'layer4\.1'"):
+        run_steps(steps, exp, make_context("cpu", tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_errors_together_are_of_the_gravest_class():
     both = together([WeightsError("a", "x"), UsageError("b", "y"), DataError("c", "x")], "z")
     assert (type(both), both.message, both.hint) == (UsageError, "a\nb\nc", "x\ny\nz")

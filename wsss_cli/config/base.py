@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -50,6 +50,10 @@ class BackboneConfig(Model):
     frozen_stages: int = Field(
         0, ge=0, le=4, description="levels (1: up to stride 4, ...) whose weights stay as loaded"
     )
+
+
+RUN = "settings of a run"
+"""Validation context of settings that a run was made with: what an earlier version took is not refused now."""
 
 
 NormDecay = Annotated[
@@ -98,12 +102,27 @@ class TrainingConfig(Model):
     log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")
     checkpoint_interval: Interval = 200
 
+    @model_validator(mode="after")
+    def _warm_up_ends(self, info: ValidationInfo) -> TrainingConfig:
+        if self.schedule.warmup_iters > self.iters and info.context != RUN:
+            raise ValueError(
+                f"schedule.warmup_iters {self.schedule.warmup_iters} is above iters {self.iters}: training would end "
+                "before its warm-up does; lower the one or raise the other"
+            )
+        return self
+
 
 class ResizedTrainingConfig(TrainingConfig):
     """A training on crops of images that are resized by their long side first."""
 
     resize_min: ResizeMin
     resize_max: ResizeMax
+
+    @model_validator(mode="after")
+    def _sizes_ordered(self, info: ValidationInfo) -> ResizedTrainingConfig:
+        if self.resize_min > self.resize_max and info.context != RUN:
+            raise ValueError(f"resize_min {self.resize_min:g} is above resize_max {self.resize_max:g}")
+        return self
 
 
 class CrfConfig(Model):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from wsss_cli import talk
 from wsss_cli.config import renames
+from wsss_cli.config.base import RUN
 from wsss_cli.config.faults import fault, table_models
 from wsss_cli.config.renames import Table, overlay
 from wsss_cli.config.schema import Preset
@@ -84,12 +85,13 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
         _begin_optional(merged, table, Preset)
         _merge(merged, table, origin, sources)
     merged.setdefault("name", path.stem)
-    return _validated(merged, sources, path, name_or_path), sources
+    context = RUN if path.name == "preset.lock.toml" and not overrides else None
+    return _validated(merged, sources, path, name_or_path, context), sources
 
 
-def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path: str) -> Preset:
+def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path: str, context: str | None) -> Preset:
     try:
-        preset = Preset.model_validate_json(json.dumps(merged, default=str))
+        preset = Preset.model_validate_json(json.dumps(merged, default=str), context=context)
     except ValidationError as error:
         raise fault(error.errors(), sources, path.stem, f"wsss presets show {name_or_path}") from None
     except (ValueError, RecursionError) as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from wsss_cli.config.affinity import AffinityConfig, needs
-from wsss_cli.config.base import Model, Positive
-from wsss_cli.config.cam import CamConfig
+from wsss_cli.config.base import RUN, Model, Positive
+from wsss_cli.config.cam import CamConfig, ReCamConfig
 from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.refine import PseudoConfig, RelabelConfig
@@ -55,6 +55,16 @@ class Preset(Model):
             raise ValueError(
                 f"consistency seam refines plain CAMs by the module that it trains, which method "
                 f"{self.cam.method.kind} would leave out; take consistency seam-er, or method cam"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _second_warm_up_ends(self, info: ValidationInfo) -> Preset:
+        method, warmup = self.cam.method, self.classifier.schedule.warmup_iters
+        if isinstance(method, ReCamConfig) and warmup > method.iters and info.context != RUN:
+            raise ValueError(
+                f"cam.method.iters {method.iters} is below classifier.schedule.warmup_iters {warmup}, which ReCAM's "
+                "second phase has, too: it would end before its warm-up does"
             )
         return self
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from wsss_cli.config.base import (
+    RUN,
     BackboneConfig,
     Fraction,
     Interval,
@@ -18,7 +19,7 @@ from wsss_cli.config.base import (
     TrainingConfig,
 )
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig, Head
-from wsss_cli.config.loss import CrossEntropyConfig, Loss, LovaszConfig
+from wsss_cli.config.loss import CrossEntropyConfig, GatedCrfConfig, Loss, LovaszConfig
 from wsss_cli.config.noise import NoiseConfig
 
 
@@ -86,6 +87,24 @@ class TrainConfig(TrainingConfig):
         if any(isinstance(term, LovaszConfig) for term in self.loss) and (source := self.noise.weighs):
             raise ValueError(
                 f"loss lovasz ranks pixels and takes no weights, and {source} gives them weights; take dice"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_in_crop(self, info: ValidationInfo) -> TrainConfig:
+        for term in self.loss:
+            if isinstance(term, GatedCrfConfig) and self.crop < 2 * term.stride and info.context != RUN:
+                raise ValueError(
+                    f"loss gated-crf compares pixels {term.stride} apart (its stride), and crop is {self.crop}: there "
+                    "are no two; raise crop or lower the stride"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> TrainConfig:
+        if self.head.pools and self.batch < 2:
+            raise ValueError(
+                f"batch is 1, and batch norm of the pooled branch of {self.head.kind} needs at least 2; set batch = 2"
             )
         return self
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from wsss_cli.cam.gradcam import find_layer
+from wsss_cli.config.cam import GradCamConfig
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError, WsssError, together
 from wsss_cli.models.build import build_affinity, build_classifier, build_segmentor
@@ -58,7 +60,9 @@ def _make_network(stage: str, exp: Experiment) -> None:
     preset, classes, cpu = exp.preset, exp.dataset.num_classes, torch.device("cpu")
     match stage:
         case "classifier":
-            build_classifier(preset.classifier, classes, cpu)
+            classifier = build_classifier(preset.classifier, classes, cpu)
+            if isinstance(preset.cam.method, GradCamConfig) and preset.cam.method.layer:
+                find_layer(classifier.backbone.net, preset.cam.method.layer)
         case "irn" | "psa":
             build_affinity(affinity_config(preset, stage), cpu)
         case "train":

@@ -14,7 +14,7 @@ from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
 from wsss_cli.engine.rundir import weight_file
-from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.errors import WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
@@ -64,14 +64,9 @@ def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) 
     """Refuse settings that cannot be trained with here, before anything is made for the training.
 
     Raises:
-        UsageError: a batch of one where a head pools, kernels that cannot run here, or class weights of other classes.
+        UsageError: kernels that cannot run here, or class weights of other classes.
     """
     check_kernels(config, device.type)
-    if config.head.pools and config.batch < 2:
-        raise UsageError(
-            f"train.batch is 1; batch norm of the pooled branch of {config.head.kind} needs at least 2",
-            "--set train.batch=2",
-        )
     check_class_weights(config, dataset.num_classes)
 
 
