@@ -13,14 +13,16 @@ from wsss_cli.crf import dense_crf
 from wsss_cli.data import batches
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import Interrupted
+from wsss_cli.errors import DataError, Interrupted
 from wsss_cli.files import read_json
 from wsss_cli.inference.predict import largest_batch, predict, slide, window_starts
+from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
+from wsss_cli.report.tables import class_table
 from wsss_cli.scoring.partial import PartialCounts
 from wsss_cli.stages import evaluate
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
@@ -152,6 +154,35 @@ def test_counted_on_the_device_or_behind_it_the_scores_are_the_same(dataset, ctx
     there, _ = score(options=ScoreOptions(ms_flip=ms_flip))
     assert there == here
     assert sum(map(sum, there["single"]["confusion"])) > 0
+
+
+@pytest.mark.parametrize("there", [(), ("cpu",)])
+@pytest.mark.parametrize("boundary", [False, True])
+def test_the_share_of_unscored_pixels_and_absent_classes_are_said(dataset, ctx, tmp_path, monkeypatch, there, boundary):
+    monkeypatch.setattr(evaluate, "COUNT_THERE", there)
+    preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), []
+    for number, sample in enumerate(dataset.split("val")):
+        mask = np.full((64, 64), 255, np.uint8)
+        mask[:16] = 2 * number  # classes 0, 2, 4
+        write_mask(tmp_path / f"{number}.png", mask, voc_palette(6))
+        samples.append(replace(sample, mask=tmp_path / f"{number}.png"))
+    options = ScoreOptions(ms_flip=True, boundary=boundary)
+    scores, lost = score_network(Colours(), samples, dataset, preset, ctx, options=options, title="eval")
+    assert lost == []
+    names = ", ".join(dataset.classes[index] for index in (1, 3, 5))
+    for mode in ("single", "ms_flip"):
+        assert scores[mode]["unscored_share"] == 0.75
+    notes = class_table(scores, "a run").notes
+    assert "unscored (255 in the truth): 75.00 %" in notes and f"never in the truth: {names}" in notes
+
+
+def test_a_truth_with_a_value_that_is_no_class_is_an_error_with_its_file(dataset, ctx, tmp_path):
+    first, *others = dataset.split("val")
+    write_mask(tmp_path / "seven.png", np.full((64, 64), 7, np.uint8), voc_palette(8))
+    samples = [*others, replace(first, mask=tmp_path / "seven.png")]
+    score = partial(score_network, Colours(), samples, dataset, load_preset("toy"), ctx, title="eval")
+    with pytest.raises(DataError, match=r"seven\.png holds the value 7; 6 classes are 0\.\.5 \(or 255\)"):
+        score(options=ScoreOptions())
 
 
 class Stopping(Colours):

@@ -99,6 +99,21 @@ def test_a_training_with_a_validation_without_labels_ends_goes_on_and_is_shown(u
         assert "nan" not in capsys.readouterr().out.lower()
 
 
+def test_a_validation_on_masks_of_other_classes_or_without_an_image_is_said_and_ends_no_training(unlabelled):
+    exp = unlabelled("none")
+    first, second = (exp.dataset.root / "SegmentationClass" / f"val_00000{n}.png" for n in (0, 1))
+    write_mask(first, np.full((48, 48), 9, np.uint8), voc_palette(10))
+    run, lines = train(exp)
+    assert [row["miou"] for row in read_metrics(run) if row["kind"] == "val"] == [None, None, None]
+    assert sum("validation without a score" in line and f"{first} holds the value 9" in line for line in lines) == 3
+    first.unlink()
+    exp.runs.rename(exp.runs.parent / "before")
+    run, lines = train(exp)
+    assert all(row["miou"] is not None for row in read_metrics(run) if row["kind"] == "val")
+    assert sum("validation without 1 of 2 images, first val_000000" in line for line in lines) == 3
+    assert second.is_file()
+
+
 def test_a_training_that_sees_no_label_says_so(unlabelled, capsys):
     exp = unlabelled("train", "train.val_interval=0")
     run, lines = train(exp)

@@ -15,6 +15,7 @@ class DeviceConfusion:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.size = num_classes + 1
+        self.pixels = 0  # those that are not counted, too
         self.cells = torch.zeros(self.size * self.size, dtype=torch.int64, device=device)
 
     def add(self, pred: Tensor, truth: Tensor, ignore_index: int = 255) -> None:
@@ -25,6 +26,7 @@ class DeviceConfusion:
             truth: the same of the same shape; pixels equal to `ignore_index` are not counted.
         """
         outside = self.size - 1
+        self.pixels += truth.numel()
         cell = truth.long().clamp_(max=outside).mul_(self.size).add_(pred.long().clamp_(max=outside))
         self.cells.scatter_add_(0, cell.flatten(), (truth != ignore_index).long().flatten())
 

@@ -55,6 +55,7 @@ class Counting:
         for mode, there in prediction.counted.items():
             counts[mode] = Counts(self.num_classes)
             counts[mode].confusion.matrix += there.matrix()
+            counts[mode].pixels += there.pixels
         if self.crf is not None and prediction.image is not None and prediction.probabilities is not None:
             unary = -np.log(np.clip(prediction.probabilities, 1e-5, 1.0))
             posterior = dense_crf(prediction.image, unary, **self.crf.model_dump(), backend=self.backend)

@@ -11,6 +11,8 @@ from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.scoring.counts import Counts
 
+FORM = 2  # of what is stored; what an earlier version has counted lacks the unscored pixels
+
 
 @dataclass(frozen=True)
 class PartialCounts:
@@ -34,6 +36,8 @@ class PartialCounts:
             stored = read_json(self.path) if self.path.is_file() else {}
         except DataError:
             return 0
+        if stored.get("form") != FORM:
+            return 0
         if (stored.get("key"), stored.get("sizes")) != (self.key, sizes) or stored["counts"].keys() != counts.keys():
             return 0
         for mode, count in counts.items():
@@ -43,7 +47,10 @@ class PartialCounts:
 
     def write(self, counts: dict[str, Counts], lost: Lost, sizes: list[int], batches: int) -> None:
         state = {mode: count.state() for mode, count in counts.items()}
-        write_json(self.path, {"key": self.key, "sizes": sizes, "batches": batches, "lost": lost, "counts": state})
+        write_json(
+            self.path,
+            {"form": FORM, "key": self.key, "sizes": sizes, "batches": batches, "lost": lost, "counts": state},
+        )
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -163,5 +163,6 @@ def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
         "255 in the truth ignored",
         *dataset.protocol,
     ]
+    curve["without_cam"] = len(pairs) - len(scored)
     curve = {**curve, "classes": list(dataset.classes), "protocol": protocol}
     write_json(run.path / "eval.json", curve)

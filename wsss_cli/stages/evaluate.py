@@ -17,7 +17,7 @@ from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.batches import to_device
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
@@ -35,7 +35,7 @@ from wsss_cli.scoring.partial import PartialCounts
 
 WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
 COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
-ImageAndMask = tuple[np.ndarray, np.ndarray]  # image and true mask
+ImageAndMask = tuple[np.ndarray, np.ndarray, Path]  # image, true mask and its file
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ def score_network(
     Returns:
         ({'single': scores, 'ms_flip', 'single_crf' or 'ms_flip_crf' as asked for}, lost images). Scores are
         `metrics.scores.summary`, `confusion`: lists of exact integers [K+1][K+1], rows truth, the last row and column
-        what is outside the classes; `biou` and `mbiou`, per cent.
+        what is outside the classes; `biou` and `mbiou`, per cent; `unscored_share` of all pixels, those that are 255 in
+        the truth.
+    Raises:
+        DataError: a true mask has a value that is no class; names its file.
     """
     modes = ["single", "ms_flip"] if options.ms_flip else ["single"]
     refined = f"{modes[-1]}_crf" if options.crf else ""
@@ -88,7 +91,9 @@ def score_network(
         }
 
     def compute(batch: list[ImageAndMask]) -> Iterator[Prediction]:
-        images, masks = [image for image, _ in batch], [mask for _, mask in batch]
+        for _, mask, file in batch:
+            check_values(mask, dataset.num_classes, file)
+        images, masks = [image for image, _, _ in batch], [mask for _, mask, _ in batch]
         predicted = predict_tensors(
             model,
             images,
@@ -195,7 +200,7 @@ def _read(sample: Sample) -> ImageAndMask:
     image, mask = read_image(sample.image), read_mask(sample.mask)
     if image.shape[:2] != mask.shape:
         raise DataError(f"{sample.mask} and {sample.image} are of different sizes")
-    return image, mask
+    return image, mask, sample.mask
 
 
 def newest_run(runs: Path, stage: str = "train") -> Path:
@@ -236,7 +241,7 @@ def run_eval(
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
     Raises:
-        DataError: the split has no masks, or the data set other classes.
+        DataError: the split has no masks, the data set other classes, or a true mask a value that is no class.
     """
     network = load_network(run, ctx, checkpoint)
     dataset = open_dataset(data or network.dataset)
@@ -280,6 +285,7 @@ def run_eval(
         "protocol": [
             f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; "
             "255 ignored",
+            *([f"{len(lost)} of {len(samples)} true masks are not scored: their images are lost"] if lost else []),
             *_further(config, options, backend_for(ctx.device.type)),
             *changed,
             *dataset.protocol,

@@ -140,10 +140,13 @@ def score_pseudo(
         `settings`, `protocol`, and the scores with 255 as 'background' and with 255 left out as 'drop'.
     """
     samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
-    scored = [s for s in samples if s.mask is not None and mask_path(run.path, s.id).is_file()]
+    masked = [s for s in samples if s.mask is not None]
+    scored = [s for s in masked if mask_path(run.path, s.id).is_file()]
+    without = len(masked) - len(scored)
     protocol = [
         f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
         "255 in the truth ignored",
+        *([f"{without} of {len(masked)} true masks have no pseudo mask"] if without else []),
         *dataset.protocol,
     ]
     scores: dict[str, Any] = {**settings, "protocol": protocol}

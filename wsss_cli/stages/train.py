@@ -14,7 +14,7 @@ from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
 from wsss_cli.engine.rundir import weight_file
-from wsss_cli.errors import WeightsError
+from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
@@ -128,7 +128,8 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
 def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> Scores:
     """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks.
 
-    None where these hold no label."""
+    None where these hold no label, and where one is no mask of these classes: that is said, and ends no training.
+    """
     if preset.dataset.val not in dataset.split_sha256:
         return {}
     samples = [s for s in dataset.split(preset.dataset.val) if s.mask is not None]
@@ -136,5 +137,12 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, preset.train.val_images).astype(int)]
     if not samples:
         return {}
-    scores, _ = score_network(model, samples, dataset, preset, ctx, options=ScoreOptions(), title="validation")
+    try:
+        scores, lost = score_network(model, samples, dataset, preset, ctx, options=ScoreOptions(), title="validation")
+    except DataError as error:
+        ctx.ui.say(f"validation without a score: {error}")
+        return {"miou": None}
+    if lost:
+        first = f"{lost[0]['id']}: {lost[0]['reason']}"
+        ctx.ui.say(f"validation without {len(lost)} of {len(samples)} images, first {first}")
     return {"miou": scores["single"]["miou"]}
