@@ -239,7 +239,7 @@ def test_counts_of_other_batches_are_not_gone_on_with(dataset, ctx, tmp_path, on
 
 
 def test_an_evaluation_stores_its_counts_as_it_goes_and_what_it_has_lost(dataset, tmp_path, one_by_one, monkeypatch):
-    monkeypatch.setattr(evaluate, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr("wsss_cli.scoring.partial.WRITE_SECONDS", 0.0)
     preset, samples = load_preset("toy"), dataset.split("val")
     (tmp_path / "cut.png").write_bytes(samples[1].image.read_bytes()[:-30])  # its header is whole
     samples = [samples[0], replace(samples[1], image=tmp_path / "cut.png"), samples[2]]

@@ -23,7 +23,7 @@ from wsss_cli.talk import silent
 MILLIONS = {"tf_efficientnet": 5, "resnet18": 12, "resnet34": 22, "resnet50": 26, "resnet101": 45, "resnet": 60}
 OTHERS = 30  # millions of weights of a backbone of another name
 HEAD = 10  # of a head of 512 channels
-COPIES = 3  # checkpoints at most: the latest, the best, and the one that is being written
+COPIES = 4  # checkpoints at most: the latest, the one before, the best, and the one that is being written
 SHARE = {"cam": 0.3, "irn": 0.1, "psa": 0.1, "pseudo": 1.0, "relabel": 1.0}
 """What a stage writes of an image, as a share of the photograph's own file; walks write their scores besides."""
 SAMPLE = 50  # photographs whose sizes are looked at

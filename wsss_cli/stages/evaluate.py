@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import find_runs
-from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
 from wsss_cli.files import write_json
 from wsss_cli.inference.network import Network, load_network
@@ -31,9 +30,8 @@ from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.processes import cores
 from wsss_cli.scoring.counting import Counting, Prediction
 from wsss_cli.scoring.counts import Counts
-from wsss_cli.scoring.partial import PartialCounts
+from wsss_cli.scoring.partial import PartialCounts, Progress
 
-WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
 COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
 ImageAndMask = tuple[np.ndarray, np.ndarray, Path]  # image, true mask and its file
 
@@ -107,7 +105,7 @@ def score_network(
 
     unread: Lost = []
     batches = image_batches(samples, preset.eval, unread, ctx, ms_flip=options.ms_flip)
-    progress = _Progress(batches, fresh, partial)
+    progress = Progress(batches, fresh, partial)
     how = SweepOptions(title, SMALLER)
     if options.crf:
         how = SweepOptions(title, SMALLER, cores(), processes=backend != "triton")
@@ -146,53 +144,6 @@ def _to_count(
         here = {mode: maps[number] for mode, maps in labels.items()}
         there = counted if number == 0 else {}
         yield Prediction(mask, here, there, image if counting.crf else None, probabilities)
-
-
-class _Progress:
-    """Counts by whole batches, so that an evaluation can go on from what is stored of them.
-
-    Attributes:
-        done: batches that are counted; `batch` is the one after them.
-    """
-
-    def __init__(
-        self, batches: Sequence[Batch[Sample]], fresh: Callable[[], dict[str, Counts]], partial: PartialCounts | None
-    ) -> None:
-        self.fresh, self.partial = fresh, partial
-        self.sizes = [len(batch.items) for batch in batches]
-        self.number = {sample.id: number for number, batch in enumerate(batches) for sample in batch.items}
-        self.counts, self.batch, self.lost = fresh(), fresh(), Lost()
-        self.done = partial.read(self.counts, self.lost, self.sizes) if partial else 0
-        self.added, self.written = 0, time.monotonic()
-
-    def add(self, sample: Sample, counts: dict[str, Counts]) -> None:
-        """Take the counts of the next image; what is between it and the one before is lost."""
-        if self.number[sample.id] > self.done:
-            self._close(self.number[sample.id])
-            if time.monotonic() - self.written >= WRITE_SECONDS:
-                self.write()
-        self.added += 1
-        for mode, count in counts.items():
-            self.batch[mode].merge(count)
-
-    def total(self) -> dict[str, Counts]:
-        self._close(len(self.sizes))
-        return self.counts
-
-    def write(self) -> None:
-        """Store what is counted of whole batches."""
-        numbers = [self.number[entry["id"]] for entry in self.lost]
-        if self.done < len(self.sizes) and self.added + numbers.count(self.done) == self.sizes[self.done]:
-            self._close(self.done + 1)
-        if self.partial:
-            lost = [entry for entry, number in zip(self.lost, numbers, strict=True) if number < self.done]
-            self.partial.write(self.counts, lost, self.sizes, self.done)
-            self.written = time.monotonic()
-
-    def _close(self, done: int) -> None:
-        for mode, count in self.batch.items():
-            self.counts[mode].merge(count)
-        self.batch, self.added, self.done = self.fresh(), 0, done
 
 
 def _read(sample: Sample) -> ImageAndMask:
@@ -283,9 +234,8 @@ def run_eval(
         "step": network.step,
         "classes": list(dataset.classes),
         "protocol": [
-            f"{dataset.name}/{split} ({len(samples) - len(lost)} images), {network.origin}; {_views(config)}; "
+            f"{dataset.name}/{split} ({_counted(len(samples), len(lost))}), {network.origin}; {_views(config)}; "
             "255 ignored",
-            *([f"{len(lost)} of {len(samples)} true masks are not scored: their images are lost"] if lost else []),
             *_further(config, options, backend_for(ctx.device.type)),
             *changed,
             *dataset.protocol,
@@ -314,6 +264,10 @@ def _check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
             f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(classes)}",
             f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
         )
+
+
+def _counted(masks: int, lost: int) -> str:
+    return f"{masks - lost} of {masks} images; {lost} lost" if lost else f"{masks} images"
 
 
 def _listed(classes: Sequence[str]) -> str:
