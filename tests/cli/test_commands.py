@@ -336,7 +336,8 @@ def test_weights_that_nobody_can_fetch_are_all_named_within_seconds(tmp_path):
         assert [line.split(": ")[1] for line in lines if line.startswith("error: ")] == keys
         assert all("http://127.0.0.1:9 does not answer: Connection refused" in line for line in lines[: len(keys)])
         assert "--json" in more or [line.split()[2] for line in lines if line.startswith("hint: ")] == [
-            f"{key}=FILE" for key in keys
+            *(f"{key}=FILE" for key in keys),
+            "backbone_weights=FOLDER",
         ]
         assert not (tmp_path / "runs").exists()
     shown = json.loads(done.stdout)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
-from wsss_cli.errors import DataError, together
+from wsss_cli.errors import DataError
 
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
@@ -35,6 +35,7 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
 
     from wsss_cli.stages import estimate
     from wsss_cli.stages.preflight import planned, problems, usable_device
+    from wsss_cli.weights.sources import as_one
 
     exp, steps, faults = planned(preset, plan, runs)
     faults += problems(exp, steps, device)
@@ -64,7 +65,7 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
             console.result(f"disk: {room}")
     if not faults:
         return
-    error = together(faults)
+    error = as_one(faults)
     if not json_output:
         raise error
     for line in error.message.splitlines():
@@ -88,11 +89,12 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
     """
     from wsss_cli.stages.plan import outcome
     from wsss_cli.stages.preflight import planned, problems
+    from wsss_cli.weights.sources import as_one
 
     exp, steps, faults = planned(preset, plan, runs)
     faults += problems(exp, steps, device)
     if faults:
-        raise together(faults)
+        raise as_one(faults)
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 

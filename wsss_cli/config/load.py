@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from wsss_cli import talk
-from wsss_cli.config import renames
+from wsss_cli.config import backbones, renames
 from wsss_cli.config.base import RUN
 from wsss_cli.config.faults import fault, table_models
 from wsss_cli.config.renames import Table, overlay
@@ -83,7 +83,9 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
         if note:
             say(note)
         _begin_optional(merged, table, Preset)
+        backbones.make_way(table, sources)
         _merge(merged, table, origin, sources)
+    backbones.fill(merged, sources)
     merged.setdefault("name", path.stem)
     context = RUN if path.name == "preset.lock.toml" and not overrides else None
     return _validated(merged, sources, path, name_or_path, context), sources

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, ValidationInfo, model_validator
 
 from wsss_cli.config.affinity import AffinityConfig, needs
-from wsss_cli.config.base import RUN, Model, Positive
+from wsss_cli.config.base import RUN, Added, Model, Positive
 from wsss_cli.config.cam import CamConfig, ReCamConfig
 from wsss_cli.config.classifier import ClassifierConfig
 from wsss_cli.config.evaluation import EvalConfig
@@ -36,6 +38,11 @@ class Preset(Model):
     description: str = Field("", description="one line for `wsss presets list`")
     extends: str = Field("", description="name of the preset that this one changes")
     seed: int = Field(0, ge=0, description="seed of every random choice")
+    backbone_weights: Annotated[str, Added(neutral="")] = Field(
+        "",
+        description="weights of every backbone that is not given its own: 'imagenet', 'none', a file, or a folder with "
+        "a file for each, NAME.safetensors or .pth; empty: each as its table says",
+    )
     dataset: DatasetConfig
     classifier: ClassifierConfig = ClassifierConfig()
     cam: CamConfig = CamConfig()

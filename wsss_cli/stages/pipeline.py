@@ -10,7 +10,7 @@ import torch
 from wsss_cli.cam.gradcam import find_layer
 from wsss_cli.config.cam import GradCamConfig
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import UsageError, WeightsError, WsssError, together
+from wsss_cli.errors import UsageError, WeightsError, WsssError
 from wsss_cli.models.build import build_affinity, build_classifier, build_segmentor
 from wsss_cli.stages.affinity import affinity_config, run_affinity
 from wsss_cli.stages.cam import run_cam
@@ -21,6 +21,7 @@ from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
 from wsss_cli.stages.train import check_training, run_train, start_from
+from wsss_cli.weights.sources import as_one
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
@@ -53,7 +54,7 @@ def check_networks(todo: Sequence[Step], exp: Experiment) -> None:
         except (UsageError, WeightsError) as error:
             faults.append(error)
     if faults:
-        raise together(faults)
+        raise as_one(faults)
 
 
 def _make_network(stage: str, exp: Experiment) -> None:

