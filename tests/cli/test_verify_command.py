@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command import environment
@@ -60,7 +61,7 @@ def test_findings(data, wsss):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere"], 2, "error: nowhere is no data set: it has no dataset.json"),
+        (["nowhere"], 2, "error: nowhere is no data set, no run and no folder of predictions"),
         (["data", "--allow", "unreadible"], 2, "error: --allow unreadible: there is no such finding"),
         (["data", "--split", "vall"], 3, "has no split 'vall'"),
     ],
@@ -84,3 +85,18 @@ def test_a_signal_ends_it(data, tmp_path):
     shown, talk = process.communicate(timeout=60)
     assert (process.returncode, shown) == (75, "")
     assert talk.splitlines()[-1] == "hint: run the same command again to go on"
+
+
+def test_a_run(data, tmp_path, wsss):
+    run = tmp_path / "runs" / "train-x"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"stage": "train", "state": "failed"}')
+    done = wsss("verify", "runs/train-x", "--json")
+    shown = json.loads(done.stdout)
+    assert (done.returncode, shown["kind"], shown["counts"]) == (3, "run", {"record": 2})
+    assert {Path(finding["file"]).name for finding in shown["findings"]} == {"inputs.json", "preset.lock.toml"}
+    assert [note["code"] for note in shown["notes"]] == ["state"]
+    assert wsss("verify", "runs/train-x", "--split", "val").returncode == 2
+    (run / "run.json").write_text('{"form": 99}')
+    done = wsss("verify", "runs/train-x")
+    assert done.returncode == 3 and "written by a newer version" in done.stderr

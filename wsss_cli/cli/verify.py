@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    target: Annotated[Path, typer.Argument(metavar="DATASET", help="Data set directory.")],
+    target: Annotated[Path, typer.Argument(metavar="DATASET|RUN", help="Data set, run, or folder of predictions.")],
     split: Annotated[list[str] | None, typer.Option(help="Look at this split of a data set only; repeatable.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Count this kind of finding as a note; repeatable.")
@@ -36,23 +36,21 @@ def verify(
     wsss verify data/voc-aug
     wsss verify data/mine --split val --json
     wsss verify data/voc-aug --allow not-in-mask --allow not-tagged
+    wsss verify runs/pseudo-toy-1a2b3c4d
+    wsss verify predicted/
 
-    Looked at are whether photographs and masks decode wholly, sizes agree (EXIF applied), masks hold classes and 255
-    only, tags are what masks hold, lists are as `wsss prepare` wrote them (SHA-256), names differ in more than case, no
-    photograph occurs twice (same bytes), and none of a split that is scored on (its name begins with val or test) looks
-    like one that is trained on: copies at another size, quality or brightness; mirrored and cropped ones are not seen,
-    blank photographs are left out.
+    Data set: photographs and masks decode wholly; sizes agree (EXIF applied); masks hold classes and 255 only; tags are
+    what masks hold; lists are as `wsss prepare` wrote them (SHA-256); names differ in more than case; no photograph
+    occurs twice (same bytes); none of a split that is scored on (its name begins with val or test) looks like one that
+    is trained on: copies at another size, quality or brightness; mirrored and cropped ones are not seen, blank
+    photographs are left out.
+
+    Run: records parse; what it has made is there, decodes, has the size of its photograph and classes of its tags;
+    checkpoints have their SHA-256 and finite values; the lists that it was made from are as they were (SHA-256).
     """
     begin = time.monotonic()
     with Stop(console.say_at_once).listening() as stop:
-        if (target / "dataset.json").is_file():
-            from wsss_cli.data.verify import CODES, verify_dataset
-
-            _check_codes(allow or [], CODES)
-            kind = "data set"
-            report = verify_dataset(target, split or [], workers or cores(), stop.check, console.progress)
-        else:
-            raise UsageError(f"{target} is no data set: it has no dataset.json", "name one that `wsss prepare` wrote")
+        kind, report = _looked_at(target, split or [], allow or [], workers or cores(), stop)
     _allow(report, allow or [])
     if json_output:
         console.result_json(
@@ -74,6 +72,32 @@ def verify(
             raise error
         console.say(f"error: {error.message}")
         raise typer.Exit(error.exit_code)
+
+
+def _looked_at(target: Path, splits: list[str], allow: list[str], workers: int, stop: Stop) -> tuple[str, Report]:
+    """What the target is, and the report on it.
+
+    Raises:
+        UsageError: it is nothing that can be looked at, or an option does not go with it.
+    """
+    from wsss_cli.data import verify as data
+
+    if (target / "dataset.json").is_file():
+        _check_codes(allow, data.CODES)
+        return "data set", data.verify_dataset(target, splits, workers, stop.check, console.progress)
+    if splits:
+        raise UsageError(f"--split is for data sets; {target} is none")
+    from wsss_cli.stages import verify as runs
+
+    _check_codes(allow, runs.CODES)
+    if (target / "run.json").exists():
+        return "run", runs.verify_run(target, workers, stop.check, console.progress)
+    if (target / "made.jsonl").is_file():
+        return "predictions", runs.verify_predictions(target, workers, stop.check, console.progress)
+    raise UsageError(
+        f"{target} is no data set, no run and no folder of predictions",
+        "name a directory that has dataset.json, run.json or made.jsonl",
+    )
 
 
 def _check_codes(allow: list[str], codes: Mapping[str, str]) -> None:
