@@ -119,6 +119,16 @@ def test_splits_images_tags_and_masks_are_looked_for(check, data, tmp_path):
     assert fault.message == "none of the 3 images of split 'train' is there, first: /gone/a.png"
 
 
+def test_a_split_that_cannot_be_read_is_one_fault(check, data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "copy")
+    (folder / "splits/train.csv").write_text("id,image,mask,labels\n")
+    (fault,) = check(path=folder)
+    assert fault.message == f"split 'train' of data set {folder} is empty"
+    weights, seeds = check("dataset.score=train", "dataset.train=val", "train.backbone.weights=/no.pth", path=folder)
+    assert weights.message == "train.backbone.weights: there is no file /no.pth"
+    assert "split 'train' of" in seeds.message and seeds.message.endswith("has no masks to score seeds on")
+
+
 def test_the_device_and_what_needs_it_are_looked_at(check):
     (fault,) = check(device="gpu")
     assert isinstance(fault, UsageError)
