@@ -15,7 +15,7 @@ from wsss_cli.files import read_json, write_json, write_text
 from wsss_cli.inference.network import Network
 from wsss_cli.labels import voc_palette
 from wsss_cli.scoring.results import finished_eval
-from wsss_cli.stages import evaluate
+from wsss_cli.stages import evaluate, pipeline
 from wsss_cli.stages.changes import changed_lists, say_changes
 from wsss_cli.stages.plan import Step, open_experiment, open_step, plan_cam, plan_pseudo, plan_relabel, plan_train
 
@@ -124,6 +124,17 @@ def test_runs_of_earlier_versions_know_less_and_stay_valid(data):
     assert changed_lists(same, dataset) == ""
     other = Inputs(**known, dataset_fingerprint="0" * 64)
     assert changed_lists(other, dataset) == "a list (which one is not recorded)"
+
+
+def test_the_pipeline_says_so(data, tmp_path, said, monkeypatch):
+    exp = experiment(data, tmp_path)
+    finish(plan_cam(exp), exp)
+    swap_rows(data, "train")
+    exp, ctx = experiment(data, tmp_path), Context(torch.device("cpu"), tmp_path)
+    monkeypatch.setattr(ctx.ui, "say", said.append)
+    monkeypatch.setattr(pipeline, "run_step", lambda *_: None)
+    pipeline.run_steps(plan_cam(exp), exp, ctx)
+    assert any(line.startswith(f"split train of {data} changed since ") for line in said)
 
 
 class Grey(torch.nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,27 +36,30 @@ class Product(NamedTuple):
     pictures: tuple[Path, ...] = ()  # in colours
 
 
-def run_products(run: Path, record: RunRecord, preset: Preset | None, dataset: Dataset | None) -> Iterator[Product]:
-    """What the run has made of each image of its list; without one, what lies in its folders."""
-    if record.stage not in ("cam", "pseudo", "irn", "psa"):
-        return
+def run_products(
+    run: Path, record: RunRecord, preset: Preset | None, dataset: Dataset | None
+) -> tuple[int, Iterator[Product]]:
+    """How many images a run has made something of, and what: of its list; without one, what lies in its folders."""
+    stage, lost = record.stage, {entry["id"] for entry in record.lost}
+    walks = sorted((run / "scores").glob("*-*"))
+    if stage not in ("cam", "pseudo", "irn", "psa"):
+        return 0, iter(())
     if dataset is not None and preset is not None and preset.dataset.train in dataset.split_sha256:
-        lost = {entry["id"] for entry in record.lost}
-        for sample in dataset.split(preset.dataset.train):
-            if sample.id not in lost:
-                yield _product(run, record.stage, sample.id, sample.image, tuple(sample.labels))
-        return
-    for suffix, folder in (("npz", run / "cams"), ("png", run / "masks"), ("png", run / "labels")):
-        for file in sorted(folder.rglob(f"*.{suffix}")):
-            name = file.relative_to(folder).as_posix().removesuffix(f".{suffix}")
-            yield _product(run, record.stage, name, None, None)
+        samples = [sample for sample in dataset.split(preset.dataset.train) if sample.id not in lost]
+        return len(samples), (_product(run, stage, s.id, s.image, tuple(s.labels), walks) for s in samples)
+    folder = run / {"cam": "cams", "pseudo": "masks"}.get(stage, "labels")
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (".npz", ".png"))
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+    return len(names), (_product(run, stage, name, None, None, walks) for name in names)
 
 
-def _product(run: Path, stage: str, name: str, image: Path | None, labels: tuple[int, ...] | None) -> Product:
+def _product(
+    run: Path, stage: str, name: str, image: Path | None, labels: tuple[int, ...] | None, walks: Sequence[Path]
+) -> Product:
     if stage == "cam":
         return Product(name, image, labels, cams=(cam_path(run, name),))
     if stage == "pseudo":
-        walked = tuple(folder / f"{name}.npz" for folder in sorted((run / "scores").glob("*-*")))
+        walked = tuple(folder / f"{name}.npz" for folder in walks)
         return Product(name, image, labels, walked, (mask_path(run, name),), confidence_path(run, name))
     return Product(name, image, labels, masks=(label_path(run, name),))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def verify_run(run: Path, workers: int, check: Check, progress: Progress) -> Rep
     if inputs:
         _upstream(run, inputs, report)
     _checkpoints(run, record, check, report)
-    products = list(run_products(run, record, preset, dataset))
+    products = run_products(run, record, preset, dataset)
     num_classes = len(inputs.classes) if inputs else IGNORE
     _look_at_all(products, record.stage, report, (num_classes, done), workers, check, progress)
     return report
@@ -96,12 +96,12 @@ def verify_predictions(folder: Path, workers: int, check: Check, progress: Progr
     if gone:
         said = f"{gone:,} photographs that masks in {folder} were made of are gone: sizes were not compared"
         report.notes.append(Finding("input-gone", str(folder), said))
-    _look_at_all(products, "predictions", report, (IGNORE, True), workers, check, progress)
+    _look_at_all((len(products), iter(products)), "predictions", report, (IGNORE, True), workers, check, progress)
     return report
 
 
 def _look_at_all(
-    products: Sequence[Product],
+    products: tuple[int, Iterator[Product]],
     title: str,
     report: Report,
     how: tuple[int, bool],
@@ -109,18 +109,19 @@ def _look_at_all(
     check: Check,
     progress: Progress,
 ) -> None:
-    if not products:
+    count, each = products
+    if not count:
         return
     gone = {finding.file for finding in report.findings}
     look = partial(look_at_product, num_classes=how[0], done=how[1])
     with (
-        progress(len(products), f"checking {title}") as bar,
-        contextlib.closing(in_processes(look, products, workers, check=check)) as looks,
+        progress(count, f"checking {title}") as bar,
+        contextlib.closing(in_processes(look, each, workers, check=check)) as looks,
     ):
         for findings in looks:
             report.findings += [finding for finding in findings if finding.file not in gone]
             bar.advance(1)
-    report.checked[title] = len(products)
+    report.checked[title] = count
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
