@@ -122,6 +122,10 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
     import typer
 
     console.say(f"{'already done' if skipped else 'done'}: {path}")
+    if skipped:
+        from wsss_cli.stages.sources import compared
+
+        console.say(f"compared: {compared(Path(path))}")
     if following:
         console.say(f"next: {following}")
     if not lost:

@@ -13,7 +13,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, write_json
 
 LIST = "outputs.json"
-RECORDS = ("run.json", "inputs.json", "preset.lock.toml", "log.txt", "metrics.jsonl", "LOCK", LIST)
+RECORDS = ("run.json", "inputs.json", "sources.json", "preset.lock.toml", "log.txt", "metrics.jsonl", "LOCK", LIST)
 
 
 def list_outputs(run: Path) -> None:

@@ -35,6 +35,7 @@ from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.stages.paths import cam_path, label_path
 from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
 
@@ -72,6 +73,7 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
     config = affinity_config(preset, kind)
     samples = exp.dataset.split(preset.dataset.train)
     with open_step(step, exp) as run:
+        hold_to_sources(run, step, exp, ctx.stop.check)
         lost = _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx)
         labelled = [sample for sample in samples if label_path(run.path, sample.id).is_file()]
         if not labelled:

@@ -27,6 +27,7 @@ from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
 from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import train_network
 from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
@@ -80,6 +81,7 @@ def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:
     config, dataset, seed = exp.preset.classifier, exp.dataset, exp.preset.seed
     samples = dataset.split(exp.preset.dataset.train)
     with open_step(step, exp) as run:
+        hold_to_sources(run, step, exp, ctx.stop.check)
         torch.manual_seed(seed)  # the new layers' first weights
         task = ClassifierTask(build_classifier(config, dataset.num_classes, ctx.device), config)
         make = partial(_item, config=config, num_classes=dataset.num_classes)

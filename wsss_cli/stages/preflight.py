@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.loss import CrossEntropyConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import CurveThreshold
@@ -21,6 +20,7 @@ from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
+from wsss_cli.stages.sources import STAGES, backbones, changed_sources
 from wsss_cli.weights.sources import missing_weights, unreadable
 
 GIVE_THRESHOLDS = "--set {0}.threshold.kind=fixed --set {0}.threshold.fg=0.4 --set {0}.threshold.bg=0.2"
@@ -47,11 +47,13 @@ def planned(preset: Preset, plan: Plan, runs: Path) -> tuple[Experiment, list[St
 def problems(exp: Experiment, steps: Sequence[Step], device: str) -> list[WsssError]:
     """All that would make a step fail that is still to be done, as far as it can be known now.
 
+    Also what a finished training was made from, where that is another one now.
+
     Args:
         device: the word for it: 'auto', 'cpu', 'cuda', 'cuda:N'.
     """
     todo = [step for step in steps if not step.done]
-    checks = [*_weights(exp.preset, todo)]
+    checks = [*_weights(exp.preset, todo), *_sources(exp, steps)]
     if todo and exp.dataset.classes:
         checks += _data(exp, todo)
     if todo:
@@ -143,22 +145,6 @@ def check_class_weights(config: TrainConfig, num_classes: int) -> None:
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
-def backbones(preset: Preset, todo: Sequence[Step]) -> dict[str, BackboneConfig]:
-    """The backbones that steps load weights into, by dotted key."""
-    wanted: dict[str, BackboneConfig] = {}
-    for stage in dict.fromkeys(step.stage for step in todo):
-        match stage:
-            case "classifier":
-                wanted["classifier.backbone"] = preset.classifier.backbone
-            case "irn" if preset.affinity.irn is not None:
-                wanted["affinity.irn.backbone"] = preset.affinity.irn.backbone
-            case "psa" if preset.affinity.psa is not None:
-                wanted["affinity.psa.backbone"] = preset.affinity.psa.backbone
-            case "train" if not preset.train.init:
-                wanted["train.backbone"] = preset.train.backbone
-    return wanted
-
-
 def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
     first: dict[str, tuple[str, str]] = {}  # the key and the name of the backbone that a file was first given to
     for key, backbone in backbones(preset, todo).items():
@@ -179,6 +165,17 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
                 yield WeightsError(f"train.init: {reason}", hint)
         except WeightsError as error:
             yield WeightsError(f"train.init: {error.message}", error.hint)
+
+
+def _sources(exp: Experiment, steps: Sequence[Step]) -> Iterator[WsssError]:
+    """What finished trainings were made from and is another one now; masks that are to be made are not looked at."""
+    if not exp.dataset.classes:
+        return
+    todo = {step.path for step in steps if not step.done}
+    for step in steps:
+        known = step.done and step.stage in STAGES and todo.isdisjoint(read.path for read in step.reads)
+        if known and (fault := changed_sources(step.path, step, exp)):
+            yield fault
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------

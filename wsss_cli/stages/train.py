@@ -21,6 +21,7 @@ from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.plan import Experiment, Step, open_step
 from wsss_cli.stages.preflight import check_class_weights, check_kernels
 from wsss_cli.stages.segmentation import SegmentationTask
+from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
 from wsss_cli.weights.formats import read_holds, recognise
@@ -47,6 +48,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         if run.done:
             run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])
             return
+        hold_to_sources(run, step, exp, ctx.stop.check)
         note_lost(without, run, ctx)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
