@@ -145,6 +145,18 @@ def test_a_disk_that_is_plainly_too_small_is_refused(check, monkeypatch):
     assert re.match(r"about 0\.\d GB are to be written to .*runs, and 0\.0 GB are free there", fault.message)
 
 
+def test_the_room_for_checkpoints_goes_by_the_network(data, tmp_path):
+    def wanted(*settings):
+        preset = load_preset("toy", [f"dataset.path={data}", "train.supervision=full", *settings])
+        exp, steps, _ = planned(preset, plan, tmp_path / "runs")
+        return estimate.bytes_to_write(exp, steps)
+
+    small, large = wanted(), wanted("train.backbone.name=resnet101c", "train.head.aspp_channels=512")
+    assert small == pytest.approx(4 * 3 * 4e6 * 4.0, rel=0.2)  # four checkpoints of 4.0 million weights under AdamW
+    assert large == pytest.approx(4 * 3 * 4e6 * 62.6, rel=0.2)
+    assert wanted("train.optim.kind=sgd") == pytest.approx(small * 2 / 3)
+
+
 def test_what_is_done_is_not_looked_at(check, data, tmp_path):
     preset = load_preset("toy", [f"dataset.path={data}", "train.supervision=full"])
     exp, steps, _ = planned(preset, plan, tmp_path / "runs")
