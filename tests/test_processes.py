@@ -16,7 +16,7 @@ from wsss_cli.data.loader import data_workers
 from wsss_cli.engine.context import make_context
 from wsss_cli.errors import DataError, Preempted, ResourceError
 from wsss_cli.files import read_json, write_json
-from wsss_cli.processes import _chunk, _results, in_processes, in_threads
+from wsss_cli.processes import _chunk, _results, check_stop, in_processes, in_threads
 
 double = partial(operator.mul, 2)
 
@@ -124,14 +124,14 @@ def test_a_bug_in_a_worker_shows_its_traceback(processes_at_once):
 
 
 def test_a_chunk_ends_where_no_result_is_wanted_any_more(monkeypatch):
-    class Stopping:
+    class Wanted:
         left = 2
 
-        def is_set(self):
+        def poll(self):
             self.left -= 1
             return self.left < 0
 
-    monkeypatch.setattr(processes, "_stopping", Stopping())
+    monkeypatch.setattr(processes, "_wanted", Wanted())
     assert _chunk(double, [1, 2, 3, 4])[:2] == ([2, 4], None)
 
 
@@ -149,7 +149,43 @@ def test_a_stop_ends_light_work_within_a_second(processes_at_once):
     assert begin < checks[0]
 
 
-def test_a_stop_waits_for_what_was_handed_to_heavy_work():
+def held_up(seconds):
+    """Work on one item that looks at the stop flag now and then."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        check_stop()
+        time.sleep(0.02)
+    return seconds
+
+
+def test_a_stop_leaves_the_item_at_work_in_a_worker_process():
+    begin, results = [], in_processes(held_up, [0.0, 300.0, 300.0, 300.0], 2, check=lambda: stop(begin), heavy=True)
+
+    def stop(begin):
+        if begin and time.monotonic() > begin[0]:
+            raise Preempted("stopped")
+
+    assert next(results) == 0.0
+    begin.append(time.monotonic())
+    with pytest.raises(Preempted):
+        list(results)
+    assert time.monotonic() - begin[0] < 30
+
+
+def test_a_stop_leaves_the_item_at_work_in_this_process():
+    begin = time.monotonic()
+
+    def check():
+        if time.monotonic() > begin + 0.2:
+            raise Preempted("stopped")
+
+    with pytest.raises(Preempted), processes.stopping_by(check):
+        list(in_processes(held_up, [300.0], 2, check=check, heavy=True))
+    assert time.monotonic() - begin < 30
+    check_stop()  # nobody asks any more
+
+
+def test_a_stop_takes_what_heavy_work_has_done_up_to_the_first_item_that_is_not():
     asked = []
 
     def check():
@@ -162,7 +198,7 @@ def test_a_stop_waits_for_what_was_handed_to_heavy_work():
     with pytest.raises(Preempted):
         for result in results:
             taken.append(result)
-    assert taken == [0, 2, 4]
+    assert taken == [0, 2, 4][: len(taken)]
 
 
 def test_a_worker_that_dies_is_one_line_unless_a_stop_was_asked_for(processes_at_once):

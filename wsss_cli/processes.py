@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -17,6 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +36,50 @@ CHUNK_SECONDS = 0.1  # of work that a process is handed at a time
 CHUNKS = 8  # that each process is handed before the first one's results are asked for
 AHEAD = 256  # items that these hold at most
 
-_stopping: Any = None  # in a worker process: the event that says that no result is wanted any more
+LEAVE_SECONDS = 10.0  # after which a worker process ends where no result is wanted, whatever it is at
+
+# in a worker process: a pipe that ends when no result is wanted any more. No event: one that is waited for by a process
+# that is killed is never set
+_wanted: Connection | None = None
+_asked: list[Check] = []  # the last one raises where this process is asked to stop
+
+
+class Unwanted(Exception):
+    """In a worker process: nobody wants the result of the item at work any more."""
+
+
+def check_stop() -> None:
+    """For methods that take long on one item, between their views, iterations or files: raise if it is to be left.
+
+    Raises what the stop flag of the process says; in a worker process `Unwanted`, which its parent drops.
+    """
+    for check in _asked[-1:]:
+        check()
+
+
+@contextlib.contextmanager
+def stopping_by(check: Check) -> Iterator[None]:
+    """Let `check_stop` ask `check` while the body runs."""
+    _asked.append(check)
+    try:
+        yield
+    finally:
+        _asked.pop()
+
+
+def _is_unwanted() -> bool:
+    return _wanted is not None and _wanted.poll()
+
+
+def _refuse_unwanted() -> None:
+    if _is_unwanted():
+        raise Unwanted
+
+
+def _leave(wanted: Connection) -> None:
+    wanted.poll(None)
+    time.sleep(LEAVE_SECONDS)
+    os._exit(1)
 
 
 def cores() -> int:
@@ -94,8 +139,8 @@ def in_processes(
         work: picklable; runs in a fresh process (one with threads cannot be forked safely). In this one where there are
             fewer than two workers or items, and where it proves to be done before processes would have started.
         check: called after each item and at least once a second; what it raises ends the work.
-        heavy: an item takes so long that processes are started at once, and that what they have been handed is waited
-            for where `check` ends the work.
+        heavy: an item takes so long that processes are started at once, and that results of what is being worked on
+            are taken where `check` ends the work, up to the first item that has not been begun or that was left.
         ahead: items that each process is handed at most before the first one's results are asked for.
     Raises:
         ResourceError: a worker process died, or none can be started.
@@ -118,22 +163,21 @@ def in_processes(
     try:
         with signals_held():
             resource_tracker.ensure_running()  # here, as it lets signals in again
-            stopping = context.Event()
-        pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), stopping))
+            wanted, holder = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), wanted))
     except OSError as error:  # no semaphores where /dev/shm cannot be written
         raise ResourceError(f"cannot start worker processes: {error.strerror or error}", "use one worker") from error
     chunks, largest = workers * CHUNKS, max(1, ahead // CHUNKS)
     try:
-        if heavy:  # results that were waited for so long are taken before a stop
-            yield from _results(pool, work, _checked(source, check), lambda: workers * ahead, chunks, largest)
-        else:
-            yield from _results(pool, work, source, lambda: workers * ahead, chunks, largest, check)
+        at_end = holder.close if heavy else None  # results that were waited for so long are taken before a stop
+        yield from _results(pool, work, source, lambda: workers * ahead, chunks, largest, check, at_end)
     except BrokenProcessPool as error:
         check()  # asked to stop, perhaps together with the worker
         raise ResourceError("a worker process died, probably for lack of memory", "use fewer workers") from error
     finally:
-        stopping.set()
+        holder.close()
         pool.shutdown(wait=True, cancel_futures=True)
+        wanted.close()
 
 
 def in_threads(
@@ -153,17 +197,6 @@ def in_threads(
         yield from _results(pool, work, iter(items), limit, sys.maxsize, 1)
 
 
-def _checked(items: Iterable[Item], check: Check) -> Iterator[Item]:
-    source = iter(items)
-    while True:
-        check()  # before an item is taken, which may be much work
-        try:
-            item = next(source)
-        except StopIteration:
-            return
-        yield item
-
-
 def _results(
     pool: Executor,
     work: Callable[[Item], Result],
@@ -172,20 +205,42 @@ def _results(
     chunks: int,
     largest: int,
     check: Check = lambda: None,
+    at_end: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
     """Results in order; at most `limit()` items in `chunks` chunks of `largest` are ahead, so that none pile up.
 
     An error of the source is raised when all that was handed on before it is yielded; one of `work` or `check` at once.
+    With `at_end`, one of source or check is raised when that is called and what is done, up to the first item that is
+    not, is yielded.
     """
     waiting: deque[tuple[Future[Any], int]] = deque()
     handed, size = 0, 1
     ended: Exception | None = None
+
+    def end(problem: Exception) -> None:
+        nonlocal ended
+        ended = problem
+        if at_end is not None:
+            at_end()
+
+    def look() -> None:
+        try:
+            if ended is None:
+                check()
+        except Exception as problem:
+            if at_end is None:
+                raise
+            end(problem)
+
     while True:
         while ended is None and len(waiting) < chunks and handed < max(limit(), 1):
+            look()  # before an item is taken, which may be much work
             try:
+                if ended is not None:
+                    break
                 chunk = list(islice(source, size))
             except Exception as problem:
-                ended = problem
+                end(problem)
                 break
             if not chunk:
                 break
@@ -196,15 +251,17 @@ def _results(
             break
         future, count = waiting.popleft()
         while not wait((future,), timeout=1.0).done:
-            check()
+            look()
         results, error, seconds = future.result()
         handed -= count
         size = max(1, min(largest, 2 * count, int(CHUNK_SECONDS * count / max(seconds, 1e-6))))
         for result in results:
             yield result
-            check()
+            look()
         if error is not None:
-            raise error
+            raise error if ended is None else ended
+        if len(results) < count:  # what was not begun
+            break
     if ended is not None:
         raise ended
 
@@ -213,20 +270,22 @@ def _chunk(work: Callable[[Item], Result], items: list[Item]) -> tuple[list[Resu
     """Results of the items before the first error, that error, and the seconds that they took."""
     begin, results = time.monotonic(), []
     for item in items:
-        if _stopping is not None and _stopping.is_set():
+        if _is_unwanted():
             break
         try:
             results.append(work(item))
         except Exception as error:
-            if _stopping is not None and not isinstance(error, WsssError):
+            if _wanted is not None and not isinstance(error, WsssError):
                 error.add_note(traceback.format_exc())  # a traceback does not cross the border of a process
             return results, error, time.monotonic() - begin
     return results, None, time.monotonic() - begin
 
 
-def _start(parent: int, stopping: Any) -> None:
-    global _stopping  # a worker process does one piece of work
-    _stopping = stopping
+def _start(parent: int, wanted: Connection) -> None:
+    global _wanted  # a worker process does one piece of work
+    _wanted = wanted
+    _asked.append(_refuse_unwanted)
+    threading.Thread(target=_leave, args=(wanted,), daemon=True).start()
     start_worker(parent)
 
 

@@ -109,6 +109,17 @@ def test_a_signal_that_a_library_takes_for_a_fault_of_its_own_is_still_a_signal(
     assert run(code) == (75, "error: stopped by SIGUSR1\nhint: run the same command again to go on\n")
 
 
+def test_a_signal_that_became_a_fault_of_the_users_is_still_a_signal():
+    code = (
+        "import os, signal, sys; from wsss_cli.cli import app; from wsss_cli.errors import WeightsError\n"
+        "def lost(**options):\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 1)\n"
+        "    except BaseException: raise WeightsError('this network cannot be written as onnx') from None\n"
+        "app.app = lost; app.main()\n"
+    )
+    assert run(code) == (75, "error: stopped by SIGTERM\nhint: run the same command again to go on\n")
+
+
 def test_a_signal_that_a_library_has_swallowed_stops_what_listens_next():
     code = (
         "import os, signal; from wsss_cli.engine.stop import Stop, end_at_once; end_at_once()\n"

@@ -11,9 +11,10 @@ from torch import nn
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context, Silent
-from wsss_cli.errors import Preempted
+from wsss_cli.errors import BusyError, Preempted
 from wsss_cli.inference.journal import NAME, weights_digest
 from wsss_cli.inference.network import Network
+from wsss_cli.locks import locked
 from wsss_cli.stages import infer
 
 
@@ -110,3 +111,12 @@ def test_what_a_kill_left_between_mask_and_line_is_made_anew(run, network, photo
         file.write('\n{"item": "a", "ke')  # and a torn line
     made, kept, _ = run(network, photos)
     assert (made, kept) == (2, 0)
+
+
+def test_a_folder_has_one_writer_and_what_killed_ones_left_half_written_goes(run, network, photos, tmp_path):
+    run(network, photos)
+    left = tmp_path / "out" / "masks" / ".a.png.abcd1234.part"
+    left.write_bytes(b"half")
+    with locked(tmp_path / "out" / ".infer.lock", ""), pytest.raises(BusyError, match="is being written to by another"):
+        run(network, photos)
+    assert run(network, photos) == (0, 2, []) and not left.exists()

@@ -70,7 +70,7 @@ def test_windows_cover_a_side_and_the_last_ends_with_it(length, starts):
 
 def test_sliding_is_the_mean_of_the_windows_that_see_a_pixel():
     x = torch.arange(6.0).reshape(1, 1, 1, 6).expand(1, 3, 4, 6)
-    logits = slide(Colours(pooled=1.0), x, EvalConfig(mode="slide", window=4, stride=2))
+    logits = slide(Colours(pooled=1.0), x, EvalConfig(mode="slide", window=4, stride=2), lambda: None)
     # windows 0..3 (mean 1.5) and 2..5 (mean 3.5); columns 2 and 3 are seen by both
     means = torch.tensor([1.5, 1.5, 2.5, 2.5, 3.5, 3.5])
     assert logits.shape == (1, 6, 4, 6)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsss_cli.config.cam import LpCamConfig
 from wsss_cli.models.classifier import CamClassifier
+from wsss_cli.processes import check_stop
 
 ROUNDS = 50
 
@@ -30,12 +31,14 @@ def kmeans(points: Tensor, clusters: int, rng: np.random.Generator) -> Tensor:
     chosen = [int(rng.integers(len(points)))]
     nearest = (points - points[chosen[0]]).square().sum(1)
     for _ in range(1, clusters):
+        check_stop()
         weights = nearest.double().cpu().numpy().cumsum()
         chosen.append(min(int(np.searchsorted(weights, rng.random() * weights[-1], side="right")), len(points) - 1))
         nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(1))
     centres = points[chosen]
     labels = None
     for _ in range(ROUNDS):
+        check_stop()
         new = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
         if labels is not None and torch.equal(new, labels):
             break

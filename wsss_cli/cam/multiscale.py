@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.data.batches import bucket_size, image_batch
+from wsss_cli.processes import check_stop
 
 
 class CamModel(Protocol):
@@ -44,6 +45,7 @@ def multiscale_cam(
     out_size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
     total: Tensor | None = None
     for scale in scales:
+        check_stop()
         size = bucket_size(round(height * scale), round(width * scale), multiple)
         x = model.normalise(image_batch(images, size, device, shrink=scale < 1))
         if flip:

@@ -124,7 +124,9 @@ def _run() -> int:
     except Stopped as stopped:
         return _fail(stopped.error.message, stopped.error.hint, stopped.error.exit_code)
     except WsssError as error:
-        return _fail(error.message, error.hint, error.exit_code)
+        signalled = heard()  # which a library has made a fault of its own
+        shown = signalled.error if signalled else error
+        return _fail(shown.message, shown.hint, shown.exit_code)
     except OSError as error:
         if error.errno is None:
             return _bug(error)

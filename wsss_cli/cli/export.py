@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import console
 from wsss_cli.cli.options import JsonOption
 
 
@@ -34,16 +34,16 @@ def export(
 
     ONNX needs: pip install onnx onnxscript onnxruntime
     """
+    from wsss_cli.engine.context import make_context
     from wsss_cli.inference.network import load_network
     from wsss_cli.interchange.export import require_onnx, run_export
 
     if form == "onnx":
         require_onnx()
-    with stage.working("cpu", run.parent) as ctx:
-        network = load_network(run, ctx, "best" if best else "latest")
-        if not out.is_file():
-            console.say(f"writing {form}, then comparing it with the network")
-        exported = run_export(network, out, form, output, str(run))
+    network = load_network(run, make_context("cpu", run.parent), "best" if best else "latest")  # a stop ends it at once
+    if not out.is_file():
+        console.say(f"writing {form}, then comparing it with the network")
+    exported = run_export(network, out, form, output, str(run))
     if json_output:
         console.result_json(exported)
     else:

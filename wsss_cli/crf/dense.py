@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.processes import check_stop
 
 Backend = Literal["auto", "lattice", "exact", "triton"]
 TOLERANCE = 1e-4  # of the Triton kernel: pairs of tiles whose kernel is nowhere above this are left out
@@ -129,7 +130,11 @@ def _lattice(
         field.addPairwiseBilateral(
             sxy=bilateral_sxy, srgb=bilateral_srgb, rgbim=np.ascontiguousarray(image), compat=bilateral_compat
         )
-    return np.asarray(field.inference(iterations), dtype=np.float32).reshape(labels, height, width)
+    posterior, *buffers = field.startInference()  # as `field.inference` does, which would not be left before its end
+    for _ in range(iterations):
+        check_stop()
+        field.stepInference(posterior, *buffers)
+    return np.asarray(posterior, dtype=np.float32).reshape(labels, height, width)
 
 
 def label_unary(labels: np.ndarray, count: int, gt_prob: float) -> np.ndarray:

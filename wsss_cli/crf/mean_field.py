@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.crf.order import SCALE, kd_order, pixel_features
+from wsss_cli.processes import check_stop
 
 Sums = Callable[[Tensor], Tensor]  # [N, columns] -> K times it, [N, columns], for the pixels of all images
 CHUNK = 2**24  # pairs that the sums over all pairs hold at once
@@ -52,6 +53,7 @@ def mean_field(
         bilateral = _normalised(bilateral, (bilateral(ones) + 1e-20).rsqrt())
     shape, probabilities = energy.shape, (-energy).softmax(2)
     for _ in range(iterations):
+        check_stop()
         now, logits = probabilities.reshape(len(energy), -1), -energy
         if spatial is not None:
             logits = logits + gauss_compat * spatial(now).view(shape)
@@ -127,6 +129,7 @@ def _all_pairs(features: Sequence[Tensor], dtype: torch.dtype) -> Sums:
         for rows in points:
             of_image = values[start : start + len(rows)]
             for chunk in rows.split(max(CHUNK // len(rows), 1)):
+                check_stop()
                 squared = torch.zeros(len(chunk), len(rows), dtype=dtype, device=rows.device)
                 for dim in range(rows.shape[1]):
                     squared.add_((chunk[:, None, dim] - rows[None, :, dim]).square_())

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from wsss_cli.errors import Interrupted, Preempted, WsssError
-from wsss_cli.processes import STOPPING
+from wsss_cli.processes import STOPPING, stopping_by
 
 HARD_END_S = 5.0  # after which a second Ctrl-C ends the process whatever it still waits for
 AGAIN = "run the same command again to go on"
@@ -66,8 +66,13 @@ class Stop:
         SIGHUP that is ignored, as under nohup, stays so. One that `end_at_once` has heard counts.
         """
         self.signal = self.signal or _heard
-        if threading.current_thread() is not threading.main_thread():
+        with stopping_by(self.check), self._catching():
             yield self
+
+    @contextlib.contextmanager
+    def _catching(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
         end = threading.Timer(HARD_END_S, os._exit, (Interrupted.exit_code,))
         end.daemon = True
@@ -84,7 +89,7 @@ class Stop:
 
         before = _catch(on_signal)
         try:
-            yield self
+            yield
         finally:
             end.cancel()
             for number, handler in before.items():

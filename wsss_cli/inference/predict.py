@@ -103,13 +103,14 @@ def predict_tensors(
     total: Tensor | None = None
     scales = sorted({1.0, *config.scales}) if ms_flip else [1.0]
     for scale in scales:
+        ctx.stop.check()
         size = view_size(height, width, scale, config)
         resized = np.stack([_resize(image, size) for image in images])
         x = model.backbone.normalise(to_device(resized, ctx.device).permute(0, 3, 1, 2))
         in_total = ms_flip and scale in config.scales
         views = torch.cat([x, x.flip(3)]) if in_total else x
         with ctx.autocast(precision):
-            logits = slide(model, views, config) if config.mode == "slide" else upsampled(model, views)
+            logits = slide(model, views, config, ctx.stop.check) if config.mode == "slide" else upsampled(model, views)
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
         if allowed is not None:
             logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
@@ -136,8 +137,11 @@ def upsampled(model: Segmentor, x: Tensor) -> Tensor:
     return F.interpolate(model(x).float(), x.shape[2:], mode="bilinear", align_corners=False)
 
 
-def slide(model: Segmentor, x: Tensor, config: EvalConfig) -> Tensor:
+def slide(model: Segmentor, x: Tensor, config: EvalConfig, check: Callable[[], object]) -> Tensor:
     """Logits of images [B, 3, h, w] from overlapping windows, float32 [B, K, h, w]: the mean where windows overlap.
+
+    Args:
+        check: called before each window; what it raises ends the work.
 
     Source: MMSegmentation 1.2 `EncoderDecoder.slide_inference`; a window at the edge is moved inwards, not cut.
     """
@@ -150,6 +154,7 @@ def slide(model: Segmentor, x: Tensor, config: EvalConfig) -> Tensor:
     total: Tensor | None = None
     count = torch.zeros((1, 1, height, width), device=x.device)
     for top, bottom, left, right in boxes:
+        check()
         logits = upsampled(model, x[:, :, top:bottom, left:right])
         if total is None:
             total = logits.new_zeros((len(x), logits.shape[1], height, width))

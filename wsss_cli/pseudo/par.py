@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.kernels.backend import Backend, takes_triton
+from wsss_cli.processes import check_stop
 
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -52,6 +53,7 @@ def par(
         return fused(image, planes, _offsets(dilations), position, iterations=iterations, w1=w1, w2=w2)
     weights = _affinity(image, dilations, w1, w2)
     for _ in range(iterations):
+        check_stop()
         spread = torch.zeros_like(planes)
         for index, neighbour in enumerate(_neighbours(planes, dilations)):
             spread.addcmul_(weights[:, index : index + 1], neighbour)

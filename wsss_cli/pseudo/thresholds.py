@@ -9,6 +9,7 @@ import numpy as np
 
 from wsss_cli.cam.store import read_cam
 from wsss_cli.errors import DataError
+from wsss_cli.processes import check_stop
 
 LEVELS = 256  # CAMs are stored in 8 bits
 LOWEST = 0.01
@@ -22,6 +23,7 @@ def score_histogram(files: Sequence[Path], num_classes: int) -> np.ndarray:
     """
     counts = np.zeros((num_classes, LEVELS), np.int64)
     for file in files:
+        check_stop()
         cam, classes, _ = read_cam(file)
         if any(not 0 < index < num_classes for index in classes):
             raise DataError(f"{file} has a CAM of a class that is not in 1..{num_classes - 1}", "make the CAMs anew")

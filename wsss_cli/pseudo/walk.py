@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.kernels.backend import Backend, takes_triton
+from wsss_cli.processes import check_stop
 from wsss_cli.pseudo.pairs import Offset, boundary_affinities, feature_affinities, half_disc
 
 
@@ -48,6 +49,7 @@ def random_walk(
     new = torch.zeros_like(now)
     now[:, margin : margin + count] = maps.reshape(classes, count)
     for _ in range(iterations):
+        check_stop()
         out = new[:, margin : margin + count].zero_()
         for distance, weight in taps:
             out.addcmul_(weight, now[:, margin + distance : margin + distance + count])

@@ -14,7 +14,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import iou, mean_fn, mean_fp, miou, number, summary
-from wsss_cli.processes import Check
+from wsss_cli.processes import Check, check_stop
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
@@ -98,6 +98,7 @@ def _cam_histogram(pairs: list[tuple[Path, Path]], num_classes: int, thresholds:
     bins = len(thresholds) + 1
     counts, pixels = np.zeros((num_classes + 1, num_classes, bins), np.int64), 0
     for cam_file, truth_file in pairs:
+        check_stop()
         cams, classes, (height, width) = read_cam(cam_file)
         truth = read_mask(truth_file)
         check_same_size((height, width), cam_file, truth.shape, truth_file)

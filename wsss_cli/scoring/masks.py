@@ -13,7 +13,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
-from wsss_cli.processes import Check
+from wsss_cli.processes import Check, check_stop
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
@@ -117,6 +117,7 @@ def _score_pairs(
     """Counts of some (prediction, truth) files, and how many pixels are undecided, scored, and there, int64 [3]."""
     counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
     for pred_file, truth_file in pairs:
+        check_stop()
         pred, truth = read_mask(pred_file), read_mask(truth_file)
         check_same_size(pred.shape, pred_file, truth.shape, truth_file)
         check_values(pred, num_classes, pred_file)

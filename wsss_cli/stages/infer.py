@@ -14,10 +14,12 @@ from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import UsageError, WriteError
+from wsss_cli.files import remove_temporaries
 from wsss_cli.inference.journal import Journal, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
+from wsss_cli.locks import locked
 from wsss_cli.report.pictures import overlay, write_png
 
 
@@ -82,10 +84,31 @@ def run_infer(
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]}.
+    Raises:
+        BusyError: another process writes to `out`.
+        WriteError: `out` cannot be written.
     """
-    preset = network.preset
-    config = EvalConfig.model_validate({**preset.eval.model_dump(), **({"mode": mode} if mode else {})})
-    precision = preset.train.precision
+    config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+    with locked(out / ".infer.lock", f"{out} is being written to"):
+        remove_temporaries(out)
+        return _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays)
+
+
+def _infer(
+    network: Network,
+    images: Sequence[Path],
+    out: Path,
+    config: EvalConfig,
+    ctx: Context,
+    *,
+    ms_flip: bool,
+    overlays: bool,
+) -> dict[str, Any]:
+    precision = network.preset.train.precision
     photographs = [Photograph(str(path), path) for path in images]
     files = {photo.id: [out / "masks" / f"{photo.image.stem}.png"] for photo in photographs}
     if overlays:

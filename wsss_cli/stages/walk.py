@@ -71,6 +71,7 @@ def run_walk(
         with ctx.autocast(precision):
             predictions = predict_affinity(model, [image for _, image, _ in batch], ctx.device)
         for (sample, _, (cam, classes, size)), plane in zip(batch, predictions, strict=True):
+            ctx.stop.check()
             yield sample, (_walk(step, cam, plane), classes, size)
 
     def store(result: tuple[Sample, Cam]) -> None:

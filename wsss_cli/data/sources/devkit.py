@@ -11,6 +11,7 @@ from wsss_cli.data.sources.download import fetch_archives
 from wsss_cli.data.sources.sbd import sbd_root
 from wsss_cli.data.sources.tags import read_ids
 from wsss_cli.errors import DataError
+from wsss_cli.processes import check_stop
 
 CLASSES = (
     "aeroplane",
@@ -184,6 +185,7 @@ def _aug_folder(source: VocSource) -> Path | None:
 
 def find_mask(source: VocSource, name: str) -> Path | None:
     """The mask of an image: VOC's own (with void borders) before the ready augmented one before SBD's .mat."""
+    check_stop()  # a network disk may answer slowly, and there are thousands of images
     aug = _aug_folder(source)
     candidates = [source.root / "SegmentationClass" / f"{name}.png"]
     candidates += [aug / f"{name}.png"] if aug else []

@@ -27,7 +27,7 @@ from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
-from wsss_cli.processes import Check, in_processes
+from wsss_cli.processes import Check, check_stop, in_processes
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def read_rows(source: FolderSource) -> tuple[list[Row], list[str]]:
     rows, missing, other_names = [], [], []
     seen: dict[str, list[int]] = {}
     for record in listed.rows:
+        check_stop()
         where, written = listed.where(record[0]), record[1][layout.key]
         labels = row_labels(listed, layout, record, spaces=False)
         for label in labels:

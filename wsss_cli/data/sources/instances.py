@@ -16,6 +16,7 @@ from pycocotools import mask as rle_of
 from wsss_cli.data.dataset import check_id, refuse_duplicates
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
+from wsss_cli.processes import check_stop
 
 RULE = (
     "larger instances first (by pixels; ties: smaller annotation id first), "
@@ -86,6 +87,7 @@ def read_instances(path: Path) -> Instances:
     size, empty = len(text), 0
     try:
         for key, start, end, entry in _elements(text):
+            check_stop()
             if key == "annotations":
                 image, span = _span(entry, start, end, path)
                 spans.setdefault(image, []).append(span)

@@ -9,6 +9,7 @@ from wsss_cli.data.dataset import nearest
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.sources.tags import without_suffix
 from wsss_cli.errors import DataError
+from wsss_cli.processes import check_stop
 
 
 class Photographs:
@@ -28,6 +29,7 @@ class Photographs:
         self.paths: dict[str, Path] = {}
         self.others: dict[str, str] = {}
         for path in sorted(folder.rglob("*")):
+            check_stop()
             name = path.relative_to(folder).as_posix()
             if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
                 self.paths[name] = path

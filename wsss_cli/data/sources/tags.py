@@ -19,6 +19,7 @@ from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.table import Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
+from wsss_cli.processes import check_stop
 
 Tags = dict[str, tuple[str, ...]]
 SEPARATORS = re.compile(r"[|;,\s]+")
@@ -222,6 +223,7 @@ def annotation_tags(folder: Path, ids: Sequence[str], classes: Sequence[str]) ->
         )
     tags: Tags = {}
     for name in ids:
+        check_stop()
         path = folder / f"{name}.xml"
         try:
             root = ElementTree.parse(path).getroot()
@@ -245,6 +247,7 @@ def mask_tags(
     """
     tags: Tags = {}
     for name, path in masks.items():
+        check_stop()
         if path is None:
             raise DataError(
                 f"image {name} has no mask to take tags from", "leave out --tags-from-masks, or give its mask"

@@ -20,6 +20,7 @@ from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import write_bytes, write_text
 from wsss_cli.labels import IGNORE, voc_palette
+from wsss_cli.processes import check_stop
 
 CLASSES = ("background", "ladybug", "zebrafish", "snail", "turtle", "bee")
 TWO_CLASSES = 0.35  # share of images with objects of two classes
@@ -73,6 +74,7 @@ def prepare_toy(
     for split, count in zip(SPLITS, counts, strict=True):
         splits[split] = []
         for index in range(count):
+            check_stop()
             name = f"{split}_{index:06d}"
             drawing = draw(seed, split, index, size)
             image, mask = out / "JPEGImages" / f"{name}.jpg", out / "SegmentationClass" / f"{name}.png"

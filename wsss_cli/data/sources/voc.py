@@ -25,7 +25,7 @@ from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
-from wsss_cli.processes import Check, in_processes
+from wsss_cli.processes import Check, check_stop, in_processes
 
 SOURCE = "PASCAL VOC 2012 + SBD"
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
@@ -125,7 +125,11 @@ def _mask_lines(looks: dict[str, MaskLook], tags: Tags) -> list[str]:
 
 
 def _refuse_missing_images(ids: Sequence[str], folder: Path) -> None:
-    missing = [name for name in ids if not (folder / f"{name}.jpg").is_file()]
+    missing = []
+    for name in ids:
+        check_stop()
+        if not (folder / f"{name}.jpg").is_file():
+            missing.append(name)
     if missing:
         raise DataError(
             f"{len(missing)} of {len(ids)} listed images are not in {folder}, the first: {missing[0]}.jpg",
