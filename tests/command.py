@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240.0
 """Seconds until a command counts as stuck: those of the tests take 1 to 20 on two cores."""
+GRACE_S = 60.0
+"""Seconds until a command has to have heard a signal: 20 on a machine with nothing else to do."""
 
 
 def environment(folder, **more):
@@ -36,3 +39,29 @@ def python(folder, *arguments, **more):
 def wsss(folder, *arguments, **more):
     """Run `wsss *arguments` in `folder` to its end."""
     return python(folder, "-m", "wsss_cli", *arguments, **more)
+
+
+def start(folder, *arguments, **more):
+    """Start `wsss *arguments` in `folder`, in a process group of its own; its stderr is a pipe of text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "wsss_cli", *map(str, arguments)],
+        cwd=folder,
+        env=environment(folder, OMP_NUM_THREADS="1", **more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def left_of(group, seconds):
+    """Processes of a group after `seconds` at most: some end by the end of a pipe, a moment after their parent."""
+    until = time.monotonic() + seconds
+    while (count := _count(group)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return count
+
+
+def _count(group):
+    listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True).stdout.split()
+    return listed.count(str(group))

@@ -7,13 +7,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from command import GRACE_S, left_of, start
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
@@ -27,19 +25,6 @@ SETTINGS = (
 )
 PREPARE = ["prepare", "toy", "--images", "6", "--val", "2", "--size", "32", "--seed", "1"]
 COMMAND = ["run", "--preset", "toy", "--device", "cpu", *(f"--set={setting}" for setting in SETTINGS.split())]
-GRACE_S = 60.0  # 20 on a machine with nothing else to do
-
-
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "wsss_cli", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def finished(folder):
@@ -61,19 +46,6 @@ def results(folder):
     kinds = ("cams/*.npz", "masks/*.png", "checkpoints/*/model.safetensors", "checkpoints/latest")
     files = [file for kind in kinds for file in (folder / "runs").glob(f"*/{kind}")]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
-
-
-def processes_of(group):
-    listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True).stdout.split()
-    return listed.count(str(group))
-
-
-def left_of(group, seconds):
-    """Processes of a group after `seconds` at most: some end by the end of a pipe, a moment after their parent."""
-    until = time.monotonic() + seconds
-    while (count := processes_of(group)) and time.monotonic() < until:
-        time.sleep(0.2)
-    return count
 
 
 @pytest.fixture(scope="module")
