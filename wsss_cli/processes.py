@@ -36,6 +36,7 @@ CHUNK_SECONDS = 0.1  # of work that a process is handed at a time
 CHUNKS = 8  # that each process is handed before the first one's results are asked for
 AHEAD = 256  # items that these hold at most
 
+FINISH_SECONDS = 5.0  # that heavy work has to be finished in after a stop
 LEAVE_SECONDS = 10.0  # after which a worker process ends where no result is wanted, whatever it is at
 
 # in a worker process: a pipe that ends when no result is wanted any more. No event: one that is waited for by a process
@@ -140,7 +141,7 @@ def in_processes(
             fewer than two workers or items, and where it proves to be done before processes would have started.
         check: called after each item and at least once a second; what it raises ends the work.
         heavy: an item takes so long that processes are started at once, and that results of what is being worked on
-            are taken where `check` ends the work, up to the first item that has not been begun or that was left.
+            and of what was handed on are taken where `check` ends the work, as far as they come within seconds.
         ahead: items that each process is handed at most before the first one's results are asked for.
     Raises:
         ResourceError: a worker process died, or none can be started.
@@ -210,18 +211,16 @@ def _results(
     """Results in order; at most `limit()` items in `chunks` chunks of `largest` are ahead, so that none pile up.
 
     An error of the source is raised when all that was handed on before it is yielded; one of `work` or `check` at once.
-    With `at_end`, one of source or check is raised when that is called and what is done, up to the first item that is
-    not, is yielded.
+    With `at_end` one of `check` is like one of the source, and after some seconds `at_end` has the rest left undone.
     """
     waiting: deque[tuple[Future[Any], int]] = deque()
     handed, size = 0, 1
     ended: Exception | None = None
+    until = math.inf
 
     def end(problem: Exception) -> None:
-        nonlocal ended
-        ended = problem
-        if at_end is not None:
-            at_end()
+        nonlocal ended, until
+        ended, until = problem, time.monotonic() + FINISH_SECONDS
 
     def look() -> None:
         try:
@@ -252,6 +251,8 @@ def _results(
         future, count = waiting.popleft()
         while not wait((future,), timeout=1.0).done:
             look()
+            if at_end is not None and time.monotonic() > until:
+                at_end()
         results, error, seconds = future.result()
         handed -= count
         size = max(1, min(largest, 2 * count, int(CHUNK_SECONDS * count / max(seconds, 1e-6))))

@@ -14,9 +14,9 @@ import pytest
 
 SETTINGS = (
     "classifier.iters=8 classifier.batch=2 classifier.crop=32 classifier.backbone.weights=none "
-    "classifier.log_interval=1 cam.scales=[0.5,1.0] cam.flip=false train.iters=8 train.batch=2 train.crop=32 train.data_workers=1 "
-    "train.checkpoint_interval=1000 train.log_interval=1 train.backbone.weights=none train.head.aspp_channels=8 "
-    "train.head.low_channels=8 eval.scales=[1.0]"
+    "classifier.log_interval=1 cam.scales=[0.5,1.0] cam.flip=false train.iters=8 train.batch=2 train.crop=32 "
+    "train.data_workers=1 train.checkpoint_interval=1000 train.log_interval=1 train.backbone.weights=none "
+    "train.head.aspp_channels=8 train.head.low_channels=8 eval.scales=[1.0]"
 )
 RUN = ["run", "--preset", "toy", "--device", "cpu", *(f"--set={setting}" for setting in SETTINGS.split())]
 PHASES = {  # (command, how the line begins that shows the phase)
