@@ -42,9 +42,10 @@ def prepared(folder):
 
 
 def results(folder):
-    """Bytes of all that the stages made, by place."""
-    kinds = ("cams/*.npz", "masks/*.png", "checkpoints/*/model.safetensors", "checkpoints/latest")
+    """Bytes of all that the stages made, by place; the checkpoint before the last is of the step that was stopped at."""
+    kinds = ("cams/*.npz", "masks/*.png", "checkpoints/latest")
     files = [file for kind in kinds for file in (folder / "runs").glob(f"*/{kind}")]
+    files += [file.parent / file.read_text().strip() / "model.safetensors" for file in files if file.name == "latest"]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
