@@ -56,8 +56,9 @@ def reference(tmp_path_factory):
     finished(folder)
     return results(folder), time.monotonic() - begin
 
+    """Bytes of all that the stages made, by place; of a training its last checkpoint: others go by where it was stopped."""
 
-@pytest.mark.parametrize("seed", range(3))
+
 def test_kills_at_chance_moments_lose_nothing(reference, tmp_path, seed):
     whole, seconds = reference
     folder, chance = prepared(tmp_path / "work"), random.Random(seed)
