@@ -119,6 +119,7 @@ NO_MEMORY = (
     "insufficient memory",
     "can't allocate memory",
     "cannot allocate memory",
+    "failed to map segment",
     "bad_alloc",
     "alloc_failed",
     "could not create a primitive",

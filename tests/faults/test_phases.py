@@ -1,7 +1,7 @@
 """A stop signal in each phase of each command: the right code, soon, no process left; the same command again ends well.
 
 The commands of a chain work in one folder, so that each goes on from where the one before was stopped. `make faults`
-sends every signal in every phase, to the process and to its group.
+sends every signal in every phase, to the process and to its group in turn.
 """
 
 import os
@@ -39,7 +39,7 @@ PHASES = {  # (command, how the line begins that shows the phase)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 QUICK = ("classifier", "CAMs", "pseudo masks", "training", "evaluation", "infer", "export", "prepare folder")
 if os.environ.get("WSSS_STORM"):
-    TRIALS = [(phase, number, group) for number in SIGNALS for group in (False, True) for phase in PHASES]
+    TRIALS = [(phase, number, (i + k) % 2 == 0) for i, number in enumerate(SIGNALS) for k, phase in enumerate(PHASES)]
 else:
     TRIALS = [(phase, SIGNALS[at % 5], at % 2 == 0) for at, phase in enumerate(QUICK)]
 NAMES = [f"{phase}-{number.name}-{'group' if group else 'process'}" for phase, number, group in TRIALS]
@@ -66,7 +66,7 @@ def folder_of(tmp_path_factory):
 
 @pytest.mark.parametrize(("phase", "number", "group"), TRIALS, ids=NAMES)
 def test_a_stop_in_each_phase(folder_of, phase, number, group):
-    folder = folder_of((number, group) if os.environ.get("WSSS_STORM") else "quick")
+    folder = folder_of(number if os.environ.get("WSSS_STORM") else "quick")
     arguments, mark = PHASES[phase]
     if "TRAINED" in arguments:
         assert command.wsss(folder, *RUN).returncode == 0
@@ -94,7 +94,7 @@ def test_a_stop_in_each_phase(folder_of, phase, number, group):
 
 
 def test_all_chains_end_well(folder_of):
-    chains = {(number, group) for _, number, group in TRIALS} if os.environ.get("WSSS_STORM") else ["quick"]
+    chains = SIGNALS if os.environ.get("WSSS_STORM") else ["quick"]
     for chain in chains:
         folder = folder_of(chain)
         assert command.wsss(folder, *RUN).returncode == 0
