@@ -11,7 +11,7 @@ from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes"}
+BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes", "ranks"}
 METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
 GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "locks": {"errors"},
     "files": {"errors"},
     "processes": {"errors"},
+    "ranks": {"errors", "processes"},
     "config": BOTTOM,
     **{name: BOTTOM | {"config", "kernels"} for name in METHODS},
     "models": BOTTOM | {"config", "kernels", "weights"},

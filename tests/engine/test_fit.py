@@ -48,7 +48,7 @@ def batches(start, at=None, act=None):
             act()
         draw = torch.Generator().manual_seed(step)
         x = torch.randn(8, 4, generator=draw)
-        yield {"image": x, "target": x.sum(1, keepdim=True), "id": "not a tensor"}
+        yield [{"image": x, "target": x.sum(1, keepdim=True), "id": "not a tensor"}]
         step += 1
 
 

@@ -30,7 +30,7 @@ def make(sample, rng):
 @contextlib.contextmanager
 def batches(make=make, workers=2, start=0, check=lambda: None, say=print):
     source = loader.training_batches(
-        SAMPLES, make, batch=2, seed=3, workers=workers, start=start, pin=False, check=check, say=say
+        loader.Batches(SAMPLES, make, 2, 3), workers=workers, start=start, pin=False, check=check, say=say
     )
     with contextlib.closing(source):
         yield source

@@ -8,7 +8,8 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.outputs import damaged_outputs
 from wsss_cli.errors import DataError, WriteError
-from wsss_cli.stages.plan import open_experiment, open_step, plan_cam, plan_pseudo
+from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo
 
 FILES = ("cams/a.npz", "cams/b.npz", "prototypes.safetensors", "checkpoints/step-00000003/meta.json")
 

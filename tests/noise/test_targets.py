@@ -294,7 +294,7 @@ def train(path, config, crash_at=None):
         while True:
             if step == crash_at:
                 raise CrashError
-            yield batch(step)
+            yield [batch(step)]
             step += 1
 
     config = config.model_copy(update={"precision": "fp32", "log_interval": 1, "checkpoint_interval": 7})

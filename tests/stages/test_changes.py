@@ -17,7 +17,8 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.scoring.results import finished_eval
 from wsss_cli.stages import evaluate, pipeline
 from wsss_cli.stages.changes import changed_lists, say_changes
-from wsss_cli.stages.plan import Step, open_experiment, open_step, plan_cam, plan_pseudo, plan_relabel, plan_train
+from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.plan import Step, open_experiment, plan_cam, plan_pseudo, plan_relabel, plan_train
 
 
 @pytest.fixture

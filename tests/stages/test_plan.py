@@ -7,10 +7,10 @@ from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.records import read_inputs
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.plan import (
     given_classifier,
     open_experiment,
-    open_step,
     outcome,
     plan_cam,
     plan_pseudo,

@@ -16,8 +16,9 @@ from wsss_cli.engine.context import make_context
 from wsss_cli.errors import DataError, ResourceError, UsageError, WeightsError, together
 from wsss_cli.files import write_json
 from wsss_cli.stages import estimate
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import Step, open_step, plan_run, plan_train
+from wsss_cli.stages.plan import Step, plan_run, plan_train
 from wsss_cli.stages.preflight import planned, problems
 
 IRN = ['pseudo.steps=[{kind="irn-walk"}]', "affinity.irn.iters=3"]

@@ -16,9 +16,10 @@ from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import DataError, Preempted, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.labels import voc_palette
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import open_experiment, open_step, plan_cam, plan_pseudo, plan_train
+from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo, plan_train
 from wsss_cli.stages.preflight import problems
 from wsss_cli.stages.sources import FILE, changed_sources, compared, hold_to_sources
 

@@ -18,8 +18,9 @@ from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json, sha256_file, write_json
 from wsss_cli.inference.journal import Journal
 from wsss_cli.labels import voc_palette
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import cam_path, confidence_path, label_path, mask_path
-from wsss_cli.stages.plan import Step, open_experiment, open_step
+from wsss_cli.stages.plan import Step, open_experiment
 from wsss_cli.stages.verify import CODES, verify_predictions, verify_run
 
 COLORS = voc_palette(6)

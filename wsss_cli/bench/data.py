@@ -14,7 +14,7 @@ from wsss_cli.bench.inputs import stored_samples
 from wsss_cli.bench.measure import Case, Row, Work, five_digits, make_rows, measure, report
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.loader import AHEAD, training_batches
+from wsss_cli.data.loader import AHEAD, Batches, training_batches
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.engine.context import Context
@@ -133,10 +133,7 @@ def _parts(samples: Sequence[Any], train: Any, make: Any, ctx: Context, repeats:
 
 def _loader(samples: Sequence[Any], make: Any, batch: int, seed: int, workers: int, batches: int, ctx: Context) -> Work:
     source = training_batches(
-        samples,
-        make,
-        batch=batch,
-        seed=seed,
+        Batches(samples, make, batch, seed),
         workers=workers,
         start=0,
         pin=ctx.device.type == "cuda",

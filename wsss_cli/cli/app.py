@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,8 @@ from wsss_cli.cli import (
 )
 from wsss_cli.cli import eval as eval_
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
-from wsss_cli.errors import Interrupted, ResourceError, WsssError, out_of_memory
+from wsss_cli.errors import Interrupted, Preempted, ResourceError, WsssError, out_of_memory
+from wsss_cli.ranks.who import here
 
 # Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
 ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -109,6 +111,8 @@ def _run() -> int:
     if getattr(sys.stdout, "errors", "") == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name need not be UTF-8
     try:
+        if here().rank:
+            console.leave_to_first()
         code = app(standalone_mode=False, prog_name="wsss")
         return code if isinstance(code, int) else 0
     except typer.Exit as error:
@@ -124,6 +128,8 @@ def _run() -> int:
     except Stopped as stopped:
         return _fail(stopped.error.message, stopped.error.hint, stopped.error.exit_code)
     except WsssError as error:
+        if type(error).__name__ == "PeerError" and _rank():  # the rank that ended has said it, and the first
+            return error.exit_code
         signalled = heard()  # which a library has made a fault of its own
         shown = signalled.error if signalled else error
         return _fail(shown.message, shown.hint, shown.exit_code)
@@ -158,11 +164,22 @@ def _hint(error: OSError) -> str:
 def _fail(message: str, hint: str, code: int) -> int:
     if "--json" in sys.argv:
         console.result_json({"error": message, "hint": hint, "exit_code": code})
+    rank = _rank()
+    if rank and code in (Preempted.exit_code, Interrupted.exit_code):
+        return code  # all ranks stop together, and the first says so
+    say = partial(console.say_of_rank, rank) if rank else console.say
     for line in message.splitlines() or [""]:
-        console.say(f"error: {line}")
+        say(f"error: {line}")
     for line in hint.splitlines():
-        console.say(f"hint: {line}")
+        say(f"hint: {line}")
     return code
+
+
+def _rank() -> int:
+    """The rank of this process, 0 where its environment makes no sense."""
+    with contextlib.suppress(WsssError):
+        return here().rank
+    return 0
 
 
 def _bug(error: BaseException) -> int:

@@ -12,6 +12,7 @@ from wsss_cli.cli.options import (
     DataOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     PresetOption,
     RunsOption,
@@ -29,6 +30,7 @@ def cam(
     iters: Annotated[int | None, typer.Option(min=1, help="Training iterations of the classifier.")] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -51,7 +53,7 @@ def cam(
 
     if dry_run:
         return stage.dry_run(resolved, plan_cam, runs, device, json_output)
-    done = stage.perform(resolved, plan_cam, runs, device)
+    done = stage.perform(resolved, plan_cam, runs, device, gpus)
     cams = done.last
     if json_output:
         console.result_json(done.as_json())

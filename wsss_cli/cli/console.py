@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from wsss_cli.escapes import visible
@@ -67,6 +68,17 @@ def open_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace")
         setattr(sys, name, Stream(stream))
+
+
+def leave_to_first() -> None:
+    """From here on this process, which is another rank than the first, says nothing but what ends it."""
+    sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # as long as the process
+
+
+def say_of_rank(rank: int, line: str) -> None:
+    """A line on the process's own stderr, after `leave_to_first`."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{visible(f'rank {rank}: {line}')}\n".encode())
 
 
 def lost_result() -> OSError | None:

@@ -20,6 +20,12 @@ DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Check all that can be known before, say what would be done, stop.")
 ]
+GpusOption = Annotated[
+    int,
+    typer.Option(
+        "--gpus", min=1, metavar="N", help="Train on N GPUs of this machine, or, without GPUs, in N processes."
+    ),
+]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
 ]

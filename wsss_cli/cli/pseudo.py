@@ -13,6 +13,7 @@ from wsss_cli.cli.options import (
     DataOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     PresetOption,
     RunsOption,
@@ -31,6 +32,7 @@ def pseudo(
     ] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -55,7 +57,7 @@ def pseudo(
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device)
+    done = stage.perform(resolved, plan, runs, device, gpus)
     masks = done.last
     if json_output:
         console.result_json(done.as_json())

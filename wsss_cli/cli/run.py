@@ -8,6 +8,7 @@ from wsss_cli.cli.options import (
     DataOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     PresetOption,
     RunsOption,
@@ -21,6 +22,7 @@ def run(
     data: DataOption = "",
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -41,7 +43,7 @@ def run(
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device)
+    done = stage.perform(resolved, plan, runs, device, gpus)
     results = done.results
     trained = str(results["train"].run)
     if json_output:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
 from wsss_cli.errors import DataError
+from wsss_cli.ranks.who import here
 
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
@@ -81,9 +82,11 @@ def _in_time(took: Took | None) -> str:
     return f"{in_words(took.seconds)} at the pace of {took.run}{f' ({took.device})' if took.device else ''}"
 
 
-def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
+def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) -> Outcome:
     """Run what is not done of a plan, if nothing is known to go wrong; torch is loaded only where there is work.
 
+    Args:
+        gpus: ranks that are started for it here, where this process is none; they do all else, too.
     Raises:
         WsssError: what `dry_run` finds, all of it, before anything is done.
     """
@@ -91,10 +94,28 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
     from wsss_cli.stages.preflight import planned, problems
     from wsss_cli.weights.sources import as_one
 
-    exp, steps, faults = planned(preset, plan, runs)
-    faults += problems(exp, steps, device)
-    if faults:
-        raise as_one(faults)
+    def checked() -> Any:
+        exp, steps, faults = planned(preset, plan, runs)
+        faults += problems(exp, steps, device)
+        if faults:
+            raise as_one(faults)
+        return exp, steps
+
+    if here().world > 1:
+        from wsss_cli.ranks.group import only_first
+        from wsss_cli.stages.pipeline import run_steps
+
+        with working(device, runs) as ctx:
+            exp, steps = only_first(checked)
+            run_steps(steps, exp, ctx)
+        return outcome(steps)
+    exp, steps = checked()
+    if gpus > 1 and not all(step.done for step in steps):
+        import typer
+
+        from wsss_cli.ranks.launch import launch
+
+        raise typer.Exit(launch(gpus))
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 
@@ -107,10 +128,14 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str) -> Outcome:
 def working(device: str, runs: Path) -> Iterator[Context]:
     """A context whose stop flag listens to signals while the body works."""
     from wsss_cli.engine.context import make_context
+    from wsss_cli.ranks.group import joined, look_at_others
 
     ctx = make_context(device, runs, console)
-    ctx.stop.tell = console.say_at_once
-    with ctx.stop.listening():
+    if not here().rank:
+        ctx.stop.tell = console.say_at_once
+    with ctx.stop.listening(), joined(ctx.stop.check):
+        if here().world > 1:
+            ctx.stop.look = look_at_others
         yield ctx
 
 

@@ -13,6 +13,7 @@ from wsss_cli.cli.options import (
     DataOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     PresetOption,
     RunsOption,
@@ -34,6 +35,7 @@ def train(
     ] = False,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -60,7 +62,7 @@ def train(
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device)
+    done = stage.perform(resolved, plan, runs, device, gpus)
     trained = str(done.last.run)
     if json_output:
         console.result_json(done.as_json())

@@ -97,6 +97,12 @@ class TrainingConfig(Model):
     crop: Crop = 512
     optim: Optim
     schedule: ScheduleConfig = ScheduleConfig()
+    accumulate: Annotated[int, Added(neutral=1)] = Field(
+        1, ge=1, description="parts of a batch that are computed one after another, each with its own batch statistics"
+    )
+    sync_bn: Annotated[bool, Added(neutral=True)] = Field(
+        True, description="batch norm sees the images of all ranks; false: those of its own"
+    )
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     data_workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
     log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")
@@ -109,6 +115,12 @@ class TrainingConfig(Model):
                 f"schedule.warmup_iters {self.schedule.warmup_iters} is above iters {self.iters}: training would end "
                 "before its warm-up does; lower the one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> TrainingConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be cut into {self.accumulate} equal parts (accumulate)")
         return self
 
 

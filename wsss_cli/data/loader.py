@@ -27,6 +27,7 @@ from torch import Tensor
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import DataError, ResourceError, WsssError
 from wsss_cli.processes import cores, signals_held, start_worker
+from wsss_cli.ranks.who import here
 
 Key = tuple[int, int]  # epoch, index of a sample
 Arrays = dict[str, np.ndarray]
@@ -46,22 +47,35 @@ def order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def data_workers(asked: int) -> int:
     """Data worker processes: as asked, or one for each core but one, at most 8."""
-    return asked if asked >= 0 else max(1, min(8, cores() - 1))
+    return asked if asked >= 0 else max(1, min(8, cores() // here().local_world - 1))
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Which samples a batch has, and how they are made."""
+    """Which samples a batch has, and how they are made.
+
+    Attributes:
+        make: (sample, random generator of this sample and epoch) -> arrays of one shape for all samples.
+        size: samples in a batch.
+        seed: of the order of the samples and of their generators.
+        part: rows of the batch that are made here, the others being other ranks'; None: all.
+    """
 
     samples: Sequence[Sample]
     make: Make
     size: int
     seed: int
+    part: range | None = None
+
+    @property
+    def rows(self) -> range:
+        """Rows of the batch that are made here."""
+        return range(self.size) if self.part is None else self.part
 
     def keys(self, step: int) -> list[Key]:
-        """(epoch, sample index) of a step's batch; batches straddle epochs and nothing is dropped."""
+        """(epoch, sample index) of a step's rows; batches straddle epochs and nothing is dropped."""
         count = len(self.samples)
-        places = (divmod(step * self.size + row, count) for row in range(self.size))
+        places = (divmod(step * self.size + row, count) for row in self.rows)
         return [(epoch, int(order(count, self.seed, epoch)[place])) for epoch, place in places]
 
     def item(self, key: Key) -> tuple[Arrays, Lost]:
@@ -81,7 +95,7 @@ class Batches:
         raise DataError(f"{len(lost)} training images in a row cannot be read, first: {lost[0][0]}: {lost[0][1]}")
 
     def fill(self, step: int, arrays: Arrays, at: Callable[[int], object]) -> Lost:
-        """Make a step's batch in `arrays` [size, ...]; `at` is called with the index of each sample first."""
+        """Make a step's rows in `arrays` [len(rows), ...]; `at` is called with the index of each sample first."""
         lost: Lost = []
         for row, key in enumerate(self.keys(step)):
             at(key[1])
@@ -94,11 +108,8 @@ class Batches:
 
 
 def training_batches(
-    samples: Sequence[Sample],
-    make: Make,
+    batches: Batches,
     *,
-    batch: int,
-    seed: int,
     workers: int,
     start: int,
     pin: bool,
@@ -108,7 +119,6 @@ def training_batches(
     """Endless training batches from step `start` on. Close the iterator when done: that ends the workers.
 
     Args:
-        make: (sample, random generator of this sample and epoch) -> arrays of one shape for all samples.
         workers: processes that make samples; 0: made in this process, as they are where none can be started.
         pin: page-locked memory, for copies to a GPU that overlap with its work.
         check: called at least once a second while a batch is waited for; what it raises ends the wait.
@@ -119,7 +129,6 @@ def training_batches(
         DataError: twenty samples in a row cannot be read.
         ResourceError: a worker died, or has been at one sample for `STUCK_S`.
     """
-    batches = Batches(samples, make, batch, seed)
     template, _ = batches.item(batches.keys(start)[0])
     if workers:
         try:
@@ -129,7 +138,7 @@ def training_batches(
         else:
             yield from _from_workers(team, batches, template, pin, check)
     for step in itertools.count(start):
-        tensors = _blank(template, batch, pin)
+        tensors = _blank(template, len(batches.rows), pin)
         lost = batches.fill(step, {name: tensor.numpy() for name, tensor in tensors.items()}, lambda index: check())
         yield {**tensors, "lost": lost}
 
@@ -152,7 +161,7 @@ class _Team:
 
     def __init__(self, batches: Batches, template: Arrays, workers: int, start: int) -> None:
         self.start, self.workers, self.samples = start, workers, batches.samples
-        sizes = {name: -(-array.nbytes * batches.size // ALIGNED) * ALIGNED for name, array in template.items()}
+        sizes = {name: -(-array.nbytes * len(batches.rows) // ALIGNED) * ALIGNED for name, array in template.items()}
         memory = mmap.mmap(-1, workers * (8 + AHEAD * sum(sizes.values())) + ALIGNED)
         self.at = np.frombuffer(memory, np.int64, workers)
         offset = -(-8 * workers // ALIGNED) * ALIGNED
@@ -162,8 +171,8 @@ class _Team:
             for _ in range(AHEAD):
                 slot = {}
                 for name, array in template.items():
-                    flat = np.frombuffer(memory, array.dtype, array.size * batches.size, offset)
-                    slot[name] = flat.reshape(batches.size, *array.shape)
+                    flat = np.frombuffer(memory, array.dtype, array.size * len(batches.rows), offset)
+                    slot[name] = flat.reshape(len(batches.rows), *array.shape)
                     offset += sizes[name]
                 self.slots[-1].append(slot)
         self.pipes: list[Connection] = []
@@ -228,7 +237,7 @@ def _from_workers(
         for turn in itertools.count():
             count, number = divmod(turn, team.workers)
             lost = _report(team, number, check)
-            tensors = _blank(template, batches.size, pin)
+            tensors = _blank(template, len(batches.rows), pin)
             for name, array in team.slots[number][count % AHEAD].items():
                 tensors[name].copy_(torch.from_numpy(array))
             with suppress(OSError):  # it died: noticed when its next batch is waited for

@@ -16,6 +16,7 @@ from wsss_cli.engine.devices import check_device
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import UsageError
 from wsss_cli.processes import cores
+from wsss_cli.ranks.who import here
 
 Event = dict[str, Any]
 
@@ -86,13 +87,16 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
     Raises:
         UsageError: CUDA is asked for and there is none.
     """
+    ranks = here()
+    if ranks.world > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{ranks.local}"
     chosen = pick_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen.index or 0)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    torch.set_num_threads(cores())
-    cv2.setNumThreads(cores())
+    torch.set_num_threads(max(1, cores() // ranks.local_world))
+    cv2.setNumThreads(max(1, cores() // ranks.local_world))
     return Context(chosen, Path(runs), ui or Silent())
 
 

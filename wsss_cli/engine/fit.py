@@ -11,11 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
-from wsss_cli.engine.checkpoint import load_newest, mark_best, pointed_step, save_checkpoint, step_name
+from wsss_cli.engine.checkpoint import (
+    load_newest,
+    load_trainer,
+    load_weights,
+    mark_best,
+    pointed_step,
+    save_checkpoint,
+    step_name,
+)
 from wsss_cli.engine.context import Context, Event
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import Interrupted, Preempted, ResourceError, out_of_memory
+from wsss_cli.ranks.gradients import Losses, spread_losses, summed_later
+from wsss_cli.ranks.group import PeerError, only_first
+from wsss_cli.ranks.sums import alone
+from wsss_cli.ranks.who import here
 
 Batch = dict[str, Any]
 Scores = dict[str, float | None]
@@ -105,7 +117,7 @@ def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
 
 def fit(
     task: Task,
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Callable[[int], Iterable[list[Batch]]],
     config: TrainingConfig,
     run: RunDir,
     ctx: Context,
@@ -115,8 +127,9 @@ def fit(
     """Train to `config.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
 
     Args:
-        batches: from a step to the batches of that step and all later ones; a pure function of the step, so that a
-            resumed run sees what an unbroken one would have seen.
+        batches: from a step to the batches of that step and all later ones, each a list of its parts (one but with
+            `accumulate`); a pure function of the step, so that a resumed run sees what an unbroken one would have seen.
+            Of several ranks each gets its own rows.
         seed: of dropout and of all else that the task draws.
     Raises:
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
@@ -126,6 +139,8 @@ def fit(
     optimiser = build_optimiser(task, config.optim, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
     folder, meter = run.path / "checkpoints", Meter(config.iters, ctx.device)
+
+    losses = spread_losses(task.model, task.losses)
 
     def to_validate(step: int) -> bool:
         return step > 0 and task.val_interval > 0 and (step % task.val_interval == 0 or step == config.iters)
@@ -138,8 +153,9 @@ def fit(
     while step < config.iters:
         meter.wait()
         try:
-            batch = next(source) | {"step": step}
-        except (Preempted, Interrupted, ResourceError):  # what is trained so far is not lost
+            parts = [part | {"step": step} for part in next(source)]
+            asked = parts[0].pop("stop", 0)
+        except (Preempted, Interrupted, ResourceError, PeerError):  # what is trained so far is not lost
             if step and not (folder / step_name(step)).is_dir():
                 _save(task, optimiser, meter, folder, step)
             raise
@@ -148,42 +164,59 @@ def fit(
         for group, lr in zip(optimiser.param_groups, base, strict=True):
             group["lr"] = lr * factor
         draw = (seed * 1_000_003 + step) % 2**63
-        meter.add(*_step(task, batch, optimiser, config.precision, draw, ctx), len(batch["image"]))
+        meter.add(*_step(losses, task, parts, optimiser, config.precision, draw, ctx), config.batch)
         step += 1
         task.after_step(step)
         if step % config.log_interval == 0 or step == config.iters:
             yield _emit(run, meter.event(step, base[0] * factor))
-        if ctx.stop.signal or to_validate(step) or step % config.checkpoint_interval == 0 or step == config.iters:
+        if alone():
+            asked = ctx.stop.signal  # ranks must agree on it, and did before the step
+        if asked or to_validate(step) or step % config.checkpoint_interval == 0 or step == config.iters:
             _save(task, optimiser, meter, folder, step)
-            ctx.stop.check()
+            if asked:
+                ctx.stop.check()
         if to_validate(step):
             yield meter.without(partial(_validate, task, run, step))
 
 
 def _step(
-    task: Task, batch: Batch, optimiser: torch.optim.Optimizer, precision: str, seed: int, ctx: Context
+    losses_of: Losses,
+    task: Task,
+    parts: list[Batch],
+    optimiser: torch.optim.Optimizer,
+    precision: str,
+    seed: int,
+    ctx: Context,
 ) -> tuple[list[str], Tensor]:
-    """One iteration: the names of its losses, and their sum followed by each."""
+    """One iteration: the names of its losses, and their sum followed by each (of several ranks this one's share)."""
+    spread_over = 1 if alone() else here().world
     torch.manual_seed(seed)  # dropout of a step is the same after a resume
     task.model.train()
+    optimiser.zero_grad(set_to_none=True)
+    names: list[str] = []
+    sums: Tensor | None = None
     try:
-        batch = {key: _move(value, ctx.device) for key, value in batch.items()}
-        with ctx.autocast(precision):
-            losses = task.losses(batch)
-            each = torch.stack(list(losses.values()))
-            loss = each.sum()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for number, part in enumerate(parts, 1):
+            part = {key: _move(value, ctx.device) for key, value in part.items()}
+            with summed_later(losses_of, number < len(parts)):
+                with ctx.autocast(precision):
+                    losses = losses_of(part)
+                    each = torch.stack(list(losses.values())) / len(parts)
+                    loss = each.sum()
+                (loss * spread_over).backward()  # gradients are averaged over ranks
+            names, values = list(losses), torch.cat([loss[None], each]).detach()
+            sums = values if sums is None else sums + values
         optimiser.step()
     except Exception as error:
         if not out_of_memory(error):
             raise
-        images = len(batch["image"])
+        images = len(parts[0]["image"])
         raise ResourceError(
             f"out of memory in a training step of {images} images: {' '.join(str(error).split())[:120]}",
-            "lower batch or crop of this stage's settings, or set its precision to bf16 on a GPU",
+            "lower batch or crop of this stage's settings, raise its accumulate, or set its precision to bf16 on a GPU",
         ) from error
-    return list(losses), torch.cat([loss[None], each]).detach()
+    assert sums is not None
+    return names, sums
 
 
 def _move(value: Any, device: torch.device) -> Any:
@@ -197,24 +230,41 @@ def _emit(run: RunDir, event: Event) -> Event:
 
 
 def _save(task: Task, optimiser: torch.optim.Optimizer, meter: Meter, folder: Path, step: int) -> None:
+    """Write a checkpoint; every rank is asked for what it adds to it, and the first writes."""
     meter.check(step, task.model)
     trainer = {"optimiser": optimiser.state_dict(), "meter": meter.state()}
     state = task.state()
-    save_checkpoint(folder, step, task.model, trainer | ({"task": state} if state else {}), {})
+    if here().rank == 0:
+        save_checkpoint(folder, step, task.model, trainer | ({"task": state} if state else {}), {})
 
 
 def _resume(
-    task: Task, optimiser: torch.optim.Optimizer, meter: Meter, folder: Path, say: Callable[[str], None]
+    task: Task,
+    optimiser: torch.optim.Optimizer,
+    meter: Meter,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> int:
     """Go on from the newest checkpoint that is whole: the number of its step, 0 where there is none.
 
     Raises:
         WeightsError: there are checkpoints, and all of them are damaged.
     """
-    loaded = load_newest(folder, say)
-    if loaded is None:
+    loaded = None
+
+    def load() -> str | None:
+        nonlocal loaded
+        loaded = load_newest(folder, say)
+        return None if loaded is None else step_name(loaded[2]["step"])
+
+    newest = only_first(load)
+    if newest is None:
         return 0
-    state, trainer, meta = loaded
+    if loaded is None:  # another rank than the first
+        state, meta = load_weights(folder / newest)
+        trainer = load_trainer(folder / newest)
+    else:
+        state, trainer, meta = loaded
     task.model.load_state_dict(state)
     optimiser.load_state_dict(trainer["optimiser"])
     if "task" in trainer:
@@ -230,11 +280,15 @@ def _resume(
 def _validate(task: Task, run: RunDir, step: int) -> Event:
     """Score the model, whose checkpoint has just been written, and mark that one if it beats the one that is marked."""
     folder = run.path / "checkpoints"
-    scores = task.evaluate()
-    score, before = scores.get("miou"), _validated(run).get(pointed_step(folder, "best"))
-    if score is not None and (before is None or score > before):
-        mark_best(folder, step)
-    return _emit(run, {"kind": "val", "step": step, **scores})
+
+    def score() -> Scores:
+        scores = task.evaluate()
+        score, before = scores.get("miou"), _validated(run).get(pointed_step(folder, "best"))
+        if score is not None and (before is None or score > before):
+            mark_best(folder, step)
+        return scores
+
+    return _emit(run, {"kind": "val", "step": step, **only_first(score)})
 
 
 def _validated(run: RunDir) -> dict[int, float | None]:

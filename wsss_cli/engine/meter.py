@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from wsss_cli.engine.context import Event
 from wsss_cli.errors import DivergedError
+from wsss_cli.ranks.sums import total
+from wsss_cli.ranks.who import here
 
 
 class Meter:
@@ -36,14 +38,16 @@ class Meter:
         self.waited, self.since = 0.0, time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """What is counted since the last log line."""
+        """What is counted since the last log line; asked of every rank, as losses are those of all."""
         elapsed = time.perf_counter() - self.since
         counts = {"steps": self.steps, "images": self.images, "waited": self.waited, "elapsed": elapsed}
-        return {"names": list(self.names), "total": self.total.cpu(), **counts}
+        return {"names": list(self.names), "total": total(self.total).cpu(), **counts}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.names, self.total = list(state["names"]), state["total"].to(self.device)
+        if here().rank:  # they were added up
+            self.total = torch.zeros_like(self.total)
         self.steps, self.images, self.waited = state["steps"], state["images"], state["waited"]
         self.since = time.perf_counter() - state["elapsed"]
 
@@ -69,7 +73,8 @@ class Meter:
 
         Args:
             names: of its losses.
-            losses: their sum, then each, [1 + len(names)].
+            losses: their sum, then each, [1 + len(names)]; of several ranks this one's share.
+            images: of the global batch.
         """
         self.names, self.total = names, self.total + losses
         self.steps += 1
@@ -82,7 +87,7 @@ class Meter:
         Raises:
             DivergedError: it is not finite, or a tensor of the model is not.
         """
-        mean = float(self.total[0]) / max(self.steps, 1)
+        mean = float(total(self.total)[0]) / max(self.steps, 1)
         sound = model is None or all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
         if not math.isfinite(mean) or not sound:
             raise DivergedError(
@@ -111,7 +116,7 @@ class Meter:
             "eta_s": round(pace * (self.iters - step), 1),
         }
         if len(self.names) > 1:
-            each = (self.total[1:] / max(self.steps, 1)).tolist()
+            each = (total(self.total)[1:] / max(self.steps, 1)).tolist()
             event |= {f"loss_{name}": round(value, 6) for name, value in zip(self.names, each, strict=True)}
         if self.device.type == "cuda":
             event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)

@@ -98,6 +98,26 @@ class RunDir:
         self.save(**results, state="done")
 
 
+class Follower(RunDir):
+    """The run directory for another rank than the first, which alone writes: what changes is known, and not written."""
+
+    def save(self, **changes: Any) -> None:
+        """Change the record in memory."""
+        self.record = self.record.changed(**changes)
+
+    def log(self, line: str) -> None:
+        """Nothing."""
+
+    def metric(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def cut_metrics(self, step: int) -> None:
+        """Nothing."""
+
+    def finish(self, **results: Any) -> None:
+        """Nothing: see the first rank's."""
+
+
 def _append(path: Path, text: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:

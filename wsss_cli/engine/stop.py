@@ -41,11 +41,13 @@ class Stop:
     Attributes:
         signal: the signal that asked; 0: none.
         tell: given a line when one asks; called in a signal handler.
+        look: called by `check`; what it raises ends the work too.
     """
 
     def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
         self.signal = 0
         self.tell = tell
+        self.look: Callable[[], object] = lambda: None
 
     def check(self) -> None:
         """Raise if a stop was asked for.
@@ -54,6 +56,7 @@ class Stop:
             Preempted: after SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2.
             Interrupted: after SIGINT.
         """
+        self.look()
         if self.signal == signal.SIGINT:
             raise Interrupted("interrupted; what is done is saved", AGAIN)
         if self.signal:

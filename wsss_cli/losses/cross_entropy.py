@@ -12,6 +12,7 @@ from torch import Tensor
 from wsss_cli.config.loss import OhemConfig
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.pixels import Average, at_size, divisor, weighted_divisor
+from wsss_cli.ranks.sums import concatenated, total, total_count
 
 
 def cross_entropy(
@@ -50,12 +51,12 @@ def cross_entropy(
     if kernels == "fused" and plain:
         from wsss_cli.kernels.cross_entropy import upsampled_cross_entropy  # here, as not every machine has Triton
 
-        total, labelled = upsampled_cross_entropy(logits, target, weight)
-        return total / (target.numel() if average == "all" else labelled.clamp(min=1))
+        cost, count = upsampled_cross_entropy(logits, target, weight)
+        return cost / (divisor(target, average) if average == "all" else total(count).clamp(min=1))
     logits, target = at_size(logits, target), target.long()
     if plain and weight is None:
-        total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
-        return total / divisor(target, average)
+        summed = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+        return summed / divisor(target, average)
     cost = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
     chosen = None if ohem is None else hard_pixels(cost, target, ohem, class_weights)
     if class_weights:
@@ -69,8 +70,8 @@ def cross_entropy(
         over = weighted_divisor(target, average, factors) if class_weights else divisor(target, average)
         return cost.sum() / over
     labelled, background = target != IGNORE, target == 0
-    sides = [(cost * side).sum() / side.sum().clamp(min=1) for side in (background, labelled & ~background)]
-    return 0.5 * (sides[0] + sides[1]) * (labelled.sum() / divisor(target, average))
+    sides = [(cost * side).sum() / total(side.sum()).clamp(min=1) for side in (background, labelled & ~background)]
+    return 0.5 * (sides[0] + sides[1]) * (total(labelled.sum()) / divisor(target, average))
 
 
 @torch.no_grad()
@@ -90,8 +91,8 @@ def hard_pixels(cost: Tensor, target: Tensor, config: OhemConfig, class_weights:
         which never takes the easiest pixel of all with `thresh`.
     """
     valid = target != IGNORE
-    costs = cost[valid]
-    few = config.min_kept * len(target)
+    costs, here = concatenated(cost[valid])
+    few = config.min_kept * total_count(len(target), target.device)
     if len(costs) == 0:
         return valid
     if config.thresh is not None:
@@ -100,7 +101,7 @@ def hard_pixels(cost: Tensor, target: Tensor, config: OhemConfig, class_weights:
         hard = probability < bound
     else:
         if class_weights:
-            costs = costs * torch.tensor(class_weights, device=cost.device)[target[valid]]
+            costs = costs * torch.tensor(class_weights, device=cost.device)[concatenated(target[valid])[0]]
         hard = torch.zeros_like(costs, dtype=torch.bool)
         hard[costs.topk(min(few, len(costs))).indices] = True
-    return torch.zeros_like(valid).masked_scatter(valid, hard)
+    return torch.zeros_like(valid).masked_scatter(valid, hard[here])

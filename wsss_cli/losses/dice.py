@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.pixels import at_size
+from wsss_cli.ranks.sums import total
 
 EPSILON = 1e-3
 
@@ -35,4 +36,4 @@ def dice_loss(logits: Tensor, target: Tensor, per_class: bool = False, *, weight
     both, predicted, labelled = ((part * share[:, None]).sum(over) for part in (p * hot, p * p, hot))
     present = hot.sum(over) > 0
     loss = 1 - 2 * both / (predicted + labelled + 2 * EPSILON)
-    return (loss * present).sum() / present.sum().clamp(min=1)
+    return (loss * present).sum() / total(present.sum()).clamp(min=1)

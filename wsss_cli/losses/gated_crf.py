@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.loss import GatedCrfConfig
+from wsss_cli.ranks.sums import total, total_count
 
 
 def gated_crf_loss(logits: Tensor, image: Tensor, valid: Tensor, config: GatedCrfConfig) -> Tensor:
@@ -30,7 +31,9 @@ def gated_crf_loss(logits: Tensor, image: Tensor, valid: Tensor, config: GatedCr
     colour = F.interpolate(image.permute(0, 3, 1, 2).float(), size=size, mode="area")
     gate = F.interpolate(valid[:, None].float(), size=size, mode="area")[:, 0] > 0.999
     energy = gated_crf_energy(logits.softmax(1), colour, gate, config.radius, config.sxy, config.srgb)
-    return config.weight * energy / (gate.numel() if config.average == "all" else gate.sum().clamp(min=1))
+    if config.average == "all":
+        return config.weight * energy / total_count(gate.numel(), gate.device)
+    return config.weight * energy / total(gate.sum()).clamp(min=1)
 
 
 def gated_crf_energy(

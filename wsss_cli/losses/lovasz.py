@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.pixels import at_size
+from wsss_cli.ranks.sums import concatenated, share_of_same, total
 
 
 def lovasz_loss(logits: Tensor, target: Tensor, per_image: bool = False) -> Tensor:
@@ -25,11 +26,12 @@ def lovasz_loss(logits: Tensor, target: Tensor, per_image: bool = False) -> Tens
     """
     p, target = at_size(logits, target).softmax(1), target.long()
     if not per_image:
-        return _of_pixels(p.permute(0, 2, 3, 1).flatten(0, 2), target.flatten())
+        pixels, _ = concatenated(p.permute(0, 2, 3, 1).flatten(0, 2))
+        return share_of_same(_of_pixels(pixels, concatenated(target.flatten())[0]))
     images = [
         _of_pixels(q.permute(1, 2, 0).flatten(0, 1), labels.flatten()) for q, labels in zip(p, target, strict=True)
     ]
-    labelled = (target != IGNORE).flatten(1).any(1).sum()
+    labelled = total((target != IGNORE).flatten(1).any(1).sum())
     return torch.stack(images).sum() / labelled.clamp(min=1)
 
 

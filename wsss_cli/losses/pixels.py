@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.labels import IGNORE
+from wsss_cli.ranks.sums import total, total_count
 
 Average = Literal["all", "valid"]
 
@@ -23,14 +24,17 @@ def at_size(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def divisor(target: Tensor, average: Average) -> int | Tensor:
-    """All pixels of an int64 target, or those that are not 255 and at least 1."""
-    return target.numel() if average == "all" else (target != IGNORE).sum().clamp(min=1)
+    """All pixels of an int64 target, or those that are not 255 and at least 1; of all ranks."""
+    if average == "all":
+        return total_count(target.numel(), target.device)
+    return total((target != IGNORE).sum()).clamp(min=1)
 
 
 def weighted_divisor(target: Tensor, average: Average, class_weights: Tensor) -> Tensor:
     """`divisor` where a pixel counts by the weight of its class, float32 [K], and one that is 255 as 1."""
     labelled = target != IGNORE
-    total = class_weights[torch.where(labelled, target, 0)].mul(labelled).sum()
+    over = class_weights[torch.where(labelled, target, 0)].mul(labelled).sum()
     if average == "all":
-        total = total + (~labelled).sum()
-    return torch.where(total > 0, total, 1.0)
+        over = over + (~labelled).sum()
+    over = total(over)
+    return torch.where(over > 0, over, 1.0)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from wsss_cli.config.noise import UpdateConfig
 from wsss_cli.labels import IGNORE
+from wsss_cli.ranks.sums import total
+from wsss_cli.ranks.who import here
 
 LEAST_POINTS = 5  # two more than the curve has parameters
 NEVER_LEARNED = 0.01  # a curve that stays below this IoU has no early phase of learning to end
@@ -48,7 +50,7 @@ class IouCurves:
         """At the end of a part: add a point to each curve and return the classes that are corrected from here on."""
         if step % self.interval:
             return []
-        matrix = self.confusion[:-1].view(self.num_classes, self.num_classes).cpu().double()
+        matrix = total(self.confusion)[:-1].view(self.num_classes, self.num_classes).cpu().double()
         self.confusion.zero_()
         hits = matrix.diagonal()
         labelled = matrix.sum(1)
@@ -82,12 +84,14 @@ class IouCurves:
         return torch.where(replaced, best, target), torch.where(replaced, certainty, torch.ones_like(certainty))
 
     def state(self) -> dict[str, Tensor]:
-        """All that the future depends on."""
-        return {"confusion": self.confusion.clone(), "curves": self.curves, "corrected": self.corrected.clone()}
+        """All that the future depends on; asked of every rank, as the counts are those of all."""
+        return {"confusion": total(self.confusion).clone(), "curves": self.curves, "corrected": self.corrected.clone()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.confusion.copy_(state["confusion"])
+        if here().rank:  # they were added up
+            self.confusion.zero_()
         self.curves = state["curves"].clone()
         self._correct(torch.nonzero(state["corrected"]).flatten().tolist())
 

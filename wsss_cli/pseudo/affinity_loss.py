@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsss_cli.labels import IGNORE
 from wsss_cli.pseudo.pairs import Offset, path, shifted, windows
+from wsss_cli.ranks.sums import total
 
 EPS = 1e-5  # both papers' released code
 
@@ -127,7 +128,7 @@ def _shares(labels: Tensor, offsets: Sequence[Offset]) -> tuple[float, float, fl
     counts = torch.zeros(3, dtype=torch.int64, device=labels.device)
     for offset in offsets:
         counts += torch.stack([kind.sum() for kind in _kinds(labels, offset)])
-    background, object_, different = counts.clamp(min=1).tolist()
+    background, object_, different = total(counts).clamp(min=1).tolist()
     return 0.25 / background, 0.25 / object_, 0.5 / different
 
 

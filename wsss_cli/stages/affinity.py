@@ -33,8 +33,10 @@ from wsss_cli.processes import cores
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
+from wsss_cli.ranks.group import only_first
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import cam_path, label_path
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
@@ -73,8 +75,8 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
     config = affinity_config(preset, kind)
     samples = exp.dataset.split(preset.dataset.train)
     with open_step(step, exp) as run:
-        hold_to_sources(run, step, exp, ctx.stop.check)
-        lost = _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx)
+        only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
+        lost = only_first(lambda: _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx))
         labelled = [sample for sample in samples if label_path(run.path, sample.id).is_file()]
         if not labelled:
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")

@@ -26,8 +26,9 @@ from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.processes import cores
 from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.classifier import load_classifier
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import cam_path
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.prototypes import class_prototypes
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]

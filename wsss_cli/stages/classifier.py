@@ -26,7 +26,10 @@ from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.sums import share
+from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import train_network
 from wsss_cli.talk import silent
@@ -44,6 +47,9 @@ class ClassifierTask(Task):
         self.model, self._config = model, config
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return _shares(self._means(batch), batch)
+
+    def _means(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
         tags = batch["tags"]
         match self._config.consistency:
@@ -67,13 +73,19 @@ class ReCamTask(Task):
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         features = self.model.features(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
-        return {
+        losses = {
             "tags": multilabel_soft_margin(self.model.scores(features).float(), batch["tags"]),
             "softmax": self._weight * softmax_loss(self.model, features, batch["tags"]),
         }
+        return _shares(losses, batch)
 
     def in_head(self, name: str) -> bool:
         return name.startswith("second.")
+
+
+def _shares(means: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+    """All losses of tags are means over images."""
+    return {name: share(mean, len(batch["image"])) for name, mean in means.items()}
 
 
 def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:
@@ -81,7 +93,7 @@ def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:
     config, dataset, seed = exp.preset.classifier, exp.dataset, exp.preset.seed
     samples = dataset.split(exp.preset.dataset.train)
     with open_step(step, exp) as run:
-        hold_to_sources(run, step, exp, ctx.stop.check)
+        only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         torch.manual_seed(seed)  # the new layers' first weights
         task = ClassifierTask(build_classifier(config, dataset.num_classes, ctx.device), config)
         make = partial(_item, config=config, num_classes=dataset.num_classes)

@@ -12,6 +12,7 @@ from wsss_cli.config.cam import GradCamConfig
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError, WsssError
 from wsss_cli.models.build import build_affinity, build_classifier, build_segmentor
+from wsss_cli.ranks.group import only_first
 from wsss_cli.stages.affinity import affinity_config, run_affinity
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
@@ -23,6 +24,8 @@ from wsss_cli.stages.relabel import run_relabel
 from wsss_cli.stages.train import check_training, run_train, start_from
 from wsss_cli.weights.sources import as_one
 
+TRAININGS = ("classifier", "recam", "irn", "psa", "train")  # all ranks do them together
+
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
     """Run every step that is not done; each goes on where it was stopped.
@@ -33,12 +36,15 @@ def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
     todo = [step for step in steps if not step.done]
     if any(step.stage == "train" for step in todo):
         check_training(exp.preset.train, exp.dataset, ctx.device)
-    check_networks(todo, exp)
-    say_changes(steps, exp, ctx.ui.say)
+    only_first(lambda: check_networks(todo, exp))
+    only_first(lambda: say_changes(steps, exp, ctx.ui.say))
     for number, step in enumerate(todo, 1):
         if len(todo) > 1:
             ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")
-        run_step(step, exp, ctx)
+        if step.stage in TRAININGS:
+            run_step(step, exp, ctx)
+        else:
+            only_first(lambda step=step: run_step(step, exp, ctx))  # type: ignore[misc]
 
 
 def check_networks(todo: Sequence[Step], exp: Experiment) -> None:

@@ -8,7 +8,6 @@ A run is known by its identity, whatever the name of the preset that it was made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.outputs import is_whole
-from wsss_cli.engine.records import Inputs, find_runs, is_run, read_inputs, read_record, read_run
-from wsss_cli.engine.rundir import RunDir, find_checkpoint, open_run, run_path
+from wsss_cli.engine.records import find_runs, is_run, read_inputs, read_record, read_run
+from wsss_cli.engine.rundir import find_checkpoint, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file
 from wsss_cli.scoring.results import finished_eval
@@ -310,24 +309,6 @@ def _given(exp: Experiment, kind: str, path: Path) -> Step:
 
 
 # -- a step's directory ------------------------------------------------------------------------------------------------
-
-
-def open_step(step: Step, exp: Experiment) -> AbstractContextManager[RunDir]:
-    """The run directory of a step, locked; see `open_run`."""
-    dataset = exp.dataset
-    runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
-    runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
-    inputs = Inputs(
-        dataset=str(dataset.root),
-        dataset_name=dataset.name,
-        dataset_fingerprint=dataset.fingerprint,
-        split_sha256=dataset.split_sha256,
-        classes=dataset.classes,
-        colors=dataset.colors,
-        protocol=dataset.protocol,
-        **runs,
-    )
-    return open_run(step.path, step.kind, exp.preset, step.identity, inputs)
 
 
 def outcome(steps: Sequence[Step]) -> Outcome:

@@ -21,8 +21,9 @@ from wsss_cli.files import write_json
 from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import MaskJob, RefineSettings, make_pseudo_mask, mean_cost
 from wsss_cli.scoring.masks import score_masks
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.walk import run_walk
 

@@ -30,8 +30,9 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
+from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_path, mask_path
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
 
 ReadSample = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round

@@ -17,8 +17,10 @@ from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
+from wsss_cli.ranks.group import only_first
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
-from wsss_cli.stages.plan import Experiment, Step, open_step
+from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.preflight import check_class_weights, check_kernels
 from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.sources import hold_to_sources
@@ -48,7 +50,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         if run.done:
             run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])
             return
-        hold_to_sources(run, step, exp, ctx.stop.check)
+        only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         note_lost(without, run, ctx)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)

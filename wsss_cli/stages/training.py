@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wsss_cli.config.base import TrainingConfig
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.loader import Make, data_workers, training_batches
+from wsss_cli.data.loader import Batches, Make, data_workers, training_batches
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task, fit
 from wsss_cli.engine.rundir import RunDir
+from wsss_cli.errors import UsageError
 from wsss_cli.labels import IGNORE
+from wsss_cli.ranks.group import Word, agree
+from wsss_cli.ranks.layers import spread
+from wsss_cli.ranks.sums import alone
+from wsss_cli.ranks.who import here
 
 
 def train_network(
@@ -39,28 +45,37 @@ def train_network(
         DataError: twenty samples in a row cannot be read.
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint is written first.
-        ResourceError: out of memory; a data worker died or is stuck.
+        ResourceError: out of memory; a data worker died or is stuck; another rank has gone.
+        UsageError: there are more ranks than images at a time.
     """
-
+    size = config.batch // config.accumulate
+    if size < here().world:
+        raise UsageError(
+            f"{title}: {size} images at a time are fewer than {here().world} ranks", "a larger batch, or fewer ranks"
+        )
+    if not alone():
+        task.model = spread(task.model, ctx.device, size, sync_bn=config.sync_bn)
     with ctx.ui.training_progress(title, config.iters) as show, contextlib.ExitStack() as stack:
 
-        def batches(start: int) -> Iterator[dict[str, Any]]:
+        def batches(start: int) -> Iterator[list[dict[str, Any]]]:
             source = training_batches(
-                samples,
-                make,
-                batch=config.batch,
-                seed=seed,
+                Batches(samples, make, size, seed, here().part(size)),
                 workers=data_workers(config.data_workers),
-                start=start,
+                start=start * config.accumulate,
                 pin=ctx.device.type == "cuda",
                 check=ctx.stop.check,
                 say=ctx.ui.say,
             )
-            for batch in stack.enter_context(contextlib.closing(source)):  # workers end however the training does
-                note_lost(batch.pop("lost"), run, ctx)
-                if target and not run.record.labelled and bool((batch[target] != IGNORE).any()):
+            stack.enter_context(contextlib.closing(source))  # workers end however the training does
+            for step in itertools.count(start):
+                parts, word = _parts(source, config.accumulate, "" if run.record.labelled else target, ctx)
+                word = agree(word, step)
+                if word.signal:
+                    ctx.stop.signal = word.signal
+                note_lost(word.lost, run, ctx)
+                if word.labelled and not run.record.labelled:
                     run.save(labelled=True)
-                yield batch
+                yield [part | {"stop": word.signal} for part in parts]
 
         for event in stack.enter_context(contextlib.closing(fit(task, batches, config, run, ctx, seed=seed))):
             show(event)
@@ -69,6 +84,21 @@ def train_network(
         run.save(labelled=False)
         run.log(f"warning: {warning}")
         ctx.ui.say(f"warning: {warning}")
+
+
+def _parts(
+    source: Iterator[dict[str, Any]], count: int, target: str, ctx: Context
+) -> tuple[list[dict[str, Any]], Word]:
+    """A batch's parts, and what is to be told of them."""
+    parts: list[dict[str, Any]] = []
+    try:
+        for _ in range(count):
+            parts.append(next(source))
+    except Exception as error:
+        return [], Word(ctx.stop.signal, error=error)
+    lost = tuple(entry for part in parts for entry in part.pop("lost"))
+    labelled = bool(target) and any(bool((part[target] != IGNORE).any()) for part in parts)
+    return parts, Word(ctx.stop.signal, labelled, lost)
 
 
 def note_lost(lost: Sequence[tuple[str, str]], run: RunDir, ctx: Context) -> None:
