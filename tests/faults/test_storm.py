@@ -42,7 +42,7 @@ def prepared(folder):
 
 
 def results(folder):
-    """Bytes of all that the stages made, by place; the checkpoint before the last is of the step that was stopped at."""
+    """Bytes of all that the stages made, by place; of checkpoints the last, as others go by where a run was stopped."""
     kinds = ("cams/*.npz", "masks/*.png", "checkpoints/latest")
     files = [file for kind in kinds for file in (folder / "runs").glob(f"*/{kind}")]
     files += [file.parent / file.read_text().strip() / "model.safetensors" for file in files if file.name == "latest"]
@@ -56,9 +56,8 @@ def reference(tmp_path_factory):
     finished(folder)
     return results(folder), time.monotonic() - begin
 
-    """Bytes of all that the stages made, by place; of a training its last checkpoint: others go by where it was stopped."""
 
-
+@pytest.mark.parametrize("seed", range(3))
 def test_kills_at_chance_moments_lose_nothing(reference, tmp_path, seed):
     whole, seconds = reference
     folder, chance = prepared(tmp_path / "work"), random.Random(seed)
