@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import python
+from pydantic import ValidationError
 from torch import nn
 
 from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
@@ -97,6 +98,42 @@ def test_a_single_iteration_has_the_full_rate():
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_in_equal_parts_is_the_batch_where_nothing_looks_at_all_of_it(tmp_path, monkeypatch):
+    def steady():
+        task = Line()
+        task.model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+        for number, parameter in enumerate(task.model.parameters()):
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
+        task.in_head = lambda name: False
+        return task
+
+    whole_batches, parts = batches, (slice(4), slice(4, 8))
+
+    def halves(start, *more):
+        for (whole,) in whole_batches(start):
+            yield [{key: value[rows] for key, value in whole.items() if key != "id"} for rows in parts]
+
+    one, one_events = train(tmp_path / "one", task=steady())
+    monkeypatch.setitem(train.__globals__, "batches", halves)
+    two, two_events = train(tmp_path / "two", task=steady())
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert [event["loss"] for event in one_events] == pytest.approx([event["loss"] for event in two_events], rel=1e-5)
+    assert [event["loss_square"] for event in two_events] == pytest.approx(
+        [event["loss_square"] for event in one_events], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("accumulate", "fits"), [(1, True), (4, True), (3, False)])
+def test_a_batch_is_cut_into_equal_parts_or_refused(accumulate, fits):
+    settings = {"iters": 1, "optim": SGD, "batch": 8, "accumulate": accumulate}
+    if fits:
+        assert TrainingConfig(**settings).accumulate == accumulate
+    else:
+        with pytest.raises(ValidationError, match="batch 8 cannot be cut into 3 equal parts"):
+            TrainingConfig(**settings)
 
 
 def test_the_first_step_of_sgd_is_the_one_computed_by_hand(tmp_path):
