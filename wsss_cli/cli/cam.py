@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import console, sharded, stage
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -17,6 +17,7 @@ from wsss_cli.cli.options import (
     PresetOption,
     RunsOption,
     SetOption,
+    ShardOption,
 )
 
 
@@ -31,6 +32,7 @@ def cam(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    shard: ShardOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -44,16 +46,22 @@ def cam(
     wsss cam --preset toy --set cam.method.kind=gradcam --set cam.method.layer=blocks.4
     wsss cam --preset toy --set cam.method.kind=recam --set cam.method.iters=60
     wsss cam --preset toy --set classifier.consistency.kind=puzzle
+    wsss cam --preset toy --shard 3/16
 
     The classifier is a run of its own: other scales or another method train none again. Runs again where it stopped.
-    Where the data set has masks, the seeds are scored at every background threshold.
+    Where the data set has masks, the seeds are scored at every background threshold. Shards work in one run at the same
+    time; the last of them finishes it.
     """
+    part = sharded.chosen(shard, gpus)
     resolved = stage.resolve(preset, overrides, data, classifier__weights=weights, classifier__iters=iters)
     from wsss_cli.stages.plan import plan_cam
 
     if dry_run:
         return stage.dry_run(resolved, plan_cam, runs, device, json_output)
-    done = stage.perform(resolved, plan_cam, runs, device, gpus)
+    if part is None:
+        done = stage.perform(resolved, plan_cam, runs, device, gpus)
+    else:
+        done = sharded.perform(resolved, plan_cam, runs, device, part, json_output)
     cams = done.last
     if json_output:
         console.result_json(done.as_json())

@@ -26,6 +26,12 @@ GpusOption = Annotated[
         "--gpus", min=1, metavar="N", help="Train on N GPUs of this machine, or, without GPUs, in N processes."
     ),
 ]
+ShardOption = Annotated[
+    str,
+    typer.Option(
+        "--shard", metavar="I/N", help="Make part I of N of the images; array: the part of this task of a Slurm array."
+    ),
+]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
 ]

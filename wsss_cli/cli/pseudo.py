@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import console, sharded, stage
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -18,6 +18,7 @@ from wsss_cli.cli.options import (
     PresetOption,
     RunsOption,
     SetOption,
+    ShardOption,
 )
 from wsss_cli.errors import UsageError
 
@@ -33,6 +34,7 @@ def pseudo(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    shard: ShardOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -44,11 +46,13 @@ def pseudo(
     wsss pseudo --preset toy --set 'pseudo.steps=[{kind="par"}, {kind="crf"}]' --set pseudo.threshold.kind=self
     wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
+    wsss pseudo --preset toy --shard 3/16
 
     Writes palette PNGs and a confidence map beside each. Makes the CAMs first where no cam run fits.
     """
     if cams is not None and network is not None:
         raise UsageError("--cams and --network are two sources of masks", "give one of them")
+    part = sharded.chosen(shard, gpus)
     resolved = stage.resolve(preset, overrides, data)
     from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
@@ -57,7 +61,10 @@ def pseudo(
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device, gpus)
+    if part is None:
+        done = stage.perform(resolved, plan, runs, device, gpus)
+    else:
+        done = sharded.perform(resolved, plan, runs, device, part, json_output)
     masks = done.last
     if json_output:
         console.result_json(done.as_json())

@@ -87,9 +87,10 @@ def show(
         raise UsageError(f"{run} is no run directory", f"wsss runs list --runs {runs} names those there are")
     record = read_record(path)
     record = record.changed(state=state_of(path, record))
-    scores = _scores(path, record)
+    scores, shards = _scores(path, record), _shards(path, record)
     if json_output:
-        console.result_json({**record.model_dump(mode="json", exclude_unset=True), "run": str(path), "scores": scores})
+        more = {"run": str(path), "scores": scores, **({"shards": shards} if shards else {})}
+        console.result_json({**record.model_dump(mode="json", exclude_unset=True), **more})
         return
     from wsss_cli.report.tables import Table, percent
 
@@ -97,6 +98,10 @@ def show(
     rows.append(("created", _when(record.created)))
     for number, attempt in enumerate(record.attempts, 1):
         rows.append((f"attempt {number}", _attempt(attempt)))
+    for shard in shards:
+        far = f"{shard['done']} of {shard['items']} images" if shard["items"] is not None else "not begun"
+        lost = f", {shard['lost']} lost" if shard["lost"] else ""
+        rows.append((f"shard {shard['shard']}", f"{shard['state']}, {far}{lost}" if shard["state"] else far))
     rows.append(("images lost", f"{len(record.lost)}"))
     if record.labelled is False:
         rows.append(("labels", "none: no pixel that the training saw has a label"))
@@ -115,6 +120,29 @@ def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
             if isinstance(stored, dict) and isinstance(part := stored.get(mode), dict) and key in part:
                 scores[name] = part[key]
     return scores
+
+
+def _shards(path: Path, record: RunRecord) -> list[dict[str, Any]]:
+    """How far each shard of a run that is not done is: its state, images, how many of these are done, and lost."""
+    from wsss_cli.engine.shards import Shard, count_by_shard, read_shards, state_of_shard
+    from wsss_cli.stages.paths import FOLDERS
+
+    listing: list[dict[str, Any]] = []
+    records = {one.shard: one for one in read_shards(path)} if record.state != "done" else {}
+    for of in sorted({shard.of for shard in records}):
+        counts = count_by_shard(path / FOLDERS.get(record.stage, ""), of)
+        for number in range(1, of + 1):
+            one = records.get(Shard(number, of))
+            listing.append(
+                {
+                    "shard": f"{number}/{of}",
+                    "state": state_of_shard(path, one) if one else None,
+                    "items": one.items if one else None,
+                    "done": counts[number],
+                    "lost": len(one.lost) if one else 0,
+                }
+            )
+    return listing
 
 
 def _when(seconds: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.context import Context
     from wsss_cli.stages.estimate import Took
-    from wsss_cli.stages.plan import Outcome, Plan
+    from wsss_cli.stages.plan import Experiment, Outcome, Plan, Step
 
 
 def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
@@ -91,25 +91,16 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) 
         WsssError: what `dry_run` finds, all of it, before anything is done.
     """
     from wsss_cli.stages.plan import outcome
-    from wsss_cli.stages.preflight import planned, problems
-    from wsss_cli.weights.sources import as_one
-
-    def checked() -> Any:
-        exp, steps, faults = planned(preset, plan, runs)
-        faults += problems(exp, steps, device)
-        if faults:
-            raise as_one(faults)
-        return exp, steps
 
     if here().world > 1:
         from wsss_cli.ranks.group import only_first
         from wsss_cli.stages.pipeline import run_steps
 
         with working(device, runs) as ctx:
-            exp, steps = only_first(checked)
+            exp, steps = only_first(lambda: checked(preset, plan, runs, device))
             run_steps(steps, exp, ctx)
         return outcome(steps)
-    exp, steps = checked()
+    exp, steps = checked(preset, plan, runs, device)
     if gpus > 1 and not all(step.done for step in steps):
         import typer
 
@@ -122,6 +113,22 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) 
         with working(device, runs) as ctx:
             run_steps(steps, exp, ctx)
     return outcome(steps)
+
+
+def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experiment, list[Step]]:
+    """The experiment of a preset and the steps of a plan, if nothing is known to go wrong.
+
+    Raises:
+        WsssError: all that is.
+    """
+    from wsss_cli.stages.preflight import planned, problems
+    from wsss_cli.weights.sources import as_one
+
+    exp, steps, faults = planned(preset, plan, runs)
+    faults += problems(exp, steps, device)
+    if faults:
+        raise as_one(faults)
+    return exp, steps
 
 
 @contextlib.contextmanager

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from wsss_cli.config.forms import NewerError
 from wsss_cli.engine.records import read_inputs, read_record
+from wsss_cli.engine.shards import FOLDER
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, write_json
 
 LIST = "outputs.json"
 RECORDS = ("run.json", "inputs.json", "sources.json", "preset.lock.toml", "log.txt", "metrics.jsonl", "LOCK", LIST)
+NOT_LISTED = {*RECORDS, FOLDER}
 
 
 def list_outputs(run: Path) -> None:
@@ -65,7 +67,7 @@ def _sizes(run: Path, below: str) -> Iterator[tuple[str, int]]:
     with os.scandir(run / below) as entries:
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith(".") or (not below and (name in RECORDS or name.startswith("eval"))):
+            if entry.name.startswith(".") or (not below and (name in NOT_LISTED or name.startswith("eval"))):
                 continue
             if entry.is_dir():
                 yield from _sizes(run, name)

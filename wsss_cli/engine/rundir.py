@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from wsss_cli.config.forms import NewerError
 from wsss_cli.config.load import load_preset
@@ -32,7 +32,17 @@ from wsss_cli.engine.records import (
     write_inputs,
     write_record,
 )
-from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError, WeightsError, WriteError, WsssError
+from wsss_cli.engine.shards import remove_shards, shards_at_work
+from wsss_cli.errors import (
+    BusyError,
+    DataError,
+    Interrupted,
+    Preempted,
+    UsageError,
+    WeightsError,
+    WriteError,
+    WsssError,
+)
 from wsss_cli.files import remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
@@ -48,10 +58,12 @@ class RunDir:
     Attributes:
         path: the directory.
         record: the content of run.json.
+        log_name: of the log in it; a shard has one of its own.
     """
 
     path: Path
     record: RunRecord
+    log_name: str = "log.txt"
 
     @property
     def done(self) -> bool:
@@ -79,7 +91,7 @@ class RunDir:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
-        _append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        _append(self.path / self.log_name, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def metric(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
@@ -147,20 +159,16 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
         UsageError: the directory was made with another preset or other inputs.
     """
     path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
+    make_folder(path)
     with locked(path / "LOCK", f"{path} is in use"):
+        if working := shards_at_work(path):
+            raise BusyError(
+                f"shards of {path} are at work: {', '.join(map(str, working))}",
+                "wait for them, or stop them; the same command then goes on where they stand",
+            )
         remove_temporaries(path)
-        run = _read_or_create(path, stage, preset, identity, inputs)
-        if run.done and (damaged := damaged_outputs(path)):
-            count = f"{len(damaged)} of its files {'is' if len(damaged) == 1 else 'are'}"
-            say(f"{path} was done, but {count} gone or damaged, first {damaged[0].relative_to(path)}: made anew")
-            for file in damaged:
-                remove_output(path, file)
-            run.save(state="created")
-        attempt = Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
+        run = read_or_create(path, stage, preset, identity, inputs)
+        attempt = begin_attempt()
         was_done, earlier = run.done, run.record.attempts
         if not was_done:
             run.save(attempts=[*earlier, attempt], state="running")
@@ -169,11 +177,8 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
         try:
             yield run
         except BaseException as error:
-            with contextlib.suppress(WriteError):  # a full disk must not hide the first error
-                run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
-            stopped = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
-            ending["state"] = "preempted" if stopped else "failed"
-            code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            log_error(run, error)
+            ending["state"], code = ending_of(error)
             raise
         finally:
             if not was_done:
@@ -183,7 +188,42 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
                     run.save(**ending)
 
 
-def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:
+def make_folder(path: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
+
+
+def begin_attempt() -> Attempt:
+    """This process, beginning now."""
+    return Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
+
+
+def ending_of(error: BaseException) -> tuple[Literal["preempted", "failed"], int]:
+    """(state, exit code) of work that an error has ended."""
+    stopped = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
+    code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+    return "preempted" if stopped else "failed", code
+
+
+def log_error(run: RunDir, error: BaseException) -> None:
+    """Write an error that is being handled into the log, with its traceback where it is a bug."""
+    with contextlib.suppress(WriteError):  # a full disk must not hide the first error
+        run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
+
+
+def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:
+    """What `open_run` opens; whoever calls it holds the lock. Of a done run, what is damaged is taken away.
+
+    Raises:
+        UsageError: the directory was made with another preset or other inputs.
+    """
     record = _or_none(read_record, path) if is_run(path) else None
     settings = _or_none(_read_settings, path / "preset.lock.toml") if is_run(path) else None
     if record is not None and record.identity != identity:
@@ -206,7 +246,15 @@ def _read_or_create(path: Path, stage: str, preset: Preset, identity: str, input
             attempts=(),
         )
         write_record(path, record)
-    return RunDir(path, record)
+    run = RunDir(path, record)
+    if run.done and (damaged := damaged_outputs(path)):
+        count = f"{len(damaged)} of its files {'is' if len(damaged) == 1 else 'are'}"
+        say(f"{path} was done, but {count} gone or damaged, first {damaged[0].relative_to(path)}: made anew")
+        for file in damaged:
+            remove_output(path, file)
+        remove_shards(path)
+        run.save(state="created")
+    return run
 
 
 def _or_none(read: Callable[[Any], Value], path: Path) -> Value | None:
@@ -227,7 +275,10 @@ def _read_settings(file: Path) -> Preset:
 
 
 def state_of(path: Path, record: RunRecord) -> State:
-    """The state of a run: what its record says, and 'killed' where it says 'running' and no process holds the lock."""
+    """The state of a run: 'running' where shards are at work; 'killed' where its record says 'running' and no process
+    holds the lock; else what its record says."""
+    if shards_at_work(Path(path)):
+        return "running"
     return "killed" if record.state == "running" and not is_locked(Path(path) / "LOCK") else record.state
 
 

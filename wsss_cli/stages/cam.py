@@ -45,14 +45,29 @@ def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
         step: reads a classifier, or a second one of ReCAM.
     """
     preset = exp.preset
-    samples = exp.dataset.split(preset.dataset.train)
     with open_step(step, exp) as run:
-        model, precision = load_classifier(step.reads[0], exp, ctx)
-        model.requires_grad_(False)
-        view = _view(model, samples, preset, precision, run, ctx)
-        lost = make_cams(model, view, samples, preset.cam, precision, run, ctx)
+        lost = cams_of(exp.dataset.split(preset.dataset.train), step, exp, run, ctx)
         _score(exp.dataset, preset, run, ctx)
         run.finish(lost=lost, device=ctx.device_name)
+
+
+def cams_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
+    """Make the CAMs of images of the train split, all or some, that are not there yet; the lost ones."""
+    model, view, precision = _network(step, exp, run, ctx)
+    return make_cams(model, view, samples, exp.preset.cam, precision, run, ctx)
+
+
+def prepare_cams(step: Step, exp: Experiment, run: RunDir, ctx: Context) -> None:
+    """Make what the CAMs of every image need and only one process may make: prototypes."""
+    if isinstance(exp.preset.cam.method, LpCamConfig):
+        _network(step, exp, run, ctx)
+
+
+def _network(step: Step, exp: Experiment, run: RunDir, ctx: Context) -> tuple[CamClassifier, View, Precision]:
+    model, precision = load_classifier(step.reads[0], exp, ctx)
+    model.requires_grad_(False)
+    samples = exp.dataset.split(exp.preset.dataset.train)
+    return model, _view(model, samples, exp.preset, precision, run, ctx), precision
 
 
 def _view(

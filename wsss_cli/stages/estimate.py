@@ -16,6 +16,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.records import RunRecord, find_runs, read_inputs
 from wsss_cli.engine.rundir import find_checkpoint, read_metrics
+from wsss_cli.engine.shards import read_shards
 from wsss_cli.errors import DataError, ResourceError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.stages.plan import Experiment, Step
@@ -66,7 +67,8 @@ def _seconds(exp: Experiment, step: Step, run: Path, record: RunRecord, before: 
     if now is None or then is None:
         work = _work(exp.preset, step.stage) / _work(before, step.stage)
         same_data = read_inputs(run).dataset_fingerprint == exp.dataset.fingerprint
-        took = [attempt.end - attempt.start for attempt in record.attempts if attempt.end is not None]
+        attempts = [*record.attempts, *(attempt for shard in read_shards(run) for attempt in shard.attempts)]
+        took = [attempt.end - attempt.start for attempt in attempts if attempt.end is not None]
         alike = step.stage != "pseudo" or exp.preset.pseudo.steps == before.pseudo.steps
         return work * sum(took) if record.state == "done" and took and same_data and alike else None
     (config, backbone), (earlier, its_backbone) = now, then

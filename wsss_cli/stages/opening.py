@@ -16,19 +16,7 @@ from wsss_cli.stages.plan import Experiment, Step
 @contextlib.contextmanager
 def open_step(step: Step, exp: Experiment) -> Iterator[RunDir]:
     """The run directory of a step, locked; see `open_run`. The first rank opens it, the others wait and follow."""
-    dataset = exp.dataset
-    runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
-    runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
-    inputs = Inputs(
-        dataset=str(dataset.root),
-        dataset_name=dataset.name,
-        dataset_fingerprint=dataset.fingerprint,
-        split_sha256=dataset.split_sha256,
-        classes=dataset.classes,
-        colors=dataset.colors,
-        protocol=dataset.protocol,
-        **runs,
-    )
+    inputs = step_inputs(step, exp)
     if works_alone():
         with open_run(step.path, step.kind, exp.preset, step.identity, inputs) as run:
             yield run
@@ -40,6 +28,23 @@ def open_step(step: Step, exp: Experiment) -> Iterator[RunDir]:
     else:
         yield Follower(step.path, only_first(_nothing))
     only_first(lambda: None)  # what the run holds is written
+
+
+def step_inputs(step: Step, exp: Experiment) -> Inputs:
+    """What a step reads, for its inputs.json."""
+    dataset = exp.dataset
+    runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
+    runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
+    return Inputs(
+        dataset=str(dataset.root),
+        dataset_name=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        split_sha256=dataset.split_sha256,
+        classes=dataset.classes,
+        colors=dataset.colors,
+        protocol=dataset.protocol,
+        **runs,
+    )
 
 
 def _nothing() -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+FOLDERS = {"cam": "cams", "pseudo": "masks"}  # of what is made last of an image
+
 
 def cam_path(run: Path, sample: str) -> Path:
     """Where a cam run keeps the CAMs of an image."""

@@ -12,6 +12,7 @@ from wsss_cli.config.affinity import needs
 from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
 from wsss_cli.config.refine import Step as RefineStep
 from wsss_cli.config.schema import Preset
+from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
@@ -48,11 +49,34 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
         score_pseudo(
             dataset, preset, run, ctx, _protocol(preset.pseudo, chosen, backend_for(ctx.device.type)), settings
         )
-        without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
-        lost += [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
-        unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
-        lost += [{"id": name, "reason": "its random walk failed, see log.txt"} for name in unwalked]
+        lost += _without_scores(samples, cam_run, folder)
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
+
+
+def masks_of(samples: list[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
+    """Make the pseudo masks of some images of the train split that are not there yet; the lost ones.
+
+    Thresholds that follow from the walked scores of all images cannot be known to one who makes some of these: then
+    only the walks are done.
+    """
+    preset, cam_run = exp.preset, step.reads[0].path
+    networks = {network.stage: network.path for network in step.reads[1:]}
+    folder, _ = _walked(samples, preset, cam_run, networks, run, ctx)
+    lost: Lost = []
+    if preset.pseudo.walks and not isinstance(preset.pseudo.threshold, FixedThreshold):
+        ctx.ui.say("thresholds are those of all walked scores: the last shard makes the masks, of all images")
+    else:
+        chosen = choose_thresholds(preset, exp.dataset, folder, cam_run, ctx)
+        lost, _ = _refine(samples, exp.dataset, preset, folder, chosen, run, ctx)
+    return lost + _without_scores(samples, cam_run, folder)
+
+
+def _without_scores(samples: list[Sample], cam_run: Path, folder: Path) -> Lost:
+    """Images that have no scores to make a mask from."""
+    without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
+    lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
+    unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
+    return lost + [{"id": name, "reason": "its random walk failed, see log.txt"} for name in unwalked]
 
 
 def _walked(
