@@ -79,6 +79,8 @@ def test_what_is_not_json_is_a_data_error(tmp_path, data):
     (tmp_path / "a.json").write_bytes(data)
     with pytest.raises(DataError, match="not valid JSON"):
         files.read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"by": "hand"}\r\n')  # as editors of Windows save it
+    assert files.read_json(tmp_path / "a.json") == {"by": "hand"}
 
 
 def test_a_missing_file_is_a_data_error(tmp_path):

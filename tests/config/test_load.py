@@ -294,3 +294,20 @@ def test_an_installed_package_finds_its_own_presets(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "__file__", str(package / "config" / "load.py"))
     assert preset_names() == ["only"]
     assert load_preset("only").train.iters == 77
+
+
+# -- files as editors write them ---------------------------------------------------------------------------------------
+
+
+def test_a_preset_with_a_byte_order_mark_and_lines_of_windows_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b'\xef\xbb\xbfextends = "toy"\r\n[train]\r\niters = 7\r\n')
+    assert load_preset(str(path)).train.iters == 7
+
+
+def test_a_file_that_is_there_but_is_no_preset_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("train:\n  iters: 7\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"mine\.yaml is no preset") as caught:
+        load_preset("mine.yaml")
+    assert ".toml" in caught.value.hint

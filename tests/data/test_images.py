@@ -4,6 +4,7 @@ import os
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,6 +41,29 @@ def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
     assert image.shape == (48, 16, 3)
     assert image[:20].min() > 200
     assert image[28:].max() < 50
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_that_hold_fewer_are_refused_before_they_are_black(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    path = tmp_path / f"deep.{suffix}"
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64, 1).repeat(channels, 2)  # a camera of 12 bits
+    assert cv2.imwrite(str(path), pixels)
+    with pytest.raises(DataError, match=rf"deep\.{suffix} has 16 bits a sample and none above a sixteenth") as caught:
+        read_image(path)
+    assert "stretch" in caught.value.hint
+    assert cv2.imwrite(str(path), pixels * 16)
+    assert np.abs(read_image(path).astype(int) - pixels[..., :1] // 16).max() <= 1
+    assert cv2.imwrite(str(path), np.zeros((4, 4), np.uint8))  # black, of 8 bits
+    assert not read_image(path).any()
+
+
+def test_of_several_pages_the_first_is_taken(tmp_path: Path) -> None:
+    first, second = _photo(), Image.new("RGB", (40, 40))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
+    assert np.array_equal(read_image(tmp_path / "pages.tif"), np.asarray(first))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

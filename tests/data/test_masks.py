@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,36 @@ def test_the_palette_shows_class_colours_and_a_light_border(tmp_path: Path) -> N
 def test_a_grey_mask_is_read_as_indices(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 7], [20, 255]], np.uint8)).save(tmp_path / "grey.png")
     assert read_mask(tmp_path / "grey.png").tolist() == [[0, 7], [20, 255]]
+
+
+def _packed(path: Path, indices: np.ndarray, bits: int, *, palette: bool = False) -> Path:
+    """Write indices [H, W] as a PNG of 1, 2 or 4 bits a pixel; H and W in multiples of 8."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    places = ((indices[..., None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8)
+    rows = np.packbits(places.reshape(len(indices), -1), axis=1)
+    height, width = indices.shape
+    head = chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([bits, 3 if palette else 0, 0, 0, 0]))
+    colors = chunk(b"PLTE", bytes(range(3 << bits))) if palette else b""
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + colors + data + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_masks_of_few_bits_are_refused_as_their_values_are_stretched(tmp_path: Path, bits: int) -> None:
+    indices = np.arange(64).reshape(8, 8) % (1 << bits)
+    with pytest.raises(DataError, match=r"m\.png is a grey mask of 2 or 4 bits a pixel") as caught:
+        read_mask(_packed(tmp_path / "m.png", indices, bits))
+    assert "palette" in caught.value.hint
+    assert np.array_equal(read_mask(_packed(tmp_path / "m.png", indices, bits, palette=True)), indices)
+
+
+def test_a_mask_of_one_bit_holds_background_and_class_one(tmp_path: Path) -> None:
+    indices = np.arange(64).reshape(8, 8) % 2
+    assert np.array_equal(read_mask(_packed(tmp_path / "m.png", indices, 1)), indices)
 
 
 def test_a_mask_of_the_wrong_type_is_refused(tmp_path: Path) -> None:

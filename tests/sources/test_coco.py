@@ -187,6 +187,15 @@ def test_a_broken_run_goes_on_with_the_masks_that_are_missing(root: Path, tmp_pa
     assert ticks == [(done, 6) for done in range(1, 7)]
 
 
+def test_a_file_name_with_its_folder_is_told_apart_from_an_archive_cut_off(root: Path, tmp_path: Path) -> None:
+    record = _record("train")
+    record["images"][0]["file_name"] = f"train2014/{record['images'][0]['file_name']}"
+    _write(root, "train", record)
+    with pytest.raises(DataError, match=r"are not in .*, the first: train2014/COCO_train2014_one\.jpg") as caught:
+        _prepare(root, tmp_path / "out")
+    assert "without folders before it" in caught.value.hint
+
+
 def test_other_annotations_make_every_mask_anew(root: Path, tmp_path: Path) -> None:
     _prepare(root, tmp_path / "out")
     _change(root, "val", lambda record: record["annotations"].pop(0))

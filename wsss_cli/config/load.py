@@ -135,6 +135,8 @@ def _find(name: str, beside: Path | None = None) -> Path:
         return neighbour
     path = preset_folder() / f"{name}.toml"
     if not path.is_file():
+        if Path(name).is_file():
+            raise UsageError(f"{name} is no preset", "presets are TOML, and the name of a preset's file ends in .toml")
         near = difflib.get_close_matches(name, preset_names(), 1, 0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no preset {name!r}", f"{meant}wsss presets list names all")
@@ -143,7 +145,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
 
 def _read(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # a syntax error, a number without end, arrays without end

@@ -25,7 +25,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as RGB, turned upright as its EXIF orientation says.
 
     Args:
-        path: any format OpenCV decodes; grey and 16-bit images become 8-bit RGB, transparency is dropped.
+        path: any format OpenCV decodes; grey and 16-bit images become 8-bit RGB (the upper 8 bits), transparency is
+            dropped, and of several pages or frames the first is taken.
     Returns:
         uint8 [H, W, 3], contiguous.
     Raises:
@@ -38,7 +39,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file to RGB, uint8 [H, W, 3]; `name` is for the error message.
 
     Raises:
-        DataError: the bytes are not a whole image, or one with too many pixels.
+        DataError: the bytes are not a whole image, one with too many pixels, or one of 16 bits that is next to black.
     """
     size, whole = _header(data)
     if size:
@@ -49,6 +50,11 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         image = None
     if image is None or not whole:
         raise DataError(f"image {name} cannot be decoded", "replace the file, or take it out of the list")
+    if _sample_bits(data) == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
+        raise DataError(
+            f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
+            "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -162,6 +168,21 @@ def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
         raise
     except Exception:  # as in `stored_size`
         return None, True
+
+
+def _sample_bits(data: bytes) -> int:
+    """Bits of a sample of a PNG or TIFF, 8 of anything else."""
+    if data.startswith(b"\x89PNG"):
+        return data[24]
+    if not data.startswith((b"II", b"MM")):
+        return 8
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
+    except MemoryError:
+        raise
+    except Exception:  # as in `stored_size`
+        return 8
 
 
 def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:

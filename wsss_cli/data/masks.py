@@ -26,7 +26,8 @@ def read_mask(path: str | Path) -> np.ndarray:
     Returns:
         Class indices, uint8 [H, W].
     Raises:
-        DataError: missing, not decodable, or a colour image without a palette.
+        DataError: missing, not decodable, a colour image without a palette, or a grey one of 2 or 4 bits a pixel:
+            its values are stretched when it is read (1 to 85 or 17, the highest to 255).
     """
     if not Path(path).is_file():
         what = "is no plain file" if Path(path).exists() else "is missing"
@@ -38,6 +39,11 @@ def read_mask(path: str | Path) -> np.ndarray:
                 raise DataError(
                     f"{path} is a mask of mode {image.mode}, not of class indices",
                     "masks must be palette or 8-bit grey PNGs whose pixel values are class indices (255: no label)",
+                )
+            if image.mode == "L" and any(depth in str(tile[3]) for tile in image.tile for depth in ("L;2", "L;4")):
+                raise DataError(
+                    f"{path} is a grey mask of 2 or 4 bits a pixel, whose values programs stretch to 0..255",
+                    "save it as a palette PNG, or as a grey one of 8 bits",
                 )
             return np.array(image, dtype=np.uint8)
     except (WsssError, MemoryError):

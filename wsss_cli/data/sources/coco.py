@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -228,7 +228,9 @@ def _refuse_missing(images: Sequence[Listed], folder: Path, listed_in: Path) -> 
         raise DataError(
             f"{len(missing):,} of {len(images):,} images listed in {listed_in} are not in {folder}, "
             f"the first: {missing[0]}",
-            f"unpack {folder.name}.zip anew",
+            "file_name is the name within that folder, without folders before it"
+            if PurePosixPath(missing[0].replace("\\", "/")).name in there
+            else f"unpack {folder.name}.zip anew",
         )
 
 

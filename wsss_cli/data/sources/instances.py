@@ -296,8 +296,8 @@ def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
             raise _unusable(annotation, f"its runs do not add up to {height} x {width} pixels")
         rle = rle_of.frPyObjects({"size": [height, width], "counts": runs}, height, width)
         return rle
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _unusable(annotation, f"{type(error).__name__}: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _unusable(annotation, "a run-length code is a size [height, width] and counts") from error
 
 
 def _runs(counts: bytes) -> list[int]:
@@ -324,6 +324,8 @@ def _polygons(annotation: dict[str, Any], height: int, width: int) -> list[list[
     """The parts with an area; a part of fewer than three points covers nothing. pycocotools takes no empty list."""
     reach = 2 * max(height, width)
     for part in annotation["segmentation"]:
+        if not isinstance(part, list) or not all(isinstance(value, (int, float)) for value in part):
+            raise _unusable(annotation, "a part of its polygon is no list of numbers x, y, x, y, ...")
         if len(part) % 2:
             raise _unusable(annotation, "a part of its polygon has an odd number of coordinates")
         if not all(math.isfinite(value) and abs(value) <= reach for value in part):

@@ -27,6 +27,7 @@ LABEL_COLUMNS = ("labels", "label")
 ONES, ZEROS = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 FORBIDDEN = re.compile(r"[\[\]{}\"|\x00-\x1f\x7f-\x9f]")
+MISSING = {"nan", "none", "null", "n/a", "<na>"}
 TWINS = re.compile(r"[\s_-]+")
 SEPARATORS_BUT_SPACE = re.compile(r"\s*[|;,]\s*")
 
@@ -121,7 +122,7 @@ def check_label(label: str, where: str) -> str:
     """The name of a tag in composed letters (NFC), if it can be a class.
 
     Raises:
-        DataError: it holds a bracket, a quote, '|' or a control character, or is the background.
+        DataError: it holds a bracket, a quote, '|' or a control character, is the background, or stands for no value.
     """
     if FORBIDDEN.search(label) or label[0] == "'" or label[-1] == "'":
         raise DataError(f"{where}: {label!r} cannot be the name of a class", "write names without brackets and quotes")
@@ -129,6 +130,11 @@ def check_label(label: str, where: str) -> str:
         raise DataError(
             f"{where}: the tag {label!r} is no class: every image has background, it is class 0",
             f"leave it out (`wsss prepare folder` drops it with --rename {shlex.quote(label)}=)",
+        )
+    if label.casefold() in MISSING:
+        raise DataError(
+            f"{where}: the tag {label!r} is what programs write where there is none",
+            f"leave it out (`wsss prepare folder` drops it with --rename {shlex.quote(label)}=), or rename the class",
         )
     return unicodedata.normalize("NFC", label)
 
