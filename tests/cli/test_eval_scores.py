@@ -39,6 +39,14 @@ def _eval(pred: Path, truth: Path, gate: float | None = None, as_json: bool = Fa
     )
 
 
+def test_predictions_without_a_true_mask_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = _save(tmp_path / "truth", a=OBJECT)
+    _eval(_save(tmp_path / "pred", a=OBJECT, b=OBJECT, c=OBJECT), truth)
+    assert "predictions without a true mask, not scored: 2\n" in capsys.readouterr().out
+    _eval(_save(tmp_path / "same", a=OBJECT), truth)
+    assert "without a true mask" not in capsys.readouterr().out
+
+
 def test_one_class_of_two_passes_no_gate_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pred = _save(tmp_path / "pred", a=OBJECT)
     blank = _save(tmp_path / "blank", a=[[0, 255, 255, 0]])

@@ -171,17 +171,18 @@ def class_table(
 
 
 def truth_lines(result: Mapping[str, Any]) -> list[str]:
-    """What of the truth is not scored: the share of 255, and classes without a pixel.
+    """What of the truth is not scored: the share of 255, classes without a pixel; and predictions without truth.
 
     Args:
-        result: what `metrics.scores.summary` returns; `unscored_share` in 0..1, if known.
+        result: what `metrics.scores.summary` returns; `unscored_share` in 0..1 and `extra`, a count, if known.
     """
     share = (
         [f"unscored (255 in the truth): {100 * result['unscored_share']:.2f} %"] if result.get("unscored_share") else []
     )
     counts = result.get("label") or ()
     never = [name for name, count in zip(result["classes"], counts, strict=False) if not count]
-    return [*share, *([f"never in the truth: {', '.join(never)}"] if never else [])]
+    extra = [f"predictions without a true mask, not scored: {result['extra']:,}"] if result.get("extra") else []
+    return [*share, *([f"never in the truth: {', '.join(never)}"] if never else []), *extra]
 
 
 def value_table(rows: Iterable[tuple[str, Value]], title: str = "", notes: Sequence[str] = ()) -> Table:
