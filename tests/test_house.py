@@ -127,3 +127,9 @@ def test_helpers_of_commands_have_short_parameter_lists():
 @pytest.mark.parametrize("file", FILES)
 def test_names_say_what_a_thing_is(file):
     assert EMPTY_NAMES.isdisjoint(bound_names(ast.parse(FILES[file])))
+
+
+def test_no_two_test_files_have_one_name():
+    """Files of tests are no packages: of two with one name pytest collects neither."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
