@@ -37,7 +37,7 @@ class Preset(Model):
     name: str = Field(description="name of the preset; part of the run directories' names")
     description: str = Field("", description="one line for `wsss presets list`")
     extends: str = Field("", description="name of the preset that this one changes")
-    seed: int = Field(0, ge=0, description="seed of every random choice")
+    seed: int = Field(0, ge=0, lt=2**62, description="seed of every random choice")
     backbone_weights: Annotated[str, Added(neutral="")] = Field(
         "",
         description="weights of every backbone that is not given its own: 'imagenet', 'none', a file, or a folder with "
