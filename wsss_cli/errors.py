@@ -113,6 +113,18 @@ def together(errors: Sequence[WsssError], hint: str = "") -> WsssError:
     return type(first)("\n".join(error.message for error in errors), "\n".join(hints))
 
 
+class PeerError(WsssError):
+    """Another of the processes that work together ended, and has said why; this one has nothing to add.
+
+    Args:
+        code: its exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
 NO_MEMORY = (
     "out of memory",
     "not enough memory",

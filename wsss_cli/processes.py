@@ -300,6 +300,15 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def end_with(parent: int, number: signal.Signals) -> None:
+    """From here on this process gets a signal when its parent ends (Linux); at once where it has ended already."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
 def start_worker(parent: int) -> None:
     """For the start of a worker process: leave signals to the parent, and die with it (Linux).
 
@@ -313,11 +322,7 @@ def start_worker(parent: int) -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent, signal.SIGKILL)
     import cv2
 
     cv2.setNumThreads(0)  # the processes are the parallelism

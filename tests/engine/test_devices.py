@@ -3,7 +3,7 @@ import ctypes
 import pytest
 
 from wsss_cli.engine import devices
-from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.devices import check_ranks, device_type
 from wsss_cli.errors import UsageError
 
 
@@ -21,6 +21,26 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, word, count, fault):
     monkeypatch.setattr(devices, "cuda_devices", lambda: count)
     with pytest.raises(UsageError, match=fault):
         device_type(word)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "word", "count", "fault"),
+    [
+        (3, "auto", 2, "has 2 CUDA devices"),
+        (3, "cuda", 2, "has 2 CUDA devices"),
+        (2, "cuda:1", 2, "a device of its own"),
+    ],
+)
+def test_ranks_without_a_device_each_are_refused(monkeypatch, ranks, word, count, fault):
+    monkeypatch.setattr(devices, "cuda_devices", lambda: count)
+    with pytest.raises(UsageError, match=fault):
+        check_ranks(ranks, word)
+
+
+@pytest.mark.parametrize(("ranks", "word", "count"), [(2, "auto", 2), (4, "cpu", 2), (4, "auto", 0)])
+def test_ranks_have_a_device_each_or_are_processes(monkeypatch, ranks, word, count):
+    monkeypatch.setattr(devices, "cuda_devices", lambda: count)
+    check_ranks(ranks, word)
 
 
 def test_the_driver_counts_gpus_unless_torch_has_no_use_for_them(monkeypatch):

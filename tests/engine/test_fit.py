@@ -16,7 +16,7 @@ from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_gro
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import find_checkpoint, open_run, read_metrics
-from wsss_cli.errors import DivergedError, Interrupted, Preempted, ResourceError, WeightsError
+from wsss_cli.errors import DataError, DivergedError, Interrupted, Preempted, ResourceError, WeightsError
 
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
@@ -295,7 +295,10 @@ def test_a_stop_saves_the_step_and_the_rest_has_the_same_bits(tmp_path, how, err
     assert same(whole.model, resumed.model)
 
 
-@pytest.mark.parametrize("error", [Preempted("stopped"), Interrupted("stopped"), ResourceError("a worker died")])
+@pytest.mark.parametrize(
+    "error",
+    [Preempted("stopped"), Interrupted("stopped"), ResourceError("a worker died"), DataError("no image can be read")],
+)
 def test_what_is_trained_is_saved_where_the_wait_for_a_batch_ends(tmp_path, error):
     def fail():
         raise error
@@ -392,7 +395,7 @@ def test_the_best_before_a_crash_stays_the_best(tmp_path):
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000004"
 
 
-def test_a_validation_that_was_stopped_is_made_up_for(tmp_path):
+def stop_in_validation(path, interval):
     task = Line()
 
     def stopped():
@@ -400,7 +403,11 @@ def test_a_validation_that_was_stopped_is_made_up_for(tmp_path):
 
     task.evaluate = stopped
     with pytest.raises(Preempted):
-        train(tmp_path, task=task, val_interval=4)
+        train(path, task=task, val_interval=interval)
+
+
+def test_a_validation_that_was_stopped_is_made_up_for(tmp_path):
+    stop_in_validation(tmp_path, 4)
     resumed, _ = train(tmp_path, task=Line([30.0, 20.0, 10.0]), val_interval=4)
     assert validations(tmp_path) == [(4, 30.0), (8, 20.0), (12, 10.0)]
     whole, _ = train(tmp_path / "whole", task=Line([1.0, 2.0, 3.0]), val_interval=4)
@@ -416,14 +423,7 @@ def test_the_last_iteration_is_validated_where_there_are_validations(tmp_path, i
 
 
 def test_a_last_validation_that_was_stopped_is_made_up_for(tmp_path):
-    task = Line()
-
-    def stopped():
-        raise Preempted("stopped by SIGTERM")
-
-    task.evaluate = stopped
-    with pytest.raises(Preempted):
-        train(tmp_path, task=task, val_interval=100)
+    stop_in_validation(tmp_path, 100)
     _, events = train(tmp_path, task=Line([30.0]), val_interval=100)
     assert [(event["kind"], event["step"]) for event in events] == [("val", 12)]
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "step-00000012"

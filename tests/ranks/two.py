@@ -19,7 +19,7 @@ from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.ranks.group import Word, agree, joined, only_first
 from wsss_cli.ranks.layers import spread
-from wsss_cli.ranks.sums import concatenated, share, total
+from wsss_cli.ranks.sums import concatenated, shares, total
 from wsss_cli.ranks.who import by_itself, here
 
 COUNT, CLASSES, SIDE = 5, 3, 12
@@ -55,7 +55,7 @@ LOSSES = {
     "lovasz": lambda x, rows: lovasz_loss(x, TARGET[rows]),
     "lovasz, by image": lambda x, rows: lovasz_loss(x, TARGET[rows], True),
     "gated crf": lambda x, rows: gated_crf_loss(x, IMAGE[rows], VALID[rows], GatedCrfConfig(stride=2, average="valid")),
-    "tags": lambda x, rows: share(multilabel_soft_margin(x.mean((2, 3)), TAGS[rows]), len(x)),
+    "tags": lambda x, rows: shares({"tags": multilabel_soft_margin(x.mean((2, 3)), TAGS[rows])}, len(x))["tags"],
     "irn": lambda x, rows: boundary_loss(x[:, 0], TARGET[rows], OFFSETS),
     "psa": lambda x, rows: feature_loss(x, TARGET[rows], OFFSETS),
 }

@@ -9,6 +9,8 @@ from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
+from wsss_cli.ranks.who import Ranks
+from wsss_cli.stages import preflight
 from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.preflight import check_kernels
@@ -73,6 +75,14 @@ def test_fused_kernels_are_refused_where_they_cannot_run(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Triton"):
         check_kernels(preset.train, "cuda")
+
+
+def test_fused_kernels_are_refused_on_ranks_whose_batch_norm_is_one(monkeypatch):
+    monkeypatch.setattr(preflight, "here", lambda: Ranks(0, 2))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(UsageError, match="sees the images of one rank"):
+        check_kernels(load_preset("toy", ["train.kernels=fused"]).train, "cuda")
+    check_kernels(load_preset("toy", ["train.kernels=fused", "train.sync_bn=false"]).train, "cuda")
 
 
 @pytest.mark.parametrize("setting", ["train.compile=true", "train.channels_last=false"])

@@ -35,7 +35,7 @@ from wsss_cli.cli import (
 )
 from wsss_cli.cli import eval as eval_
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
-from wsss_cli.errors import Interrupted, Preempted, ResourceError, WsssError, out_of_memory
+from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, WsssError, out_of_memory
 from wsss_cli.ranks.who import here
 
 # Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
@@ -128,7 +128,7 @@ def _run() -> int:
     except Stopped as stopped:
         return _fail(stopped.error.message, stopped.error.hint, stopped.error.exit_code)
     except WsssError as error:
-        if type(error).__name__ == "PeerError" and _rank():  # the rank that ended has said it, and the first
+        if isinstance(error, PeerError) and _rank():  # the rank that ended has said it, and the first
             return error.exit_code
         signalled = heard()  # which a library has made a fault of its own
         shown = signalled.error if signalled else error

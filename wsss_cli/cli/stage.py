@@ -104,7 +104,10 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) 
     if gpus > 1 and not all(step.done for step in steps):
         import typer
 
-        from wsss_cli.ranks.launch import launch
+        from wsss_cli.engine.devices import check_ranks
+
+        check_ranks(gpus, device)
+        from wsss_cli.ranks.launch import launch  # torch
 
         raise typer.Exit(launch(gpus))
     if not all(step.done for step in steps):

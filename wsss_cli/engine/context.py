@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import cv2
 import torch
 
-from wsss_cli.engine.devices import check_device
+from wsss_cli.engine.devices import check_device, check_number
 from wsss_cli.engine.stop import Stop
-from wsss_cli.errors import UsageError
 from wsss_cli.processes import cores
 from wsss_cli.ranks.who import here
 
@@ -109,12 +108,5 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(
-            f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"
-        )
-    if (torch.device(device).index or 0) >= max(torch.cuda.device_count(), 1):
-        raise UsageError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices", "count from 0"
-        )
+    check_number(device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return torch.device(device)

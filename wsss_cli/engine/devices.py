@@ -27,13 +27,39 @@ def device_type(device: str) -> str:
     """
     check_device(device)
     count = 0 if device == "cpu" else cuda_devices()
+    check_number(device, count)
+    return "cuda" if count else "cpu"
+
+
+def check_number(device: str, count: int) -> None:
+    """Refuse a CUDA device that is not there.
+
+    Args:
+        count: of CUDA devices that can be used.
+    Raises:
+        UsageError: there is none, or not so many.
+    """
     if device.startswith("cuda") and not count:
         raise UsageError(
             f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"
         )
     if int(device.partition(":")[2] or 0) >= max(count, 1):
         raise UsageError(f"--device {device}: this machine has {count} CUDA devices", "count from 0")
-    return "cuda" if count else "cpu"
+
+
+def check_ranks(ranks: int, device: str) -> None:
+    """Refuse more ranks than this machine has GPUs for, where they are to use these.
+
+    Raises:
+        UsageError: with both numbers, or where all ranks are given one device.
+    """
+    if ":" in device:
+        raise UsageError(f"--gpus {ranks}: each rank has a device of its own", f"leave --device {device} out")
+    count = 0 if device == "cpu" else cuda_devices()
+    if 0 < count < ranks:
+        raise UsageError(
+            f"--gpus {ranks}: this machine has {count} CUDA devices", f"--gpus {count}, or --device cpu for processes"
+        )
 
 
 def cuda_devices() -> int:

@@ -23,9 +23,9 @@ from wsss_cli.engine.checkpoint import (
 from wsss_cli.engine.context import Context, Event
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.rundir import RunDir, read_metrics
-from wsss_cli.errors import Interrupted, Preempted, ResourceError, out_of_memory
+from wsss_cli.errors import ResourceError, WsssError, out_of_memory
 from wsss_cli.ranks.gradients import Losses, spread_losses, summed_later
-from wsss_cli.ranks.group import PeerError, only_first
+from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import here
 
@@ -134,7 +134,8 @@ def fit(
     Raises:
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint of the current step is written first.
-        ResourceError: memory has run out, or the batches cannot be made; then too, in the second case.
+        ResourceError: memory has run out.
+        WsssError: the batches cannot be made; then too a checkpoint is written first.
     """
     optimiser = build_optimiser(task, config.optim, ctx.device)
     base = [group["lr"] for group in optimiser.param_groups]
@@ -155,7 +156,7 @@ def fit(
         try:
             parts = [part | {"step": step} for part in next(source)]
             asked = parts[0].pop("stop", 0)
-        except (Preempted, Interrupted, ResourceError, PeerError):  # what is trained so far is not lost
+        except WsssError:  # what is trained so far is not lost
             if step and not (folder / step_name(step)).is_dir():
                 _save(task, optimiser, meter, folder, step)
             raise

@@ -1,18 +1,17 @@
 """What ranks tell each other outside of sums: what only the first does, who stops, who failed.
 
 Ranks meet in torch's store, which the launcher keeps, so that a rank that dies takes nothing with it. Long waits look
-into it and at the stop flag twice a second; short ones, once a step, are collective operations with a time limit.
+into it and at the stop flag ten times a second; short ones, once a step, are collective operations with a time limit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
+import math
 import os
 import pickle
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,14 +22,16 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from wsss_cli.errors import Interrupted, Preempted, ResourceError, WsssError
+from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, UsageError, WsssError
+from wsss_cli.processes import end_with
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import Ranks, by_itself, here, meeting_point
 
 Value = TypeVar("Value")
 Check = Callable[[], object]
 TIMEOUT_S = 600.0  # that a rank may be late to a step; WSSS_RANK_TIMEOUT in its place, in seconds
-POLL_S = 0.5
+POLL_S = 0.1
+AGENT = "WSSS_AGENT"  # the process that `--gpus` starts ranks from, by its id
 FAILED = "failed"
 AGAIN = "run the same command again to go on"
 LINGER_S = 5.0  # for the word of a rank that has gone
@@ -46,21 +47,17 @@ def _no_check() -> None:
 _check: Check = _no_check
 
 
-class PeerError(WsssError):
-    """Another rank ended the work, and has said why; this one has nothing to add.
-
-    Args:
-        code: its exit code.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code
-
-
 def timeout_s() -> float:
-    """Seconds that a rank may be late."""
-    return float(os.environ.get("WSSS_RANK_TIMEOUT", TIMEOUT_S))
+    """Seconds that a rank may be late.
+
+    Raises:
+        UsageError: WSSS_RANK_TIMEOUT is no number of seconds above 0.
+    """
+    text = os.environ.get("WSSS_RANK_TIMEOUT", "") or f"{TIMEOUT_S}"
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise UsageError(f"WSSS_RANK_TIMEOUT={text}: seconds are a number above 0", "unset it, or give one")
 
 
 @contextlib.contextmanager
@@ -161,7 +158,7 @@ def _until(reached: Callable[[], bool]) -> None:
     while not reached():
         look_at_others()
         _check()
-        time.sleep(POLL_S / 5)
+        time.sleep(POLL_S)
 
 
 def only_first(work: Callable[[], Value]) -> Value:
@@ -282,9 +279,5 @@ def _text(error: BaseException) -> str:
 
 def end_with_agent() -> None:
     """Where `--gpus` started this rank: stop as by SIGTERM when that process is gone (Linux)."""
-    agent = os.environ.get("WSSS_AGENT", "")
-    if agent and sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != int(agent):
-            os.kill(os.getpid(), signal.SIGTERM)
+    if agent := os.environ.get(AGENT):
+        end_with(int(agent), signal.SIGTERM)

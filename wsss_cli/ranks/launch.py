@@ -13,10 +13,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from wsss_cli.errors import Interrupted, Preempted, ResourceError
 from wsss_cli.processes import STOPPING
-from wsss_cli.ranks.group import timeout_s
+from wsss_cli.ranks.group import AGENT, timeout_s
 
 PATIENCE_S = 20  # that ranks have to save and end, once a signal came
-AGENT = "WSSS_AGENT"  # its process id, with which ranks end
 
 
 def launch(count: int) -> int:

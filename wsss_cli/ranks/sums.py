@@ -42,14 +42,17 @@ def total_with_gradient(x: Tensor) -> Tensor:
     return summed
 
 
-def share(mean: Tensor, count: int) -> Tensor:
-    """This rank's share of a mean over the images of the global batch.
+def shares(means: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """This rank's shares of means over the images of the global batch.
 
     Args:
-        mean: over this rank's images.
+        means: over this rank's images.
         count: how many those are.
     """
-    return mean if alone() else mean * (count / total_count(count, mean.device))
+    if alone():
+        return means
+    part = count / total_count(count, next(iter(means.values())).device)
+    return {name: mean * part for name, mean in means.items()}
 
 
 def concatenated(x: Tensor) -> tuple[Tensor, slice]:
@@ -61,8 +64,9 @@ def concatenated(x: Tensor) -> tuple[Tensor, slice]:
     if alone():
         return x, slice(0, len(x))
     ranks = here()
-    counts = total(torch.bincount(torch.tensor([ranks.rank]), torch.tensor([float(len(x))]), ranks.world).to(x.device))
-    lengths = [int(count) for count in counts.tolist()]
+    counts = torch.zeros(ranks.world, dtype=torch.int64, device=x.device)
+    counts[ranks.rank] = len(x)
+    lengths = total(counts).tolist()
     padded = x.new_zeros((max(lengths), *x.shape[1:]))
     padded[: len(x)] = x.detach()
     parts = [torch.empty_like(padded) for _ in lengths]

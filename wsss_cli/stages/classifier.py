@@ -27,7 +27,7 @@ from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
 from wsss_cli.ranks.group import only_first
-from wsss_cli.ranks.sums import share
+from wsss_cli.ranks.sums import shares
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
@@ -47,7 +47,7 @@ class ClassifierTask(Task):
         self.model, self._config = model, config
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return _shares(self._means(batch), batch)
+        return shares(self._means(batch), len(batch["image"]))
 
     def _means(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
@@ -77,15 +77,10 @@ class ReCamTask(Task):
             "tags": multilabel_soft_margin(self.model.scores(features).float(), batch["tags"]),
             "softmax": self._weight * softmax_loss(self.model, features, batch["tags"]),
         }
-        return _shares(losses, batch)
+        return shares(losses, len(batch["image"]))
 
     def in_head(self, name: str) -> bool:
         return name.startswith("second.")
-
-
-def _shares(means: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-    """All losses of tags are means over images."""
-    return {name: share(mean, len(batch["image"])) for name, mean in means.items()}
 
 
 def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:

@@ -18,6 +18,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.devices import device_type
 from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
+from wsss_cli.ranks.who import here
 from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
@@ -208,10 +209,15 @@ def check_kernels(config: TrainConfig, device: str) -> None:
     Args:
         device: its type, 'cpu' or 'cuda'.
     Raises:
-        UsageError: fused kernels on a device without CUDA, or without Triton.
+        UsageError: fused kernels on a device without CUDA, without Triton, or on several ranks whose batch norm is one.
     """
     if config.kernels == "plain":
         return
+    if here().world > 1 and config.sync_bn:
+        raise UsageError(
+            "train.kernels is 'fused': its batch norm sees the images of one rank",
+            "--set train.kernels=plain, or --set train.sync_bn=false if that is meant",
+        )
     if device != "cuda":
         fault = f"they run on CUDA, and the device is {device}"
     elif importlib.util.find_spec("triton") is None:

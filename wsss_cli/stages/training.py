@@ -15,7 +15,7 @@ from wsss_cli.engine.fit import Task, fit
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import UsageError
 from wsss_cli.labels import IGNORE
-from wsss_cli.ranks.group import Word, agree
+from wsss_cli.ranks.group import Word, agree, answering
 from wsss_cli.ranks.layers import spread
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import here
@@ -55,7 +55,7 @@ def train_network(
         )
     if not alone():
         task.model = spread(task.model, ctx.device, size, sync_bn=config.sync_bn)
-    with ctx.ui.training_progress(title, config.iters) as show, contextlib.ExitStack() as stack:
+    with answering(), ctx.ui.training_progress(title, config.iters) as show, contextlib.ExitStack() as stack:
 
         def batches(start: int) -> Iterator[list[dict[str, Any]]]:
             source = training_batches(
