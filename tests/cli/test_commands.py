@@ -318,6 +318,7 @@ def test_a_dry_run_says_what_it_knows_without_a_data_set(wsss):
     expected = [(stage, False) for stage in ("classifier", "cam", "pseudo", "train")]
     assert [(step["stage"], step["done"]) for step in shown["stages"]] == expected
     assert [problem["message"][:22] for problem in shown["problems"]] == ["no data set at nowhere"]
+    assert shown["missing"] == shown["problems"][0]["message"]
     assert shown["preset"]["train"]["iters"] == 4
 
 

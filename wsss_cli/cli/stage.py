@@ -51,7 +51,7 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
             run = str(step.path) if there or step.done else None
             stages.append({"stage": step.stage, "done": step.done, "run": run, **({} if step.done else known)})
         object_ = {"preset": preset.model_dump(mode="json"), "stages": stages, "runs": str(runs)}
-        object_ |= {"disk": {"bytes": wanted, "free": free}}
+        object_ |= {"missing": "" if there else faults[0].message, "disk": {"bytes": wanted, "free": free}}
         object_ |= {"problems": [{"message": fault.message, "hint": fault.hint} for fault in faults]}
         console.result_json(object_)
     else:
