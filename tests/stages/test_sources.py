@@ -19,7 +19,7 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo, plan_train
+from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo, plan_relabel, plan_train
 from wsss_cli.stages.preflight import problems
 from wsss_cli.stages.sources import FILE, changed_sources, compared, hold_to_sources
 
@@ -112,6 +112,23 @@ def test_a_weight_file_that_changed_is_said_with_its_setting(experiment, tmp_pat
     assert isinstance(fault, WeightsError) and f"begun from {file} ({key})" in fault.message
     file.unlink()
     assert problems(exp, [step], "cpu") == []
+
+
+def test_a_run_that_is_given_is_judged_by_its_own_settings(experiment, tmp_path):
+    files = [tmp_path / name for name in ("a.pth", "b.pth")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    full = experiment("train.supervision=full", f"train.backbone.weights={files[0]}")
+    finish(plan_train(full, None, str), full)
+    (trained,) = plan_train(full, None, str)
+    weak = experiment(f"train.backbone.weights={files[1]}")  # what `wsss pseudo --network` has
+    steps = plan_relabel(weak, trained.path)
+    given = [step for step in steps if step.stage == "train"] or [step.reads[0] for step in steps]
+    assert given[0].path == trained.path and given[0].done
+    assert problems(weak, [*given, *steps], "cpu") == []
+    files[0].write_bytes(b"another")
+    (fault,) = problems(weak, given, "cpu")
+    assert str(files[0]) in fault.message
 
 
 def test_a_training_that_goes_on_refuses_masks_that_changed_since_it_began(experiment):

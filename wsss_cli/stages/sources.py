@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.base import BackboneConfig
+from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.records import is_run, read_inputs
 from wsss_cli.engine.rundir import RunDir, weight_file
-from wsss_cli.errors import DataError, WeightsError, WsssError
+from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.files import read_json, sha256_file, write_text
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.plan import Experiment, Step
+from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
 
 FILE = "sources.json"
@@ -49,12 +52,15 @@ def masks_read(step: Step, exp: Experiment) -> dict[str, Path]:
     """
     if step.stage != "train":
         return {}
+    inputs = read_inputs(step.path) if is_run(step.path) else None
     samples = exp.dataset.split(exp.preset.dataset.train)
     if exp.preset.train.supervision == "full":
-        return {sample.id: sample.mask for sample in samples if sample.mask is not None}
-    made_from = read_inputs(step.path).pseudo_run if is_run(step.path) else None
-    pseudo = Path(made_from) if made_from and Path(made_from).is_dir() else step.reads[0].path
-    return {sample.id: mask_path(pseudo, sample.id) for sample in samples}
+        same = inputs is None or inputs.dataset == str(exp.dataset.root)
+        return {sample.id: sample.mask for sample in samples if same and sample.mask is not None}
+    pseudo = Path(inputs.pseudo_run) if inputs and inputs.pseudo_run else None
+    if pseudo is None or not pseudo.is_dir():
+        pseudo = step.reads[0].path if step.reads else None
+    return {sample.id: mask_path(pseudo, sample.id) for sample in samples} if pseudo else {}
 
 
 def weights_read(step: Step, preset: Preset) -> dict[str, Path]:
@@ -99,17 +105,21 @@ def changed_sources(
 ) -> WsssError | None:
     """Why a run cannot stand for a training from these masks and weight files; None: it can, or it is not known.
 
-    A file that is gone is no other file: what was made from it may stay.
+    A file that is gone is no other file: what was made from it may stay. A run that was given may have other settings
+    than the experiment: its own ones say what it has read.
 
     Args:
         run: the run directory of `step`.
         check: called after each file whose content is looked at; what it raises ends the work.
     """
+    if not (run / FILE).is_file():
+        return None
     try:
-        prints = read_json(run / FILE) if (run / FILE).is_file() else {}
+        prints = read_json(run / FILE)
+        exp = replace(exp, preset=load_preset(str(run / "preset.lock.toml"), say=silent))
         weights = _changed(prints.get("weights", {}), weights_read(step, exp.preset), check)
         masks = _changed(prints.get("masks", {}), masks_read(step, exp) if prints.get("masks") else {}, check)
-    except (DataError, AttributeError, TypeError, ValueError):  # a damaged record knows nothing
+    except (DataError, UsageError, AttributeError, TypeError, ValueError):  # a damaged record knows nothing
         return None
     hint = f"put back what was there, or move {run} away: then it is made anew"
     if weights:
