@@ -92,3 +92,31 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_links_to_folders_are_followed_and_those_to_a_folder_above_are_not(tmp_path):
+    for name in ("photos/a.jpg", "photos/trip/b.jpg", "elsewhere/c.jpg", "elsewhere/deep/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    (photos / "link").symlink_to(elsewhere)
+    (photos / "trip" / "up").symlink_to(photos)
+    (elsewhere / "deep" / "round").symlink_to(photos)  # of two links: photos/link/deep/round is photos
+    (photos / "gone").symlink_to(tmp_path / "nowhere")
+    (photos / "self").symlink_to("self")
+    below = sorted(path.relative_to(photos).as_posix() for path in files.files_below(photos))
+    assert below == ["a.jpg", "gone", "link/c.jpg", "link/deep/d.jpg", "self", "trip/b.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if path == tmp_path / "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"cannot read the folder .*/closed: Permission denied"):
+        list(files.files_below(tmp_path))

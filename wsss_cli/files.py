@@ -53,6 +53,34 @@ def remove_temporaries(folder: Path) -> None:
             partial.unlink(missing_ok=True)
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """All that a folder and those below it hold but folders, in no order: files, pipes, links that lead nowhere.
+
+    Links to folders are followed, but for those to a folder that they lie in, which would have no end.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(Path(folder), frozenset())]
+    while pending:
+        place, above = pending.pop()
+        try:
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in above:
+                continue
+            above |= {(status.st_dev, status.st_ino)}
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    path = place / entry.name
+                    if path.is_dir():
+                        pending.append((path, above))
+                    else:
+                        yield path
+        except OSError as error:
+            hint = "make it readable, or move it elsewhere"
+            raise DataError(f"cannot read the folder {place}: {error.strerror}", hint) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from wsss_cli.data.images import image_size, read_image, stored_size, turn_upright
+from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError, UsageError
 
 
@@ -190,3 +191,25 @@ def test_pipes_and_folders_are_no_images(tmp_path: Path) -> None:
             read(tmp_path / "pipe.jpg")
         with pytest.raises(DataError, match=r"folder\.jpg is no image but a folder"):
             read(tmp_path / "folder.jpg")
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_png_with_a_long_text_or_colour_profile_is_read_as_without(tmp_path: Path, kind: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _photo().crop((0, 0, 40, 30)).save(tmp_path / "plain.png", exif=exif)
+    mask = Image.fromarray(np.arange(40, dtype=np.uint8).reshape(8, 5))
+    mask.save(tmp_path / "plain-mask.png")
+    packed = zlib.compress(bytes(3 * 2**20))
+    data = {b"zTXt": b"k\0\0" + packed, b"iTXt": b"k\0\1\0\0\0" + packed, b"iCCP": b"p\0\0" + packed}
+    chunk = len(data[kind]).to_bytes(4) + kind + data[kind] + zlib.crc32(kind + data[kind]).to_bytes(4)
+    for name in ("plain", "plain-mask"):
+        whole = (tmp_path / f"{name}.png").read_bytes()
+        (tmp_path / f"{name}-before.png").write_bytes(whole[:33] + chunk + whole[33:])
+        (tmp_path / f"{name}-behind.png").write_bytes(whole[:-12] + chunk + whole[-12:])
+    for place in ("before", "behind"):
+        file = tmp_path / f"plain-{place}.png"
+        assert np.array_equal(read_image(file), read_image(tmp_path / "plain.png"))
+        assert image_size(file) == (40, 30)
+        assert stored_size(file) == ((30, 40), 6)
+        assert np.array_equal(read_mask(tmp_path / f"plain-mask-{place}.png"), np.asarray(mask))

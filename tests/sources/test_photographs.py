@@ -47,3 +47,12 @@ def test_why_a_photograph_is_missing(photos: Photographs) -> None:
     assert photos.why_missing("c.jfif").startswith("it is there, but .jfif is not read; .jpg, .jpeg, .png")
     assert photos.why_missing("trip/b.jpg") == "did you mean 'trip/a.jpg'?"
     assert photos.why_missing("zebra") == ""
+
+
+def test_photographs_of_linked_folders_are_taken_under_the_names_of_the_links(tmp_path: Path) -> None:
+    for name in ("photos/a.jpg", "elsewhere/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "photos" / "trip").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "all").symlink_to(tmp_path / "photos")
+    assert list(Photographs(tmp_path / "photos").paths) == ["a.jpg", "trip/b.jpg"]

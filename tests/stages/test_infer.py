@@ -9,10 +9,10 @@ from torch import nn
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import ResourceError
+from wsss_cli.errors import ResourceError, UsageError
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
-from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.infer import find_images, run_infer
 
 WINDOW = 40
 
@@ -87,3 +87,38 @@ def test_where_memory_is_short_windows_are_named_and_help(network, infer, tmp_pa
     with pytest.raises(ResourceError) as caught:
         infer(network, photograph(tmp_path, "other", 70, 100), "slide")
     assert caught.value.hint == "make it need less: a smaller photograph"
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder with folders in it, one of them the masks of an earlier call, and a linked one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/trip/b.jpg", "photos/notes/c.txt", "photos/out/masks/a.png", "other/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "other")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "said"),
+    [
+        ("photos", ["photos/a.jpg"], "2 folders with images not searched: photos/link, photos/trip"),
+        ("photos/*", ["photos/a.jpg"], "2 folders with images not searched: photos/link, photos/trip"),
+        ("photos/[a-m]*", ["photos/a.jpg"], "1 folder with images not searched: photos/link"),
+        ("photos/**/*.jpg", ["photos/a.jpg", "photos/trip/b.jpg"], "1 folder with images not searched: photos/link"),
+        ("photos/trip", ["photos/trip/b.jpg"], ""),
+        ("photos/*.jpg", ["photos/a.jpg"], ""),
+    ],
+)
+def test_folders_that_infer_does_not_search_are_named(photos, given, images, said):
+    heard = []
+    paths = find_images([given], photos / "out", heard.append)
+    assert [path.as_posix() for path in paths] == images
+    assert heard == ([f"{given}: {said}; give them too, or call it for each, with an --out of its own"] if said else [])
+
+
+def test_a_folder_with_images_in_folders_alone_is_refused_with_their_names(photos, tmp_path):
+    (photos / "a.jpg").unlink()
+    with pytest.raises(UsageError, match="photos names no image: 2 folders with images not searched: photos/link, ph"):
+        find_images(["photos"], photos / "out", print)

@@ -10,6 +10,7 @@ import typer
 from wsss_cli.cli import console, eval_sources, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
 from wsss_cli.errors import DataError, GateError, UsageError
+from wsss_cli.files import files_below
 
 
 def evaluate(
@@ -105,7 +106,7 @@ def _columns(metrics: str) -> list[str]:
 def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder")
-    cams = sorted(pred.rglob("*.npz"))
+    cams = sorted(path for path in files_below(pred) if path.suffix == ".npz")
     if cams:
         return eval_sources.cam_folder(pred, cams, truth, num_classes)
     return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)

@@ -8,6 +8,7 @@ from typing import Any
 from wsss_cli.cli import console, stage
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import files_below
 from wsss_cli.processes import cores
 
 Scored = tuple[dict[str, Any], Any]  # scores, and a table of them
@@ -24,7 +25,8 @@ def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, colum
     from wsss_cli.report.tables import class_table
     from wsss_cli.scoring.masks import score_masks
 
-    images = sum(1 for _ in truth.rglob("*.png"))
+    below = files_below(truth) if truth.is_dir() else ()
+    images = sum(path.suffix.lower() == ".png" for path in below)
     with console.progress(images, "eval") as bar, Stop(console.say_at_once).listening() as stop:
         scores = score_masks(
             pred,
@@ -54,7 +56,7 @@ def cam_folder(pred: Path, cams: list[Path], truth: Path, num_classes: int) -> S
         raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
     with console.progress(len(pairs), "seed curve") as bar, Stop(console.say_at_once).listening() as stop:
         curve = cam_curve(pairs, num_classes, check=stop.check, workers=cores(), progress=bar.advance)
-    true_masks = sum(path.suffix.lower() == ".png" for path in truth.rglob("*"))
+    true_masks = sum(path.suffix.lower() == ".png" for path in files_below(truth))
     curve["without_cam"] = true_masks - len(pairs)
     return curve, curve_table(curve, "seeds by background threshold")
 

@@ -33,7 +33,8 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
-    to go on. A photograph that cannot be read is named, and the others go on.
+    to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are not searched,
+    and where they hold images that is said.
 
     --mode slide takes less memory for large photographs: the network sees windows of eval.window pixels, eval.stride
     apart, as in `wsss eval --mode slide`.
@@ -41,7 +42,7 @@ def infer(
     from wsss_cli.inference.network import load_network
     from wsss_cli.stages.infer import find_images, run_infer
 
-    paths = find_images(images)
+    paths = find_images(images, out, console.say)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, "best" if best else "latest")
         summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "")

@@ -6,10 +6,11 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from wsss_cli.errors import DataError, UsageError
 
@@ -17,6 +18,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 178_000_000
 MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
 ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
+PNG = b"\x89PNG\r\n\x1a\n"
+TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
 
@@ -76,6 +79,9 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
     """
     refuse_special_file(path)
     try:
+        with Path(path).open("rb") as file:
+            if file.read(len(PNG)) == PNG:
+                return _png_size_and_orientation(file)
         with Image.open(path) as image:
             return _size_and_orientation(image)
     except MemoryError:
@@ -196,28 +202,51 @@ def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
     return size, data.find(b"\xff\xd9", at) >= 0
 
 
-def _exif_behind(image: Image.Image) -> bytes:
-    """EXIF that a PNG has behind its pixels, where Pillow finds it only when it decodes them; b"" if there is none."""
-    file = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None:
-        return b""
-    file.seek(8)
+def open_picture(path: str | Path) -> ImageFile.ImageFile:
+    """An image file as Pillow opens it, a PNG without its texts and colour profile: Pillow refuses long ones.
+
+    Raises many types: those of Pillow, and `OSError`.
+    """
+    with Path(path).open("rb") as file:
+        if file.read(len(PNG)) != PNG:
+            return Image.open(path)
+        parts = [PNG]
+        while len(head := file.read(8)) == 8:
+            rest = int.from_bytes(head[:4]) + 4  # with the check sum
+            if head[4:] in TEXTS:
+                file.seek(rest, io.SEEK_CUR)
+            else:
+                parts += (head, file.read(rest))
+    return Image.open(io.BytesIO(b"".join(parts)))
+
+
+def _png_size_and_orientation(file: BinaryIO) -> tuple[tuple[int, int], int]:
+    """As `_size_and_orientation`, of a PNG that is read up to behind its signature; EXIF may lie behind the pixels."""
+    head = file.read(25)  # length, name, 13 bytes, check sum
+    width, height = int.from_bytes(head[8:12]), int.from_bytes(head[12:16])
+    if head[:8] != b"\0\0\0\x0dIHDR" or not width or not height:
+        raise ValueError("its header is damaged")
     while len(head := file.read(8)) == 8 and head[4:] != b"eXIf":
         file.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)  # past the chunk and its check sum
-    return b"Exif\0\0" + file.read(int.from_bytes(head[:4])) if head[4:] == b"eXIf" else b""
+    exif = file.read(int.from_bytes(head[:4])) if head[4:] == b"eXIf" else b""
+    return (height, width), _orientation(b"Exif\0\0" + exif)
+
+
+def _orientation(data: bytes) -> int:
+    """The orientation that EXIF says, 1..8. XMP's is not heeded: no decoder turns an image by it."""
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        orientation = exif.get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF turns nothing; Pillow raises many types on it
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
-    """Stored height and width, and the orientation in EXIF. XMP's is not heeded: no decoder turns an image by it."""
+    """Stored height and width, and the orientation in EXIF."""
     if image.format == "TIFF":  # some releases of Pillow give the size as shown
         tags = image.tag_v2  # type: ignore[attr-defined]
-        (height, width), orientation = (tags[257], tags[256]), tags.get(ORIENTATION, 1)
-    else:
-        height, width = image.height, image.width
-        exif = Image.Exif()
-        try:
-            exif.load(image.info.get("exif") or _exif_behind(image))
-            orientation = exif.get(ORIENTATION, 1)
-        except Exception:  # damaged EXIF turns nothing; Pillow raises many types on it
-            orientation = 1
-    return (int(height), int(width)), orientation if orientation in range(1, 9) else 1
+        orientation = tags.get(ORIENTATION, 1)
+        return (int(tags[257]), int(tags[256])), orientation if orientation in range(1, 9) else 1
+    return (image.height, image.width), _orientation(image.info.get("exif") or b"")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wsss_cli.data.images import check_pixels
+from wsss_cli.data.images import check_pixels, open_picture
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
 from wsss_cli.labels import IGNORE
@@ -33,7 +33,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         what = "is no plain file" if Path(path).exists() else "is missing"
         raise DataError(f"mask {path} {what}", "check the path, or run `wsss prepare` again")
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             check_pixels(image.height, image.width, f"mask {path}")
             if image.mode not in ("P", "L", "1"):
                 raise DataError(

@@ -12,6 +12,7 @@ import numpy as np
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.errors import DataError
+from wsss_cli.files import files_below
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import Check, check_stop
 from wsss_cli.scoring.counts import Counts
@@ -107,7 +108,7 @@ def _pngs(folder: Path) -> dict[str, Path]:
     """PNGs of a folder and below by name without suffix, sorted."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}", "check the path")
-    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    files = (file for file in files_below(folder) if file.suffix.lower() == ".png" and not file.name.startswith("."))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(files)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import UsageError, WriteError
-from wsss_cli.files import remove_temporaries
+from wsss_cli.files import files_below, remove_temporaries
 from wsss_cli.inference.journal import Journal, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
@@ -34,27 +34,43 @@ class Photograph:
 Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Image files named by files, folders (not searched further down) and glob patterns, in order, each once.
+def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None]) -> list[Path]:
+    """Image files named by files, folders and glob patterns, in order, each once.
 
+    Folders within a folder are not searched: masks are named after photographs, without their folders.
+
+    Args:
+        out: where the masks go; that it lies in a folder of photographs is no news.
+        say: hears of folders with images that are not searched.
     Raises:
-        UsageError: something given names no image.
+        UsageError: something given names no image, or two images have one name.
+        DataError: a folder cannot be read.
     """
     paths: dict[Path, None] = {}
     for name in arguments:
         path = Path(name)
+        anchor = Path(path.anchor) if path.is_absolute() else Path()
+        pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+            inside = sorted(path.iterdir())
         elif path.is_file():
-            matches = [path]
+            inside = []
         else:
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
-            matches = sorted(p for p in anchor.glob(pattern) if p.suffix.lower() in IMAGE_ENDINGS)
+            inside = sorted(anchor.glob(pattern))
+        folders = [each for each in inside if each.is_dir()]
+        matches = [each for each in inside if each.suffix.lower() in IMAGE_ENDINGS and each not in folders]
+        if path.is_file():
+            matches = [path]
+        elif "**" in pattern and not path.is_dir():  # it goes into folders, but not where links lead
+            folders = [each for each in _above(anchor / pattern).rglob("*") if each.is_symlink() and each.is_dir()]
+        passed = [each for each in folders if _has_images(each, out)]
         if not matches:
             raise UsageError(
-                f"{name} names no image", f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}"
+                f"{name} names no image{_not_searched(passed)}",
+                f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
             )
+        if passed:
+            say(f"{name}{_not_searched(passed)}; give them too, or call it for each, with an --out of its own")
         paths.update(dict.fromkeys(matches))
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
@@ -64,6 +80,25 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
             "call it for each folder, with an --out of its own",
         )
     return list(paths)
+
+
+def _above(pattern: Path) -> Path:
+    """The folder that a pattern searches."""
+    parts = pattern.parts
+    return Path(*parts[: next(at for at, part in enumerate(parts) if "*" in part)])
+
+
+def _has_images(folder: Path, out: Path) -> bool:
+    if folder.name.startswith(".") or folder.resolve() == out.resolve():
+        return False
+    return any(path.suffix.lower() in IMAGE_ENDINGS for path in files_below(folder))
+
+
+def _not_searched(folders: Sequence[Path]) -> str:
+    if not folders:
+        return ""
+    shown = f"{', '.join(map(str, folders[:3]))}{', ...' if len(folders) > 3 else ''}"
+    return f": {'1 folder' if len(folders) == 1 else f'{len(folders)} folders'} with images not searched: {shown}"
 
 
 def run_infer(

@@ -26,6 +26,7 @@ from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise,
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import files_below
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
 
@@ -168,7 +169,7 @@ def read_rows(source: FolderSource) -> tuple[list[Row], list[str]]:
 
 def _masks_by_name(folder: Path) -> dict[str, Path]:
     """Files NAME.png of a folder and below by name without suffix, in composed letters."""
-    files = sorted(path for path in folder.rglob("*.png") if path.is_file())
+    files = sorted(path for path in files_below(folder) if path.suffix == ".png" and path.is_file())
     return {unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix()): path for path in files}
 
 
@@ -220,9 +221,8 @@ def _notes(
     stray = [path.name for path in there.values() if path not in used]
     if masks is not None and stray:
         notes.append(f"{counted(len(stray), 'mask')} of no image in {table.name}: {show_some(stray)}")
-    unread = (
-        sorted(path.name for path in masks.rglob("*") if path.suffix.lower() == ".png" != path.suffix) if masks else []
-    )
+    below = files_below(masks) if masks else ()
+    unread = sorted(path.name for path in below if path.suffix.lower() == ".png" != path.suffix)
     if unread:
         notes.append(
             f"{counted(len(unread), 'file')} not taken for masks, whose names end in .png: {show_some(unread)}"

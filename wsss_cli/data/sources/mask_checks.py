@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from wsss_cli.data.images import stored_size
+from wsss_cli.data.images import open_picture, stored_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.table import show_some
 from wsss_cli.errors import DataError
+from wsss_cli.files import files_below
 from wsss_cli.labels import IGNORE
 
 Oddity = Literal["", "black-and-white", "all-255", "swapped"]
@@ -78,7 +78,7 @@ def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
         return "black-and-white"
     if path.suffix.lower() != ".png" or 0 not in values:
         return ""
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         flat = (image.getpalette() or []) if image.mode == "P" else []
     colors = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
     drawn = [colors[value] for value in values if 0 < value < min(len(colors), IGNORE)]
@@ -155,7 +155,7 @@ def refuse_unmatched(wanted: Sequence[str], folder: Path) -> None:
     Raises:
         DataError: showing what was looked for and what lies there.
     """
-    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    there = sorted(path.relative_to(folder).as_posix() for path in files_below(folder) if path.is_file())
     lies = f"there is {show_some(there)}" if there else "the folder is empty"
     raise DataError(
         f"--masks: none of {len(wanted):,} images has a mask in {folder}; looked for {show_some(wanted, 2)}, {lies}",

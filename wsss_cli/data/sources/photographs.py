@@ -9,11 +9,12 @@ from wsss_cli.data.dataset import nearest
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.sources.tags import without_suffix
 from wsss_cli.errors import DataError
+from wsss_cli.files import files_below
 from wsss_cli.processes import check_stop
 
 
 class Photographs:
-    """The image files of a folder and below.
+    """The image files of a folder and below; links to folders are followed.
 
     A name is recognised with or without its suffix, with the folder before it, with backslashes, in other case, and in
     composed or decomposed letters (NFC, NFD), as long as it means one file.
@@ -28,7 +29,7 @@ class Photographs:
         self.folder = folder
         self.paths: dict[str, Path] = {}
         self.others: dict[str, str] = {}
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(files_below(folder)):
             check_stop()
             name = path.relative_to(folder).as_posix()
             if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
