@@ -91,7 +91,7 @@ def cores() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for variable in LIMITS:
         first = os.environ.get(variable, "").split(",")[0].strip()  # OMP_NUM_THREADS may be a list, by nesting
-        if first.isdecimal() and int(first) > 0:
+        if first.isdecimal() and len(first) < 10 and int(first) > 0:
             usable = min(usable, int(first))
     return max(1, math.ceil(min(usable, _quota())))
 

@@ -3,6 +3,7 @@ import pytest
 from wsss_cli.config.base import AdamWConfig, SgdConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import to_toml
+from wsss_cli.config.schema import Preset
 from wsss_cli.errors import UsageError
 
 
@@ -54,6 +55,35 @@ def test_a_file_with_a_number_without_end_is_refused(tmp_path):
     (tmp_path / "endless.toml").write_text("seed = " + "9" * 5000)
     with pytest.raises(UsageError, match="not TOML"):
         load_preset(str(tmp_path / "endless.toml"))
+
+
+def whole_numbers(schema, place=""):
+    """All parts of a JSON schema that are a whole number, by place."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "integer":
+            yield place, schema
+        for key, value in schema.items():
+            yield from whole_numbers(value, f"{place}.{key}")
+    elif isinstance(schema, list):
+        for number, value in enumerate(schema):
+            yield from whole_numbers(value, f"{place}.{number}")
+
+
+def test_every_whole_number_has_limits():
+    numbers = dict(whole_numbers(Preset.model_json_schema()))
+    assert len(numbers) > 50
+    assert [place for place, schema in numbers.items() if "enum" not in schema and _top(schema) > 2**62] == []
+
+
+def _top(schema):
+    return schema.get("maximum", schema.get("exclusiveMaximum", float("inf")))
+
+
+@pytest.mark.parametrize("key", ["train.batch", "classifier.crop", "train.data_workers", "rounds", "eval.window"])
+@pytest.mark.parametrize("value", [10**12, 2**63])
+def test_a_number_above_its_limit_is_refused_with_the_limit(key, value):
+    with pytest.raises(UsageError, match=rf"{key} .given: {value}.*less than or equal to \d+"):
+        load_preset("toy", [f"{key}={value}"])
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".", "..", "a\\b", "x" * 101])

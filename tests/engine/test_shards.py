@@ -74,7 +74,9 @@ def test_an_array_that_is_no_division_is_refused(variables, message):
         parse_shard("array", environment)
 
 
-@pytest.mark.parametrize("text", ["3", "0/4", "5/4", "-1/4", "a/b", "1/", "/4", "1/4/4", "²/4", "1/99999"])
+@pytest.mark.parametrize(
+    "text", ["3", "0/4", "5/4", "-1/4", "a/b", "1/", "/4", "1/4/4", "²/4", "1/99999", "1/" + "9" * 5000]
+)
 def test_what_is_no_shard_is_refused(text):
     with pytest.raises(UsageError, match="--shard"):
         parse_shard(text, {})

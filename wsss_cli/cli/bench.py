@@ -22,7 +22,7 @@ from wsss_cli.cli.bench_methods import (
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, SetOption
 from wsss_cli.errors import UsageError
 
-Classes = Annotated[int, typer.Option(min=2, help="Classes, background included.")]
+Classes = Annotated[int, typer.Option(min=2, max=255, help="Classes, background included.")]
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 app.command("crf")(bench_methods.crf)
@@ -42,9 +42,9 @@ def model(
     ] = None,
     preset: Annotated[str, typer.Option("--preset", "-p", metavar="NAME", help="Preset, in place of a run.")] = "",
     overrides: SetOption = None,
-    num_classes: Annotated[int, typer.Option(min=2, help="Classes, background included, with --preset.")] = 21,
-    crop: Annotated[int, typer.Option(min=32, help="Side of the square input, pixels.")] = 512,
-    steps: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 50,
+    num_classes: Annotated[int, typer.Option(min=2, max=255, help="Classes, background included, with --preset.")] = 21,
+    crop: Annotated[int, typer.Option(min=32, max=16384, help="Side of the square input, pixels.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, max=10**6, help="Timed calls of each kind.")] = 50,
     train: Annotated[bool, typer.Option(help="Also time training steps, at the preset's batch.")] = True,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -86,12 +86,16 @@ def train(
     preset: BenchPreset = "",
     overrides: SetOption = None,
     num_classes: Classes = 21,
-    crop: Annotated[int, typer.Option(min=0, help="Side of the input; 0: the preset's on a GPU, 64 on a CPU.")] = 0,
-    batch: Annotated[int, typer.Option(min=0, help="Images in a batch; 0: the preset's on a GPU, 2 on a CPU.")] = 0,
+    crop: Annotated[
+        int, typer.Option(min=0, max=16384, help="Side of the input; 0: the preset's on a GPU, 64 on a CPU.")
+    ] = 0,
+    batch: Annotated[
+        int, typer.Option(min=0, max=65536, help="Images in a batch; 0: the preset's on a GPU, 2 on a CPU.")
+    ] = 0,
     variants: Annotated[
         str, typer.Option(help="Rows, separated by commas; by default all, on a CPU without compile.")
     ] = "",
-    steps: Annotated[int, typer.Option(min=0, help="Iterations in a turn; 0: 20 on a GPU, 2 on a CPU.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, max=10**6, help="Iterations in a turn; 0: 20 on a GPU, 2 on a CPU.")] = 0,
     repeats: Repeats = 3,
     data: DataDir = "",
     device: DeviceOption = "auto",
@@ -171,12 +175,12 @@ def data(
         str, typer.Option("--preset", "-p", metavar="NAME", help="Preset whose augmentation, crop and batch to take.")
     ] = "deeplabv3p-r50-voc-full",
     overrides: SetOption = None,
-    images: Annotated[int, typer.Option(min=1, help="Files, read again and again.")] = 32,
-    height: Annotated[int, typer.Option(min=32, help="Of the drawn photographs, pixels.")] = 375,
-    width: Annotated[int, typer.Option(min=32, help="Of the drawn photographs, pixels.")] = 500,
-    batch: Annotated[int, typer.Option(min=0, help="Images in a batch; 0: the preset's.")] = 0,
+    images: Annotated[int, typer.Option(min=1, max=10**6, help="Files, read again and again.")] = 32,
+    height: Annotated[int, typer.Option(min=32, max=16384, help="Of the drawn photographs, pixels.")] = 375,
+    width: Annotated[int, typer.Option(min=32, max=16384, help="Of the drawn photographs, pixels.")] = 500,
+    batch: Annotated[int, typer.Option(min=0, max=65536, help="Images in a batch; 0: the preset's.")] = 0,
     workers: Annotated[str, typer.Option(help="Worker counts, separated by commas; by default 0, 1, 2, 4, ...")] = "",
-    batches: Annotated[int, typer.Option(min=1, help="Batches in a turn.")] = 4,
+    batches: Annotated[int, typer.Option(min=1, max=10**6, help="Batches in a turn.")] = 4,
     repeats: Repeats = 3,
     seed: Seed = 0,
     data: DataDir = "",
@@ -193,8 +197,10 @@ def data(
     measures what it could use.
     """
     counts = [part.strip() for part in workers.split(",") if part.strip()]
-    if wrong := [part for part in counts if not part.isdecimal()]:
-        raise UsageError(f"--workers: {wrong[0]!r} is no worker count", "give whole numbers, e.g. --workers 0,2,4")
+    if wrong := [part for part in counts if not part.isdecimal() or len(part) > 4 or int(part) > 1024]:
+        raise UsageError(
+            f"--workers: {wrong[0]!r} is no worker count", "give whole numbers up to 1024, e.g. --workers 0,2,4"
+        )
     from wsss_cli.bench.data import bench_data
 
     with stage.working("cpu", RUNS) as ctx:

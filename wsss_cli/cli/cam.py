@@ -28,7 +28,7 @@ def cam(
     weights: Annotated[
         str, typer.Option(metavar="FILE", help="A trained classifier, or its run; none is trained then.")
     ] = "",
-    iters: Annotated[int | None, typer.Option(min=1, help="Training iterations of the classifier.")] = None,
+    iters: Annotated[int | None, typer.Option(min=1, max=10**9, help="Training iterations of the classifier.")] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,

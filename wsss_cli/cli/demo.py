@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import DeviceOption, JsonOption, SetOption
+from wsss_cli.talk import silent
+
+if TYPE_CHECKING:
+    from wsss_cli.config.schema import Preset
+    from wsss_cli.errors import WsssError
+    from wsss_cli.stages.plan import Experiment, Step
 
 LABELS = {
     "seed_miou": "seed (CAM) mIoU, train",
@@ -23,8 +29,8 @@ LABELS = {
 
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where data, runs and pictures go.")] = Path("runs/demo"),
-    images: Annotated[int, typer.Option(min=8, help="Training images of the generated data set.")] = 240,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
+    images: Annotated[int, typer.Option(min=8, max=10**6, help="Training images of the generated data set.")] = 240,
+    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="Seed of data and training.")] = 0,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -42,6 +48,7 @@ def demo(
     data = str(out / "data" / f"toy-{images}-{seed}")
     weak = stage.resolve("toy", common, data, seed=seed)
     full = stage.resolve("toy", common, data, seed=seed, train__supervision="full")
+    _refuse_faults((weak, full), out / "runs", device)
     from wsss_cli.report.tables import value_table
     from wsss_cli.stages.demo import run_demo
 
@@ -58,3 +65,25 @@ def demo(
     for name, path in summary["runs"].items():
         console.result(f"{name} run: {path}")
     console.say("next: wsss prepare folder --help   (your own photographs and tags)")
+
+
+def _refuse_faults(presets: tuple[Preset, ...], runs: Path, device: str) -> None:
+    """Refuse what is known to fail of any stage; a data set that is not there is no fault, as it is drawn first.
+
+    Raises:
+        WsssError: all that is.
+    """
+    from wsss_cli.stages.plan import plan_run
+    from wsss_cli.stages.preflight import planned, problems
+    from wsss_cli.weights.sources import as_one
+
+    def plan(exp: Experiment) -> list[Step]:
+        return plan_run(exp, silent)
+
+    faults: list[WsssError] = []
+    for preset in presets:
+        exp, steps, missing = planned(preset, plan, runs)
+        drawn = (Path(preset.dataset.path) / "dataset.json").is_file()
+        faults += [*missing[not drawn :], *problems(exp, steps, device)]
+    if faults:
+        raise as_one(list({fault.message: fault for fault in faults}.values()))

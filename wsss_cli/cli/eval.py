@@ -20,7 +20,7 @@ def evaluate(
     best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of true masks, same names as PNG.")] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes, background included.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, max=255, help="Classes, background included.")] = None,
     crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
     mode: Annotated[
         Literal["whole", "slide"] | None, typer.Option(help="Whole images or windows, in place of the preset's.")

@@ -29,7 +29,7 @@ AND_THEN = "wsss presets list    (then: wsss train --preset NAME)"
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")]
+WorkersOption = Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0: one for each core.")]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch what is missing from its official site.")]
 
 
@@ -42,12 +42,12 @@ class Unlabelled(enum.StrEnum):
 
 @app.command()
 def toy(
-    images: Annotated[int, typer.Option(min=1, help="Training images.")] = 400,
+    images: Annotated[int, typer.Option(min=1, max=10**6, help="Training images.")] = 400,
     val: Annotated[
-        int | None, typer.Option(min=1, help="Validation images; a quarter of --images if left out.")
+        int | None, typer.Option(min=1, max=10**6, help="Validation images; a quarter of --images if left out.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=32, help="Side of the square images, pixels.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="The same seed gives the same bytes.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Side of the square images, pixels.")] = 128,
     out: OutOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -195,7 +195,7 @@ def folder(
         typer.Option(metavar="OLD=NEW", help="Take the tag OLD as NEW; OLD= drops it. May be given several times."),
     ] = None,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of masked images for validation.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the validation draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="Seed of the validation draw.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "",
     out: OutOption = None,
     workers: WorkersOption = 0,

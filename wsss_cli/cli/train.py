@@ -23,7 +23,9 @@ from wsss_cli.cli.options import (
 
 def train(
     preset: PresetOption,
-    iters: Annotated[int | None, typer.Option(min=1, help="Training iterations; the schedule follows.")] = None,
+    iters: Annotated[
+        int | None, typer.Option(min=1, max=10**9, help="Training iterations; the schedule follows.")
+    ] = None,
     overrides: SetOption = None,
     data: DataOption = "",
     masks: Annotated[Path | None, typer.Option(metavar="RUN", help="The pseudo run whose masks to train on.")] = None,

@@ -26,8 +26,8 @@ def verify(
     allow: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Count this kind of finding as a note; repeatable.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Rows of each kind that the table shows; 0: all.")] = 20,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one for each core.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=10**9, help="Rows of each kind that the table shows; 0: all.")] = 20,
+    workers: Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0: one for each core.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Decode everything and compare it with what the records say; exit with 3 where anything is wrong.

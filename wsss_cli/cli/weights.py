@@ -66,7 +66,7 @@ def inspect(
 def import_mmseg(
     file: Annotated[Path, typer.Argument(help="A .pth of MMSegmentation 0.x or 1.x: DeepLabV3+, or a v1c backbone.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where model.safetensors and meta.json go.")],
-    classes: Annotated[int | None, typer.Option(min=1, help="Classes expected, background included.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, max=255, help="Classes expected, background included.")] = None,
     reset_head: Annotated[
         bool, typer.Option("--reset-head", help="Keep all but the classifiers; draw those anew.")
     ] = False,

@@ -13,12 +13,14 @@ from wsss_cli.config.base import (
     Crop,
     Model,
     Optim,
+    Passes,
     Positive,
     Rate,
     ResizedTrainingConfig,
     ResizeMax,
     ResizeMin,
     SgdConfig,
+    Workers,
 )
 from wsss_cli.config.thresholds import FixedThreshold, IrnThreshold
 
@@ -29,7 +31,7 @@ class IrnWalk(Model):
     kind: Literal["irn-walk"] = "irn-walk"
     radius: int = Field(5, ge=2, le=32, description="steps of the walk are shorter than this, stride-4 pixels")
     beta: Rate = Field(10.0, description="exponent of the affinities: a higher one keeps the walk from weak steps")
-    iterations: Positive = Field(256, description="steps of the walk")
+    iterations: Passes = Field(256, description="steps of the walk")
 
 
 class PsaWalk(Model):
@@ -38,7 +40,7 @@ class PsaWalk(Model):
     kind: Literal["psa-walk"] = "psa-walk"
     radius: int = Field(5, ge=2, le=32, description="steps of the walk are shorter than this, stride-8 pixels")
     beta: Rate = Field(8.0, description="exponent of the affinities: a higher one keeps the walk from weak steps")
-    iterations: Positive = Field(256, description="steps of the walk")
+    iterations: Passes = Field(256, description="steps of the walk")
     alpha: Rate = Field(16.0, description="background score (1 - highest CAM)^alpha: a higher one means less of it")
 
 
@@ -61,7 +63,7 @@ class IrnConfig(ResizedTrainingConfig):
     resize_min: ResizeMin = 0.5
     resize_max: ResizeMax = 1.5
     optim: Optim = SgdConfig(lr=0.1, momentum=0.0, weight_decay=1e-4)
-    label_workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
+    label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
 
 
 class PsaConfig(ResizedTrainingConfig):
@@ -82,7 +84,7 @@ class PsaConfig(ResizedTrainingConfig):
     resize_min: ResizeMin = 1.1
     resize_max: ResizeMax = 1.1
     optim: Optim = SgdConfig(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
-    label_workers: int = Field(0, ge=0, description="worker processes that make the labels; 0: one for each core")
+    label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
 
     @model_validator(mode="after")
     def _ordered(self) -> PsaConfig:

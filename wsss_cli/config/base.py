@@ -7,14 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Passes = Annotated[int, Field(ge=1, le=10_000)]  # of a method over its maps
+Side = Annotated[int, Field(ge=1, le=16384)]  # pixels
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Dilation = Annotated[int, Field(ge=1, le=1024)]  # pixels of a map
+Workers = Annotated[int, Field(ge=0, le=512)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
 Precision = Literal["auto", "fp32", "bf16"]
-Iters = Annotated[int, Field(ge=1, description="training iterations")]
-Batch = Annotated[int, Field(ge=1, description="images in a batch")]
-Crop = Annotated[int, Field(ge=1, description="side of the square training crop, pixels")]
-Interval = Annotated[int, Field(ge=1, description="iterations between checkpoints")]
+Iters = Annotated[int, Field(ge=1, le=10**9, description="training iterations")]
+Batch = Annotated[int, Field(ge=1, le=65536, description="images in a batch")]
+Crop = Annotated[int, Field(ge=1, le=16384, description="side of the square training crop, pixels")]
+Interval = Annotated[int, Field(ge=1, le=10**9, description="iterations between checkpoints")]
 ResizeMin = Annotated[float, Field(gt=0.0, description="smallest long side before the crop, as a fraction of crop")]
 ResizeMax = Annotated[float, Field(gt=0.0, description="largest long side before the crop, as a fraction of crop")]
 
@@ -85,7 +90,7 @@ Optim = Annotated[SgdConfig | AdamWConfig, Field(discriminator="kind")]
 class ScheduleConfig(Model):
     power: Rate = Field(0.9, description="exponent of the poly decay")
     eta_min_ratio: Fraction = Field(0.0, description="last learning rate as a fraction of the first")
-    warmup_iters: int = Field(0, ge=0, description="iterations of linear warm-up")
+    warmup_iters: int = Field(0, ge=0, le=10**9, description="iterations of linear warm-up")
     warmup_ratio: Fraction = Field(0.01, description="learning rate at iteration 0 as a fraction, with warm-up")
 
 
@@ -98,13 +103,16 @@ class TrainingConfig(Model):
     optim: Optim
     schedule: ScheduleConfig = ScheduleConfig()
     accumulate: Annotated[int, Added(neutral=1)] = Field(
-        1, ge=1, description="parts of a batch that are computed one after another, each with its own batch statistics"
+        1,
+        ge=1,
+        le=65536,
+        description="parts of a batch that are computed one after another, each with its own batch statistics",
     )
     sync_bn: Annotated[bool, Added(neutral=True)] = Field(
         True, description="batch norm sees the images of all ranks; false: those of its own"
     )
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
-    data_workers: int = Field(-1, ge=-1, description="data worker processes; -1: cores minus one, at most 8")
+    data_workers: int = Field(-1, ge=-1, le=512, description="data worker processes; -1: cores minus one, at most 8")
     log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")
     checkpoint_interval: Interval = 200
 
@@ -138,7 +146,7 @@ class ResizedTrainingConfig(TrainingConfig):
 
 
 class CrfConfig(Model):
-    iterations: Positive = Field(10, description="mean-field iterations")
+    iterations: Passes = Field(10, description="mean-field iterations")
     gauss_sxy: Rate = Field(3.0, description="spatial kernel: standard deviation, pixels")
     gauss_compat: float = Field(3.0, ge=0.0, description="spatial kernel: Potts weight")
     bilateral_sxy: Rate = Field(50.0, description="bilateral kernel: standard deviation in space, pixels")

@@ -39,7 +39,7 @@ class LpCamConfig(Model):
     """Similarity to local prototypes of a class, less that to its context (Chen and Sun, CVPR 2023)."""
 
     kind: Literal["lpcam"] = "lpcam"
-    clusters: Positive = Field(12, description="K-means clusters of a class, and of its context")
+    clusters: int = Field(12, ge=1, le=65536, description="K-means clusters of a class, and of its context")
     tau: Cosine = Field(0.1, description="CAM, as a fraction of its maximum, above which a feature is of the class")
     class_score: Fraction = Field(0.9, description="softmax score above which a cluster of the class is kept")
     context_score: Fraction = Field(0.9, description="softmax score below which a cluster of the context is kept")

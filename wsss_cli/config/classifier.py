@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from wsss_cli.config.base import (
     AdamWConfig,
     BackboneConfig,
+    Channels,
     Crop,
     Iters,
     Model,
     Optim,
-    Positive,
     Precision,
     Rate,
     ResizedTrainingConfig,
@@ -44,7 +44,7 @@ class SeamConfig(Model):
     weight: Rate = Field(1.0, description="weight of the equivariance loss")
     ecr_weight: Rate = Field(1.0, description="weight of the loss between refined CAMs and the CAMs of the other copy")
     hard: float = Field(0.2, gt=0.0, le=1.0, description="share of pixels, those that differ most, in the ECR loss")
-    channels: Positive = Field(192, description="channels in which pixels are compared")
+    channels: Channels = Field(192, description="channels in which pixels are compared")
 
 
 class PuzzleConfig(Model):

@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wsss_cli.config.base import CrfConfig, Model, Positive, Rate
+from wsss_cli.config.base import CrfConfig, Model, Rate, Side
 
 
 class EvalConfig(Model):
     mode: Literal["whole", "slide"] = Field("whole", description="the network sees the whole image, or windows of it")
-    window: Positive = Field(512, description="side of a window with mode = 'slide', pixels")
-    stride: Positive = Field(341, description="pixels between windows with mode = 'slide'")
+    window: Side = Field(512, description="side of a window with mode = 'slide', pixels")
+    stride: Side = Field(341, description="pixels between windows with mode = 'slide'")
     base: Literal["image", "short"] = Field(
         "image", description="scale 1 is the original image, or the image resized to `short_side`"
     )
-    short_side: Positive = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
+    short_side: Side = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
     scales: tuple[Rate, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), min_length=1, description="scales of ms+flip")
     crf: CrfConfig = Field(
         CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from wsss_cli.config.base import Fraction, Model, Positive
+from wsss_cli.config.base import Channels, Dilation, Fraction, Model
 
+Cells = Annotated[int, Field(ge=1, le=256)]
 _DROPOUT = "channel dropout before each classifier"
 
 
@@ -15,9 +16,9 @@ class DeepLabConfig(Model):
     title: ClassVar[str] = "DeepLabV3+"
     pools: ClassVar[bool] = True
     kind: Literal["deeplabv3plus"] = "deeplabv3plus"
-    aspp_channels: Positive = Field(512, description="channels of the ASPP branches and the decoder")
-    low_channels: Positive = Field(48, description="channels kept of the stride-4 features")
-    dilations: tuple[Positive, ...] = Field(
+    aspp_channels: Channels = Field(512, description="channels of the ASPP branches and the decoder")
+    low_channels: Channels = Field(48, description="channels kept of the stride-4 features")
+    dilations: tuple[Dilation, ...] = Field(
         (1, 12, 24, 36), min_length=1, description="ASPP dilations; 1 is a 1x1 convolution"
     )
     dropout: Fraction = Field(0.1, description=_DROPOUT)
@@ -27,8 +28,8 @@ class FcnConfig(Model):
     title: ClassVar[str] = "FCN"
     pools: ClassVar[bool] = False
     kind: Literal["fcn"] = "fcn"
-    channels: Positive = Field(512, description="channels of the convolutions")
-    convs: Positive = Field(2, description="3x3 convolutions on the last features")
+    channels: Channels = Field(512, description="channels of the convolutions")
+    convs: int = Field(2, ge=1, le=64, description="3x3 convolutions on the last features")
     concat: bool = Field(True, description="one more convolution, which sees the last features and what became of them")
     dropout: Fraction = Field(0.1, description=_DROPOUT)
 
@@ -37,7 +38,7 @@ class SegFormerConfig(Model):
     title: ClassVar[str] = "SegFormer"
     pools: ClassVar[bool] = False
     kind: Literal["segformer"] = "segformer"
-    channels: Positive = Field(256, description="channels to which every map is brought")
+    channels: Channels = Field(256, description="channels to which every map is brought")
     dropout: Fraction = Field(0.1, description=_DROPOUT)
 
 
@@ -45,8 +46,8 @@ class UPerNetConfig(Model):
     title: ClassVar[str] = "UPerNet"
     pools: ClassVar[bool] = True
     kind: Literal["upernet"] = "upernet"
-    channels: Positive = Field(512, description="channels of every map in the head")
-    pool_scales: tuple[Positive, ...] = Field(
+    channels: Channels = Field(512, description="channels of every map in the head")
+    pool_scales: tuple[Cells, ...] = Field(
         (1, 2, 3, 6), min_length=1, description="cells on a side of the last map's averages"
     )
     dropout: Fraction = Field(0.1, description=_DROPOUT)
@@ -64,4 +65,6 @@ TITLES: dict[str, str] = {
 
 class AuxConfig(Model):
     weight: float = Field(0.4, ge=0.0, description="weight of the auxiliary FCN head's loss; 0: there is no such head")
-    channels: int = Field(0, ge=0, description="channels of its convolution; 0: a quarter of its map's, at least 64")
+    channels: int = Field(
+        0, ge=0, le=8192, description="channels of its convolution; 0: a quarter of its map's, at least 64"
+    )

@@ -83,7 +83,7 @@ class GatedCrfConfig(Model):
     radius: int = Field(5, ge=1, le=20, description="half side of the window of pairs, pixels of the reduced map")
     sxy: Rate = Field(6.0, description="kernel: standard deviation in space, pixels of the reduced map")
     srgb: Rate = Field(25.5, description="kernel: standard deviation in colour, 0..255 units")
-    stride: Positive = Field(4, description="crop pixels per pixel of the reduced map")
+    stride: int = Field(4, ge=1, le=1024, description="crop pixels per pixel of the reduced map")
 
 
 Loss = Annotated[

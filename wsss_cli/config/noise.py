@@ -20,7 +20,7 @@ class TeacherConfig(Model):
 
 
 class UpdateConfig(Model):
-    points: int = Field(20, ge=5, description="points of each class's IoU curve over the whole training")
+    points: int = Field(20, ge=5, le=10**6, description="points of each class's IoU curve over the whole training")
     slope_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.9, description="correct a class once the slope of its curve has dropped by this share since the first point"
     )

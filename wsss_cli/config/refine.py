@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
-from wsss_cli.config.base import CrfConfig, Fraction, Model, Positive, Rate
+from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Workers
 from wsss_cli.config.thresholds import FixedThreshold, PseudoThreshold
 
 CRF_SETS = {
@@ -68,8 +68,8 @@ class CrfStep(Model):
 
 class ParStep(Model):
     kind: Literal["par"] = "par"
-    iterations: Positive = Field(10, description="rounds in which each pixel takes the average of its neighbours")
-    dilations: tuple[Positive, ...] = Field(
+    iterations: Passes = Field(10, description="rounds in which each pixel takes the average of its neighbours")
+    dilations: tuple[Dilation, ...] = Field(
         (1, 2, 4, 8, 12, 24), min_length=1, description="rings of 8 neighbours, pixels away at the reduced size"
     )
     w1: Rate = Field(0.3, description="width of the colour and position kernels, in standard deviations")
@@ -85,7 +85,7 @@ class PseudoConfig(Model):
     threshold: PseudoThreshold = FixedThreshold()
     steps: tuple[Step, ...] = Field((CrfStep(),), description="what is done to the thresholded CAMs, in order")
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255")
-    workers: int = Field(0, ge=0, description="worker processes; 0: one for each core")
+    workers: Workers = Field(0, description="worker processes; 0: one for each core")
 
     @property
     def per_class(self) -> bool:

@@ -49,8 +49,11 @@ class Preset(Model):
     affinity: AffinityConfig = AffinityConfig()
     pseudo: PseudoConfig = PseudoConfig()
     train: TrainConfig = TrainConfig()
-    rounds: Positive = Field(
-        1, description="trainings; before each but the first the network before it makes new masks of the train split"
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="trainings; before each but the first the network before it makes new masks of the train split",
     )
     relabel: RelabelConfig = RelabelConfig()
     eval: EvalConfig = EvalConfig()

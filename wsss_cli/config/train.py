@@ -16,6 +16,7 @@ from wsss_cli.config.base import (
     Positive,
     Rate,
     SgdConfig,
+    Side,
     TrainingConfig,
 )
 from wsss_cli.config.heads import AuxConfig, DeepLabConfig, Head
@@ -26,8 +27,8 @@ from wsss_cli.config.noise import NoiseConfig
 class AugmentConfig(Model):
     scale_min: Rate = Field(0.5, description="smallest random resize ratio")
     scale_max: Rate = Field(2.0, description="largest random resize ratio")
-    base_long: Positive = Field(2048, description="long side at ratio 1, before keeping the aspect ratio")
-    base_short: Positive = Field(512, description="short side at ratio 1, before keeping the aspect ratio")
+    base_long: Side = Field(2048, description="long side at ratio 1, before keeping the aspect ratio")
+    base_short: Side = Field(512, description="short side at ratio 1, before keeping the aspect ratio")
     cat_max_ratio: Fraction = Field(0.75, description="re-draw crops in which one class holds more than this share")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     photometric: bool = Field(True, description="random brightness, contrast, saturation and hue")
@@ -67,9 +68,9 @@ class TrainConfig(TrainingConfig):
         "measured yet. The result is the same within rounding",
     )
     val_interval: int = Field(
-        2000, ge=0, description="iterations between validations, of which the last is at the end; 0: none"
+        2000, ge=0, le=10**9, description="iterations between validations, of which the last is at the end; 0: none"
     )
-    val_images: int = Field(0, ge=0, description="images of periodic validations, evenly spaced; 0: all")
+    val_images: int = Field(0, ge=0, le=10**9, description="images of periodic validations, evenly spaced; 0: all")
     checkpoint_interval: Interval = 2000
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ def max_pixels() -> int:
     text = os.environ.get(MAX_PIXELS_VARIABLE, "")
     if not text:
         return MAX_PIXELS
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise UsageError(f"{MAX_PIXELS_VARIABLE}={text} is no number of pixels", f"for example {MAX_PIXELS}")
     return int(text)
 

@@ -15,7 +15,7 @@ def check_device(device: str) -> None:
     Raises:
         UsageError: it is none of auto, cpu, cuda and cuda:N.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
         raise UsageError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
 
 

@@ -75,7 +75,7 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
     if text == "array":
         return _array_task(environment)
     number, slash, of = text.partition("/")
-    if not (slash and number.isascii() and number.isdigit() and of.isascii() and of.isdigit()):
+    if not (slash and all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, of))):
         raise UsageError(f"--shard {text}: no shard", "3/16 is the third of sixteen; array takes it from Slurm")
     shard = Shard(int(number), int(of))
     if not 1 <= shard.number <= shard.of <= MOST:

@@ -19,11 +19,14 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
 from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import predict
+from wsss_cli.locks import locked
 from wsss_cli.report.pictures import heatmap, overlay, sheet, write_png
 from wsss_cli.stages.infer import run_infer
 from wsss_cli.stages.paths import cam_path, mask_path
-from wsss_cli.stages.pipeline import run_step
+from wsss_cli.stages.pipeline import check_networks, run_step
 from wsss_cli.stages.plan import Outcome, open_experiment, outcome, plan_run
+from wsss_cli.stages.train import check_training
+from wsss_cli.talk import silent
 
 ROWS = 6
 
@@ -59,8 +62,14 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
 
     data = Path(weak.dataset.path)
     if not (data / "dataset.json").is_file():
-        timed("prepare", prepare_toy, data, images=images, seed=seed)
+        data.mkdir(parents=True, exist_ok=True)
+        with locked(data / ".prepare.lock", f"{data} is being prepared"):
+            timed("prepare", prepare_toy, data, images=images, seed=seed)
     dataset = open_dataset(data)
+    for preset in (weak, full):
+        exp = open_experiment(preset, ctx.runs)
+        check_training(preset.train, dataset, ctx.device)
+        check_networks([step for step in plan_run(exp, silent) if not step.done], exp)
     results = stages(weak, "weak").results
     cam, pseudo, trained, weak_eval = (results[name] for name in ("cam", "pseudo", "train", "eval"))
     upper = stages(full, "full").results
