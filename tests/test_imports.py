@@ -142,6 +142,7 @@ LIGHT = [
     ["train", "--preset", "toy", "--dry-run"],
     ["run", "--preset", "toy", "--dry-run"],
     ["cam", "--preset", "toy", "--dry-run", "--json"],
+    ["submit", "--dry-run", "--", "run", "--preset", "toy"],
 ]
 
 

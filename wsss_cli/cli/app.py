@@ -28,6 +28,7 @@ from wsss_cli.cli import (
     pseudo,
     run,
     runs,
+    submit,
     table,
     train,
     verify,
@@ -75,6 +76,7 @@ app.command("verify")(verify.verify)
 app.command("table")(table.table)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
+app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import (
     RUNS,
@@ -15,6 +19,9 @@ from wsss_cli.cli.options import (
     SetOption,
 )
 
+if TYPE_CHECKING:
+    from wsss_cli.stages.plan import Experiment, Plan, Step
+
 
 def run(
     preset: PresetOption,
@@ -23,6 +30,9 @@ def run(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    until: Annotated[
+        str, typer.Option(metavar="STEP", help="Stop after this step: cam, pseudo, train, train-2 (of round 2), ...")
+    ] = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -31,21 +41,18 @@ def run(
     \b
     wsss run --preset toy
     wsss run --preset voc-animals-lite0 --set train.iters=2000
+    wsss run --preset toy --until pseudo
     wsss run --preset toy --dry-run
 
     Stopped at any moment, the same command goes on where it stood.
     """
     resolved = stage.resolve(preset, overrides, data)
-    from wsss_cli.stages.plan import Experiment, Step, plan_run
-
-    def plan(exp: Experiment) -> list[Step]:
-        return plan_run(exp, console.say)
-
+    plan = plan_of(until)
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
     done = stage.perform(resolved, plan, runs, device, gpus)
     results = done.results
-    trained = str(results["train"].run)
+    last = str(done.last.run)
     if json_output:
         runs_by_stage = {name: str(outcome.run) for name, outcome in results.items() if name != "eval"}
         scores_by_stage = {name: outcome.scores for name, outcome in results.items() if outcome.scores}
@@ -67,6 +74,19 @@ def run(
         rows += [("val mIoU, single scale", final["single"]["miou"]), ("val mIoU, ms+flip", final["ms_flip"]["miou"])]
         console.table(value_table(rows, "summary", final["protocol"]))
     else:
-        console.result(trained)
+        console.result(last)
     skipped = all(outcome.skipped for outcome in results.values())
-    return stage.finish(trained, skipped, done.lost, f"wsss infer {trained} IMAGES --out DIR", json_output)
+    following = f"wsss run --preset {preset}" if until else f"wsss infer {last} IMAGES --out DIR"
+    return stage.finish(last, skipped, done.lost, following, json_output)
+
+
+def plan_of(until: str) -> Plan:
+    """The plan of `wsss run`; with a step's name what is to be made for that one."""
+    from wsss_cli.stages.jobs import until as steps_until
+    from wsss_cli.stages.plan import plan_run
+
+    def plan(exp: Experiment) -> list[Step]:
+        steps = plan_run(exp, console.say)
+        return steps_until(steps, until) if until else steps
+
+    return plan

@@ -18,13 +18,11 @@ from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
 from wsss_cli.stages.evaluate import run_eval
-from wsss_cli.stages.plan import Experiment, Step
+from wsss_cli.stages.plan import TRAININGS, Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
 from wsss_cli.stages.train import check_training, run_train, start_from
 from wsss_cli.weights.sources import as_one
-
-TRAININGS = ("classifier", "recam", "irn", "psa", "train")  # all ranks do them together
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:

@@ -26,6 +26,7 @@ from wsss_cli.scoring.results import finished_eval
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
+TRAININGS = ("classifier", "recam", "irn", "psa", "train")  # all ranks do them together
 
 
 @dataclass(frozen=True)

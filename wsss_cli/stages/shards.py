@@ -34,8 +34,8 @@ from wsss_cli.locks import is_locked, locked
 from wsss_cli.stages.cam import cams_of, prepare_cams
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.opening import step_inputs
-from wsss_cli.stages.pipeline import TRAININGS, check_networks, run_step
-from wsss_cli.stages.plan import Experiment, Step
+from wsss_cli.stages.pipeline import check_networks, run_step
+from wsss_cli.stages.plan import TRAININGS, Experiment, Step
 from wsss_cli.stages.pseudo import masks_of
 
 POLL_S = 1.0
