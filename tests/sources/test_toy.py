@@ -44,7 +44,7 @@ def test_it_is_laid_out_like_voc(tmp_path: Path) -> None:
     assert made.classes == CLASSES
     listed = (tmp_path / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
     assert listed == [sample.id for sample in made.split("train")]
-    for sample in made.split("train") + made.split("val"):
+    for sample in [*made.split("train"), *made.split("val")]:
         assert sample.mask is not None
         assert read_image(sample.image).shape == (64, 64, 3)
         assert image_size(sample.mask) == (64, 64)

@@ -54,7 +54,7 @@ def split_samples(data: str, count: int) -> list[Sample]:
     Raises:
         DataError: it has none.
     """
-    samples = open_dataset(data).split(DatasetConfig(path=data).train)[:count]
+    samples = list(open_dataset(data).split(DatasetConfig(path=data).train)[:count])
     if not samples:
         raise DataError(f"{data} has no images in its train split")
     return samples

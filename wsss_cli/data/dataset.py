@@ -1,42 +1,31 @@
 """The data set directory: what `wsss prepare` writes, what every stage reads, what a user may write by hand.
 
 dataset.json         name, classes with colours, source, protocol notes, sha256 of each split
-splits/<split>.csv   id,image,mask,labels; mask may be empty; labels are class names joined by '|'
+splits/<split>.csv   id,image,mask,labels[,width,height]: see `data/splits.py`
 masks/               only what had to be converted
 findings.json        every problem found while preparing
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
 import hashlib
-import io
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.forms import write_form
+from wsss_cli.data.ids import check_id as check_id
+from wsss_cli.data.ids import nearest as nearest
+from wsss_cli.data.ids import refuse_duplicates as refuse_duplicates
 from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
+from wsss_cli.data.splits import Sample as Sample
+from wsss_cli.data.splits import Split, write_split
 from wsss_cli.errors import DataError
-from wsss_cli.files import remove_temporaries, write_json, write_text
+from wsss_cli.files import remove_temporaries, write_json
 from wsss_cli.talk import say
-
-COLUMNS = ("id", "image", "mask", "labels")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of a split; `labels` are the class indices (1..K-1, sorted) of its image-level tags."""
-
-    id: str
-    image: Path
-    mask: Path | None
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +35,7 @@ class Dataset:
     Attributes:
         split_sha256: of each list as it was when the data set was opened.
         edited: splits whose list has another SHA-256 than the one in dataset.json.
+        lists: by name, as they are held open.
     """
 
     root: Path
@@ -56,13 +46,14 @@ class Dataset:
     split_sha256: dict[str, str]
     fingerprint: str
     edited: tuple[str, ...] = ()
+    lists: dict[str, Split] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return len(self.classes)
 
-    def split(self, name: str) -> list[Sample]:
+    def split(self, name: str) -> Split:
         """The samples of a split in the order of its file, with absolute paths.
 
         Raises:
@@ -74,21 +65,21 @@ class Dataset:
             raise DataError(
                 f"data set {self.root} has no split '{name}'", f"{nearest(name, self.split_sha256)}it has: {there}"
             )
-        samples = _read_split(self.root, name, self.classes)
+        samples = self.lists.get(name)
+        if samples is None or not samples.is_as_opened():
+            samples = Split(self.root, name, self.classes)
+            if not samples:
+                raise _empty(name, self.root)
+            if samples.sha256 != self.split_sha256[name]:
+                raise samples.changed()
+            self.lists[name] = samples
         if not samples:
-            raise DataError(f"split '{name}' of data set {self.root} is empty", "run `wsss prepare` again")
-        if _split_sha256(samples, self.classes) != self.split_sha256[name]:
-            raise DataError(
-                f"{self.root}/splits/{name}.csv has changed while it was worked with (another SHA-256)",
-                "run the same command again: a changed list gets runs of its own",
-            )
+            raise _empty(name, self.root)
         return samples
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'did you mean ...? ', or nothing where no known word is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean '{matches[0]}'? " if matches else ""
+def _empty(split: str, root: Path) -> DataError:
+    return DataError(f"split '{split}' of data set {root} is empty", "run `wsss prepare` again")
 
 
 def data_places(root: Path | None, *names: str) -> list[Path]:
@@ -106,35 +97,6 @@ def source_home() -> Path:
     return Path(os.environ.get("WSSS_DATA") or "data")
 
 
-def check_id(name: str, where: str) -> str:
-    """The id itself, if files can be named after it.
-
-    Raises:
-        DataError: it is empty, absolute, holds '..' or a control character; `where` goes into the message.
-    """
-    parts = PurePosixPath(name).parts
-    if not name or name.startswith("/") or ".." in parts or any(ord(char) < 32 for char in name):
-        raise DataError(
-            f"{where}: {name!r} cannot be an id",
-            "ids become file names: relative, not empty, without '..' and control characters",
-        )
-    return name
-
-
-def refuse_duplicates(ids: Iterable[str], where: str) -> None:
-    """Refuse ids that occur more than once.
-
-    Raises:
-        DataError: naming the first few.
-    """
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{where}: {len(twice)} duplicate ids: {', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}",
-            "every id may occur once",
-        )
-
-
 def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
     """Open a data set directory; lists that were changed after `wsss prepare` are taken as they are, and that is said.
 
@@ -148,12 +110,15 @@ def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
     for name in record.splits:
         if name not in names:
             raise DataError(f"{root / 'splits' / name}.csv is missing", "run `wsss prepare` again")
-    hashes = {name: _split_sha256(_read_split(root, name, classes), classes) for name in names}
+    lists = {name: Split(root, name, classes) for name in names}
+    hashes = {name: listed.sha256 for name, listed in lists.items()}
     recorded = {name: split.sha256 for name, split in record.splits.items() if split.sha256}
     edited = tuple(name for name, sha256 in recorded.items() if hashes[name] != sha256)
     if edited:
-        lists = ", ".join(f"{name}.csv" for name in edited)
-        say(f"{root}/splits: {lists} changed after `wsss prepare` (another SHA-256 than in dataset.json): taken as is")
+        changed = ", ".join(f"{name}.csv" for name in edited)
+        say(
+            f"{root}/splits: {changed} changed after `wsss prepare` (another SHA-256 than in dataset.json): taken as is"
+        )
     return Dataset(
         root=root,
         name=record.name or root.name,
@@ -163,6 +128,7 @@ def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
         split_sha256=hashes,
         fingerprint=_fingerprint(hashes, classes, record.source),
         edited=edited,
+        lists=lists,
     )
 
 
@@ -200,20 +166,20 @@ def write_dataset(
         DataError: a split is empty, has duplicate ids or ids that cannot name a file, or the disk is full.
     """
     root = Path(root).absolute()
-    hashes = {}
     for split, samples in splits.items():
         if not samples:
             raise DataError(f"split '{split}' of {name} is empty", "check the lists, tags and --classes")
         refuse_duplicates((sample.id for sample in samples), f"split '{split}'")
         for sample in samples:
             check_id(sample.id, f"split '{split}'")
-        hashes[split] = _split_sha256(samples, classes)
     begin_dataset(root)
     for stale in (root / "splits").glob("*.csv"):
         if stale.stem not in splits:
             stale.unlink()
+    hashes = {}
     for split, samples in splits.items():
-        write_text(root / "splits" / f"{split}.csv", _split_text(samples, classes, root))
+        write_split(root, split, samples, classes)
+        hashes[split] = Split(root, split, classes).sha256
     write_json(root / "findings.json", list(findings))
     record = DatasetRecord(
         name=name,
@@ -224,66 +190,6 @@ def write_dataset(
     )
     write_form(root / "dataset.json", record)
     return open_dataset(root)
-
-
-def _read_split(root: Path, name: str, classes: Sequence[str]) -> list[Sample]:
-    file = root / "splits" / f"{name}.csv"
-    index = {label: position for position, label in enumerate(classes) if position}
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}", "run `wsss prepare` again") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    samples = []
-    try:
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise DataError(f"{file} must start with the line {','.join(COLUMNS)}", "run `wsss prepare` again")
-        for row in reader:
-            where = f"{file}, line {reader.line_num}"
-            if None in row or None in row.values() or not row["image"]:
-                raise DataError(f"{where}: not the four fields {','.join(COLUMNS)}", "quote fields that hold a comma")
-            tags = [tag for tag in row["labels"].split("|") if tag]
-            for tag in tags:
-                if tag not in index:
-                    known = f"{nearest(tag, index)}classes: {', '.join(index)}"
-                    raise DataError(f"{where}: unknown class '{tag}'", known)
-            mask = root / row["mask"] if row["mask"] else None
-            labels = tuple(sorted({index[tag] for tag in tags}))
-            samples.append(Sample(check_id(row["id"], where), root / row["image"], mask, labels))
-    except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: {error}", "run `wsss prepare` again") from error
-    refuse_duplicates((sample.id for sample in samples), str(file))
-    return samples
-
-
-def _split_text(samples: Sequence[Sample], classes: Sequence[str], root: Path) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sample in samples:
-        mask = _stored_path(sample.mask, root) if sample.mask else ""
-        labels = "|".join(classes[label] for label in sample.labels)
-        writer.writerow((sample.id, _stored_path(sample.image, root), mask, labels))
-    return text.getvalue()
-
-
-def _stored_path(path: Path, root: Path) -> str:
-    path = path.absolute()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _split_sha256(samples: Sequence[Sample], classes: Sequence[str]) -> str:
-    """Hash of a split's rows. File names count, folders do not: the same data elsewhere is the same split."""
-    rows = [
-        [
-            sample.id,
-            sample.image.name,
-            f"{sample.mask.parent.name}/{sample.mask.name}" if sample.mask else "",
-            [classes[label] for label in sample.labels],
-        ]
-        for sample in samples
-    ]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _fingerprint(split_sha256: Mapping[str, str], classes: Sequence[str], source: str) -> str:

@@ -115,7 +115,7 @@ def verify_dataset(root: Path, splits: Sequence[str], workers: int, check: Check
 
 
 def _look_at_split(
-    samples: list[Sample],
+    samples: Sequence[Sample],
     name: str,
     dataset: Dataset,
     workers: int,

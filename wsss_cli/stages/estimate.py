@@ -123,7 +123,7 @@ def in_words(seconds: float) -> str:
 
 def bytes_to_write(exp: Experiment, todo: Sequence[Step]) -> int:
     """A rough estimate of what steps write: checkpoints by the size of the network, maps and masks by the images'."""
-    samples: list[Sample] = []
+    samples: Sequence[Sample] = ()
     with contextlib.suppress(DataError):  # whoever reads the split says what is wrong with it
         samples = exp.dataset.split(exp.preset.dataset.train)
     shown = [sample.image for sample in samples[:: max(len(samples) // SAMPLE, 1)] if sample.image.is_file()]

@@ -53,7 +53,7 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
 
-def masks_of(samples: list[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
+def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
     """Make the pseudo masks of some images of the train split that are not there yet; the lost ones.
 
     Thresholds that follow from the walked scores of all images cannot be known to one who makes some of these: then
@@ -71,7 +71,7 @@ def masks_of(samples: list[Sample], step: Step, exp: Experiment, run: RunDir, ct
     return lost + _without_scores(samples, cam_run, folder)
 
 
-def _without_scores(samples: list[Sample], cam_run: Path, folder: Path) -> Lost:
+def _without_scores(samples: Sequence[Sample], cam_run: Path, folder: Path) -> Lost:
     """Images that have no scores to make a mask from."""
     without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
     lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
@@ -80,7 +80,7 @@ def _without_scores(samples: list[Sample], cam_run: Path, folder: Path) -> Lost:
 
 
 def _walked(
-    samples: list[Sample], preset: Preset, cam_run: Path, networks: Mapping[str, Path], run: RunDir, ctx: Context
+    samples: Sequence[Sample], preset: Preset, cam_run: Path, networks: Mapping[str, Path], run: RunDir, ctx: Context
 ) -> tuple[Path, dict[str, float]]:
     """Do the random walks that are not done yet.
 
@@ -101,7 +101,7 @@ def _walked(
 
 
 def _refine(
-    samples: list[Sample],
+    samples: Sequence[Sample],
     dataset: Dataset,
     preset: Preset,
     folder: Path,

@@ -109,7 +109,7 @@ def _make(step: Step, exp: Experiment, shard: Shard, ctx: Context) -> bool:
     return True
 
 
-def _items(samples: list[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
+def _items(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
     if not samples:
         return []
     if step.stage == "cam":
