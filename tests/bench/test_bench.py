@@ -151,6 +151,6 @@ def test_data_without_masks_cannot_be_trained_on(ctx, toy, tmp_path):
     prepare_toy(tmp_path / "toy", images=2, size=48)
     split = tmp_path / "toy/splits/train.csv"
     lines = [line.split(",") for line in split.read_text().splitlines()]
-    split.write_text("".join(",".join([a, b, c if n == 0 else "", d]) + "\n" for n, (a, b, c, d) in enumerate(lines)))
+    split.write_text("".join(",".join([a, b, c if n == 0 else "", *d]) + "\n" for n, (a, b, c, *d) in enumerate(lines)))
     with pytest.raises(DataError, match="has no mask"):
         bench_data(toy, ctx, images=2, data=str(tmp_path / "toy"))

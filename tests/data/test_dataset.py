@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss_cli.data import splits
+from wsss_cli.data.columns import names_of, sizes_of
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset, write_dataset
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
@@ -117,6 +122,9 @@ def test_ids_that_cannot_name_a_file_are_refused(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("id,image,mask,labels,width,height\na,a.jpg,,cat,8\n", "line 2: not the six fields"),
+        ("id,image,mask,labels,width,height\na,a.jpg,,cat,8,\n", "line 2: width '8' and height ''"),
+        ("id,image,mask,labels,width,height\na,a.jpg,,cat,8,0\n", "line 2: width '8' and height '0'"),
         ("id,image,mask,labels\na,a.jpg,,catt\n", r"train\.csv, line 2: unknown class 'catt'"),
         ("id,image,mask,labels\na,a.jpg,,background\n", "unknown class 'background'"),
         ("id,image,mask,labels\na,a.jpg,,cat\na,b.jpg,,dog\n", "1 duplicate ids: a"),
@@ -158,3 +166,74 @@ def test_a_missing_split_file_is_named_and_a_stale_one_removed(tmp_path: Path) -
     (tmp_path / "splits" / "train.csv").unlink()
     with pytest.raises(DataError, match=r"train\.csv is missing"):
         open_dataset(tmp_path)
+
+
+def test_sizes_are_written_and_change_no_identity(tmp_path: Path) -> None:
+    bare = [_sample(tmp_path, "a", (1, 2), mask=True), _sample(tmp_path, "b", ())]
+    first = _write(tmp_path / "bare", {"train": bare})
+    sized = _write(tmp_path / "sized", {"train": [replace(bare[0], size=(60, 80)), bare[1]]})
+    assert (sized.fingerprint, sized.split_sha256) == (first.fingerprint, first.split_sha256)
+    rows = (sized.root / "splits" / "train.csv").read_text().splitlines()
+    assert [row.split(",")[-2:] for row in rows] == [["width", "height"], ["80", "60"], ["", ""]]
+    assert [sample.size for sample in sized.split("train")] == [(60, 80), None]
+    assert (
+        sizes_of(sized.split("train")).tolist() == sizes_of(list(sized.split("train"))).tolist() == [[60, 80], [0, 0]]
+    )
+    assert sizes_of(sized.split("train")[1:]).tolist() == sizes_of(first.split("train")[:1]).tolist() == [[0, 0]]
+    assert open_dataset(sized.root).edited == ()
+
+
+def test_a_list_has_the_sha256_that_it_always_had(tmp_path: Path) -> None:
+    """Identities of runs hang on it."""
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "dataset.json").write_text('{"classes": ["background", "cat", "d\u00f6g"]}')
+    rows = [
+        'a,x/../a.jpg,m/a.png,cat|d\u00f6g|cat\n"q"",",./p//q.jpg,a.png,\r\n\r\n',
+        "b/c,/x/c.jpg/,m/./b.png,d\u00f6g\n\u00e9.,e.jpg,../m.png,",
+    ]
+    (tmp_path / "splits" / "t.csv").write_bytes(f"\ufeffid,image,mask,labels\n{''.join(rows)}".encode())
+    made = open_dataset(tmp_path)
+    samples = list(made.split("t"))
+    content = [
+        [
+            s.id,
+            s.image.name,
+            f"{s.mask.parent.name}/{s.mask.name}" if s.mask else "",
+            [made.classes[c] for c in s.labels],
+        ]
+        for s in samples
+    ]
+    assert made.split_sha256["t"] == hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    assert [sample.id for sample in samples] == list(names_of(made.split("t"))) == ["a", 'q",', "b/c", "\u00e9."]
+    assert list(names_of(made.split("t")[::-2])) == ["\u00e9.", 'q",']
+    assert made.split("t")[-1] == samples[-1]
+
+
+def test_rows_are_read_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "BLOCK", 3)
+    monkeypatch.setattr(splits, "MANY", 4)
+    samples = [_sample(tmp_path, f"s{number}", (1,)) for number in range(11)]
+    made = _write(tmp_path, {"train": samples})
+    assert made.split("train") == samples
+    assert [made.split("train")[number].id for number in (10, 0, 5)] == ["s10", "s0", "s5"]
+    content = [[sample.id, sample.image.name, "", ["cat"]] for sample in samples]
+    assert made.split_sha256["train"] == hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    (tmp_path / "splits" / "train.csv").write_text("id,image,mask,labels\n" + "s1,a.jpg,,cat\n" * 9)
+    with pytest.raises(DataError, match="1 duplicate ids: s1"):
+        open_dataset(tmp_path)
+
+
+def test_a_list_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
+    made = _write(tmp_path, {"train": [_sample(tmp_path, "a"), _sample(tmp_path, "b")]})
+    rows, file = made.split("train"), tmp_path / "splits" / "train.csv"
+    text = file.read_text()
+    os.utime(file, (1, 1))  # the same content
+    assert rows[1].id == made.split("train")[1].id == "b"
+    file.write_text(text.replace("\na,", "\nx,"))
+    rows = made.lists["train"]
+    with pytest.raises(DataError, match=r"train\.csv has changed while it was worked with"):
+        list(rows)
+    other = tmp_path / "other.csv"
+    other.write_text(text)
+    other.replace(file)
+    assert [sample.id for sample in made.split("train")] == ["a", "b"]

@@ -64,6 +64,14 @@ def test_a_sound_set_has_no_findings(root):
     assert look(root, "val").checked == {"val": 2}
 
 
+def test_a_size_that_the_list_has_wrong_is_named(root):
+    image = root / "images" / "b.jpg"
+    write(root, b=Sample("b", image, root / "masks" / "b.png", (1,), (60, 81)))
+    (finding,) = look(root).findings
+    assert (finding.code, finding.file) == ("listed-size", str(image))
+    assert finding.problem.endswith("b.jpg is 80x60 as shown; its list says 81x60")
+
+
 def test_worker_processes_find_the_same(root, processes_at_once):
     (root / "images" / "b.jpg").write_bytes(b"no image")
     assert look(root, workers=2) == look(root)

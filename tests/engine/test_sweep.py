@@ -1,6 +1,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from light import File, Item
@@ -251,6 +252,17 @@ def test_what_is_computed_here_is_finished_in_processes(ctx):
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
+UNKNOWN = np.zeros((6, 2), np.uint32)
+
+
+def same(size):
+    return size
+
+
+def shown(batches):
+    return [("".join(item.id for item in batch.items), batch.size) for batch in batches]
+
+
 def test_items_are_grouped_by_size(ctx):
     sizes = {"a": (4, 6), "b": (6, 4), "c": (4, 6), "e": (4, 6), "f": (4, 2)}
 
@@ -259,20 +271,49 @@ def test_items_are_grouped_by_size(ctx):
             raise DataError("no header")
         return sizes[item.id]
 
-    lost = []
-    batches = grouped([Item(letter) for letter in "abcdef"], size_of, lambda size: 12 // size[1], lost, ctx)
-    assert [("".join(item.id for item in batch.items), batch.size) for batch in batches] == [
-        ("f", (4, 2)),
-        ("ac", (4, 6)),
-        ("e", (4, 6)),
-        ("b", (6, 4)),
-    ]
+    lost, items = [], [Item(letter) for letter in "abcdef"]
+    batches = grouped(items, UNKNOWN, size_of, same, lambda size: 12 // size[1], lost, ctx)
+    assert shown(batches) == [("f", (4, 2)), ("ac", (4, 6)), ("e", (4, 6)), ("b", (6, 4))]
+    assert (len(batches), batches.items, shown(batches[2:]), batches[2:].items) == (4, 5, shown(batches)[2:], 2)
     assert lost == [{"id": "d", "reason": "no header"}]
-    assert len(grouped([Item("a"), Item("c")], size_of, lambda size: 0, [], ctx)) == 2  # one image at least
+    alone = grouped([items[0], items[2]], UNKNOWN[:2], size_of, same, lambda size: 0, [], ctx)
+    assert len(alone) == 2  # one image at least
     assert ctx.ui.done == 0  # no bar
+    few = grouped(items[:3], UNKNOWN[:3], size_of, lambda size: (min(size), max(size)), lambda size: 9, [], ctx)
+    assert shown(few) == [("abc", (4, 6))]
+    assert shown(grouped(items[3:4], UNKNOWN[:1], size_of, same, lambda size: 9, [], ctx)) == []
+
+
+def test_sizes_that_are_listed_are_not_read(ctx):
+    read = []
+
+    def size_of(item):
+        read.append(item.id)
+        return 3, 3
+
+    listed = np.array([[5, 2], [0, 0], [3, 3], [5, 2]], np.uint32)
+    batches = grouped([Item(letter) for letter in "abcd"], listed, size_of, same, lambda size: 9, [], ctx)
+    assert shown(batches) == [("bc", (3, 3)), ("ad", (5, 2))]
+    assert read == ["b"]
 
 
 def test_reading_sizes_stops(ctx):
     ctx.stop.signal = 15
     with pytest.raises(Preempted):
-        grouped([Item("a")], lambda item: (1, 1), lambda size: 1, [], ctx)
+        grouped([Item("a")], UNKNOWN[:1], lambda item: (1, 1), same, lambda size: 1, [], ctx)
+
+
+def test_a_batch_whose_sizes_do_not_hold_is_computed_in_parts_and_comes_in_order(ctx):
+    sizes, computed = {"A": (5, 7), "B": (9, 9), "C": (5, 7), "D": (9, 9), "E": (5, 7)}, []
+
+    def compute(loaded):
+        computed.append("".join(loaded))
+        return loaded
+
+    options = {"load": lambda item: item.id.upper(), "compute": compute, "size_of": sizes.get}
+    assert [name for name, _ in swept(["ac", "abcd", "b", "e"], ctx, **options)] == list("acabcdbe")
+    assert computed == ["AC", "AC", "BD", "B", "E"]
+    assert ctx.ui.said == [
+        "photographs have other sizes than their list says: taken as they are",
+        "hint: `wsss prepare` writes sizes anew, `wsss verify` names the photographs",
+    ]

@@ -4,6 +4,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from wsss_cli.cam.store import read_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.images import image_size
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
@@ -295,3 +297,23 @@ def test_a_transformer_has_no_stages_to_freeze_and_none_for_seam():
     ]
     with pytest.raises(UsageError, match="one map"):
         build_classifier(load_preset("toy", vit).classifier, 3, torch.device("cpu"))
+
+
+def test_sizes_of_the_list_are_used_and_wrong_ones_make_the_same_cams(make, data, tmp_path, monkeypatch):
+    sound = make()
+    asked = []
+    monkeypatch.setattr(cam, "image_size", lambda path: asked.append(path) or image_size(path))
+    other = shutil.copytree(data, tmp_path / "other")
+    listed = (other / "splits" / "train.csv").read_text()
+    assert listed.count(",64,64\n") == 8
+    wrong = listed.replace(",64,64\n", ",300,64\n", 3).replace(",64,64\n", ",,\n", 1)
+    (other / "splits" / "train.csv").write_text(wrong)
+    again = make(f'dataset.path="{other}"', runs="again")
+    assert again.name == sound.name  # sizes are no part of the identity
+    assert [path.parent.parent for path in asked] == [other]  # the one that the list does not say
+    files = sorted((sound / "cams").iterdir())
+    assert len(files) == 8
+    for file in files:
+        (maps, classes, size), (others, *same) = read_cam(file), read_cam(again / "cams" / file.name)
+        assert (classes, size) == tuple(same)
+        assert np.allclose(maps, others, atol=1e-3)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,7 +51,7 @@ def check(tmp_path, data):
 def without_masks(data, folder, **changes):
     """A copy of the data set whose train split has other samples."""
     there = open_dataset(data)
-    samples = [SimpleNamespace(**{**vars(sample), **changes}) for sample in there.split("train")]
+    samples = [replace(sample, **changes) for sample in there.split("train")]
     named = {"name": "other", "source": "", "protocol": (), "findings": ()}
     splits = {"train": samples, "val": there.split("val")}
     write_dataset(folder, classes=there.classes, colors=there.colors, splits=splits, **named)

@@ -330,15 +330,3 @@ def write_split(root: Path, name: str, samples: Sequence[Sample], classes: Seque
 def _stored_path(path: Path, root: Path) -> str:
     path = path.absolute()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-# -- of samples --------------------------------------------------------------------------------------------------------
-
-
-def names_of(samples: Sequence[Sample]) -> Iterator[str]:
-    """The ids of samples; of those of a list without the rest of their rows."""
-    if isinstance(samples, Split):
-        return samples.names()
-    if isinstance(samples, Rows) and isinstance(samples.base, Split):
-        return (samples.base.name(int(number)) for number in samples.numbers)
-    return (sample.id for sample in samples)

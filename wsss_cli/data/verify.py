@@ -29,6 +29,7 @@ SCORING = ("val", "test")
 CODES = {
     "unreadable": "a photograph is missing or does not decode",
     "damaged": "a photograph decodes, but its decoder says that something is wrong in it",
+    "listed-size": "a photograph has another size as shown than its list says",
     "mask-unreadable": "a mask is missing, does not decode or is in colours",
     "mask-size": "a mask has another size than its photograph as shown",
     "mask-value": "a mask holds a value that is neither a class nor 255",
@@ -160,6 +161,9 @@ def look_at(sample: Sample, classes: tuple[str, ...]) -> Look:
         findings.append(Finding("unreadable", file, error.message, error.hint))
     else:
         size, content = (image.shape[0], image.shape[1]), short_hash(data)
+        if sample.size is not None and sample.size != size:
+            problem = f"{file} is {size[1]}x{size[0]} as shown; its list says {sample.size[1]}x{sample.size[0]}"
+            findings.append(Finding("listed-size", file, problem, "run `wsss prepare` again"))
         picture, blank = picture_hash(image)
         state = 1 if blank else 2
         if damage := [line for line in lines if line.startswith(DAMAGE)]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from wsss_cli.errors import DataError, ResourceError, out_of_memory
 from wsss_cli.processes import in_processes, in_threads
+from wsss_cli.rows import Each, Rows
 
 if TYPE_CHECKING:
     from wsss_cli.engine.context import Context  # loads torch, half a gigabyte that most worker processes need not hold
@@ -54,6 +55,8 @@ class SweepOptions:
         workers: that finish what is computed.
         processes: they are processes, for work of a CPU; else threads, for files and for work that shares a GPU.
         ahead: items that each process is handed before the first one's results are asked for.
+        size_of: the size of what is loaded; a batch that was put together by sizes that do not hold any more is
+            computed in parts, each of one size.
     """
 
     title: str
@@ -61,6 +64,7 @@ class SweepOptions:
     workers: int = THREADS
     processes: bool = False
     ahead: int = 2
+    size_of: Callable[[Any], Size] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,21 @@ def sweep(
     Raises:
         ResourceError: memory is short for one item by itself, or a worker process died.
     """
-    todo = list(batches)
+    todo = batches if isinstance(batches, Sequence) else list(batches)
     now = [0]  # items of the batch that is computed
 
     def jobs() -> Iterator[tuple[Item, Computed | _Loss]]:
         halving = _Halving(compute, options, ctx)
-        reading = prefetch(todo, lambda batch: [_outcome(load, item) for item in batch.items], THREADS, THREADS)
+        reading = prefetch(todo, partial(_read, load), THREADS, THREADS)
         with closing(reading):
-            for batch, outcomes in zip(todo, reading, strict=True):
+            for batch, outcomes in reading:
                 ctx.stop.check()
                 now[0] = len(batch.items)
-                results = halving.run([one[0] for one in outcomes if not isinstance(one, _Loss)], batch.size)
+                results = halving.run([one[0] for one in outcomes if not isinstance(one, _Loss)], batch)
                 for item, outcome in zip(batch.items, outcomes, strict=True):
                     yield item, outcome if isinstance(outcome, _Loss) else next(results)
 
-    total = sum(len(batch.items) for batch in todo)
+    total = todo.items if isinstance(todo, Grouped) else sum(len(batch.items) for batch in todo)
     yield from _finished(jobs(), total, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
 
 
@@ -166,6 +170,10 @@ def _finished(
             bar.advance(1)
 
 
+def _read(load: Callable[[Item], Loaded], batch: Batch[Item]) -> tuple[Batch[Item], list[tuple[Loaded] | _Loss]]:
+    return batch, [_outcome(load, item) for item in batch.items]
+
+
 def _outcome(work: Callable[[Any], Result], item: Any) -> tuple[Result] | _Loss:
     """What became of an item: (result,), or what is wrong with it."""
     if isinstance(item, _Loss):
@@ -193,32 +201,89 @@ def prefetch(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Grouped(Sequence[Batch[Item]]):
+    """Batches of items of one size, each put together when it is asked for.
+
+    Args:
+        base: the items.
+        order: their numbers in the order of the batches, int64 [N].
+        parts: (size, first place in the order, place after the last) of each batch.
+    """
+
+    def __init__(self, base: Sequence[Item], order: Any, parts: Sequence[tuple[Size, int, int]]) -> None:
+        self.base, self.order, self.parts = base, order, parts
+
+    @property
+    def items(self) -> int:
+        """How many there are in all batches."""
+        return sum(end - start for _, start, end in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @overload
+    def __getitem__(self, at: int) -> Batch[Item]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Grouped[Item]: ...
+    def __getitem__(self, at: int | slice) -> Batch[Item] | Grouped[Item]:
+        if isinstance(at, slice):
+            return Grouped(self.base, self.order, self.parts[at])
+        size, start, end = self.parts[at]
+        return Batch([self.base[int(number)] for number in self.order[start:end]], size)
+
+
 def grouped(
     items: Sequence[Item],
+    listed: Any,
     size_of: Callable[[Item], Size],
+    like: Callable[[Size], Size],
     count_of: Callable[[Size], int],
     lost: Lost,
     ctx: Context,
     log: Log = str,
-) -> list[Batch[Item]]:
+) -> Grouped[Item]:
     """Batches of items of one size, smaller sizes first.
 
     Args:
-        size_of: (height, width) of an item; its DataErrors lose the item.
-        count_of: how many items of a size are computed together.
+        listed: height and width of each item as far as they are known, [N, 2]; 0 where they are not.
+        size_of: (height, width) of an item that is not listed; its DataErrors lose the item.
+        like: the size that an item of some size is batched under.
+        count_of: how many items of such a size are computed together.
         lost, log: as for `sweep`.
     """
-    sizes: dict[Size, list[Item]] = defaultdict(list)
+    import numpy as np
+
     from wsss_cli.engine.context import Silent  # sizes are read in no time: no bar
 
+    keys = listed[:, 0].astype(np.uint64) << np.uint64(32) | listed[:, 1]
+    unknown = np.flatnonzero(keys == 0)
+    numbered = Each(Rows(range(len(items)), unknown), lambda number: _Numbered(number, items[number]))
     quiet = replace(ctx, ui=Silent())
-    for item, size in sweep_items(items, size_of, SweepOptions("sizes"), lost, quiet, log):
-        sizes[size].append(item)
-    batches = []
-    for size, members in sorted(sizes.items()):
-        count = max(1, count_of(size))
-        batches += [Batch(members[start : start + count], size) for start in range(0, len(members), count)]
-    return batches
+    read = sweep_items(numbered, lambda one: size_of(one.item), SweepOptions("sizes"), lost, quiet, log)
+    for one, (height, width) in read:
+        keys[one.number] = height << 32 | width
+    values, kinds = np.unique(keys, return_inverse=True)
+    sizes = [like((int(value) >> 32, int(value) & 0xFFFFFFFF)) if value else (0, 0) for value in values]  # 0: lost
+    ranks = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
+    groups = np.array([ranks[size] for size in sizes], np.uint32)[kinds]
+    order = np.argsort(groups, kind="stable")
+    ends = np.cumsum(np.bincount(groups, minlength=len(ranks))).tolist()
+    parts = []
+    for (size, rank), end in zip(ranks.items(), ends, strict=True):
+        start = ends[rank - 1] if rank else 0
+        count = max(1, count_of(size)) if size != (0, 0) else 0
+        parts += [(size, first, min(first + count, end)) for first in range(start, end, count)] if count else []
+    return Grouped(items, order, parts)
+
+
+@dataclass(frozen=True)
+class _Numbered(Generic[Item]):
+    number: int
+    item: Item
+
+    @property
+    def id(self) -> str:
+        return self.item.id
 
 
 class _Halving:
@@ -226,9 +291,26 @@ class _Halving:
 
     def __init__(self, compute: Callable[[list[Any]], Iterable[Any]], options: SweepOptions, ctx: Context) -> None:
         self.compute, self.options, self.ctx = compute, options, ctx
-        self.parts = 1
+        self.parts, self.told = 1, False
 
-    def run(self, loaded: list[Any], size: Size | None) -> Iterator[Any]:
+    def run(self, loaded: list[Any], batch: Batch[Any]) -> Iterator[Any]:
+        """The results of what is loaded of a batch, in order."""
+        size_of = self.options.size_of
+        sizes = [size_of(one) for one in loaded] if size_of else []
+        if all(size == batch.size for size in sizes):
+            yield from self._run(loaded, batch.size)
+            return
+        if not self.told:
+            self.ctx.ui.say("photographs have other sizes than their list says: taken as they are")
+            self.ctx.ui.say("hint: `wsss prepare` writes sizes anew, `wsss verify` names the photographs")
+            self.told = True
+        results: dict[int, Any] = {}
+        for size in dict.fromkeys(sizes):
+            numbers = [number for number, one in enumerate(sizes) if one == size]
+            results |= zip(numbers, self._run([loaded[number] for number in numbers], size), strict=True)
+        yield from (results[number] for number in range(len(loaded)))
+
+    def _run(self, loaded: list[Any], size: Size | None) -> Iterator[Any]:
         start = 0
         while start < len(loaded):
             part = loaded[start : start + max(1, -(-len(loaded) // self.parts))]

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.batches import images_per_batch, to_device
+from wsss_cli.data.columns import sizes_of
 from wsss_cli.data.images import image_size
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.sweep import Batch, Lost, grouped
+from wsss_cli.engine.sweep import Grouped, Lost, grouped
 from wsss_cli.losses.tags import within_tags
 from wsss_cli.models.segmentor import Segmentor
 
@@ -192,10 +193,12 @@ def image_batches(
     log: Callable[[str], object] = str,
     *,
     ms_flip: bool,
-) -> list[Batch[Photograph]]:
+) -> Grouped[Photograph]:
     """Batches of photographs of one size, as large as the device takes; what cannot be read is added to `lost`."""
     count = partial(largest_batch, config=config, ctx=ctx, ms_flip=ms_flip)
-    return grouped(items, lambda item: image_size(item.image), count, lost, ctx, log)
+    return grouped(
+        items, sizes_of(items), lambda item: image_size(item.image), lambda size: size, count, lost, ctx, log
+    )
 
 
 def largest_batch(size: tuple[int, int], config: EvalConfig, ctx: Context, *, ms_flip: bool) -> int:

@@ -16,11 +16,12 @@ from wsss_cli.config.base import Precision
 from wsss_cli.config.cam import CamConfig, GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size, images_per_batch
+from wsss_cli.data.columns import sizes_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
-from wsss_cli.engine.sweep import Batch, Log, Lost, SweepOptions, grouped, sweep
+from wsss_cli.engine.sweep import Grouped, Log, Lost, SweepOptions, grouped, sweep
 from wsss_cli.files import write_json
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.processes import cores
@@ -120,7 +121,11 @@ def make_cams(
         sample, planes, size = cams
         write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
 
-    options = SweepOptions("CAMs", less_memory="smaller cam.scales, cam.flip=false, or --device cpu")
+    options = SweepOptions(
+        "CAMs",
+        less_memory="smaller cam.scales, cam.flip=false, or --device cpu",
+        size_of=lambda loaded: bucket_size(*loaded[1].shape[:2]),
+    )
     for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
         pass  # they are on disk
     return lost
@@ -141,14 +146,23 @@ class PlainCam:
 
 def cam_batches(
     samples: Sequence[Sample], config: CamConfig, lost: Lost, ctx: Context, log: Log = str
-) -> list[Batch[Sample]]:
+) -> Grouped[Sample]:
     """Batches of images of one size bucket; those whose header cannot be read are added to `lost`."""
 
     def count(size: tuple[int, int]) -> int:
         largest = max(config.scales) ** 2 * (2 if config.flip else 1)
         return images_per_batch(size, round(largest * size[0] * size[1]), ctx.device)
 
-    return grouped(samples, lambda sample: bucket_size(*image_size(sample.image)), count, lost, ctx, log)
+    return grouped(
+        samples,
+        sizes_of(samples),
+        lambda sample: image_size(sample.image),
+        lambda size: bucket_size(*size),
+        count,
+        lost,
+        ctx,
+        log,
+    )
 
 
 def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:

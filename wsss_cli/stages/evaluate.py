@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ def score_network(
     unread: Lost = []
     batches = image_batches(samples, preset.eval, unread, ctx, ms_flip=options.ms_flip)
     progress = Progress(batches, fresh, partial)
-    how = SweepOptions(title, SMALLER)
+    how = SweepOptions(title, SMALLER, size_of=lambda loaded: loaded[0].shape[:2])
     if options.crf:
-        how = SweepOptions(title, SMALLER, cores(), processes=backend != "triton")
+        how = replace(how, workers=cores(), processes=backend != "triton")
     try:
         for sample, counts in sweep(batches[progress.done :], _read, compute, counting, how, progress.lost, ctx):
             progress.add(sample, counts)

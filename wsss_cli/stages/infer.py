@@ -172,7 +172,8 @@ def _infer(
         ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
     lost: Lost = []
     batches = image_batches(pending, config, lost, ctx, ms_flip=ms_flip)
-    options = SweepOptions("infer", _less_memory(config, ctx, ms_flip=ms_flip))
+    how = _less_memory(config, ctx, ms_flip=ms_flip)
+    options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2])
 
     def load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
         return photo, read_image(photo.image)

@@ -195,7 +195,11 @@ def _label(
     on_gpu = ctx.device.type == "cuda" and (crf == "triton" or any(s.kind == "par" for s in config.steps))
     finish = partial(_finish, config=config, device=str(ctx.device) if on_gpu else "cpu", crf=crf)
     options = SweepOptions(
-        "masks of the network", "smaller relabel.scales, or --device cpu", preset.pseudo.workers or cores(), not on_gpu
+        "masks of the network",
+        "smaller relabel.scales, or --device cpu",
+        preset.pseudo.workers or cores(),
+        not on_gpu,
+        size_of=lambda loaded: loaded[1].shape[:2],
     )
     for _ in sweep(batches, partial(_read, cams=cams), compute, finish, options, lost, ctx, run.log):
         pass  # they are on disk

@@ -14,6 +14,7 @@ from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size, images_per_batch, to_device
+from wsss_cli.data.columns import sizes_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
@@ -57,7 +58,9 @@ def run_walk(
     lost: Lost = []
     batches = grouped(
         pending,
-        lambda sample: bucket_size(*image_size(sample.image)),
+        sizes_of(pending),
+        lambda sample: image_size(sample.image),
+        lambda size: bucket_size(*size),
         lambda size: images_per_batch(size, 2 * size[0] * size[1], ctx.device),
         lost,
         ctx,
@@ -78,7 +81,7 @@ def run_walk(
         sample, walked = result
         write_cam(out_folder / f"{sample.id}.npz", *walked)
 
-    options = SweepOptions(f"random walk ({kind})")
+    options = SweepOptions(f"random walk ({kind})", size_of=lambda loaded: bucket_size(*loaded[1].shape[:2]))
     for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
         pass  # they are on disk
     return lost

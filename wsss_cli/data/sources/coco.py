@@ -84,6 +84,11 @@ class PaintJob:
     labels: tuple[int, ...]
     orientation: int = 1
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width as shown."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
 
 def find_coco(root: Path | None) -> Path:
     """The folder with annotations/: the one given, else the first default place that has it.
@@ -242,7 +247,7 @@ def _job(image: Listed, folder: Path, listed_in: Path, masks: Path, labels: dict
 
 def _sample(job: PaintJob) -> Sample:
     tags = {label for span, label in zip(job.spans, job.labels, strict=True) if not span.crowd}
-    return Sample(job.target.stem, job.image, job.target, tuple(sorted(tags)))
+    return Sample(job.target.stem, job.image, job.target, tuple(sorted(tags)), job.upright)
 
 
 def _painted(
@@ -286,8 +291,7 @@ def _read_made(job: PaintJob) -> np.ndarray | None:
         mask = read_mask(job.target)
     except DataError:
         return None  # damaged: it is made again
-    upright = (job.width, job.height) if job.orientation >= 5 else (job.height, job.width)
-    return mask if mask.shape == upright else None
+    return mask if mask.shape == job.upright else None
 
 
 def mask_sha256(mask: np.ndarray) -> str:

@@ -25,6 +25,7 @@ from wsss_cli.data.sources.photographs import Photographs
 from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
+from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import files_below
 from wsss_cli.labels import voc_palette
@@ -52,7 +53,7 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the CSV, with the files that belong to it."""
+    """One line of the CSV, with the files that belong to it; (height, width) is known once it was looked at."""
 
     line: int
     id: str
@@ -60,6 +61,7 @@ class Row:
     labels: tuple[str, ...]
     split: str
     mask: Path | None = None
+    size: Size | None = None
 
 
 def prepare_folder(
@@ -89,7 +91,7 @@ def prepare_folder(
     rows, notes = read_rows(source)
     names = tuple(source.classes) or tuple(sorted({label for row in rows for label in row.labels}))
     _refuse_unknown(rows, names, table)
-    findings, looks = _look_at_all(rows, len(names) + 1, workers, check, tick)
+    findings, looks, sizes = _look_at_all(rows, len(names) + 1, workers, check, tick)
     lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
     if len(lost) == len(rows):
         raise DataError(
@@ -97,7 +99,11 @@ def prepare_folder(
             findings[0]["fix"],
         )
     refuse_useless(list(looks.values()))
-    good = [replace(row, mask=None) if _is_bad(looks, row) else row for row in rows if row.id not in lost]
+    good = [
+        replace(row, mask=None if _is_bad(looks, row) else row.mask, size=size)
+        for row, size in zip(rows, sizes, strict=True)
+        if row.id not in lost
+    ]
     splits = _splits(good, names, table, val_fraction, seed)
     samples = [sample for members in splits.values() for sample in members]
     summary = summarise(samples, ("background", *names))
@@ -235,11 +241,12 @@ def _notes(
 
 def _look_at_all(
     rows: Sequence[Row], count: int, workers: int, check: Check, tick: Callable[[int, int], None]
-) -> tuple[list[Finding], dict[str, MaskLook]]:
-    """What is wrong with photographs and masks, and a look at each mask whose photograph is fine, by id."""
-    findings, looks = [], {}
+) -> tuple[list[Finding], dict[str, MaskLook], list[Size | None]]:
+    """What is wrong with photographs and masks, a look at each mask whose photograph is fine, by id, and all sizes."""
+    findings, looks, sizes = [], {}, []
     results = in_processes(partial(_look, count=count), rows, workers, check=check)
-    for done, (row, seen) in enumerate(zip(rows, results, strict=True), 1):
+    for done, (row, (size, seen)) in enumerate(zip(rows, results, strict=True), 1):
+        sizes.append(size)
         if isinstance(seen, MaskLook):
             looks[row.id] = seen
             if seen.code:
@@ -248,17 +255,18 @@ def _look_at_all(
         elif seen:
             findings.append(seen)
         tick(done, len(rows))
-    return findings, looks
+    return findings, looks, sizes
 
 
-def _look(row: Row, count: int) -> MaskLook | Finding | None:
-    """A look at the mask of a row, None where it has none; a finding where its photograph cannot be used."""
+def _look(row: Row, count: int) -> tuple[Size | None, MaskLook | Finding | None]:
+    """The size of a photograph, and a look at its mask, None where it has none; a finding where it cannot be used."""
     try:
         image = read_image(row.image)
     except DataError as error:
         fix = error.hint or "repair or remove the file"
-        return _finding(row, row.image, "unreadable", error.message, fix, "photograph")
-    return look_at_mask(row.mask, row.image, image.shape[:2], count) if row.mask else None
+        return None, _finding(row, row.image, "unreadable", error.message, fix, "photograph")
+    size = (image.shape[0], image.shape[1])
+    return size, look_at_mask(row.mask, row.image, size, count) if row.mask else None
 
 
 def _finding(row: Row, file: Path, code: str, problem: str, fix: str, lost: str) -> Finding:
@@ -308,7 +316,7 @@ def _splits(
     splits: dict[str, list[Sample]] = {"train": [], "val": []} if val else {"train": []}
     for row in rows:
         labels = tuple(sorted(indices[label] for label in set(row.labels)))
-        splits["val" if row.id in val else "train"].append(Sample(row.id, row.image, row.mask, labels))
+        splits["val" if row.id in val else "train"].append(Sample(row.id, row.image, row.mask, labels, row.size))
     if not splits["train"]:
         raise DataError(
             f"{table} leaves no image for training", "mark some rows with split train, or lower --val-fraction"

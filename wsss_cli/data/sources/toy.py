@@ -80,7 +80,7 @@ def prepare_toy(
             image, mask = out / "JPEGImages" / f"{name}.jpg", out / "SegmentationClass" / f"{name}.png"
             write_bytes(image, _jpeg(drawing.image))
             write_mask(mask, drawing.mask, colors)
-            splits[split].append(Sample(name, image, mask, drawing.labels))
+            splits[split].append(Sample(name, image, mask, drawing.labels, (size, size)))
             done += 1
             tick(done, sum(counts))
         lines = "".join(f"{sample.id}\n" for sample in splits[split])

@@ -23,6 +23,7 @@ from wsss_cli.data.sources.mask_checks import (
 from wsss_cli.data.sources.sbd import read_labels
 from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
+from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
@@ -70,11 +71,13 @@ def prepare_voc(
     masks = {name: find_mask(source, name) for name in ids}
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
-    looks = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
+    looks, sizes = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
     begin_dataset(out)
     masks = _converted(masks, source, out / "masks", workers, check, tick)
     colors = _colors(classes)
-    splits = {split: _samples(members, split, source.root, masks, tags, classes) for split, members in lists.items()}
+    splits = {
+        split: _samples(members, split, source.root, masks, tags, classes, sizes) for split, members in lists.items()
+    }
     notes = _protocol(lists, splits, source.classes, origin)
     dataset = write_dataset(
         out,
@@ -91,29 +94,42 @@ def prepare_voc(
     return Prepared(dataset, [], summary, [*summary_lines(summary), *_mask_lines(looks, tags)])
 
 
-def _looks(masks: dict[str, Path | None], folder: Path, workers: int, check: Check, tick: Tick) -> dict[str, MaskLook]:
-    """A look at each mask, by id.
+def _looks(
+    masks: dict[str, Path | None], folder: Path, workers: int, check: Check, tick: Tick
+) -> tuple[dict[str, MaskLook], dict[str, Size]]:
+    """A look at each mask, and the size of each photograph that has one or can be read, by id.
 
     Raises:
         DataError: one cannot be used: unreadable, no class indices, other values than VOC's, not the size of its image.
     """
-    jobs = [(path, folder / f"{name}.jpg") for name, path in masks.items() if path]
-    looks = []
-    for done, look in enumerate(in_processes(_look, jobs, workers, check=check), 1):
-        looks.append(look)
+    jobs = [(path, folder / f"{name}.jpg") for name, path in masks.items()]
+    looks: dict[str, MaskLook] = {}
+    sizes: dict[str, Size] = {}
+    results = in_processes(_look, jobs, workers, check=check)
+    for done, (name, (size, look)) in enumerate(zip(masks, results, strict=True), 1):
+        if size:
+            sizes[name] = size
+        if look:
+            looks[name] = look
         tick(done, len(jobs))
-    bad = [look for look in looks if look.code]
+    bad = [look for look in looks.values() if look.code]
     if bad:
         raise DataError(
             f"{counted(len(bad), 'mask')} of {len(looks):,} cannot be used, the first: {bad[0].problem}", bad[0].fix
         )
-    refuse_useless(looks)
-    return dict(zip([name for name, path in masks.items() if path], looks, strict=True))
+    refuse_useless(list(looks.values()))
+    return looks, sizes
 
 
-def _look(job: tuple[Path, Path]) -> MaskLook:
+def _look(job: tuple[Path | None, Path]) -> tuple[Size | None, MaskLook | None]:
     mask, image = job
-    return look_at_mask(mask, image, image_size(image), len(CLASSES) + 1, read_labels)
+    try:
+        size = image_size(image)
+    except DataError:
+        if mask is not None:
+            raise
+        return None, None  # whoever reads it loses it
+    return size, look_at_mask(mask, image, size, len(CLASSES) + 1, read_labels) if mask else None
 
 
 def _mask_lines(looks: dict[str, MaskLook], tags: Tags) -> list[str]:
@@ -218,13 +234,19 @@ def _convert(job: tuple[Path, Path], lut: np.ndarray, colors: tuple[tuple[int, i
 
 
 def _samples(
-    members: Sequence[str], split: str, root: Path, masks: dict[str, Path | None], tags: Tags, classes: Sequence[str]
+    members: Sequence[str],
+    split: str,
+    root: Path,
+    masks: dict[str, Path | None],
+    tags: Tags,
+    classes: Sequence[str],
+    sizes: dict[str, Size],
 ) -> list[Sample]:
     samples = []
     for name in members:
         labels = tuple(sorted(classes.index(label) + 1 for label in tags.get(name, ()) if label in classes))
         if labels or split == "val" or len(classes) == len(CLASSES):
-            samples.append(Sample(name, root / "JPEGImages" / f"{name}.jpg", masks[name], labels))
+            samples.append(Sample(name, root / "JPEGImages" / f"{name}.jpg", masks[name], labels, sizes.get(name)))
     if not samples:
         raise DataError(f"no image of split {split} has any of the classes {', '.join(classes)}")
     return samples
