@@ -64,20 +64,24 @@ def folder_of(tmp_path_factory):
     return folder_of
 
 
-@pytest.mark.parametrize(("phase", "number", "group"), TRIALS, ids=NAMES)
-def test_a_stop_in_each_phase(folder_of, phase, number, group):
-    folder = folder_of(number if os.environ.get("WSSS_STORM") else "quick")
-    arguments, mark = PHASES[phase]
-    if "TRAINED" in arguments:
-        assert command.wsss(folder, *RUN).returncode == 0
-        trained = next((folder / "runs").glob("train-*")).relative_to(folder)
-        arguments = [str(trained) if word == "TRAINED" else word for word in arguments]
-    process = command.start(folder, *arguments)
+def trained(folder):
+    """The training of the chain, whole."""
+    assert command.wsss(folder, *RUN).returncode == 0
+    return str(next((folder / "runs").glob("train-*")).relative_to(folder))
+
+
+def stop_at(folder, arguments, mark, number, *, group, **more):
+    """Send a signal to a command, or to its group, when it shows a line that begins with `mark`; what it said then.
+
+    Args:
+        more: environment variables.
+    """
+    process = command.start(folder, *arguments, **more)
     for line in process.stderr:
         if line.startswith(mark):
             break
     else:
-        pytest.fail(f"{phase} was not seen; exit code {process.wait()}")
+        pytest.fail(f"{mark!r} was not seen; exit code {process.wait()}")
     (os.killpg if group else os.kill)(process.pid, number)
     begin = time.monotonic()
     _, talk = process.communicate(timeout=command.PATIENCE)
@@ -86,6 +90,16 @@ def test_a_stop_in_each_phase(folder_of, phase, number, group):
         assert process.returncode == (130 if number == signal.SIGINT else 75), talk
     assert "Traceback" not in talk and "a bug" not in talk
     assert command.left_of(process.pid, 10.0) == 0
+
+
+@pytest.mark.parametrize(("phase", "number", "group"), TRIALS, ids=NAMES)
+def test_a_stop_in_each_phase(folder_of, phase, number, group):
+    folder = folder_of(number if os.environ.get("WSSS_STORM") else "quick")
+    arguments, mark = PHASES[phase]
+    if "TRAINED" in arguments:
+        run = trained(folder)
+        arguments = [run if word == "TRAINED" else word for word in arguments]
+    stop_at(folder, arguments, mark, number, group=group)
     if arguments is not RUN:  # the other phases of the chain go on with that
         assert command.wsss(folder, *arguments).returncode == 0
         assert [path for path in folder.rglob(".*.part") if "runs" not in path.parts] == []

@@ -14,14 +14,19 @@ Channels = Annotated[int, Field(ge=1, le=8192)]
 Dilation = Annotated[int, Field(ge=1, le=1024)]  # pixels of a map
 Workers = Annotated[int, Field(ge=0, le=512)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(gt=0.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1e9)]
+Scale = Annotated[float, Field(gt=0.0, le=100.0)]
 Precision = Literal["auto", "fp32", "bf16"]
 Iters = Annotated[int, Field(ge=1, le=10**9, description="training iterations")]
 Batch = Annotated[int, Field(ge=1, le=65536, description="images in a batch")]
 Crop = Annotated[int, Field(ge=1, le=16384, description="side of the square training crop, pixels")]
 Interval = Annotated[int, Field(ge=1, le=10**9, description="iterations between checkpoints")]
-ResizeMin = Annotated[float, Field(gt=0.0, description="smallest long side before the crop, as a fraction of crop")]
-ResizeMax = Annotated[float, Field(gt=0.0, description="largest long side before the crop, as a fraction of crop")]
+ResizeMin = Annotated[
+    float, Field(gt=0.0, le=100.0, description="smallest long side before the crop, as a fraction of crop")
+]
+ResizeMax = Annotated[
+    float, Field(gt=0.0, le=100.0, description="largest long side before the crop, as a fraction of crop")
+]
 
 
 class Model(BaseModel):
@@ -72,7 +77,7 @@ class SgdConfig(Model):
     lr: Rate = Field(0.01, description="base learning rate of the backbone")
     head_lr_mult: Rate = Field(1.0, description="factor on the learning rate of everything but the backbone")
     momentum: Fraction = Field(0.9, description="momentum")
-    weight_decay: float = Field(5e-4, ge=0.0, description="weight decay")
+    weight_decay: float = Field(5e-4, ge=0.0, le=1e9, description="weight decay")
     norm_decay: NormDecay = True
 
 
@@ -80,7 +85,7 @@ class AdamWConfig(Model):
     kind: Literal["adamw"] = "adamw"
     lr: Rate = Field(3e-4, description="base learning rate of the backbone")
     head_lr_mult: Rate = Field(5.0, description="factor on the learning rate of everything but the backbone")
-    weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay")
+    weight_decay: float = Field(0.01, ge=0.0, le=1e9, description="decoupled weight decay")
     norm_decay: NormDecay = True
 
 
@@ -148,7 +153,7 @@ class ResizedTrainingConfig(TrainingConfig):
 class CrfConfig(Model):
     iterations: Passes = Field(10, description="mean-field iterations")
     gauss_sxy: Rate = Field(3.0, description="spatial kernel: standard deviation, pixels")
-    gauss_compat: float = Field(3.0, ge=0.0, description="spatial kernel: Potts weight")
+    gauss_compat: float = Field(3.0, ge=0.0, le=1e9, description="spatial kernel: Potts weight")
     bilateral_sxy: Rate = Field(50.0, description="bilateral kernel: standard deviation in space, pixels")
     bilateral_srgb: Rate = Field(5.0, description="bilateral kernel: standard deviation in colour, 0..255 units")
-    bilateral_compat: float = Field(10.0, ge=0.0, description="bilateral kernel: Potts weight")
+    bilateral_compat: float = Field(10.0, ge=0.0, le=1e9, description="bilateral kernel: Potts weight")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wsss_cli.config.base import Fraction, Model, Positive, Rate
+from wsss_cli.config.base import Fraction, Model, Positive, Rate, Scale
 
 Cosine = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -54,7 +54,7 @@ CamMethod = Annotated[
 
 class CamConfig(Model):
     method: CamMethod = PlainCamConfig()
-    scales: tuple[Rate, ...] = Field(
+    scales: tuple[Scale, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, description="CAMs are summed over these image scales"
     )
     flip: bool = Field(True, description="add the mirrored view of every scale")

@@ -64,7 +64,9 @@ TITLES: dict[str, str] = {
 
 
 class AuxConfig(Model):
-    weight: float = Field(0.4, ge=0.0, description="weight of the auxiliary FCN head's loss; 0: there is no such head")
+    weight: float = Field(
+        0.4, ge=0.0, le=1e9, description="weight of the auxiliary FCN head's loss; 0: there is no such head"
+    )
     channels: int = Field(
         0, ge=0, le=8192, description="channels of its convolution; 0: a quarter of its map's, at least 64"
     )

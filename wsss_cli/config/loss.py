@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from wsss_cli.config.base import Model, Positive, Rate
 
-Weight = Annotated[float, Field(gt=0.0, description="factor on this term")]
+Weight = Annotated[float, Field(gt=0.0, le=1e9, description="factor on this term")]
 Average = Annotated[
     Literal["all", "valid"],
     Field(description="divide by all pixels (as MMSegmentation does) or by those that are not 255"),
@@ -34,7 +34,7 @@ class CrossEntropyConfig(Model):
     balance: Literal["none", "fg-bg"] = Field(
         "none", description="fg-bg: half the mean loss of background pixels and half that of object pixels"
     )
-    class_weights: tuple[Annotated[float, Field(ge=0.0)], ...] = Field(
+    class_weights: tuple[Annotated[float, Field(ge=0.0, le=1e9)], ...] = Field(
         (), description="factors on the pixels of the classes, background first; empty: all 1"
     )
     ohem: OhemConfig | None = Field(None, description="only the hardest pixels have a loss; {} takes the defaults")
@@ -55,7 +55,7 @@ class FocalConfig(Model):
     kind: Literal["focal"] = "focal"
     weight: Weight = 1.0
     average: Average = "all"
-    gamma: float = Field(2.0, ge=0.0, description="how much less; 0 is the cross-entropy")
+    gamma: float = Field(2.0, ge=0.0, le=1e9, description="how much less; 0 is the cross-entropy")
 
 
 class DiceConfig(Model):

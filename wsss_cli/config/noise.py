@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wsss_cli.config.base import Fraction, Model, Rate
+from wsss_cli.config.base import Fraction, Model, Rate, Scale
 
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-Scales = Annotated[tuple[Rate, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
+Scales = Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
 
 
 class TeacherConfig(Model):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
-from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Workers
+from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Scale, Workers
 from wsss_cli.config.thresholds import FixedThreshold, PseudoThreshold
 
 CRF_SETS = {
@@ -73,7 +73,7 @@ class ParStep(Model):
         (1, 2, 4, 8, 12, 24), min_length=1, description="rings of 8 neighbours, pixels away at the reduced size"
     )
     w1: Rate = Field(0.3, description="width of the colour and position kernels, in standard deviations")
-    w2: float = Field(0.01, ge=0.0, description="weight of the position kernel beside the colour kernel")
+    w2: float = Field(0.01, ge=0.0, le=1e9, description="weight of the position kernel beside the colour kernel")
     scale: float = Field(0.5, gt=0.0, le=1.0, description="works at this fraction of the image's size")
 
 
@@ -119,7 +119,7 @@ class PseudoConfig(Model):
 class RelabelConfig(Model):
     """Pseudo masks of a further round, from a trained network."""
 
-    scales: tuple[Rate, ...] = Field(
+    scales: tuple[Scale, ...] = Field(
         (0.75, 1.0, 1.25), min_length=1, description="views of the network, each mirrored, too"
     )
     steps: tuple[LabelStep, ...] = Field(

@@ -14,7 +14,7 @@ from wsss_cli.config.base import (
     Model,
     Optim,
     Positive,
-    Rate,
+    Scale,
     SgdConfig,
     Side,
     TrainingConfig,
@@ -25,8 +25,8 @@ from wsss_cli.config.noise import NoiseConfig
 
 
 class AugmentConfig(Model):
-    scale_min: Rate = Field(0.5, description="smallest random resize ratio")
-    scale_max: Rate = Field(2.0, description="largest random resize ratio")
+    scale_min: Scale = Field(0.5, description="smallest random resize ratio")
+    scale_max: Scale = Field(2.0, description="largest random resize ratio")
     base_long: Side = Field(2048, description="long side at ratio 1, before keeping the aspect ratio")
     base_short: Side = Field(512, description="short side at ratio 1, before keeping the aspect ratio")
     cat_max_ratio: Fraction = Field(0.75, description="re-draw crops in which one class holds more than this share")
