@@ -6,6 +6,7 @@ faults` does to the whole pipeline what is done here to `prepare`.
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -30,12 +31,38 @@ def hook(event, arguments):
         count[0] += 1
         if count[0] == int(os.environ["WSSS_TEST_FAIL_AT"]):
             raise OSError(int(os.environ["WSSS_TEST_ERRNO"]), os.strerror(int(os.environ["WSSS_TEST_ERRNO"])), path)
-sys.addaudithook(hook)
+if os.environ.get("WSSS_TEST_FAIL_AT"):
+    sys.addaudithook(hook)
 """
-AT = range(1, 61) if STORM else (1, 2, 3, 5, 8, 13)
+BREAK = """
+import builtins, io, os
+plain, opened, here = io.open, [0], os.environ.get("WSSS_TEST_PLACE", "/nowhere")
+class Half(io.FileIO):
+    begun = False
+    def write(self, data):
+        if self.begun:
+            raise OSError(int(os.environ["WSSS_TEST_ERRNO"]), os.strerror(int(os.environ["WSSS_TEST_ERRNO"])))
+        self.begun = True
+        return super().write(memoryview(data)[: max(1, len(data) // 2)])
+def breaks(file, mode):
+    path = os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) else os.path.abspath(os.fspath(file))
+    if not path.startswith(here + os.sep) or not set(mode) & set("wax+"):
+        return False
+    opened[0] += 1
+    return opened[0] == int(os.environ["WSSS_TEST_BREAK_AT"])
+def broken(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+    if not breaks(file, mode):
+        return plain(file, mode, buffering, encoding, errors, newline, closefd, opener)
+    buffer = io.BufferedWriter(Half(file, mode.replace("b", "").replace("t", ""), closefd, opener))
+    return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
+if os.environ.get("WSSS_TEST_BREAK_AT"):
+    builtins.open = io.open = broken
+"""
+FAIL_AT = range(1, 61) if STORM else (1, 2, 3, 5, 8, 13)
+BREAK_AT = range(1, 31) if STORM else (1, 4, 19)
 FULL, BROKEN = 28, 5  # ENOSPC, EIO
-MEMORY = (150, 300, 600, 1200, 2400)  # MiB of addresses
-FILES = (16, 20, 24, 32, 48, 64, 128, 256)
+MEMORY = (150, 300, 600, 1200, 2400) if STORM else (150, 600, 1200)  # MiB of addresses
+FILES = (16, 20, 24, 32, 48, 64, 128, 256) if STORM else (16, 20, 24, 64)
 
 
 @pytest.fixture(scope="module")
@@ -63,36 +90,72 @@ def ended_in_words(done, codes=(0, 3)):
         assert done.stderr.count("error: ") == 1
 
 
+def prepared_well(whole, folder, done):
+    """A disturbed `prepare` ended in words; where it failed, the same command ends with the bytes of a whole one."""
+    ended_in_words(done)
+    if done.returncode:
+        assert command.wsss(folder, *PREPARE).returncode == 0
+    assert data_of(folder / "data") == data_of(whole / "data")
+
+
+def disturb(whole, chain, run):
+    """Run the disturbed pipeline where it stands; a whole one is compared, taken away, and disturbed from its begin."""
+    done = run(chain)
+    ended_in_words(done)
+    if done.returncode == 0:
+        assert results(chain) == results(whole)
+        shutil.rmtree(chain / "runs")
+        done = run(chain)
+        ended_in_words(done)
+    return done
+
+
 def data_of(folder):
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != ".prepare.lock"]
     return {file.relative_to(folder): file.read_bytes() for file in files}
 
 
-def failing(folder, at, number, *arguments):
+def failing(folder, way, at, number, *arguments):
+    """Run a command whose `at`-th write fails (way FAIL), or whose `at`-th file ends in the middle (way BREAK)."""
     (folder.parent / "hook").mkdir(exist_ok=True)
-    (folder.parent / "hook" / "sitecustomize.py").write_text(HOOK)
+    (folder.parent / "hook" / "sitecustomize.py").write_text(HOOK + BREAK)
     path = f"{folder.parent / 'hook'}{os.pathsep}{command.ROOT}"
-    more = {"WSSS_TEST_PLACE": str(folder), "WSSS_TEST_FAIL_AT": str(at), "WSSS_TEST_ERRNO": str(number)}
+    more = {"WSSS_TEST_PLACE": str(folder), f"WSSS_TEST_{way}_AT": str(at), "WSSS_TEST_ERRNO": str(number)}
     return command.wsss(folder, *arguments, PYTHONPATH=path, **more)
 
 
-@pytest.mark.parametrize("number", [FULL, BROKEN], ids=["full", "broken"])
-@pytest.mark.parametrize("at", AT)
-def test_a_write_of_prepare_that_fails(whole, tmp_path, at, number):
+def error_of(at):
+    return FULL if at % 2 else BROKEN
+
+
+@pytest.mark.parametrize(
+    ("way", "at", "number"),
+    [("FAIL", at, number) for at in FAIL_AT for number in ((FULL, BROKEN) if STORM else (error_of(at),))]
+    + [("BREAK", at, error_of(at)) for at in BREAK_AT],
+)
+def test_a_write_of_prepare_that_fails(whole, tmp_path, way, at, number):
     folder = tmp_path / "work"
     folder.mkdir()
-    done = failing(folder, at, number, *PREPARE)
-    ended_in_words(done)
+    done = failing(folder, way, at, number, *PREPARE)
+    prepared_well(whole, folder, done)
     if done.returncode:
         assert ("No space left" if number == FULL else "Input/output error") in done.stderr
-    assert command.wsss(folder, *PREPARE).returncode == 0
-    assert data_of(folder / "data") == data_of(whole / "data")
 
 
 @pytest.mark.skipif(not STORM, reason="make faults runs it")
 @pytest.mark.parametrize("at", [*range(1, 40, 3), *range(40, 150, 10)])
-def test_a_write_of_the_pipeline_that_fails(chain, at):
-    ended_in_words(failing(chain, at, FULL if at % 2 else BROKEN, *COMMAND))
+@pytest.mark.parametrize("way", ["FAIL", "BREAK"])
+def test_a_write_of_the_pipeline_that_fails(whole, chain, way, at):
+    disturb(whole, chain, lambda folder: failing(folder, way, at, error_of(at), *COMMAND))
+
+
+@pytest.mark.skipif(not STORM, reason="make faults runs it")
+@pytest.mark.parametrize("kibibytes", [0, 1, 4, 16, 64, 256, 1024, 4096, 16384])
+def test_files_of_the_pipeline_that_end_at_a_size(whole, chain, kibibytes):
+    """The system itself writes up to the limit and then fails, in worker processes too."""
+    done = disturb(whole, chain, lambda folder: run_limited(folder, resource.RLIMIT_FSIZE, kibibytes * 1024, COMMAND))
+    if done.returncode:
+        assert "File too large" in done.stderr
 
 
 def limited(kind, value):
@@ -113,16 +176,12 @@ def run_limited(folder, kind, value, arguments):
 
 @pytest.mark.parametrize("files", FILES)
 def test_few_open_files(whole, tmp_path, files):
-    ended_in_words(run_limited(tmp_path, resource.RLIMIT_NOFILE, files, PREPARE))
-    assert command.wsss(tmp_path, *PREPARE).returncode == 0
-    assert data_of(tmp_path / "data") == data_of(whole / "data")
+    prepared_well(whole, tmp_path, run_limited(tmp_path, resource.RLIMIT_NOFILE, files, PREPARE))
 
 
 @pytest.mark.parametrize("mebibytes", MEMORY)
 def test_little_memory(whole, tmp_path, mebibytes):
-    ended_in_words(run_limited(tmp_path, resource.RLIMIT_AS, mebibytes * 2**20, PREPARE))
-    assert command.wsss(tmp_path, *PREPARE).returncode == 0
-    assert data_of(tmp_path / "data") == data_of(whole / "data")
+    prepared_well(whole, tmp_path, run_limited(tmp_path, resource.RLIMIT_AS, mebibytes * 2**20, PREPARE))
 
 
 @pytest.mark.skipif(not STORM, reason="make faults runs it")
@@ -131,8 +190,8 @@ def test_little_memory(whole, tmp_path, mebibytes):
     [(resource.RLIMIT_NOFILE, files) for files in FILES]
     + [(resource.RLIMIT_AS, mebibytes * 2**20) for mebibytes in (600, 1200, 1800, 2400, 3000, 3600)],
 )
-def test_a_pipeline_within_limits(chain, kind, value):
-    ended_in_words(run_limited(chain, kind, value, COMMAND))
+def test_a_pipeline_within_limits(whole, chain, kind, value):
+    disturb(whole, chain, lambda folder: run_limited(folder, kind, value, COMMAND))
 
 
 @pytest.mark.parametrize("count", [2, 8])
