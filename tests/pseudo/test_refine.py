@@ -14,7 +14,7 @@ from wsss_cli.crf.dense import label_unary
 from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
-from wsss_cli.pseudo.refine import Cost, MaskJob, RefineSettings, make_pseudo_mask, mean_cost, pseudo_mask
+from wsss_cli.pseudo.refine import Cost, Costs, MaskJob, RefineSettings, make_pseudo_mask, pseudo_mask
 
 CRF = CrfStep(parameters="own", crf=CrfConfig(bilateral_sxy=20.0, bilateral_srgb=10.0))
 NO_KERNEL = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0, iterations=1)  # the posterior is that of the unary
@@ -225,10 +225,11 @@ def test_a_job_writes_mask_and_confidence_and_says_what_it_took(job):
 
 
 def test_the_mean_cost_counts_an_image_without_a_step_as_no_time():
-    costs = [Cost({"read": 1.0, "write": 3.0}, 70.0), Cost({"read": 3.0, "1 crf": 4.0, "2 par": 1.0, "write": 5.0}, 50)]
-    seconds, peak = mean_cost(costs)
-    assert list(seconds.items()) == [("read", 2.0), ("1 crf", 2.0), ("2 par", 0.5), ("write", 4.0)]
-    assert peak == 70.0
+    costs = Costs()
+    costs.add(Cost({"read": 1.0, "write": 3.0}, 70.0))
+    costs.add(Cost({"read": 3.0, "1 crf": 4.0, "2 par": 1.0, "write": 5.0}, 50))
+    assert list(costs.mean().items()) == [("read", 2.0), ("1 crf", 2.0), ("2 par", 0.5), ("write", 4.0)]
+    assert (costs.images, costs.peak_mib) == (2, 70.0)
 
 
 def test_a_cam_of_another_image_is_refused(job, tmp_path):

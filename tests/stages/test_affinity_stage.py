@@ -20,7 +20,7 @@ from wsss_cli.errors import DataError, Preempted, UsageError
 from wsss_cli.files import write_json
 from wsss_cli.stages import affinity
 from wsss_cli.stages.affinity import run_affinity
-from wsss_cli.stages.paths import cam_path, label_path
+from wsss_cli.stages.paths import Files, cam_files, cam_path, label_path
 from wsss_cli.stages.plan import Step, open_experiment
 from wsss_cli.stages.walk import run_walk
 
@@ -94,20 +94,20 @@ def test_a_network_is_trained_on_labels_of_tagged_classes_and_walks(data, tmp_pa
     assert len(seen) > 1  # objects, not background alone
 
     step = IrnWalk(iterations=8) if kind == "irn" else PsaWalk(iterations=8)
-    out, run = tmp_path / "walked", RunDir(tmp_path, RunRecord(stage="irn", state="running"))
-    arguments = (preset, ctx, samples, data / "cam" / "cams", network, run, out)
+    out, run = Files(tmp_path / "walked", ".npz"), RunDir(tmp_path, RunRecord(stage="irn", state="running"))
+    arguments = (preset, ctx, samples, cam_files(data / "cam"), network, run, out)
     assert run_walk(step, *arguments) == []
     for sample in samples:
-        scores, classes, size = read_cam(out / f"{sample.id}.npz")
+        scores, classes, size = read_cam(out.of(sample.id))
         assert (classes, size) == (sample.labels, (64, 64))
         assert scores.shape == (len(classes), *((16, 16) if kind == "irn" else (8, 8)))
         assert scores.max() == 1.0 if kind == "irn" else 0.0 < scores.max() <= 1.0
-    first = out / f"{samples[0].id}.npz"
-    (out / f"{samples[1].id}.npz").unlink()
+    first = out.of(samples[0].id)
+    out.of(samples[1].id).unlink()
     first.write_bytes(b"kept")
     assert run_walk(step, *arguments) == []
     assert first.read_bytes() == b"kept"
-    assert (out / f"{samples[1].id}.npz").is_file()
+    assert out.of(samples[1].id).is_file()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,12 +143,12 @@ def test_images_without_a_cam_are_named_and_the_others_go_on(data, tmp_path):
         target.write_bytes(cam_path(data / "cam", sample.id).read_bytes())
     network = made_affinity(make_preset(data, "irn"), context(tmp_path), "irn", some)
     assert [entry["id"] for entry in read_record(network).lost] == [samples[0].id]
-    out = tmp_path / "walked"
+    out = Files(tmp_path / "walked", ".npz")
     preset, run = make_preset(data, "irn"), RunDir(tmp_path, RunRecord(stage="irn", state="running"))
-    lost = run_walk(IrnWalk(iterations=1), preset, context(tmp_path), samples, some / "cams", network, run, out)
+    lost = run_walk(IrnWalk(iterations=1), preset, context(tmp_path), samples, cam_files(some), network, run, out)
     assert [entry["id"] for entry in lost] == [samples[0].id]
     assert samples[0].id in (tmp_path / "log.txt").read_text()
-    assert len(list(out.rglob("*.npz"))) == 3
+    assert len(list(out.names())) == 3
 
 
 def test_thresholds_may_be_offsets_from_the_best(data, tmp_path):

@@ -11,6 +11,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json
 from wsss_cli.inference.predict import predict
+from wsss_cli.stages.paths import cam_files
 from wsss_cli.stages.relabel import FirstScores, allowed_classes, first_scores, mixed, refined
 
 OFF = CrfConfig(gauss_compat=0.0, bilateral_compat=0.0)
@@ -117,17 +118,17 @@ def test_the_first_scores_are_those_behind_all_rounds(tmp_path):
     two = finished(tmp_path / "two", "train", {"pseudo_run": str(again)})
     for trained in (one, two):
         found = first_scores(trained)
-        assert found.folder == cam / "cams"
+        assert found.files.folder == cam / "cams"
         assert found.background == pytest.approx(0.4)
     write_json(first / "eval.json", {"threshold": 0.45})
-    assert first_scores(one) == FirstScores(cam / "cams", 0.45)
+    assert first_scores(one) == FirstScores(cam_files(cam), 0.45)
     write_json(first / "eval.json", {"threshold": 0.45, "class_thresholds": {"cat": 0.9, "cow": None, "dog": 0.3}})
     found = first_scores(one)
     assert found.factors == pytest.approx((0.5, 1.0, 1.5))
     assert found.scaled(np.ones((2, 1, 1), np.float32), (3, 1)).ravel().tolist() == pytest.approx([1.5, 0.5])
     for name in ("2-psa-walk", "1-irn-walk", "10-irn-walk"):
         (first / "scores" / name).mkdir(parents=True)
-    assert first_scores(two).folder == first / "scores" / "10-irn-walk"
+    assert first_scores(two).files.folder == first / "scores" / "10-irn-walk"
 
 
 def test_there_are_no_first_scores_behind_true_masks_or_where_they_are_gone(tmp_path):

@@ -101,13 +101,13 @@ def test_shards_give_the_masks_of_one_run(work):
     assert contents(run) == contents(whole)
 
 
-def walk(step, preset, ctx, samples, folder, network, run, out):
+def walk(step, preset, ctx, samples, cams, network, run, out):
     """In place of a random walk: blurred CAMs."""
     for sample in samples:
-        if not (out / f"{sample.id}.npz").is_file():
-            planes, classes, size = read_cam(folder / f"{sample.id}.npz")
+        if not out.of(sample.id).is_file():
+            planes, classes, size = read_cam(cams.of(sample.id))
             blurred = np.stack([cv2.GaussianBlur(plane, (0, 0), 1) for plane in planes])
-            write_cam(out / f"{sample.id}.npz", blurred, classes, size)
+            write_cam(out.of(sample.id), blurred, classes, size)
     return []
 
 

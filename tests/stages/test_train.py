@@ -11,7 +11,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.ranks.who import Ranks
 from wsss_cli.stages import preflight
-from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.paths import confidence_files, confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.preflight import check_kernels
 from wsss_cli.stages.train import run_train
@@ -36,7 +36,8 @@ def sample(tmp_path):
 def item(sample, *methods, run=None):
     place = "train.augment={ scale_min = 1.0, scale_max = 1.0, base_long = 30, base_short = 20 }"
     config = load_preset("toy", ["train.crop=32", place, *(f"train.{method}" for method in methods)]).train
-    return training_item(sample, np.random.default_rng(0), config=config, num_classes=K, pseudo_run=run)
+    trust = confidence_files(run) if run else None
+    return training_item(sample, np.random.default_rng(0), config=config, num_classes=K, confidence=trust)
 
 
 def test_a_batch_holds_what_the_methods_ask_for_and_nothing_else(sample, tmp_path):

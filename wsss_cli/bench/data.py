@@ -57,7 +57,7 @@ def bench_data(
         samples, num_classes = stored_samples(Path(name), images, height, width, seed=seed, data=data)
         if missing := [sample.id for sample in samples if sample.mask is None]:
             raise DataError(f"{missing[0]} of {data} has no mask, which training needs", "leave --data out")
-        make = partial(training_item, config=train, num_classes=num_classes, pseudo_run=None)
+        make = partial(training_item, config=train, num_classes=num_classes, confidence=None)
         rows = _parts(samples, train, make, ctx, repeats, seed)
         for count in workers or _counts():
             case = Case(f"{count} workers", partial(_loader, samples, make, batch, seed, count, batches, ctx))

@@ -47,10 +47,12 @@ def cam_folder(pred: Path, cams: list[Path], truth: Path, num_classes: int) -> S
     Raises:
         DataError: none of them has a true mask.
     """
+    from wsss_cli.engine.records import namer
     from wsss_cli.report.tables import curve_table
     from wsss_cli.scoring.cams import cam_curve
 
-    pairs = [(cam, truth / cam.relative_to(pred).with_suffix(".png")) for cam in cams]
+    name = namer(pred)
+    pairs = [(cam, truth / f"{name(cam)}.png") for cam in cams]
     pairs = [(cam, mask) for cam, mask in pairs if mask.is_file()]
     if not pairs:
         raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")

@@ -125,12 +125,12 @@ def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
 def _shards(path: Path, record: RunRecord) -> list[dict[str, Any]]:
     """How far each shard of a run that is not done is: its state, images, how many of these are done, and lost."""
     from wsss_cli.engine.shards import Shard, count_by_shard, read_shards, state_of_shard
-    from wsss_cli.stages.paths import FOLDERS
+    from wsss_cli.stages.paths import last_files
 
     listing: list[dict[str, Any]] = []
     records = {one.shard: one for one in read_shards(path)} if record.state != "done" else {}
     for of in sorted({shard.of for shard in records}):
-        counts = count_by_shard(path / FOLDERS.get(record.stage, ""), of)
+        counts = count_by_shard(last_files(path, record.stage).names(), of)
         for number in range(1, of + 1):
             one = records.get(Shard(number, of))
             listing.append(

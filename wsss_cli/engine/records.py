@@ -54,6 +54,7 @@ class RunRecord(Form):
     labelled: bool | None = None  # whether a training saw a pixel with a label
     fg_threshold: float | None = None
     bg_threshold: float | None = None
+    spread: int = 0  # of the files of images: see `Files` in stages/paths.py
 
     def changed(self, **changes: Any) -> Self:
         """The record with other values, checked like one that is read."""
@@ -110,6 +111,15 @@ def read_record(path: Path) -> RunRecord:
 
 def write_record(path: Path, record: RunRecord) -> None:
     write_form(Path(path) / "run.json", record)
+
+
+def namer(folder: Path) -> Callable[[Path], str]:
+    """From a file in a folder to the id that it is named after: its path there without its ending.
+
+    Where the folder is one of a run whose files are spread over folders in it, without that folder, too.
+    """
+    first = 1 if is_run(folder.parent) and read_record(folder.parent).spread else 0
+    return lambda file: Path(*file.relative_to(folder).with_suffix("").parts[first:]).as_posix()
 
 
 def read_inputs(path: Path) -> Inputs:

@@ -144,7 +144,9 @@ def run_path(runs: Path, stage: str, preset_name: str, identity: str) -> Path:
 
 
 @contextlib.contextmanager
-def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> Iterator[RunDir]:
+def open_run(
+    path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs, spread: int = 0
+) -> Iterator[RunDir]:
     """Create or resume a run directory and hold its lock while the body runs.
 
     On leaving, run.json says how the attempt ended: 'running' becomes 'failed' or 'preempted' when an error leaves the
@@ -153,6 +155,7 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
     Args:
         path: the directory, see `run_path`.
         inputs: what the stage reads; goes to inputs.json.
+        spread: of the files of images, where the run is a new one.
     Raises:
         BusyError: another process works in the directory.
         DataError: the directory cannot be made.
@@ -167,7 +170,7 @@ def open_run(path: Path, stage: str, preset: Preset, identity: str, inputs: Inpu
                 "wait for them, or stop them; the same command then goes on where they stand",
             )
         remove_temporaries(path)
-        run = read_or_create(path, stage, preset, identity, inputs)
+        run = read_or_create(path, stage, preset, identity, inputs, spread)
         attempt = begin_attempt()
         was_done, earlier = run.done, run.record.attempts
         if not was_done:
@@ -218,7 +221,7 @@ def log_error(run: RunDir, error: BaseException) -> None:
         run.log(traceback.format_exc() if not isinstance(error, WsssError) else f"error: {error}")
 
 
-def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs) -> RunDir:
+def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs: Inputs, spread: int = 0) -> RunDir:
     """What `open_run` opens; whoever calls it holds the lock. Of a done run, what is damaged is taken away.
 
     Raises:
@@ -244,6 +247,7 @@ def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs
             versions=versions(),
             argv=tuple(sys.argv),
             attempts=(),
+            spread=_spread_there(path, spread),
         )
         write_record(path, record)
     run = RunDir(path, record)
@@ -255,6 +259,15 @@ def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs
         remove_shards(path)
         run.save(state="created")
     return run
+
+
+def _spread_there(path: Path, new: int) -> int:
+    """How the files of images are spread in a folder whose record was lost; `new` where there are none."""
+    for folder in ("cams", "masks", "labels"):
+        first = next((path / folder).iterdir(), None) if (path / folder).is_dir() else None
+        if first is not None:
+            return 2 if len(first.name) == 2 and set(first.name) <= set("0123456789abcdef") else 0
+    return new
 
 
 def _or_none(read: Callable[[Any], Value], path: Path) -> Value | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -204,7 +204,6 @@ def state_of_shard(run: Path, record: ShardRecord) -> ShardState:
     return record.state
 
 
-def count_by_shard(folder: Path, of: int) -> Counter[int]:
-    """How many items of each shard have a file <id>.npz or <id>.png in a folder."""
-    files = (file for file in folder.rglob("*") if file.suffix in (".npz", ".png") and not file.name.startswith("."))
-    return Counter(shard_of(file.relative_to(folder).with_suffix("").as_posix(), of) for file in files)
+def count_by_shard(names: Iterable[str], of: int) -> Counter[int]:
+    """How many of some items each shard has."""
+    return Counter(shard_of(name, of) for name in names)

@@ -242,12 +242,25 @@ def _peak_mib() -> float:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def mean_cost(costs: Sequence[Cost]) -> tuple[Seconds, float]:
-    """Mean seconds of each step, in their order, and the largest memory of a process, MiB.
+class Costs:
+    """What images took together.
 
-    A step that an image did not need (it has no tags) took it no time.
+    Attributes:
+        peak_mib: the largest memory of a process so far.
     """
-    names = dict.fromkeys(name for cost in costs for name in cost.seconds)
-    order = sorted(names, key=lambda name: (name == "write", name != "read", name))
-    means = {name: sum(cost.seconds.get(name, 0.0) for cost in costs) / len(costs) for name in order}
-    return means, max(cost.peak_mib for cost in costs)
+
+    def __init__(self) -> None:
+        self.images, self.peak_mib = 0, 0.0
+        self.seconds: Seconds = {}
+
+    def add(self, cost: Cost) -> None:
+        """Add what an image took."""
+        self.images += 1
+        for name, seconds in cost.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.peak_mib = max(self.peak_mib, cost.peak_mib)
+
+    def mean(self) -> Seconds:
+        """Mean seconds of each step, in their order. A step that an image did not need (no tags) took it no time."""
+        order = sorted(self.seconds, key=lambda name: (name == "write", name != "read", name))
+        return {name: self.seconds[name] / self.images for name in order}

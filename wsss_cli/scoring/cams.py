@@ -15,6 +15,7 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import iou, mean_fn, mean_fp, miou, number, summary
 from wsss_cli.processes import Check, check_stop
+from wsss_cli.rows import Each
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
@@ -57,7 +58,7 @@ def cam_curve(
     if not cam_files:
         raise DataError("there are no CAMs to score", "run `wsss cam` on a split that has true masks")
     steps = np.asarray(thresholds, np.float32)
-    pairs = [(Path(cam), Path(mask)) for cam, mask in cam_files]
+    pairs = Each(cam_files, _as_paths)
     work = functools.partial(_cam_histogram, num_classes=num_classes, thresholds=steps)
     counts, pixels = np.zeros((num_classes + 1, num_classes, len(steps) + 1), np.int64), 0
     for part, part_pixels in in_pieces(work, pairs, workers, check, progress):
@@ -82,6 +83,10 @@ def cam_curve(
         "protocol": f"{split or 'CAMs'}, {len(pairs):,} images; true 255 is not scored; "
         f"background threshold {thresholds[best]:.2f} is the best of {len(steps)} on these same images",
     }
+
+
+def _as_paths(pair: tuple[str | Path, str | Path]) -> tuple[Path, Path]:
+    return Path(pair[0]), Path(pair[1])
 
 
 def _class_thresholds(areas: Sequence[dict[str, np.ndarray]], thresholds: Sequence[float]) -> list[float | None]:

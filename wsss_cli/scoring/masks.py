@@ -11,6 +11,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import check_values, read_mask
+from wsss_cli.engine.records import namer
 from wsss_cli.errors import DataError
 from wsss_cli.files import files_below
 from wsss_cli.labels import IGNORE
@@ -59,6 +60,23 @@ def score_masks(
             classes and 255, or sizes that differ.
     """
     pairs, extra = pair_masks(pred_dir, truth)
+    how: dict[str, Any] = {"names": names, "workers": workers, "progress": progress}
+    scores = score_pairs(pairs, num_classes, check=check, undecided=undecided, boundary=boundary, **how)
+    return {**scores, "extra": extra}
+
+
+def score_pairs(
+    pairs: Sequence[tuple[Path, Path]],
+    num_classes: int,
+    *,
+    check: Check,
+    undecided: Undecided = "background",
+    boundary: bool = False,
+    names: Sequence[str] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """`score_masks` for (prediction, truth) files that are known; without `extra`."""
     work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
     counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
     for part, part_pixels in in_pieces(work, pairs, workers, check, progress):
@@ -69,7 +87,6 @@ def score_masks(
     return {
         **counts.scores(names),
         "images": len(pairs),
-        "extra": extra,
         "undecided_share": undecided_pixels / max(scored_pixels, 1),
         "unscored_share": 1 - scored_pixels / max(all_pixels, 1),
         "protocol": protocol,
@@ -109,7 +126,8 @@ def _pngs(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}", "check the path")
     files = (file for file in files_below(folder) if file.suffix.lower() == ".png" and not file.name.startswith("."))
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(files)}
+    name = namer(folder)
+    return {name(file): file for file in sorted(files)}
 
 
 def _score_pairs(

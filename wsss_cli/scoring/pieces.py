@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from wsss_cli.errors import DataError
 from wsss_cli.metrics.confusion import size_text
 from wsss_cli.processes import Check, in_processes
+from wsss_cli.rows import Each
 
 Progress = Callable[[int], object]
 T = TypeVar("T")
@@ -30,13 +31,13 @@ def check_same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ..
 
 def in_pieces(
     work: Callable[[list[tuple[Path, Path]]], T],
-    items: list[tuple[Path, Path]],
+    items: Sequence[tuple[Path, Path]],
     workers: int,
     check: Check,
     progress: Progress | None,
 ) -> Iterator[T]:
     """`work` on pieces of `items`, in processes where it pays; results and the first error come in order."""
-    pieces = [items[start : start + PIECE] for start in range(0, len(items), PIECE)]
+    pieces = Each(range(0, len(items), PIECE), lambda start: list(items[start : start + PIECE]))
     for piece, result in zip(pieces, in_processes(work, pieces, workers, check=check), strict=True):
         yield result
         if progress:

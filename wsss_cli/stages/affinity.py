@@ -16,6 +16,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import backend_for
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
@@ -34,8 +35,9 @@ from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.ranks.group import only_first
+from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import open_step
-from wsss_cli.stages.paths import cam_path, label_path
+from wsss_cli.stages.paths import Files, cam_files, label_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
@@ -77,12 +79,13 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
     with open_step(step, exp) as run:
         only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         lost = only_first(lambda: _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx))
-        labelled = [sample for sample in samples if label_path(run.path, sample.id).is_file()]
+        labels = label_files(run.path)
+        labelled = labels.with_file(samples)
         if not labelled:
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")
         torch.manual_seed(preset.seed)  # the new layers' first weights
         task = AffinityTask(build_affinity(config, ctx.device), config.radius)
-        make = partial(_item, labels=run.path, config=config, stride=STRIDE[kind])
+        make = partial(_item, labels=labels, config=config, stride=STRIDE[kind])
         train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind], target="label")
         run.finish(lost=lost, device=ctx.device_name)
 
@@ -126,14 +129,16 @@ def _make_labels(
 ) -> Lost:
     fg, bg = _thresholds(config, cam_run) if isinstance(config, IrnConfig) else (0.0, 0.0)
     crf = backend_for(ctx.device.type)
-    jobs: list[LabelJob] = []
-    lost: Lost = []
-    for sample in samples:
-        cam, label = cam_path(cam_run, sample.id), label_path(run.path, sample.id)
-        if not cam.is_file():
-            lost.append({"id": sample.id, "reason": f"{cam_run} has no CAM of it"})
-        elif not label.is_file():
-            jobs.append(LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf))
+    cams, labels = cam_files(cam_run), label_files(run.path)
+    with_cam = cams.there(samples)
+    without = Rows(samples, np.flatnonzero(~with_cam))
+    lost: Lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in names_of(without)]
+
+    def job(sample: Sample) -> LabelJob:
+        cam, label = cams.of(sample.id), labels.of(sample.id)
+        return LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf)
+
+    jobs = Each(Rows(samples, np.flatnonzero(with_cam & ~labels.there(samples))), job)
     options = SweepOptions("affinity labels", workers=config.label_workers or cores(), processes=crf != "triton")
     for _ in sweep_items(jobs, make_label, options, lost, ctx, run.log):
         pass  # they are on disk
@@ -153,8 +158,8 @@ def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
 
 
 def _item(
-    sample: Sample, rng: np.random.Generator, *, labels: Path, config: IrnConfig | PsaConfig, stride: int
+    sample: Sample, rng: np.random.Generator, *, labels: Files, config: IrnConfig | PsaConfig, stride: int
 ) -> dict[str, np.ndarray]:
-    image, label = read_image(sample.image), read_mask(label_path(labels, sample.id))
+    image, label = read_image(sample.image), read_mask(labels.of(sample.id))
     crop, target = affinity_sample(image, label, rng, config.crop, config.resize_min, config.resize_max, stride)
     return {"image": crop, "label": target}

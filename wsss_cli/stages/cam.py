@@ -28,9 +28,10 @@ from wsss_cli.processes import cores
 from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.classifier import load_classifier
 from wsss_cli.stages.opening import open_step
-from wsss_cli.stages.paths import cam_path
+from wsss_cli.stages.paths import cam_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.prototypes import class_prototypes
+from wsss_cli.stages.scored import score_samples, with_masks
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
 ImageCams = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
@@ -96,7 +97,8 @@ def make_cams(
     run: RunDir,
     ctx: Context,
 ) -> Lost:
-    pending = [sample for sample in samples if not cam_path(run.path, sample.id).is_file()]
+    files = cam_files(run.path)
+    pending = files.without_file(samples)
     lost: Lost = []
     batches = cam_batches(pending, config, lost, ctx, run.log)
     multiple = side_multiple(model)
@@ -119,7 +121,7 @@ def make_cams(
 
     def store(cams: ImageCams) -> None:
         sample, planes, size = cams
-        write_cam(cam_path(run.path, sample.id), normalise_cam(planes), sample.labels, size)
+        write_cam(files.of(sample.id), normalise_cam(planes), sample.labels, size)
 
     options = SweepOptions(
         "CAMs",
@@ -167,9 +169,8 @@ def cam_batches(
 
 def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
     """The threshold curve of the seeds on the score split, where it has masks; written to eval.json."""
-    samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
-    pairs = [(cam_path(run.path, s.id), s.mask) for s in samples if s.mask is not None]
-    scored = [(cam, mask) for cam, mask in pairs if cam.is_file()]
+    masked = score_samples(dataset, preset)
+    scored = with_masks(cam_files(run.path), masked)
     if not scored:
         return
     try:
@@ -193,6 +194,6 @@ def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
         "255 in the truth ignored",
         *dataset.protocol,
     ]
-    curve["without_cam"] = len(pairs) - len(scored)
+    curve["without_cam"] = len(masked) - len(scored)
     curve = {**curve, "classes": list(dataset.classes), "protocol": protocol}
     write_json(run.path / "eval.json", curve)

@@ -10,24 +10,30 @@ from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import Follower, RunDir, open_run
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import here, works_alone
+from wsss_cli.stages.paths import spread_for
 from wsss_cli.stages.plan import Experiment, Step
 
 
 @contextlib.contextmanager
 def open_step(step: Step, exp: Experiment) -> Iterator[RunDir]:
     """The run directory of a step, locked; see `open_run`. The first rank opens it, the others wait and follow."""
-    inputs = step_inputs(step, exp)
+    inputs, spread = step_inputs(step, exp), spread_of(exp)
     if works_alone():
-        with open_run(step.path, step.kind, exp.preset, step.identity, inputs) as run:
+        with open_run(step.path, step.kind, exp.preset, step.identity, inputs, spread) as run:
             yield run
         return
     if here().rank == 0:
-        with open_run(step.path, step.kind, exp.preset, step.identity, inputs) as run:
+        with open_run(step.path, step.kind, exp.preset, step.identity, inputs, spread) as run:
             only_first(lambda: run.record)
             yield run
     else:
         yield Follower(step.path, only_first(_nothing))
     only_first(lambda: None)  # what the run holds is written
+
+
+def spread_of(exp: Experiment) -> int:
+    """How the files of images are spread in new runs."""
+    return spread_for(len(exp.dataset.split(exp.preset.dataset.train)))
 
 
 def step_inputs(step: Step, exp: Experiment) -> Inputs:

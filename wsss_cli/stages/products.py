@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from wsss_cli.data.verify import Finding
 from wsss_cli.engine.records import RunRecord
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
-from wsss_cli.stages.paths import cam_path, confidence_path, label_path, mask_path
+from wsss_cli.rows import Rows
+from wsss_cli.stages.paths import confidence_files, last_files, walk_files
 
 AGAIN = "run the command that made it again: what is sound is kept"
 Problem = tuple[str, str] | None
@@ -41,27 +43,31 @@ def run_products(
 ) -> tuple[int, Iterator[Product]]:
     """How many images a run has made something of, and what: of its list; without one, what lies in its folders."""
     stage, lost = record.stage, {entry["id"] for entry in record.lost}
-    walks = sorted((run / "scores").glob("*-*"))
     if stage not in ("cam", "pseudo", "irn", "psa"):
         return 0, iter(())
+    product = _products(run, stage)
     if dataset is not None and preset is not None and preset.dataset.train in dataset.split_sha256:
-        samples = [sample for sample in dataset.split(preset.dataset.train) if sample.id not in lost]
-        return len(samples), (_product(run, stage, s.id, s.image, tuple(s.labels), walks) for s in samples)
-    folder = run / {"cam": "cams", "pseudo": "masks"}.get(stage, "labels")
-    files = sorted(file for file in folder.rglob("*") if file.suffix in (".npz", ".png"))
-    names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    return len(names), (_product(run, stage, name, None, None, walks) for name in names)
+        samples = dataset.split(preset.dataset.train)
+        numbers = array("Q", (number for number, name in enumerate(samples.names()) if name not in lost))
+        return len(numbers), (product(s.id, s.image, s.labels) for s in Rows(samples, numbers))
+    names = sorted(last_files(run, stage).names())
+    return len(names), (product(name, None, None) for name in names)
 
 
-def _product(
-    run: Path, stage: str, name: str, image: Path | None, labels: tuple[int, ...] | None, walks: Sequence[Path]
-) -> Product:
-    if stage == "cam":
-        return Product(name, image, labels, cams=(cam_path(run, name),))
-    if stage == "pseudo":
-        walked = tuple(folder / f"{name}.npz" for folder in walks)
-        return Product(name, image, labels, walked, (mask_path(run, name),), confidence_path(run, name))
-    return Product(name, image, labels, masks=(label_path(run, name),))
+def _products(run: Path, stage: str) -> Callable[[str, Path | None, tuple[int, ...] | None], Product]:
+    """From an image to what a run of a stage has made of it."""
+    last, confidence = last_files(run, stage), confidence_files(run)
+    walks = [walk_files(run, folder.name) for folder in sorted((run / "scores").glob("*-*"))]
+
+    def product(name: str, image: Path | None, labels: tuple[int, ...] | None) -> Product:
+        if stage == "cam":
+            return Product(name, image, labels, cams=(last.of(name),))
+        if stage == "pseudo":
+            walked = tuple(walk.of(name) for walk in walks)
+            return Product(name, image, labels, walked, (last.of(name),), confidence.of(name))
+        return Product(name, image, labels, masks=(last.of(name),))
+
+    return product
 
 
 def predicted_products(folder: Path) -> tuple[list[Product], int]:

@@ -8,23 +8,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wsss_cli.config.affinity import needs
 from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
 from wsss_cli.config.refine import Step as RefineStep
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import Backend, backend_for
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.files import write_json
 from wsss_cli.processes import cores
-from wsss_cli.pseudo.refine import MaskJob, RefineSettings, make_pseudo_mask, mean_cost
-from wsss_cli.scoring.masks import score_masks
+from wsss_cli.pseudo.refine import Costs, MaskJob, RefineSettings, make_pseudo_mask
+from wsss_cli.rows import Each, Rows
+from wsss_cli.scoring.masks import score_pairs
 from wsss_cli.stages.opening import open_step
-from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
+from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
+from wsss_cli.stages.scored import score_samples, with_masks
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.walk import run_walk
 
@@ -40,16 +45,16 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
     cam_run = step.reads[0].path
     networks = {network.stage: network.path for network in step.reads[1:]}
     with open_step(step, exp) as run:
-        folder, walk_seconds = _walked(samples, preset, cam_run, networks, run, ctx)
-        chosen = choose_thresholds(preset, dataset, folder, cam_run, ctx)
-        lost, cost = _refine(samples, dataset, preset, folder, chosen, run, ctx)
+        walked, walk_seconds = _walked(samples, preset, cam_run, networks, run, ctx)
+        chosen = choose_thresholds(preset, dataset, walked, cam_run, ctx)
+        lost, cost = _refine(samples, dataset, preset, walked, chosen, run, ctx)
         settings = {**_settings(dataset, chosen), **cost}
         if walk_seconds:
             settings["walk_seconds_per_image"] = walk_seconds
         score_pseudo(
             dataset, preset, run, ctx, _protocol(preset.pseudo, chosen, backend_for(ctx.device.type)), settings
         )
-        lost += _without_scores(samples, cam_run, folder)
+        lost += _without_scores(samples, cam_run, walked)
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
 
@@ -61,50 +66,51 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     """
     preset, cam_run = exp.preset, step.reads[0].path
     networks = {network.stage: network.path for network in step.reads[1:]}
-    folder, _ = _walked(samples, preset, cam_run, networks, run, ctx)
+    walked, _ = _walked(samples, preset, cam_run, networks, run, ctx)
     lost: Lost = []
     if preset.pseudo.walks and not isinstance(preset.pseudo.threshold, FixedThreshold):
         ctx.ui.say("thresholds are those of all walked scores: the last shard makes the masks, of all images")
     else:
-        chosen = choose_thresholds(preset, exp.dataset, folder, cam_run, ctx)
-        lost, _ = _refine(samples, exp.dataset, preset, folder, chosen, run, ctx)
-    return lost + _without_scores(samples, cam_run, folder)
+        chosen = choose_thresholds(preset, exp.dataset, walked, cam_run, ctx)
+        lost, _ = _refine(samples, exp.dataset, preset, walked, chosen, run, ctx)
+    return lost + _without_scores(samples, cam_run, walked)
 
 
-def _without_scores(samples: Sequence[Sample], cam_run: Path, folder: Path) -> Lost:
+def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files) -> Lost:
     """Images that have no scores to make a mask from."""
-    without_cam = [s.id for s in samples if not cam_path(cam_run, s.id).is_file()]
-    lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in without_cam]
-    unwalked = [s.id for s in samples if s.id not in without_cam and not (folder / f"{s.id}.npz").is_file()]
-    return lost + [{"id": name, "reason": "its random walk failed, see log.txt"} for name in unwalked]
+    with_cam = cam_files(cam_run).there(samples)
+    without = Rows(samples, np.flatnonzero(~with_cam))
+    lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in names_of(without)]
+    unwalked = Rows(samples, np.flatnonzero(with_cam & ~scores.there(samples)))
+    return lost + [{"id": name, "reason": "its random walk failed, see log.txt"} for name in names_of(unwalked)]
 
 
 def _walked(
     samples: Sequence[Sample], preset: Preset, cam_run: Path, networks: Mapping[str, Path], run: RunDir, ctx: Context
-) -> tuple[Path, dict[str, float]]:
+) -> tuple[Files, dict[str, float]]:
     """Do the random walks that are not done yet.
 
     Returns:
-        (folder of the scores that are to be thresholded, <id>.npz: those of the last walk, without one those of the cam
-        run; seconds an image of each walk, where enough was left to do to tell).
+        (the scores that are to be thresholded: those of the last walk, without one those of the cam run; seconds an
+        image of each walk, where enough was left to do to tell).
     """
-    folder, seconds = cam_run / "cams", {}
+    scores, seconds = cam_files(cam_run), {}
     for number, step in enumerate(preset.pseudo.walks, 1):
-        out = run.path / "scores" / f"{number}-{step.kind}"
-        before, begin = len(list(out.glob("*.npz"))), time.perf_counter()
-        run_walk(step, preset, ctx, samples, folder, networks[needs(step)], run, out)
-        count = len(list(out.glob("*.npz"))) - before
+        out = walk_files(run.path, f"{number}-{step.kind}")
+        before, begin = np.count_nonzero(out.there(samples)), time.perf_counter()
+        run_walk(step, preset, ctx, samples, scores, networks[needs(step)], run, out)
+        count = int(np.count_nonzero(out.there(samples)) - before)
         if count:
             seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / count, 4)
-        folder = out
-    return folder, seconds
+        scores = out
+    return scores, seconds
 
 
 def _refine(
     samples: Sequence[Sample],
     dataset: Dataset,
     preset: Preset,
-    folder: Path,
+    scores: Files,
     chosen: Thresholds,
     run: RunDir,
     ctx: Context,
@@ -123,32 +129,30 @@ def _refine(
         str(ctx.device) if on_gpu and has_par else "cpu",
         crf,
     )
-    jobs = [
-        MaskJob(
-            sample.id,
-            sample.image,
-            folder / f"{sample.id}.npz",
-            mask_path(run.path, sample.id),
-            confidence_path(run.path, sample.id),
-            settings,
-            dataset.colors,
+    masks, confidence = mask_files(run.path), confidence_files(run.path)
+
+    def job(sample: Sample) -> MaskJob:
+        name = sample.id
+        return MaskJob(
+            name, sample.image, scores.of(name), masks.of(name), confidence.of(name), settings, dataset.colors
         )
-        for sample in samples
-        if not mask_path(run.path, sample.id).is_file() and (folder / f"{sample.id}.npz").is_file()
-    ]
+
+    jobs = Each(Rows(samples, np.flatnonzero(scores.there(samples) & ~masks.there(samples))), job)
     # what shares the GPU does so in threads of this process; where a CRF needs none, processes are faster
     threads = on_gpu and (has_par or crf == "triton")
     lost: Lost = []
     options = SweepOptions("pseudo masks", workers=config.workers or cores(), processes=not threads)
-    costs = [cost for _, cost in sweep_items(jobs, make_pseudo_mask, options, lost, ctx, run.log)]
-    if not costs:
+    costs = Costs()
+    for _, cost in sweep_items(jobs, make_pseudo_mask, options, lost, ctx, run.log):
+        costs.add(cost)
+    if not costs.images:
         return lost, {}
-    seconds, peak = mean_cost(costs)
+    seconds, peak = costs.mean(), costs.peak_mib
     rounded = {name: round(value, 4) for name, value in seconds.items()}
     return lost, {
         "crf_backend": crf,
         "seconds_per_image": rounded,
-        "timed_images": len(costs),
+        "timed_images": costs.images,
         "peak_memory_mib": round(peak),
     }
 
@@ -164,9 +168,8 @@ def score_pseudo(
     Returns:
         `settings`, `protocol`, and the scores with 255 as 'background' and with 255 left out as 'drop'.
     """
-    samples = dataset.split(preset.dataset.score) if preset.dataset.score in dataset.split_sha256 else []
-    masked = [s for s in samples if s.mask is not None]
-    scored = [s for s in masked if mask_path(run.path, s.id).is_file()]
+    masks, masked = mask_files(run.path), score_samples(dataset, preset)
+    scored = with_masks(masks, masked)
     without = len(masked) - len(scored)
     protocol = [
         f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
@@ -176,16 +179,18 @@ def score_pseudo(
     ]
     scores: dict[str, Any] = {**settings, "protocol": protocol}
     if scored:
-        count = partial(score_masks, run.path / "masks", scored, dataset.num_classes, boundary=True)
+        extra = sum(1 for _ in masks.names()) - len(scored)
+        count = partial(score_pairs, scored, dataset.num_classes, boundary=True)
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):
-                scores[undecided] = count(
+                counted = count(
                     check=ctx.stop.check,
                     undecided=undecided,
                     workers=cores(),
                     names=dataset.classes,
                     progress=bar.advance,
                 )
+                scores[undecided] = {**counted, "extra": extra}
     write_json(run.path / "eval.json", scores)
 
 

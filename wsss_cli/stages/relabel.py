@@ -31,7 +31,7 @@ from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
 from wsss_cli.stages.opening import open_step
-from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
 
@@ -82,12 +82,12 @@ class FirstScores:
     """The scores that the masks of the first round were made from.
 
     Attributes:
-        folder: <id>.npz of each image.
+        files: of each image.
         background: the background's score beside them.
         factors: on the scores of class 1, 2, ..., where the first round had a threshold for each; empty: none.
     """
 
-    folder: Path
+    files: Files
     background: float
     factors: tuple[float, ...] = ()
 
@@ -115,15 +115,18 @@ def first_scores(trained: Path) -> FirstScores:
             break
         trained = Path(inputs.train_run)
     walked = sorted((Path(masks) / "scores").glob("*-*"), key=lambda folder: int(folder.name.split("-")[0]))
-    folder = walked[-1] if walked else Path(required(inputs.cam_run, f"{masks}/inputs.json: cam_run")) / "cams"
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is gone; the masks of {masks} were made from its scores", "make them again")
+    if walked:
+        files = walk_files(Path(masks), walked[-1].name)
+    else:
+        files = cam_files(Path(required(inputs.cam_run, f"{masks}/inputs.json: cam_run")))
+    if not files.folder.is_dir():
+        raise UsageError(f"{files.folder} is gone; the masks of {masks} were made from its scores", "make them again")
     scored = Path(masks) / "eval.json"
     stored = read_json(scored) if scored.is_file() else {}
     if (chosen := stored.get("threshold")) is None:
         fg = required(record.fg_threshold, f"{masks}/run.json: fg_threshold")
-        return FirstScores(folder, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)
-    return FirstScores(folder, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
+        return FirstScores(files, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)
+    return FirstScores(files, chosen, class_factors(chosen, tuple(stored.get("class_thresholds", {}).values())))
 
 
 def mixed(probabilities: np.ndarray, cam: np.ndarray, background: float, weight: float) -> np.ndarray:
@@ -170,7 +173,8 @@ def refined(
 def _label(
     network: Network, dataset: Dataset, preset: Preset, cams: FirstScores | None, run: RunDir, ctx: Context
 ) -> Lost:
-    samples = [s for s in dataset.split(preset.dataset.train) if not mask_path(run.path, s.id).is_file()]
+    masks, confidences = mask_files(run.path), confidence_files(run.path)
+    samples = masks.without_file(dataset.split(preset.dataset.train))
     config, precision = preset.relabel, network.preset.train.precision
     views = EvalConfig.model_validate(
         {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}
@@ -184,7 +188,7 @@ def _label(
         shown: dict[str, Any] = {"single": False, "ms_flip": True, "probabilities": True, "allowed": allowed}
         planes = predict(network.model, images, views, ctx, precision, **shown)["ms_flip_probabilities"]
         for (sample, image, cam), probabilities in zip(batch, planes, strict=True):
-            mask, confidence = mask_path(run.path, sample.id), confidence_path(run.path, sample.id)
+            mask, confidence = masks.of(sample.id), confidences.of(sample.id)
             of_tags = probabilities[[0, *sample.labels]]
             if cams is not None and cam is not None:
                 scores = cams.scaled(upsample(cam, image.shape[:2]), sample.labels)
@@ -210,7 +214,7 @@ def _read(sample: Sample, cams: FirstScores | None) -> ReadSample:
     image = read_image(sample.image)
     if cams is None:
         return sample, image, None
-    file = cams.folder / f"{sample.id}.npz"
+    file = cams.files.of(sample.id)
     cam, classes, size = read_cam(file)
     if classes != tuple(sample.labels) or size != image.shape[:2]:
         raise DataError(f"{file} is of other tags, or of an image of another size")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.outputs import is_whole
@@ -31,9 +33,10 @@ from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import BusyError, ResourceError, UsageError, WriteError
 from wsss_cli.files import remove_temporaries
 from wsss_cli.locks import is_locked, locked
+from wsss_cli.rows import Rows
 from wsss_cli.stages.cam import cams_of, prepare_cams
 from wsss_cli.stages.changes import say_changes
-from wsss_cli.stages.opening import step_inputs
+from wsss_cli.stages.opening import spread_of, step_inputs
 from wsss_cli.stages.pipeline import check_networks, run_step
 from wsss_cli.stages.plan import TRAININGS, Experiment, Step
 from wsss_cli.stages.pseudo import masks_of
@@ -100,7 +103,8 @@ def run_shard(steps: Sequence[Step], exp: Experiment, shard: Shard, ctx: Context
 
 def _make(step: Step, exp: Experiment, shard: Shard, ctx: Context) -> bool:
     """Make the items of a shard; whether there was something to do, the run not being done."""
-    samples = [sample for sample in exp.dataset.split(exp.preset.dataset.train) if shard.has(sample.id)]
+    split = exp.dataset.split(exp.preset.dataset.train)
+    samples = Rows(split, array("Q", (number for number, name in enumerate(names_of(split)) if shard.has(name))))
     with _open_shard(step, exp, shard, len(samples), ctx) as opened:
         if opened.run is None:
             return False
@@ -125,7 +129,7 @@ def _open_shard(step: Step, exp: Experiment, shard: Shard, items: int, ctx: Cont
     attempt = begin_attempt()
     with contextlib.ExitStack() as stack:
         with _awaited(path / "LOCK", f"{path} is in use", ctx):
-            run = read_or_create(path, step.kind, exp.preset, step.identity, step_inputs(step, exp))
+            run = read_or_create(path, step.kind, exp.preset, step.identity, step_inputs(step, exp), spread_of(exp))
             if run.done:
                 yield ShardDir(None, ShardRecord(number=shard.number, of=shard.of, state="done"))
                 return

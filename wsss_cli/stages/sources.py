@@ -20,7 +20,7 @@ from wsss_cli.engine.records import is_run, read_inputs
 from wsss_cli.engine.rundir import RunDir, weight_file
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.files import read_json, sha256_file, write_text
-from wsss_cli.stages.paths import mask_path
+from wsss_cli.stages.paths import mask_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
@@ -60,7 +60,10 @@ def masks_read(step: Step, exp: Experiment) -> dict[str, Path]:
     pseudo = Path(inputs.pseudo_run) if inputs and inputs.pseudo_run else None
     if pseudo is None or not pseudo.is_dir():
         pseudo = step.reads[0].path if step.reads else None
-    return {sample.id: mask_path(pseudo, sample.id) for sample in samples} if pseudo else {}
+    if pseudo is None:
+        return {}
+    masks = mask_files(pseudo)
+    return {name: masks.of(name) for name in samples.names()}
 
 
 def weights_read(step: Step, preset: Preset) -> dict[str, Path]:

@@ -17,7 +17,10 @@ from wsss_cli.errors import DataError
 from wsss_cli.files import read_json
 from wsss_cli.processes import cores, in_processes
 from wsss_cli.pseudo.thresholds import LEVELS, LOWEST, class_factors, otsu, score_histogram
+from wsss_cli.rows import Each
 from wsss_cli.scoring.cams import cam_curve
+from wsss_cli.stages.paths import Files
+from wsss_cli.stages.scored import score_samples, with_masks
 
 GIVE_THEM = "--set pseudo.threshold.kind=fixed --set pseudo.threshold.fg=0.4 --set pseudo.threshold.bg=0.2"
 PIECE = 64  # images whose histogram is made in one go
@@ -44,7 +47,7 @@ class Thresholds:
         return class_factors(self.best, self.by_class) if self.best is not None else ()
 
 
-def choose_thresholds(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, ctx: Context) -> Thresholds:
+def choose_thresholds(preset: Preset, dataset: Dataset, scores: Files, cam_run: Path, ctx: Context) -> Thresholds:
     """The thresholds that a preset asks for.
 
     Args:
@@ -71,19 +74,16 @@ def around(best: float, offsets: Offsets) -> tuple[float, float]:
 BestThresholds = tuple[float, tuple[float | None, ...]]
 
 
-def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, ctx: Context) -> BestThresholds:
+def _from_curve(preset: Preset, dataset: Dataset, scores: Files, cam_run: Path, ctx: Context) -> BestThresholds:
     """Where the scores agree best with the masks of the score split; the cam run knows it of its own CAMs."""
     stored: dict[str, Any] = {}
-    if scores == cam_run / "cams" and (cam_run / "eval.json").is_file():
+    if scores.folder == cam_run / "cams" and (cam_run / "eval.json").is_file():
         stored = read_json(cam_run / "eval.json")
     if "best_threshold" not in stored or (preset.pseudo.per_class and "class_thresholds" not in stored):
-        split = preset.dataset.score
-        samples = dataset.split(split) if split in dataset.split_sha256 else []
-        pairs = [(scores / f"{s.id}.npz", s.mask) for s in samples if s.mask is not None]
-        scored = [(file, mask) for file, mask in pairs if file.is_file()]
+        scored = with_masks(scores, score_samples(dataset, preset))
         if not scored:
             raise DataError(
-                f"{cam_run} has no threshold curve, as split {split!r} has no masks to score seeds on",
+                f"{cam_run} has no threshold curve, as split {preset.dataset.score!r} has no masks to score seeds on",
                 f"find thresholds from the scores: --set pseudo.threshold.kind=self; or give them: {GIVE_THEM}",
             )
         with ctx.ui.progress(len(scored), "seed curve") as bar:
@@ -91,11 +91,10 @@ def _from_curve(preset: Preset, dataset: Dataset, scores: Path, cam_run: Path, c
     return stored["best_threshold"], tuple(stored.get("class_thresholds", ())[1:])
 
 
-def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -> BestThresholds:
+def _from_scores(preset: Preset, dataset: Dataset, scores: Files, ctx: Context) -> BestThresholds:
     """Otsu's threshold of all scores of the train split, and of each class's."""
-    files = [scores / f"{s.id}.npz" for s in dataset.split(preset.dataset.train)]
-    files = [file for file in files if file.is_file()]
-    pieces = [files[start : start + PIECE] for start in range(0, len(files), PIECE)]
+    files = Each(scores.with_file(dataset.split(preset.dataset.train)), lambda sample: scores.of(sample.id))
+    pieces = Each(range(0, len(files), PIECE), lambda start: list(files[start : start + PIECE]))
     work = functools.partial(score_histogram, num_classes=dataset.num_classes)
     counts = np.zeros((dataset.num_classes, LEVELS), np.int64)
     with ctx.ui.progress(len(files), "scores") as bar:
@@ -105,5 +104,5 @@ def _from_scores(preset: Preset, dataset: Dataset, scores: Path, ctx: Context) -
             bar.advance(len(piece))
     best = otsu(counts.sum(axis=0))
     if best is None:
-        raise DataError(f"the scores in {scores} are all alike, so no threshold parts them", GIVE_THEM)
+        raise DataError(f"the scores in {scores.folder} are all alike, so no threshold parts them", GIVE_THEM)
     return best, tuple(otsu(histogram) for histogram in counts[1:])

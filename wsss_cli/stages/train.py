@@ -10,6 +10,7 @@ import torch
 
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
@@ -20,6 +21,7 @@ from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.paths import confidence_files, mask_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.preflight import check_class_weights, check_kernels
 from wsss_cli.stages.segmentation import SegmentationTask
@@ -43,9 +45,10 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     masks = step.reads[0].path if step.reads else None
     listed = dataset.split(preset.dataset.train)
     samples = training_samples(listed, config, masks)
-    there = {sample.id for sample in samples}
-    without = [(sample.id, f"{masks} has no mask of it") for sample in listed if sample.id not in there]
-    make = partial(training_item, config=config, num_classes=dataset.num_classes, pseudo_run=masks)
+    unmasked = mask_files(masks).without_file(listed) if masks else ()
+    without = [(name, f"{masks} has no mask of it") for name in names_of(unmasked)]
+    trust = confidence_files(masks) if masks else None
+    make = partial(training_item, config=config, num_classes=dataset.num_classes, confidence=trust)
     with open_step(step, exp) as run:
         if run.done:
             run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])

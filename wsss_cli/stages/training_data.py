@@ -18,11 +18,12 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
-from wsss_cli.stages.paths import confidence_path, mask_path
+from wsss_cli.rows import Each
+from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.preflight import check_true_masks
 
 
-def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None) -> list[Sample]:
+def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None) -> Sequence[Sample]:
     """The samples that have masks to train on.
 
     Args:
@@ -33,12 +34,13 @@ def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run:
     """
     if pseudo_run is None:
         check_true_masks(samples)
-        return list(samples)
-    masks = [replace(s, mask=mask_path(pseudo_run, s.id)) for s in samples if mask_path(pseudo_run, s.id).is_file()]
+        return samples
+    files = mask_files(pseudo_run)
+    masks = Each(files.with_file(samples), lambda sample: replace(sample, mask=files.of(sample.id)))
     if not masks:
         raise DataError(f"{pseudo_run} has no mask of any image of the train split")
     if config.noise.confidence != "none":
-        check_confidence(pseudo_run, masks)
+        check_confidence(pseudo_run, masks.base)
     return masks
 
 
@@ -48,13 +50,13 @@ def training_item(
     *,
     config: TrainConfig,
     num_classes: int,
-    pseudo_run: Path | None,
+    confidence: Files | None,
 ) -> dict[str, np.ndarray]:
     """A sample, augmented, with what the losses of `config` need of it.
 
     Args:
         rng: the only source of chance.
-        pseudo_run: where the confidence maps of pseudo masks are.
+        confidence: maps of pseudo masks.
     Returns:
         'image': RGB, uint8 [crop, crop, 3]; 'mask': uint8 [crop, crop]; as needed 'confidence': uint8 [crop, crop];
         'size': of what is not padding, [2]; 'tags': background and the image's classes, 0 or 1, uint8 [K].
@@ -72,8 +74,8 @@ def training_item(
         raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
     needs, trust = wanted(config), None
     if "confidence" in needs:
-        assert pseudo_run is not None
-        trust = read_mask(confidence_path(pseudo_run, sample.id))
+        assert confidence is not None
+        trust = read_mask(confidence.of(sample.id))
     crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
     item = {"image": crop.image, "mask": crop.mask}
     if crop.confidence is not None:
@@ -104,8 +106,8 @@ def check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:
     Raises:
         DataError: with the first image that has none.
     """
-    if without := [s.id for s in samples if not confidence_path(pseudo_run, s.id).is_file()]:
+    if without := confidence_files(pseudo_run).without_file(samples):
         raise DataError(
-            f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0]}",
+            f"{pseudo_run} has no confidence map of {len(without)} of {len(samples)} images, first: {without[0].id}",
             "make the masks with `wsss pseudo`, or train with --set train.noise.confidence=none",
         )

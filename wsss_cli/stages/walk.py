@@ -23,6 +23,7 @@ from wsss_cli.engine.sweep import Lost, SweepOptions, grouped, sweep
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.pseudo.walk import irn_walk, psa_walk
 from wsss_cli.stages.affinity import affinity_config, load_affinity
+from wsss_cli.stages.paths import Files
 
 Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
 SampleCam = tuple[Sample, np.ndarray, Cam]
@@ -33,15 +34,15 @@ def run_walk(
     preset: Preset,
     ctx: Context,
     samples: Sequence[Sample],
-    cam_folder: Path,
+    cams: Files,
     affinity_run: Path,
     run: RunDir,
-    out_folder: Path,
+    out: Files,
 ) -> Lost:
     """Spread the CAMs of samples by a random walk. What is there already is left as it is.
 
     Args:
-        samples: images; CAMs are read from `cam_folder`/<id>.npz and written to `out_folder`/<id>.npz.
+        samples: images; CAMs are read from `cams` and written to `out`.
         affinity_run: finished run of the kind that `needs(step)` names.
         run: the run that the walk is a part of; its log names lost items.
     Returns:
@@ -49,7 +50,7 @@ def run_walk(
     Raises:
         WeightsError: the affinity run has no sound checkpoint.
     """
-    pending = [sample for sample in samples if not (out_folder / f"{sample.id}.npz").is_file()]
+    pending = out.without_file(samples)
     if not pending:
         return []
     kind = needs(step)
@@ -68,7 +69,7 @@ def run_walk(
     )
 
     def load(sample: Sample) -> SampleCam:
-        return sample, read_image(sample.image), read_cam(cam_folder / f"{sample.id}.npz")
+        return sample, read_image(sample.image), read_cam(cams.of(sample.id))
 
     def compute(batch: list[SampleCam]) -> Iterator[tuple[Sample, Cam]]:
         with ctx.autocast(precision):
@@ -79,7 +80,7 @@ def run_walk(
 
     def store(result: tuple[Sample, Cam]) -> None:
         sample, walked = result
-        write_cam(out_folder / f"{sample.id}.npz", *walked)
+        write_cam(out.of(sample.id), *walked)
 
     options = SweepOptions(f"random walk ({kind})", size_of=lambda loaded: bucket_size(*loaded[1].shape[:2]))
     for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
