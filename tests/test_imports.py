@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "labels": set(),
     "escapes": set(),
     "talk": {"escapes"},
-    "locks": {"errors"},
+    "locks": {"errors", "talk"},
     "files": {"errors"},
     "processes": {"errors"},
     "ranks": {"errors", "processes"},

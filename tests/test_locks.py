@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from wsss_cli.errors import BusyError, DataError, WriteError
-from wsss_cli.locks import locked
+from wsss_cli.errors import BusyError, WriteError
+from wsss_cli.locks import is_locked, locked
 
 HOLDER = """
 import sys
@@ -22,7 +22,7 @@ with locked(Path(sys.argv[1]), ""):
 
 def test_a_lock_is_held_once_and_says_by_whom(tmp_path):
     file = tmp_path / "LOCK"
-    holder = rf"the folder is in use by another process \(host {socket.gethostname()}, pid {os.getpid()}\)"
+    holder = rf"the folder is in use by another process \(host {socket.gethostname()}, pid {os.getpid()}, since .*\)"
     with locked(file, "the folder is in use"):
         for _ in range(2):  # asking changes nothing
             with pytest.raises(BusyError, match=holder), locked(file, "the folder is in use"):
@@ -43,15 +43,60 @@ def test_a_lock_goes_with_a_process_that_is_killed(tmp_path):
             pass
 
 
+WITHOUT_LOCKS = """
+import errno, fcntl
+def refuse(*args):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = refuse
+"""
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_not_called_busy(tmp_path, monkeypatch, number):
+def test_a_file_stands_in_where_the_file_system_gives_no_locks(tmp_path, monkeypatch, number):
     def refuse(*args):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    message = rf"LOCK: its file system gives no locks .{os.strerror(number)}"
-    with pytest.raises(DataError, match=message), locked(tmp_path / "LOCK", "busy"):
+    file = tmp_path / "LOCK"
+    with locked(file, "the folder is in use"):
+        assert is_locked(file)
+        busy = rf"the folder is in use by another process \(host .*, pid {os.getpid()}, .*remove .*\.LOCK\.held"
+        with pytest.raises(BusyError, match=busy), locked(file, "the folder is in use"):
+            pass
+    assert not is_locked(file)
+    assert not (tmp_path / ".LOCK.held").exists()
+
+
+@pytest.mark.parametrize("without", ["", WITHOUT_LOCKS])
+def test_what_a_killed_process_left_is_taken_over_with_a_word(tmp_path, monkeypatch, capsys, without):
+    if without:
+        monkeypatch.setattr(fcntl, "flock", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    file = tmp_path / "LOCK"
+    command = [sys.executable, "-c", without + HOLDER, str(file)]
+    environment = {**os.environ, "SLURM_JOB_ID": "4711"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as other:
+        assert other.stdout.readline() == "locked\n"
+        assert is_locked(file)
+        with pytest.raises(BusyError, match=f"pid {other.pid}, job 4711, since "), locked(file, "busy"):
+            pass
+        other.kill()
+        other.wait()
+    assert not is_locked(file)
+    with locked(file, "busy"):
+        assert f"pid {other.pid}, job 4711" in (said := capsys.readouterr().err)
+        assert "has ended without letting go of it; taken over" in said
+    with locked(file, "busy"):
+        assert capsys.readouterr().err == ""
+
+
+def test_a_holder_that_has_ended_while_something_of_it_holds_on_is_said(tmp_path):
+    file = tmp_path / "LOCK"
+    with subprocess.Popen(["true"]) as gone:
         pass
+    with locked(file, "busy"):
+        file.write_text(f"host {socket.gethostname()}, pid {gone.pid}, since 2026-01-01 00:00:00")
+        with pytest.raises(BusyError, match="that one has ended, and what it started holds on"), locked(file, "busy"):
+            pass
 
 
 def test_a_lock_that_cannot_be_written_is_an_error(tmp_path):
