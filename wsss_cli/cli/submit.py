@@ -29,12 +29,14 @@ def submit(
     ctx: typer.Context,
     command: Annotated[list[str], typer.Argument(metavar="-- run ...", help="The command whose stages are submitted.")],
     partition: Annotated[str, typer.Option(metavar="NAME", help="Slurm partition.")] = "",
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a training; other jobs have one. 0: none.")] = 1,
-    shards: Annotated[int, typer.Option(min=1, help="Tasks of the arrays that make CAMs and pseudo masks.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, max=256, help="GPUs of a training; other jobs have one. 0: none.")] = 1,
+    shards: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Tasks of the arrays that make CAMs and pseudo masks.")
+    ] = 1,
     time: Annotated[
         str, typer.Option(metavar="TIME", help="Of a job until it is queued again: minutes, H:MM:SS or D-HH:MM:SS.")
     ] = "24:00:00",
-    cpus: Annotated[int, typer.Option(min=0, help="CPUs for each GPU of a job; 0: as Slurm gives them.")] = 0,
+    cpus: Annotated[int, typer.Option(min=0, max=1024, help="CPUs for each GPU of a job; 0: as Slurm gives them.")] = 0,
     mem: Annotated[str, typer.Option(metavar="SIZE", help="Memory of a job, as 64G.")] = "",
     account: Annotated[str, typer.Option(metavar="NAME", help="Slurm account.")] = "",
     extra: Annotated[
@@ -120,7 +122,7 @@ def _minutes(time: str) -> int:
     days, dash, clock = time.rpartition("-")
     parts = clock.split(":")
     fields = [days, *parts] if dash else parts
-    if len(parts) > 3 or not all(part.isascii() and part.isdigit() for part in fields):
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 8 for part in fields):
         raise UsageError(f"--time {time}: no time", "minutes, H:MM:SS or D-HH:MM:SS")
     numbers = [int(part) for part in parts]
     if dash or len(numbers) == 3:
