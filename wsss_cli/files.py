@@ -46,11 +46,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed work has left half written. Nobody else may be at work in the folder."""
-    for partial in folder.rglob(".*.part"):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+    pending = [str(folder)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                inside = entry.is_dir(follow_symlinks=False)
+                if entry.name.startswith(".") and entry.name.endswith(".part"):
+                    if inside:
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        Path(entry.path).unlink(missing_ok=True)
+                elif inside:
+                    pending.append(entry.path)
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -1,13 +1,16 @@
 """A run that says "done" is looked at: what is gone or damaged is made anew, and what is dropped is named."""
 
+import json
+
 import numpy as np
 import pytest
 
 from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.outputs import damaged_outputs
+from wsss_cli.engine.outputs import LIST, damaged_outputs, list_outputs
 from wsss_cli.errors import DataError, WriteError
+from wsss_cli.files import read_json
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo
 
@@ -48,6 +51,27 @@ def test_a_whole_run_is_done_whatever_is_written_beside_its_outputs(exp, cam):
         (cam / name).write_text("more")
     assert damaged_outputs(cam) == []
     assert planned(exp) == [("cam", True)]
+
+
+def test_the_list_is_json_in_order_and_one_in_another_form_is_read(exp, cam):
+    for name in ("cams/c/d.npz", "cams/c-d.npz", 'cams/q"\u00fc.npz'):
+        (cam / name).parent.mkdir(exist_ok=True)
+        (cam / name).write_bytes(b"whole")
+    list_outputs(cam)
+    text, listed = (cam / LIST).read_text(encoding="utf-8"), read_json(cam / LIST)
+    assert text == json.dumps(dict(sorted(listed.items())), indent=2, ensure_ascii=False) + "\n"
+    assert len(listed) == 7
+    (cam / "cams/c-d.npz").unlink()
+    (cam / "cams/c/d.npz").write_bytes(b"")
+    damaged = [cam / "cams/c-d.npz", cam / "cams/c/d.npz"]
+    assert damaged_outputs(cam) == damaged
+    (cam / LIST).write_text(json.dumps(dict(reversed(listed.items()))))
+    assert damaged_outputs(cam) == damaged
+    (cam / LIST).write_text(json.dumps(dict(reversed(listed.items())), indent=2))
+    assert damaged_outputs(cam) == damaged
+    for text in ("[1]", "{", ""):
+        (cam / LIST).write_text(text)
+        assert damaged_outputs(cam) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "empty"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wsss_cli.config.forms import NewerError
 from wsss_cli.engine.records import read_inputs, read_record
 from wsss_cli.engine.shards import FOLDER
 from wsss_cli.errors import DataError
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import read_json, whole_file
 
 LIST = "outputs.json"
 RECORDS = ("run.json", "inputs.json", "sources.json", "preset.lock.toml", "log.txt", "metrics.jsonl", "LOCK", LIST)
@@ -20,7 +21,11 @@ NOT_LISTED = {*RECORDS, FOLDER}
 
 def list_outputs(run: Path) -> None:
     """Write outputs.json: {file: bytes} of all that is in a run directory but its records and evaluations."""
-    write_json(run / LIST, dict(sorted(_sizes(run, ""))))
+    with whole_file(run / LIST) as file:
+        file.write(b"{")
+        for number, (name, size) in enumerate(_sizes(run, "")):
+            file.write(f"{',' if number else ''}\n  {json.dumps(name, ensure_ascii=False)}: {size}".encode())
+        file.write(b"\n}\n")
 
 
 def damaged_outputs(run: Path) -> list[Path]:
@@ -29,14 +34,46 @@ def damaged_outputs(run: Path) -> list[Path]:
     Only sizes are compared: what changed within a file is found by whoever reads it. A run without a list, of an
     earlier version, is believed.
     """
-    try:
-        listed = read_json(run / LIST) if (run / LIST).is_file() else {}
-    except DataError:
-        listed = {}
-    if not isinstance(listed, dict):
+    if not (run / LIST).is_file():
         return []
-    now = dict(_sizes(run, ""))
-    return [run / name for name, size in listed.items() if now.get(name) != size]
+    try:
+        return list(_differing(run, _listed(run / LIST)))
+    except (ValueError, OSError):  # no list as `list_outputs` writes it
+        pass
+    try:
+        listed = read_json(run / LIST)
+    except DataError:
+        return []
+    return list(_differing(run, sorted(listed.items()))) if isinstance(listed, dict) else []
+
+
+def _listed(file: Path) -> Iterator[tuple[str, int]]:
+    """What a list holds, line by line.
+
+    Raises:
+        ValueError: a line or its place is another than that in which `list_outputs` writes it.
+    """
+    before = ""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line not in ("{\n", "}\n"):
+                name, _, size = line.rstrip(",\n").rpartition(": ")
+                name = json.loads(name)
+                if not isinstance(name, str) or name <= before:
+                    raise ValueError(line)
+                yield name, int(size)
+                before = name
+
+
+def _differing(run: Path, listed: Iterable[tuple[str, int]]) -> Iterator[Path]:
+    """Listed files that are gone or have another size; both what is listed and what is there come in order."""
+    there = _sizes(run, "")
+    now = next(there, None)
+    for name, size in listed:
+        while now is not None and now[0] < name:
+            now = next(there, None)
+        if now != (name, size):
+            yield run / name
 
 
 def is_whole(run: Path) -> bool:
@@ -64,12 +101,13 @@ def remove_output(run: Path, file: Path) -> None:
 
 
 def _sizes(run: Path, below: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(run / below) as entries:
-        for entry in entries:
-            name = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith(".") or (not below and (name in NOT_LISTED or name.startswith("eval"))):
-                continue
-            if entry.is_dir():
-                yield from _sizes(run, name)
-            else:
-                yield name, entry.stat().st_size
+    """(name, bytes) of the files below a folder of a run, in the order of their names."""
+    with os.scandir(run / below) as scanned:
+        entries = [(f"{entry.name}/" if entry.is_dir() else entry.name, entry) for entry in scanned]
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):
+        if name.startswith(".") or (not below and (entry.name in NOT_LISTED or name.startswith("eval"))):
+            continue
+        if name.endswith("/"):
+            yield from _sizes(run, below + name)
+        else:
+            yield below + name, entry.stat().st_size

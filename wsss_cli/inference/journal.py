@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from wsss_cli.errors import DataError, WriteError
 
 NAME = "made.jsonl"
+KEYS = ("item", "key", "source", "bytes", "changed", "overlay")
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -24,6 +27,27 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def noted_items(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last row of each item of a folder of predictions, by item."""
+    return {row["item"]: row for row in _rows(folder) if "settings" not in row}
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows that have what they must have; a line that was torn is none."""
+    if not (folder / NAME).is_file():
+        return
+    with (folder / NAME).open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("key" if "settings" in row else "item"), str):
+                    yield row
+
+
+def _hash(row: dict[str, Any]) -> int:
+    return hash(json.dumps([row.get(key) for key in KEYS]))
 
 
 class Journal:
@@ -40,25 +64,31 @@ class Journal:
         self.file = folder / NAME
         self.settings = settings
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self.items: dict[str, Any] = {}
         self.known = False  # whether the file has these settings
-        text = self.file.read_text(encoding="utf-8", errors="replace") if self.file.is_file() else ""
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was torn
-                row = json.loads(line)
-                if "settings" in row:
-                    self.known = self.known or row["key"] == self.key
-                else:
-                    self.items[row["item"]] = row
+        items, rows = array("q"), array("q")
+        for row in _rows(folder):
+            if "settings" in row:
+                self.known = self.known or row["key"] == self.key
+            else:
+                items.append(hash(row["item"]))
+                rows.append(_hash(row))
+        last = np.argsort(np.frombuffer(items, np.int64), kind="stable") if items else np.empty(0, np.int64)
+        self._items = np.asarray(items, np.int64)[last]
+        self._rows = np.asarray(rows, np.int64)[last]  # of several rows of an item the last holds
 
     def has(self, item: str, photograph: Path, *, overlay: bool) -> bool:
         """Whether an item was made from a photograph as it is now, with these settings."""
-        row = self.items.get(item, {})
+        row = self._row_of(item)
         try:
             wanted = self._row(item, photograph, overlay)
         except DataError:
             return False
-        return row in (wanted, {**wanted, "overlay": True})
+        return row is not None and row in (_hash(wanted), _hash({**wanted, "overlay": True}))
+
+    def _row_of(self, item: str) -> int | None:
+        """The hash of what is noted of an item."""
+        at = int(np.searchsorted(self._items, hash(item), "right")) - 1
+        return int(self._rows[at]) if at >= 0 and self._items[at] == hash(item) else None
 
     def forget(self, items: Iterable[str]) -> None:
         """Note that items are about to be written anew, and are of nobody knows what until then.
@@ -66,7 +96,7 @@ class Journal:
         Raises:
             WriteError: the disk is full.
         """
-        self._append([{"item": item, "key": ""} for item in items if item in self.items])
+        self._append([{"item": item, "key": ""} for item in items if self._row_of(item) is not None])
 
     def add(self, item: str, photograph: Path, *, overlay: bool) -> None:
         """Note an item that is written.

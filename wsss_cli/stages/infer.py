@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
 from wsss_cli.report.pictures import overlay, write_png
+from wsss_cli.rows import Each, Rows, Texts
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Photograph:
 Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
 
 
-def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None]) -> list[Path]:
+def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None]) -> Sequence[Path]:
     """Image files named by files, folders and glob patterns, in order, each once.
 
     Folders within a folder are not searched: masks are named after photographs, without their folders.
@@ -46,24 +51,11 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         UsageError: something given names no image, or two images have one name.
         DataError: a folder cannot be read.
     """
-    paths: dict[Path, None] = {}
+    each: list[Sequence[str]] = []
     for name in arguments:
         path = Path(name)
-        anchor = Path(path.anchor) if path.is_absolute() else Path()
-        pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
-        if path.is_dir():
-            inside = sorted(path.iterdir())
-        elif path.is_file():
-            inside = []
-        else:
-            inside = sorted(anchor.glob(pattern))
-        folders = [each for each in inside if each.is_dir()]
-        matches = [each for each in inside if each.suffix.lower() in IMAGE_ENDINGS and each not in folders]
-        if path.is_file():
-            matches = [path]
-        elif "**" in pattern and not path.is_dir():  # it goes into folders, but not where links lead
-            folders = [each for each in _above(anchor / pattern).rglob("*") if each.is_symlink() and each.is_dir()]
-        passed = [each for each in folders if _has_images(each, out)]
+        matches, folders = _in_folder(path) if path.is_dir() else _matching(name)
+        passed = [folder for folder in folders if _has_images(folder, out)]
         if not matches:
             raise UsageError(
                 f"{name} names no image{_not_searched(passed)}",
@@ -71,15 +63,50 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
             )
         if passed:
             say(f"{name}{_not_searched(passed)}; give them too, or call it for each, with an --out of its own")
-        paths.update(dict.fromkeys(matches))
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(
-            f"two images are named {twice}; their masks would overwrite each other",
-            "call it for each folder, with an --out of its own",
-        )
-    return list(paths)
+        each.append(matches)
+    paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
+    stems = np.sort(np.fromiter((hash(_stem(path)) for path in paths), np.int64, len(paths)))
+    if (stems[1:] == stems[:-1]).any():
+        counts = Counter(map(_stem, paths))
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise UsageError(
+                f"two images are named {twice[0]}; their masks would overwrite each other",
+                "call it for each folder, with an --out of its own",
+            )
+    return Each(paths, Path)
+
+
+def _in_folder(folder: Path) -> tuple[Texts, list[Path]]:
+    """Images of a folder, sorted, and the folders in it."""
+    names, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                folders.append(folder / entry.name)
+            elif entry.name.lower().endswith(IMAGE_ENDINGS) and Path(entry.name).suffix:
+                names.append(entry.name)
+    names.sort()
+    return Texts(str(folder / name) for name in names), sorted(folders)
+
+
+def _matching(name: str) -> tuple[list[str], list[Path]]:
+    """The image of a name, or those that match a pattern, sorted, and the folders that match it or are passed by."""
+    path = Path(name)
+    if path.is_file():
+        return [str(path)], []
+    anchor = Path(path.anchor) if path.is_absolute() else Path()
+    pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
+    inside = sorted(anchor.glob(pattern))
+    folders = [each for each in inside if each.is_dir()]
+    others = set(folders)
+    matches = [str(each) for each in inside if each.suffix.lower() in IMAGE_ENDINGS and each not in others]
+    if "**" in pattern:  # it goes into folders, but not where links lead
+        folders = [each for each in _above(anchor / pattern).rglob("*") if each.is_symlink() and each.is_dir()]
+    return matches, folders
+
+
+def _stem(path: str) -> str:
+    return Path(path).stem
 
 
 def _above(pattern: Path) -> Path:
@@ -144,11 +171,12 @@ def _infer(
     overlays: bool,
 ) -> dict[str, Any]:
     precision = network.preset.train.precision
-    photographs = [Photograph(str(path), path) for path in images]
-    files = {photo.id: [out / "masks" / f"{photo.image.stem}.png"] for photo in photographs}
-    if overlays:
-        for photo in photographs:
-            files[photo.id].append(out / "overlays" / f"{photo.image.stem}.png")
+    photographs = Each(images, lambda path: Photograph(str(path), path))
+
+    def files(photo: Photograph) -> list[Path]:
+        name = f"{photo.image.stem}.png"
+        return [out / "masks" / name, *([out / "overlays" / name] if overlays else [])]
+
     journal = Journal(
         out,
         {
@@ -159,15 +187,16 @@ def _infer(
             "precision": precision,
         },
     )
-    pending, others = [], 0
-    for photo in photographs:
-        there = all(file.is_file() for file in files[photo.id])
+    numbers, others = array("Q"), 0
+    for number, photo in enumerate(photographs):
+        there = all(file.is_file() for file in files(photo))
         if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
-            pending.append(photo)
+            numbers.append(number)
             others += there
+    pending = Rows(photographs, numbers)
     if others:
         journal.forget(photo.image.stem for photo in pending)
-        for file in (file for photo in pending for file in files[photo.id]):
+        for file in (file for photo in pending for file in files(photo)):
             file.unlink(missing_ok=True)
         ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
     lost: Lost = []
@@ -186,9 +215,9 @@ def _infer(
 
     def store(predicted: Predicted) -> None:
         photo, image, mask = predicted
-        for overlaid in files[photo.id][1:]:
+        for overlaid in files(photo)[1:]:
             write_png(overlaid, overlay(image, mask, network.colors))
-        write_mask(files[photo.id][0], mask, network.colors)
+        write_mask(files(photo)[0], mask, network.colors)
 
     for photo, _ in sweep(batches, load, compute, store, options, lost, ctx):
         journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk

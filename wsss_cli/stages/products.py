@@ -76,10 +76,10 @@ def predicted_products(folder: Path) -> tuple[list[Product], int]:
     Args:
         folder: what `wsss infer --out` wrote.
     """
-    from wsss_cli.inference.journal import Journal  # torch, which worker processes do without
+    from wsss_cli.inference.journal import noted_items  # torch, which worker processes do without
 
     products, gone = [], 0
-    for item, row in Journal(folder, {}).items.items():
+    for item, row in noted_items(folder).items():
         if not row.get("key"):
             continue  # it was about to be made anew
         photograph: Path | None = Path(str(row.get("source")))
