@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsss_cli.errors import WriteError
-from wsss_cli.report.pictures import curve_png, heatmap, overlay, sheet, write_png
+from wsss_cli.report.pictures import curve_png, error_map, heatmap, overlay, sheet, write_png
 
 COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 GREY = np.full((40, 60, 3), 100, np.uint8)
@@ -31,11 +31,21 @@ def test_overlay_enlarges_a_mask_and_skips_unknown_classes() -> None:
     assert picture[35, 30].tolist() == [100, 100, 100]
 
 
+def test_an_error_map_tells_what_is_missed_false_and_confused() -> None:
+    mask = np.array([[0, 1, 1, 2, 255, 1]], np.uint8)
+    truth = np.array([[1, 0, 1, 1, 1, 255]], np.uint8)
+    picture = error_map(np.full((1, 6, 3), 100, np.uint8), mask, truth)[0].tolist()
+    right = [160, 160, 160]
+    missed, false, confused = [0, 114, 178], [230, 159, 0], [204, 121, 167]
+    assert picture == [missed, false, right, confused, missed, right]
+
+
 def test_heatmap_is_warm_where_the_score_is_high() -> None:
     picture = heatmap(GREY, np.array([[0.0, 1.0]], np.float32)).astype(int)
     assert picture.shape == GREY.shape
     assert picture[20, 58, 0] > picture[20, 58, 2] + 50
     assert picture[20, 2, 2] > picture[20, 2, 0]
+    assert picture[20, 58].sum() > picture[20, 2].sum()  # lighter, for those who see no hue
 
 
 def test_heatmap_takes_scores_outside_the_range() -> None:

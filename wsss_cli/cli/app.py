@@ -26,6 +26,7 @@ from wsss_cli.cli import (
     prepare,
     presets,
     pseudo,
+    report,
     run,
     runs,
     submit,
@@ -74,6 +75,7 @@ app.command("infer")(infer.infer)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("table")(table.table)
+app.command("report")(report.report)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)

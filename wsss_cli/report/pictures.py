@@ -15,6 +15,7 @@ from wsss_cli.files import write_bytes
 from wsss_cli.labels import IGNORE
 
 UNDECIDED_COLOR = (224, 224, 192)
+ERRORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))  # missed, false, wrong class: Okabe and Ito (2008)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
 CURVES = (("miou", "mIoU", (31, 119, 180)), ("fp", "FP", (214, 69, 65)), ("fn", "FN", (222, 143, 5)))
 Color = tuple[int, int, int]
@@ -53,7 +54,9 @@ def overlay(
 
 
 def heatmap(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Lay a class activation map over an image: cold is nearly clear, hot covers.
+    """Lay a class activation map over an image: low is dark blue and nearly clear, high is yellow and covers.
+
+    The colours (viridis) grow lighter all the way, so that they order for every reader.
 
     Args:
         image: RGB, uint8 [H, W, 3].
@@ -64,10 +67,36 @@ def heatmap(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     scores = cv2.resize(np.nan_to_num(cam.astype(np.float32)), (width, height), interpolation=cv2.INTER_LINEAR)
     scores = np.clip(scores, 0.0, 1.0)
-    hot = cv2.applyColorMap(np.rint(scores * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    colored = cv2.applyColorMap(np.rint(scores * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
     weight = (0.25 + 0.4 * scores)[..., None]
-    blended: np.ndarray = np.rint(image * (1 - weight) + hot * weight).astype(np.uint8)
+    blended: np.ndarray = np.rint(image * (1 - weight) + colored * weight).astype(np.uint8)
     return blended
+
+
+def error_map(image: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What a mask has wrong, over a grey image: missed objects blue, false ones orange, wrong classes pink.
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        mask, truth: class indices, [h, w] each; 255 in the mask is background, in the truth not shown.
+    Returns:
+        RGB, uint8 [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    mask, truth = (cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in (mask, truth))
+    mask = np.where(mask == IGNORE, 0, mask)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    picture = np.repeat((grey // 2 + 110)[..., None], 3, axis=2)
+    wrong = (mask != truth) & (truth != IGNORE)
+    kinds = (wrong & (mask == 0), wrong & (truth == 0), wrong & (mask > 0) & (truth > 0))
+    for where, color in zip(kinds, ERRORS, strict=True):
+        picture[where] = color
+    return picture
+
+
+def grey_map(values: np.ndarray) -> np.ndarray:
+    """Confidence, uint8 [H, W], as a picture: 0 black, 255 white; RGB, uint8 [H, W, 3]."""
+    return np.repeat(values[..., None], 3, axis=2)
 
 
 def sheet(

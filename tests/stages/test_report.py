@@ -1,0 +1,174 @@
+"""The page of a run: from directories as stages leave them, with a stand-in for the trained network."""
+
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsss_cli.cam.store import write_cam
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.masks import read_mask, write_mask
+from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.rundir import open_run
+from wsss_cli.errors import UsageError
+from wsss_cli.files import write_json
+from wsss_cli.inference import network as networks
+from wsss_cli.scoring.by_image import image_areas, write_areas
+from wsss_cli.scoring.counts import Counts
+from wsss_cli.stages.paths import cam_path, mask_path
+from wsss_cli.stages.report import write_report
+
+
+class Reader(HTMLParser):
+    """Headings, captions and warnings of a page; pictures are counted."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.texts, self.pictures = [], 0
+        self.feed(text)
+        self.text = " ".join(self.texts)
+
+    def handle_starttag(self, tag, attrs):
+        self.pictures += tag == "img"
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+class Blue(nn.Module):
+    """A network that takes the bluest pixels for class 1."""
+
+    @property
+    def backbone(self):
+        return self
+
+    def normalise(self, x):
+        return x.float() / 64 - 2
+
+    def forward(self, x):
+        return torch.cat([-x[:, 2:], x[:, 2:], x.new_full((len(x), 4, *x.shape[2:]), -9.0)], 1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A data set, and the runs cam <- pseudo <- train of two seeds, as their stages leave them."""
+    folder = tmp_path_factory.mktemp("home")
+    prepare_toy(folder / "toy", images=6, val=4, size=48)
+    dataset = open_dataset(folder / "toy")
+    preset = load_preset("toy", [f'dataset.path="{folder / "toy"}"'])
+    cam = folder / "runs/cam-toy-1"
+    with open_run(cam, "cam", preset, "1", inputs_of(dataset)) as run:
+        for sample in dataset.split("train"):
+            maps = np.linspace(0, 1, len(sample.labels) * 48 * 48, dtype=np.float32).reshape(-1, 48, 48)
+            write_cam(cam_path(cam, sample.id), maps, sample.labels, (48, 48))
+        curve = {"thresholds": [0.1, 0.5], "miou": [20.0, 31.25], "fp": [1.0, 2.0], "fn": [3.0, 4.0]}
+        write_json(cam / "eval.json", {**curve, "best_threshold": 0.5, "best": {"miou": 31.25}, "protocol": "on train"})
+        run.finish()
+    pseudo = folder / "runs/pseudo-toy-2"
+    with open_run(pseudo, "pseudo", preset, "2", inputs_of(dataset, cam_run=str(cam))) as run:
+        for sample in dataset.split("train"):
+            write_mask(mask_path(pseudo, sample.id), read_mask(sample.mask), dataset.colors)
+        run.finish(lost=[{"id": "train_000003", "reason": "unreadable <b>"}])
+    for number, right in ((3, 0.5), (4, 0.9)):
+        trained(folder, dataset, preset.model_copy(update={"seed": number}), number, right, pseudo)
+    return folder
+
+
+def trained(folder, dataset, preset, number, right, pseudo):
+    path = folder / f"runs/train-toy-{number}"
+    with open_run(path, "train", preset, f"{number}", inputs_of(dataset, pseudo_run=str(pseudo))) as run:
+        for step in range(1, 6):
+            run.metric({"kind": "train", "step": step, "loss": 1.0 / step, "memory_gib": 2.5})
+        run.metric({"kind": "val", "step": 5, "miou": 44.5})
+        total, images = Counts(6), []
+        generator = np.random.default_rng(0)
+        for sample in dataset.split("val"):
+            truth, one = read_mask(sample.mask), Counts(6)
+            one.add(np.where(generator.random(truth.shape) < right, truth % 255, 5).astype(np.uint8), truth)
+            images.append((sample.id, one.confusion.matrix))
+            total.merge(one)
+        write_areas(path / "eval.images.npz", image_areas(images))
+        scores = total.scores(dataset.classes)
+        write_json(path / "eval.json", {"single": scores, "classes": list(dataset.classes), "protocol": ["on val"]})
+        run.finish()
+
+
+def inputs_of(dataset, **runs):
+    return Inputs(dataset=str(dataset.root), classes=dataset.classes, colors=dataset.colors, dataset_name="toy", **runs)
+
+
+@pytest.fixture
+def ctx(tmp_path, monkeypatch):
+    def load_network(run, ctx, pointer="latest"):
+        return networks.Network(Blue(), load_preset("toy"), ("background",) * 6, (), 5, "", "")
+
+    monkeypatch.setattr(networks, "load_network", load_network)
+    return Context(torch.device("cpu"), tmp_path)
+
+
+def read(home, out, ctx, *names, **options):
+    write_report([home / "runs" / name for name in names], out, ctx, **options)
+    return Reader(out.read_text(encoding="utf-8"))
+
+
+def test_a_training_has_its_lineage_scores_curves_and_photographs(home, tmp_path, ctx):
+    page = read(home, tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
+    for expected in ("IoU by class", "Where it comes from", "loss, train", "Confusion", "Time and memory", "Commands"):
+        assert expected in page.texts
+    assert {"cam-toy-1", "pseudo-toy-2", "train-toy-3"} <= set(page.texts)
+    assert "weak supervision" in page.text and "on val" in page.texts and "2.5 GiB" in page.texts
+    assert "31.25 at 0.50" in page.texts
+    assert "Validation photographs: the worst" in page.texts
+    assert "seed: 0 -> 3" in page.text  # the masks were made with another one
+    # 2 worst, 2 best, 2 of all: image, prediction, truth, errors; 2 of training: image, CAM, mask, truth, errors
+    assert page.pictures == 6 * 4 + 2 * 5
+
+
+def test_what_was_lost_is_named_and_is_no_markup(home, tmp_path, ctx):
+    text = write_report([home / "runs/pseudo-toy-2"], tmp_path / "x.html", ctx).read_text(encoding="utf-8")
+    assert "unreadable &lt;b&gt;" in text and "1 photographs were lost" in text
+    assert "No scores" in text
+
+
+def test_two_trainings_stand_beside_each_other_with_an_interval(home, tmp_path, ctx):
+    page = read(home, tmp_path / "x.html", ctx, "train-toy-3", "train-toy-4", photographs=1)
+    assert "train-toy-4 - train-toy-3" in page.texts
+    row = page.texts[page.texts.index("train-toy-4 - train-toy-3") :]
+    assert float(next(cell for cell in row[1:] if cell)) > 5
+    assert "seed: 3 -> 4" in page.text and "Validation photographs: train-toy-4 is ahead" in page.texts
+
+
+def test_runs_of_different_stages_are_refused(home, tmp_path, ctx):
+    with pytest.raises(UsageError, match="cam, train"):
+        write_report([home / "runs/train-toy-3", home / "runs/cam-toy-1"], tmp_path / "x.html", ctx)
+
+
+def test_runs_and_data_that_are_gone_are_said(home, tmp_path, ctx):
+    shutil.copytree(home, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy/runs/cam-toy-1")
+    (tmp_path / "copy/runs/pseudo-toy-2/inputs.json").write_text(
+        (home / "runs/pseudo-toy-2/inputs.json").read_text().replace(str(home), str(tmp_path / "gone"))
+    )
+    page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "pseudo-toy-2")
+    assert "cam-toy-1" in page.texts and "is no run directory" in page.text
+    assert page.pictures == 0
+
+
+def test_without_true_masks_tags_are_compared(home, tmp_path, ctx):
+    shutil.copytree(home, tmp_path / "copy")
+    for file in (tmp_path / "copy/toy/splits").iterdir():
+        lines = [line.split(",") for line in file.read_text().splitlines()]
+        rows = [",".join([row[0], row[1], "" if number else row[2], *row[3:]]) for number, row in enumerate(lines)]
+        file.write_text("\n".join(rows) + "\n")
+    record = tmp_path / "copy/runs/train-toy-3/inputs.json"
+    record.write_text(record.read_text().replace(str(home), str(tmp_path / "copy")))
+    (tmp_path / "copy/runs/train-toy-3/eval.json").unlink()
+    page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
+    assert "Predictions and tags" in page.texts and "No true masks." in page.text
+    assert "The least sure photographs" in page.texts and "found where not tagged" in page.texts
