@@ -7,11 +7,15 @@ from PIL import Image
 from torch import nn
 
 from wsss_cli.config.load import load_preset
+from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import read_mask
+from wsss_cli.engine import sweep as sweep_module
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import ResourceError, UsageError
+from wsss_cli.inference import predict as predict_module
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
+from wsss_cli.stages import infer as infer_stage
 from wsss_cli.stages.infer import find_images, run_infer
 
 WINDOW = 40
@@ -122,3 +126,15 @@ def test_a_folder_with_images_in_folders_alone_is_refused_with_their_names(photo
     (photos / "a.jpg").unlink()
     with pytest.raises(UsageError, match="photos names no image: 2 folders with images not searched: photos/link, ph"):
         find_images(["photos"], photos / "out", print)
+
+
+def test_few_headers_are_read_before_the_first_photograph_is_segmented(network, tmp_path, monkeypatch):
+    photos = [photograph(tmp_path, f"p{number}", 30 + 10 * (number % 2), 40) for number in range(7)]
+    events = []
+    monkeypatch.setattr(infer_stage, "SIZES_AHEAD", 2)
+    monkeypatch.setattr(predict_module, "image_size", lambda path: events.append("header") or image_size(path))
+    monkeypatch.setattr(infer_stage, "predict", lambda *args, **how: events.append("network") or predict(*args, **how))
+    monkeypatch.setattr(sweep_module, "THREADS", 1)
+    done = run_infer(network, photos, tmp_path / "out", Context(torch.device("cpu"), tmp_path), ms_flip=False)
+    assert (done["images"], events.count("header"), events.count("network")) == (7, 7, 7)
+    assert "network" in events[:5]

@@ -1,4 +1,4 @@
-"""splits/<split>.csv: the images of a split. Read row by row when they are asked for; 24 bytes of each are held.
+"""splits/<split>.csv: the images of a split. Read row by row when they are asked for; 25 bytes of each are held.
 
 id,image,mask,labels                 mask may be empty; labels are class names joined by '|'
 id,image,mask,labels,width,height    of the photograph as shown, EXIF applied; both may be empty
@@ -74,6 +74,7 @@ class Split(Sequence[Sample]):
     Attributes:
         sha256: of its rows. File names count, folders and sizes do not: the same data elsewhere is the same split.
         hashes: of the ids, 64 bits, as this process hashes text.
+        masked: whether each has a mask, 1 or 0.
         sizes: height and width of each, 0 where the list does not say; empty where it does so of none.
     """
 
@@ -91,6 +92,7 @@ class Split(Sequence[Sample]):
         self._format = _Format(root, index, len(COLUMNS))
         self._block: tuple[int, bytes] = (-1, b"")
         self._starts, self.hashes, self.sizes = array("Q"), array("q"), array("I")
+        self.masked = bytearray()
         self.sha256 = ""
         self._read(classes)
 
@@ -215,6 +217,7 @@ class Split(Sequence[Sample]):
                 rows.append(_json_row(row[0], row[1], row[2], known[row[3]], self._format.root))
                 self._starts.append(start)
                 self.hashes.append(hash(row[0]))
+                self.masked.append(bool(row[2]))
                 start = lines.at
                 if len(rows) == MANY:
                     check_stop()

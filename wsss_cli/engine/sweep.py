@@ -57,6 +57,7 @@ class SweepOptions:
         ahead: items that each process is handed before the first one's results are asked for.
         size_of: the size of what is loaded; a batch that was put together by sizes that do not hold any more is
             computed in parts, each of one size.
+        total: items of batches that are put together while others are worked on; None: the batches are all there.
     """
 
     title: str
@@ -65,6 +66,7 @@ class SweepOptions:
     processes: bool = False
     ahead: int = 2
     size_of: Callable[[Any], Size] | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def sweep(
     Raises:
         ResourceError: memory is short for one item by itself, or a worker process died.
     """
-    todo = batches if isinstance(batches, Sequence) else list(batches)
+    todo = batches if isinstance(batches, Sequence) or options.total is not None else list(batches)
     now = [0]  # items of the batch that is computed
 
     def jobs() -> Iterator[tuple[Item, Computed | _Loss]]:
@@ -114,7 +116,9 @@ def sweep(
                 for item, outcome in zip(batch.items, outcomes, strict=True):
                     yield item, outcome if isinstance(outcome, _Loss) else next(results)
 
-    total = todo.items if isinstance(todo, Grouped) else sum(len(batch.items) for batch in todo)
+    total = options.total
+    if total is None:
+        total = todo.items if isinstance(todo, Grouped) else sum(len(batch.items) for batch in todo)
     yield from _finished(jobs(), total, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
 
 

@@ -17,7 +17,7 @@ from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
+from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import UsageError, WriteError
 from wsss_cli.files import files_below, remove_temporaries
 from wsss_cli.inference.journal import Journal, weights_digest
@@ -26,6 +26,8 @@ from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
 from wsss_cli.report.pictures import overlay, write_png
 from wsss_cli.rows import Each, Rows, Texts
+
+SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,12 @@ def _infer(
             file.unlink(missing_ok=True)
         ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
     lost: Lost = []
-    batches = image_batches(pending, config, lost, ctx, ms_flip=ms_flip)
     how = _less_memory(config, ctx, ms_flip=ms_flip)
-    options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2])
+    options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2], total=len(pending))
+
+    def batches() -> Iterator[Batch[Photograph]]:
+        for start in range(0, len(pending), SIZES_AHEAD):
+            yield from image_batches(pending[start : start + SIZES_AHEAD], config, lost, ctx, ms_flip=ms_flip)
 
     def load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
         return photo, read_image(photo.image)
@@ -219,7 +224,7 @@ def _infer(
             write_png(overlaid, overlay(image, mask, network.colors))
         write_mask(files(photo)[0], mask, network.colors)
 
-    for photo, _ in sweep(batches, load, compute, store, options, lost, ctx):
+    for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
         journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk
     return {
         "masks": str(out / "masks"),

@@ -111,7 +111,7 @@ def _curve(exp: Experiment, step: Step) -> bool:
     if split not in exp.dataset.split_sha256:
         return False
     try:
-        return any(sample.mask for sample in exp.dataset.split(split))
+        return any(exp.dataset.split(split).masked)
     except DataError:
         return split == exp.preset.dataset.train  # what is wrong with that one is said already
 

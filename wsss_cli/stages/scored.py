@@ -19,7 +19,7 @@ def score_samples(dataset: Dataset, preset: Preset) -> Sequence[Sample]:
     if preset.dataset.score not in dataset.split_sha256:
         return ()
     samples = dataset.split(preset.dataset.score)
-    return Rows(samples, array("Q", (number for number, one in enumerate(samples) if one.mask is not None)))
+    return Rows(samples, array("Q", (number for number, there in enumerate(samples.masked) if there)))
 
 
 def with_masks(files: Files, samples: Sequence[Sample]) -> Sequence[Pair]:
