@@ -8,7 +8,7 @@ import pytest
 from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.outputs import LIST, damaged_outputs, list_outputs
+from wsss_cli.engine.outputs import LIST, damaged_outputs, is_whole, list_outputs
 from wsss_cli.errors import DataError, WriteError
 from wsss_cli.files import read_json
 from wsss_cli.stages.opening import open_step
@@ -108,6 +108,16 @@ def test_a_later_stage_has_it_made_first(exp, cam):
 @pytest.mark.parametrize("name", ["run.json", "inputs.json"])
 def test_a_run_with_a_damaged_record_is_opened_and_mended(exp, cam, name):
     (cam / name).write_text("")
+    assert planned(exp) == [("cam", False)]
+    with open_step(plan_cam(exp)[-1], exp) as run:
+        run.finish()
+    assert planned(exp) == [("cam", True)]
+
+
+def test_a_run_whose_record_was_not_written_yet_is_opened(exp, cam):
+    """Killed between inputs.json and run.json, or seen by another process at that moment."""
+    (cam / "run.json").unlink()
+    assert not is_whole(cam)
     assert planned(exp) == [("cam", False)]
     with open_step(plan_cam(exp)[-1], exp) as run:
         run.finish()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wsss_cli.config.forms import NewerError
-from wsss_cli.engine.records import read_inputs, read_record
+from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.engine.shards import FOLDER
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, whole_file
@@ -82,6 +82,8 @@ def is_whole(run: Path) -> bool:
     Raises:
         NewerError: its record was written by a newer version.
     """
+    if not is_run(run):  # another process, or one that was killed, has begun to make it
+        return False
     try:
         read_inputs(run)
         return read_record(run).state == "done" and not damaged_outputs(run)
