@@ -127,7 +127,7 @@ svg text { font: 15px system-ui, sans-serif; fill: var(--soft); }
 .bars { font-size: .9rem; max-width: 680px; }
 .bars .name { overflow-wrap: anywhere; max-width: 200px; } .bars .value { text-align: right; }
 .track { background: var(--pale); border-radius: 3px; align-self: center; }
-.fill { height: 13px; border-radius: 3px; min-width: 1px; } .fill + .fill { margin-top: 2px; }
+.fill { height: 13px; border-radius: 3px; } .fill + .fill { margin-top: 2px; }
 .key { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .88rem; margin: 6px 0; }
 .key i { display: inline-block; width: 13px; height: 13px; border-radius: 3px; margin-right: 6px; }
 .chain { display: flex; flex-wrap: wrap; gap: 8px; align-items: stretch; margin: 10px 0; }
@@ -140,6 +140,6 @@ svg text { font: 15px system-ui, sans-serif; fill: var(--soft); }
 .warn { border-left: 4px solid #d55e00; padding: 4px 12px; background: #fdf3ec; }
 details { margin: 4px 0; } summary { cursor: pointer; }
 @media (max-width: 600px) { main { padding: 16px 14px 48px; } .shots { grid-template-columns: repeat(2, 1fr); }
-  th, td { padding: 4px 6px; } h1 { font-size: 1.3rem; } .card { flex: 1 1 40%; } }
+  svg text { font-size: 24px; } th, td { padding: 4px 6px; } h1 { font-size: 1.3rem; } .card { flex: 1 1 40%; } }
 @media print { nav { display: none; } .example, figure { break-inside: avoid; } }
 """
