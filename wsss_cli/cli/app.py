@@ -21,6 +21,7 @@ from wsss_cli.cli import (
     cam,
     console,
     demo,
+    doctor,
     export,
     infer,
     prepare,
@@ -78,6 +79,7 @@ app.command("table")(table.table)
 app.command("report")(report.report)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
