@@ -175,3 +175,11 @@ def test_an_end_between_the_files_the_rename_and_the_pointer_keeps_the_checkpoin
     assert torch.equal(state["0.weight"], net(1)[0].weight)
     save(tmp_path, 15)
     assert names(tmp_path) == ["latest", "step-00000010", "step-00000015"]
+
+
+def test_the_pointer_that_a_full_disk_left_out_is_written_when_training_goes_on(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / "latest").unlink()
+    _, _, meta = load_newest(tmp_path, print)
+    assert meta["step"] == 5
+    assert (tmp_path / "latest").read_text() == "step-00000005\n"

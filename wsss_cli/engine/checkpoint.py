@@ -102,9 +102,10 @@ def load_newest(
             continue
         if damaged is not None:
             say(f"{damaged.message}: training goes on from the checkpoint before, {checkpoint.name}")
-            write_text(folder / "latest", checkpoint.name + "\n")
             if pointed(folder, "best") > checkpoint.name:
                 (folder / "best").unlink()
+        if pointed(folder, "latest") != checkpoint.name:  # damaged, or not written when the disk was full
+            write_text(folder / "latest", checkpoint.name + "\n")
         return state, trainer, meta
     if damaged is not None:
         raise damaged
