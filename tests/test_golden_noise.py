@@ -11,8 +11,9 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.config.noise import UpdateConfig
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.tags import multilabel_soft_margin
+from wsss_cli.models.average import Average
 from wsss_cli.noise.targets import NoisyTargets
-from wsss_cli.noise.teacher import Teacher, steadiness
+from wsss_cli.noise.teacher import steadiness
 from wsss_cli.noise.update import IouCurves, slope_drop
 
 
@@ -39,7 +40,7 @@ def test_the_moving_average_of_weights_and_statistics(golden):
         network.running_mean = torch.from_numpy(-values)
 
     take(golden["teacher_weights"][0])
-    teacher = Teacher(network, 0.7)
+    teacher = Average(network, 0.7)
     for step, values in enumerate(golden["teacher_weights"][1:], 1):
         take(values)
         teacher.follow(network, step)

@@ -4,7 +4,8 @@ import torch
 from references.noise import averaged, steadiness_reference
 from torch import nn
 
-from wsss_cli.noise.teacher import Teacher, fill_ignored, steadiness
+from wsss_cli.models.average import Average
+from wsss_cli.noise.teacher import fill_ignored, steadiness
 
 
 def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
@@ -13,7 +14,7 @@ def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
     seen = []
     with torch.no_grad():
         network.weight.fill_(weights[0])
-        teacher = Teacher(network, decay=0.7)
+        teacher = Average(network, decay=0.7)
         for step, weight in enumerate(weights[1:], 1):
             network.weight.fill_(weight)
             teacher.follow(network, step)
@@ -25,7 +26,7 @@ def test_the_teacher_is_the_mean_at_first_and_an_exponential_average_later():
 
 def test_the_teacher_has_no_gradient_and_keeps_to_evaluation_mode():
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train()
-    teacher = Teacher(network, 0.5)
+    teacher = Average(network, 0.5)
     network(torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
     teacher.follow(network, 1)
     assert not any(p.requires_grad for p in teacher.model.parameters()) and not teacher.model.training

@@ -23,7 +23,7 @@ SMALL = [
     '--set=train.optim={kind="sgd",lr=0.01}',
 ]  # fmt: skip
 LONG = [*SMALL, "--iters=5000"]
-FEW = [*SMALL, "--iters=12"]
+FEW = [*SMALL, "--iters=12", "--set=train.ema=0.9"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,8 @@ def folder(tmp_path_factory):
 def end_of(run):
     checkpoint = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     state = safetensors.numpy.load_file(checkpoint / "model.safetensors")
+    if (average := checkpoint / "ema.safetensors").is_file():
+        state |= {f"average of {key}": value for key, value in safetensors.numpy.load_file(average).items()}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return state, [row["loss"] for row in rows if row["kind"] == "train"]
 

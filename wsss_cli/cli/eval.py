@@ -18,6 +18,10 @@ def evaluate(
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Also score over several scales, mirrored too.")] = False,
     split: Annotated[str, typer.Option(help="Split to score on, in place of the preset's.")] = "",
     best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
+    weights: Annotated[
+        Literal["ema", "raw"] | None,
+        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
+    ] = None,
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of true masks, same names as PNG.")] = None,
     num_classes: Annotated[int | None, typer.Option(min=1, max=255, help="Classes, background included.")] = None,
@@ -71,7 +75,7 @@ def evaluate(
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
             options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "split": split, "data": data}
-            options |= {"checkpoint": "best" if best else "latest", "views": _views(mode, base)}
+            options |= {"best": best, "weights": weights or "", "views": _views(mode, base)}
             scores, table = eval_sources.network(run, columns, device, **options)
     if confusion is not None:
         _write_confusion(confusion, scores)

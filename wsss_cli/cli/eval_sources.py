@@ -99,17 +99,23 @@ def pseudo_run(run: Path, columns: list[str]) -> Scored:
     return stored, class_table(results, "pseudo masks", stored["protocol"], columns)
 
 
-def network(run: Path, columns: list[str], device: str, **scoring: Any) -> Scored:
+def network(
+    run: Path, columns: list[str], device: str, best: bool = False, weights: str = "", **scoring: Any
+) -> Scored:
     """Score the network of a run, of a checkpoint folder or of an imported directory.
 
     Args:
+        best: the checkpoint that validated best, not the last.
+        weights: 'ema', 'raw' or empty, see `Which`.
         scoring: as for `run_eval`.
     """
+    from wsss_cli.inference.network import Which
     from wsss_cli.report.tables import class_table
     from wsss_cli.stages.evaluate import run_eval
 
+    which = Which("best" if best else "latest", weights)
     with stage.working(device, run.parent) as ctx:
-        scores = run_eval(run, ctx, boundary="biou" in columns, **scoring)
+        scores = run_eval(run, ctx, boundary="biou" in columns, which=which, **scoring)
     results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
     return scores, class_table(results, str(run), scores["protocol"], columns)
 

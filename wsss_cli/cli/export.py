@@ -19,6 +19,10 @@ def export(
         Literal["labels", "logits"], typer.Option(help="uint8 [1, H, W], or float32 [1, K, H, W].")
     ] = "labels",
     best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
+    weights: Annotated[
+        Literal["ema", "raw"] | None,
+        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write a trained network as one file for other programs, and check that the file agrees with the network.
@@ -35,12 +39,13 @@ def export(
     ONNX needs: pip install onnx onnxscript onnxruntime
     """
     from wsss_cli.engine.context import make_context
-    from wsss_cli.inference.network import load_network
+    from wsss_cli.inference.network import Which, load_network
     from wsss_cli.interchange.export import require_onnx, run_export
 
     if form == "onnx":
         require_onnx()
-    network = load_network(run, make_context("cpu", run.parent), "best" if best else "latest")  # a stop ends it at once
+    which = Which("best" if best else "latest", weights or "")
+    network = load_network(run, make_context("cpu", run.parent), which)  # a stop ends it at once
     if not out.is_file():
         console.say(f"writing {form}, then comparing it with the network")
     exported = run_export(network, out, form, output, str(run))

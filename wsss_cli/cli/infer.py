@@ -21,6 +21,10 @@ def infer(
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
     best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
+    weights: Annotated[
+        Literal["ema", "raw"] | None,
+        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
+    ] = None,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
 ) -> None:
@@ -39,12 +43,12 @@ def infer(
     --mode slide takes less memory for large photographs: the network sees windows of eval.window pixels, eval.stride
     apart, as in `wsss eval --mode slide`.
     """
-    from wsss_cli.inference.network import load_network
+    from wsss_cli.inference.network import Which, load_network
     from wsss_cli.stages.infer import find_images, run_infer
 
     paths = find_images(images, out, console.say)
     with stage.working(device, run.parent) as ctx:
-        network = load_network(run, ctx, "best" if best else "latest")
+        network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
         summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "")
     if json_output:
         console.result_json(summary)

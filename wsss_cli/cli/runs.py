@@ -105,6 +105,8 @@ def show(
     rows.append(("images lost", f"{len(record.lost)}"))
     if record.labelled is False:
         rows.append(("labels", "none: no pixel that the training saw has a label"))
+    if record.ended_early is not None:
+        rows.append(("ended early", f"at iteration {record.ended_early}, as train.patience says"))
     rows += [(name, percent(value)) for name, value in scores.items()]
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     notes = (versions,) if versions else ()

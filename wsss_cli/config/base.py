@@ -116,6 +116,15 @@ class TrainingConfig(Model):
     sync_bn: Annotated[bool, Added(neutral=True)] = Field(
         True, description="batch norm sees the images of all ranks; false: those of its own"
     )
+    lr_per: Annotated[int, Added(neutral=0)] = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="batch that optim.lr is for: the rate is multiplied by batch / lr_per; 0: it is as given",
+    )
+    deterministic: Annotated[bool, Added(neutral=False)] = Field(
+        False, description="only algorithms of torch that give the same bits each time; slower, above all on a GPU"
+    )
     precision: Precision = Field("auto", description="auto: bf16 on hardware that has it, else fp32")
     data_workers: int = Field(-1, ge=-1, le=512, description="data worker processes; -1: cores minus one, at most 8")
     log_interval: Positive = Field(50, description="iterations between log lines; the last has one, too")

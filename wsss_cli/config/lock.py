@@ -32,7 +32,8 @@ def identity(preset: Preset, stage: Stage, dataset_fingerprint: str = "", upstre
     sections["dataset"].pop("path")  # where the data lies does not matter, what it holds does
     for section, irrelevant in IRRELEVANT.items():
         for key in irrelevant:
-            (sections.get(section) or {}).pop(key, None)
+            if not (key in VALIDATION and preset.train.patience):
+                (sections.get(section) or {}).pop(key, None)
     sections |= {"stage": stage, "fingerprint": dataset_fingerprint, "upstream": upstream}
     return _sha256(sections)
 
@@ -66,13 +67,14 @@ def _neutral(value: Any, field: FieldInfo) -> bool:
 
 
 TRAINING = ("data_workers", "log_interval", "checkpoint_interval")
+VALIDATION = ("val_interval", "val_images")  # with patience they decide when a training ends
 IRRELEVANT = {
     "classifier": ("weights", *TRAINING),
     "recam": ("weights", "iters", *TRAINING),
     "irn": ("label_workers", *TRAINING),
     "psa": ("label_workers", *TRAINING),
     "pseudo": ("workers",),
-    "train": ("kernels", "val_interval", "val_images", *TRAINING),
+    "train": ("kernels", *VALIDATION, *TRAINING),
 }
 """Settings that change how a stage works but not what it makes."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from wsss_cli.config.base import (
     RUN,
+    Added,
     BackboneConfig,
     Fraction,
     Interval,
@@ -72,6 +73,25 @@ class TrainConfig(TrainingConfig):
     )
     val_images: int = Field(0, ge=0, le=10**9, description="images of periodic validations, evenly spaced; 0: all")
     checkpoint_interval: Interval = 2000
+    ema: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="share that a moving average of the weights keeps in an iteration, 0.999 say; the average is "
+        "scored, exported and used; 0: none",
+    )
+    patience: Annotated[int, Added(neutral=0)] = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="validations in a row without a better mIoU after which training ends; 0: it goes on to iters",
+    )
+
+    @model_validator(mode="after")
+    def _patience_has_scores(self) -> TrainConfig:
+        if self.patience and not self.val_interval:
+            raise ValueError("patience counts validations, and val_interval is 0: there are none; set val_interval")
+        return self
 
     @model_validator(mode="after")
     def _noise_fits(self) -> TrainConfig:

@@ -17,10 +17,18 @@ from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json, write_text
 
 LAYOUT = 1
+MODEL, AVERAGE = "model.safetensors", "ema.safetensors"
 HINT = "remove this checkpoint folder and run again: training goes on from the one before, or anew"
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str, Any], meta: dict[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    trainer: dict[str, Any],
+    meta: dict[str, Any],
+    average: nn.Module | None = None,
+) -> Path:
     """Write checkpoints/step-XXXXXXXX/{model.safetensors, trainer.pt, meta.json} and point `latest` at it.
 
     meta.json also says what a model that has `holds` says of itself: its kind, its backbone, how many classes.
@@ -31,16 +39,19 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, trainer: dict[str
     Args:
         folder: the run's checkpoints folder.
         trainer: optimiser state, tensors and plain values only.
+        average: of the model's weights; goes to ema.safetensors.
     """
     name = step_name(step)
     target, partial = folder / name, folder / f".{name}.part"
     shutil.rmtree(partial, ignore_errors=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_bytes(partial / "model.safetensors", safetensors.torch.save(state))
+    networks = {MODEL: model} if average is None else {MODEL: model, AVERAGE: average}
+    for file, network in networks.items():
+        state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        write_bytes(partial / file, safetensors.torch.save(state))
     buffer = io.BytesIO()
     torch.save(trainer, buffer)
     write_bytes(partial / "trainer.pt", buffer.getvalue())
-    hashes = {file: sha256_file(partial / file) for file in ("model.safetensors", "trainer.pt")}
+    hashes = {file: sha256_file(partial / file) for file in (*networks, "trainer.pt")}
     holds = getattr(model, "holds", {})
     write_json(partial / "meta.json", {"layout": LAYOUT, "step": step, "sha256": hashes, **holds, **meta})
     shutil.rmtree(target, ignore_errors=True)
@@ -97,6 +108,8 @@ def load_newest(
             state, meta = load_weights(checkpoint)
             trainer = load_trainer(checkpoint)
             check_finite(checkpoint, state)
+            if AVERAGE in meta["sha256"]:
+                check_finite(checkpoint, load_weights(checkpoint, AVERAGE)[0], AVERAGE)
         except WeightsError as error:
             damaged = damaged or error
             continue
@@ -112,7 +125,7 @@ def load_newest(
     return None
 
 
-def check_finite(checkpoint: Path, state: dict[str, Tensor]) -> None:
+def check_finite(checkpoint: Path, state: dict[str, Tensor], file: str = MODEL) -> None:
     """Refuse weights that are not finite.
 
     Raises:
@@ -120,20 +133,22 @@ def check_finite(checkpoint: Path, state: dict[str, Tensor]) -> None:
     """
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{checkpoint / 'model.safetensors'} is damaged: {name} is not finite", HINT)
+            raise WeightsError(f"{checkpoint / file} is damaged: {name} is not finite", HINT)
 
 
-def load_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_weights(checkpoint: Path, file: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Model state and meta.json of a checkpoint folder, hashes verified.
 
+    Args:
+        file: `MODEL`, or `AVERAGE` of a training that has one.
     Raises:
         WeightsError: a file is missing, cut off or changed since it was written.
     """
-    meta = _verified(checkpoint, "model.safetensors")
+    meta = _verified(checkpoint, file)
     try:
-        return safetensors.torch.load_file(checkpoint / "model.safetensors"), meta
+        return safetensors.torch.load_file(checkpoint / file), meta
     except Exception as error:  # safetensors raises its own Rust error type
-        raise WeightsError(f"{checkpoint / 'model.safetensors'} cannot be read: {error}", HINT) from error
+        raise WeightsError(f"{checkpoint / file} cannot be read: {error}", HINT) from error
 
 
 def load_trainer(checkpoint: Path) -> dict[str, Any]:

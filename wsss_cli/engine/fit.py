@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wsss_cli.config.base import AdamWConfig, Optim, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.engine.checkpoint import (
+    AVERAGE,
     load_newest,
     load_trainer,
     load_weights,
@@ -40,10 +41,12 @@ class Task(Protocol):
     Attributes:
         model: what is trained.
         val_interval: iterations between calls of `evaluate`, which is also called after the last one; 0: never.
+        patience: validations in a row that do not beat the best one after which training ends; 0: it does not.
     """
 
     model: nn.Module
     val_interval: int = 0
+    patience: int = 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a batch, whose 'step' counts from 0; their sum is minimised."""
@@ -61,6 +64,10 @@ class Task(Protocol):
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step; `step` iterations are done."""
         return
+
+    def average(self) -> nn.Module | None:
+        """The moving average of the model's weights, which goes into a checkpoint beside it; None: there is none."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """What goes into a checkpoint beside the model, such as an average of its weights; tensors and plain values,
@@ -138,7 +145,7 @@ def fit(
         WsssError: the batches cannot be made; then too a checkpoint is written first.
     """
     optimiser = build_optimiser(task, config.optim, ctx.device)
-    base = [group["lr"] for group in optimiser.param_groups]
+    base = [group["lr"] * (config.batch / config.lr_per if config.lr_per else 1) for group in optimiser.param_groups]
     folder, meter = run.path / "checkpoints", Meter(config.iters, ctx.device)
 
     losses = spread_losses(task.model, task.losses)
@@ -150,8 +157,9 @@ def fit(
     run.cut_metrics(step)
     if to_validate(step) and step not in _validated(run):  # stopped before or in this validation
         yield meter.without(partial(_validate, task, run, step))
-    source = iter(batches(step)) if step < config.iters else iter(())
-    while step < config.iters:
+    ended = step < config.iters and _ends_early(task, run, step, ctx.ui.say)
+    source = iter(batches(step)) if step < config.iters and not ended else iter(())
+    while step < config.iters and not ended:
         meter.wait()
         try:
             parts = [part | {"step": step} for part in next(source)]
@@ -178,6 +186,7 @@ def fit(
                 ctx.stop.check()
         if to_validate(step):
             yield meter.without(partial(_validate, task, run, step))
+            ended = step < config.iters and _ends_early(task, run, step, ctx.ui.say)
 
 
 def _step(
@@ -236,7 +245,8 @@ def _save(task: Task, optimiser: torch.optim.Optimizer, meter: Meter, folder: Pa
     trainer = {"optimiser": optimiser.state_dict(), "meter": meter.state()}
     state = task.state()
     if here().rank == 0:
-        save_checkpoint(folder, step, task.model, trainer | ({"task": state} if state else {}), {})
+        more = {"task": state} if state else {}
+        save_checkpoint(folder, step, task.model, trainer | more, {}, task.average())
 
 
 def _resume(
@@ -268,6 +278,8 @@ def _resume(
         state, trainer, meta = loaded
     task.model.load_state_dict(state)
     optimiser.load_state_dict(trainer["optimiser"])
+    if (average := task.average()) is not None:
+        average.load_state_dict(load_weights(folder / newest, AVERAGE)[0])
     if "task" in trainer:
         task.load_state(trainer["task"])
     if "meter" in trainer:
@@ -295,3 +307,25 @@ def _validate(task: Task, run: RunDir, step: int) -> Event:
 def _validated(run: RunDir) -> dict[int, float | None]:
     """mIoU of the validations so far, by step; None where it is undefined."""
     return {row["step"]: row.get("miou") for row in read_metrics(run.path) if row["kind"] == "val"}
+
+
+def _ends_early(task: Task, run: RunDir, step: int, say: Callable[[str], None]) -> bool:
+    """Whether the last validations have not been better for as long as the task's patience; that is said and noted."""
+    if not task.patience:
+        return False
+
+    def best() -> tuple[int, float] | None:
+        scored = [(at, score) for at, score in sorted(_validated(run).items()) if score is not None]
+        first = max(range(len(scored)), key=lambda number: (scored[number][1], -number), default=0)
+        return scored[first] if len(scored) - 1 - first >= task.patience else None
+
+    if (beaten := only_first(best)) is None:
+        return False
+    line = (
+        f"training ends early, at iteration {step}: {task.patience} validations in a row without a better mIoU than "
+        f"{beaten[1]:.2f} at {beaten[0]}"
+    )
+    run.log(line)
+    run.save(ended_early=step)
+    say(line)
+    return True

@@ -52,6 +52,7 @@ class RunRecord(Form):
     lost: tuple[Lost, ...] = ()
     device: str | None = None
     labelled: bool | None = None  # whether a training saw a pixel with a label
+    ended_early: int | None = None  # the iteration at which validations had not been better for long enough
     fg_threshold: float | None = None
     bg_threshold: float | None = None
     spread: int = 0  # of the files of images: see `Files` in stages/paths.py

@@ -323,7 +323,8 @@ def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
 
 
 def weight_file(path: Path) -> Path:
-    """The weights of a train run's last checkpoint, of a checkpoint folder or of an imported directory; a file itself.
+    """The weights of a train run's last checkpoint (averaged ones where it has them), of a checkpoint folder or of an
+    imported directory; a file itself.
 
     Raises:
         WeightsError: a directory without weights.
@@ -335,7 +336,8 @@ def weight_file(path: Path) -> Path:
         raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
     if not (folder / "model.safetensors").is_file():
         raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
-    return folder / "model.safetensors"
+    averaged = folder / "ema.safetensors"
+    return averaged if averaged.is_file() else folder / "model.safetensors"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

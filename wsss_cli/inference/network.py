@@ -12,13 +12,29 @@ from torch import Tensor
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
-from wsss_cli.engine.checkpoint import load_weights
+from wsss_cli.engine.checkpoint import AVERAGE, MODEL, load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which weights of a run.
+
+    Attributes:
+        checkpoint: 'latest' or 'best'.
+        weights: 'ema', their moving average, 'raw', or '': the average where the training has one.
+    """
+
+    checkpoint: str = "latest"
+    weights: str = ""
+
+
+LATEST = Which()
 
 
 @dataclass
@@ -28,6 +44,7 @@ class Network:
     Attributes:
         dataset: directory of the data set that it was trained on; of an imported network the preset's.
         origin: how it was made, for the protocol.
+        weights: 'ema' or 'raw' where the training has an average of its weights, else empty.
         split_sha256: of the lists that it was trained on and validated with; empty where that is not known.
     """
 
@@ -38,35 +55,39 @@ class Network:
     step: int
     dataset: str
     origin: str
+    weights: str = ""
     split_sha256: dict[str, str] = field(default_factory=dict)
 
 
-def load_network(run: Path, ctx: Context, pointer: str = "latest") -> Network:
+def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
     """The network of a training run, of one of its checkpoints, or of a directory that `wsss weights` imported.
 
     Args:
         run: a run directory, a folder in its checkpoints/, or an imported directory.
-        pointer: which checkpoint of a run directory.
+        which: its checkpoint is that of a run directory.
     Raises:
-        UsageError: no training run there, one without a checkpoint, or one without a best one where that is asked for.
+        UsageError: no training run there, one without a checkpoint, or one without a best one, or without averaged
+            weights, where those are asked for.
         WeightsError: the checkpoint is damaged.
     """
     run = Path(run)
     if not is_run(run) and (run / "meta.json").is_file():
         above = run.resolve().parent.parent
         if is_run(above):
-            return _trained(above, run, ctx, run.name)
+            return _trained(above, run, ctx, Which(run.name, which.weights))
+        if which.weights == "ema":
+            raise UsageError(f"{run} has no averaged weights", "leave out --weights ema")
         return _imported(run, ctx)
     _check_stage(run)
-    checkpoint = find_checkpoint(run / "checkpoints", pointer)
-    if checkpoint is None and pointer == "best" and find_checkpoint(run / "checkpoints") is not None:
+    checkpoint = find_checkpoint(run / "checkpoints", which.checkpoint)
+    if checkpoint is None and which.checkpoint == "best" and find_checkpoint(run / "checkpoints") is not None:
         raise UsageError(
             f"{run} has no best checkpoint, as no validation has scored one",
             "leave out --best for the last one; validations need train.val_interval > 0 and masks in the val split",
         )
     if checkpoint is None:
         raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")
-    return _trained(run, checkpoint, ctx, pointer)
+    return _trained(run, checkpoint, ctx, which)
 
 
 def _check_stage(run: Path) -> None:
@@ -74,15 +95,22 @@ def _check_stage(run: Path) -> None:
         raise UsageError(f"{run} is a {stage} run; a train run is needed here")
 
 
-def _trained(run: Path, checkpoint: Path, ctx: Context, pointer: str) -> Network:
+def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network:
     _check_stage(run)
     preset = load_preset(str(run / "preset.lock.toml"))
     inputs = read_inputs(run)
-    state, meta = load_weights(checkpoint)
+    decay = preset.train.ema
+    if which.weights == "ema" and not decay:
+        raise UsageError(f"{run} has no averaged weights: train.ema is 0", "leave out --weights ema")
+    averaged = bool(decay) and which.weights != "raw"
+    state, meta = load_weights(checkpoint, AVERAGE if averaged else MODEL)
     model = _filled(preset, len(inputs.classes), state, ctx, f"{checkpoint} does not fit the network of {run}")
-    origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({pointer} checkpoint)"
+    origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({which.checkpoint} checkpoint)"
+    if decay:
+        origin += f", {f'weights averaged (EMA {decay:g})' if averaged else 'weights not averaged'}"
+    weights = ("ema" if averaged else "raw") if decay else ""
     known = inputs.split_sha256
-    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, known)
+    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, weights, known)
 
 
 def _imported(folder: Path, ctx: Context) -> Network:

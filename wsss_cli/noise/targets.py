@@ -13,7 +13,8 @@ from wsss_cli.config.loss import GatedCrfConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.tags import within_tags
-from wsss_cli.noise.teacher import Teacher, fill_ignored, steadiness
+from wsss_cli.models.average import Average
+from wsss_cli.noise.teacher import fill_ignored, steadiness
 from wsss_cli.noise.update import IouCurves
 
 
@@ -31,7 +32,7 @@ class NoisyTargets:
     def __init__(self, model: Any, config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> None:
         self.model, self.config, self.noise, self.say = model, config, config.noise, say
         self.step = 0  # iterations done
-        self.teacher = Teacher(model, self.noise.teacher.decay) if self.noise.teacher else None
+        self.teacher = Average(model, self.noise.teacher.decay) if self.noise.teacher else None
         self.curves: IouCurves | None = None
         if self.noise.update:
             device = next(model.parameters()).device

@@ -34,7 +34,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "method": preset.train.head.title,
         "backbone": backbone_name(preset),
         "crop": preset.train.crop,
-        "iters": preset.train.iters,
+        "iters": record.ended_early or preset.train.iters,
         "supervision": preset.train.supervision,
         "data": Path(scores.get("dataset") or read_inputs(run).dataset).name,
         "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
@@ -66,6 +66,8 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
         "lost": [],
     }
     stored = read_json(run / "eval.json")
+    if preset.train.ema:
+        current["weights"] = "ema"
     if (trained_with := inputs.split_sha256.get(preset.dataset.val)) and "split_sha256" in stored:
         current["split_sha256"] = trained_with  # scores on a list that was changed, and is as before again, are none
     fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()

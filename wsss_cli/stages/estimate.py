@@ -136,6 +136,7 @@ def bytes_to_write(exp: Experiment, todo: Sequence[Step]) -> int:
             config, backbone = training
             copies = COPIES if step.stage == "train" else COPIES - 1
             tensors = 2 if isinstance(config.optim, SgdConfig) else 3  # the weights, and what the optimiser knows
+            tensors += step.stage == "train" and exp.preset.train.ema > 0
             head = getattr(exp.preset.train.head, "aspp_channels", 0) or getattr(exp.preset.train.head, "channels", 0)
             millions = _millions(backbone.name) + (HEAD * (head / 512) ** 2 if step.stage == "train" else 1)
             total += copies * tensors * 4e6 * millions

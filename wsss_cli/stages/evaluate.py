@@ -22,7 +22,7 @@ from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
 from wsss_cli.files import write_json
-from wsss_cli.inference.network import Network, load_network
+from wsss_cli.inference.network import LATEST, Network, Which, load_network
 from wsss_cli.inference.predict import SMALLER, image_batches, predict_tensors
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.on_device import DeviceConfusion
@@ -174,7 +174,7 @@ def run_eval(
     crf: bool = False,
     boundary: bool = False,
     split: str = "",
-    checkpoint: str = "latest",
+    which: Which = LATEST,
     views: dict[str, Any] | None = None,
     data: str = "",
 ) -> dict[str, Any]:
@@ -185,8 +185,7 @@ def run_eval(
     Args:
         run: also a checkpoint folder or an imported directory, see `load_network`.
         ms_flip, crf, boundary: see `ScoreOptions`.
-        split: another split of the data set to score on.
-        checkpoint: 'latest' or 'best'.
+        split, which: another split of the data set to score on; weights of the run.
         views: fields of the preset's eval section to change.
         data: another data set directory with the same classes to score on.
     Returns:
@@ -194,7 +193,7 @@ def run_eval(
     Raises:
         DataError: the split has no masks, the data set other classes, or a true mask a value that is no class.
     """
-    network = load_network(run, ctx, checkpoint)
+    network = load_network(run, ctx, which)
     dataset = open_dataset(data or network.dataset)
     split = split or network.preset.dataset.val
     samples = [s for s in dataset.split(split) if s.mask is not None]
@@ -230,7 +229,8 @@ def run_eval(
         "split": split,
         "split_sha256": dataset.split_sha256[split],
         "eval": config.model_dump(mode="json"),
-        "checkpoint": checkpoint,
+        "checkpoint": which.checkpoint,
+        **({"weights": network.weights} if network.weights else {}),
         "step": network.step,
         "classes": list(dataset.classes),
         "protocol": [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss_cli.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, GatedCrfConfig, LovaszConfig
 from wsss_cli.config.train import TrainConfig
@@ -16,6 +16,7 @@ from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
 from wsss_cli.losses.gated_crf import gated_crf_loss
 from wsss_cli.losses.lovasz import lovasz_loss
+from wsss_cli.models.average import Average
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 
@@ -40,7 +41,8 @@ class SegmentationTask(Task):
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model, self.config, self.validate = model, config, validate
-        self.val_interval = config.val_interval
+        self.val_interval, self.patience = config.val_interval, config.patience
+        self.averaging = Average(model, config.ema) if config.ema else None
         self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)
 
@@ -84,11 +86,16 @@ class SegmentationTask(Task):
         )
 
     def evaluate(self) -> Scores:
-        scores: Scores = self.validate(self.model)
+        scores: Scores = self.validate(self.averaging.model if self.averaging else self.model)
         return scores
 
     def after_step(self, step: int) -> None:
         self.targets.after_step(step)
+        if self.averaging:
+            self.averaging.follow(self.model, step)
+
+    def average(self) -> nn.Module | None:
+        return self.averaging.model if self.averaging else None
 
     def state(self) -> dict[str, Any]:
         return self.targets.state()

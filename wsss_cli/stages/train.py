@@ -11,7 +11,7 @@ import torch
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
-from wsss_cli.data.dataset import Dataset
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
 from wsss_cli.engine.rundir import weight_file
@@ -60,6 +60,8 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         if config.init:
             start_from(model, Path(config.init), reset_head=config.reset_head)
         put_on_kernels(model, config)
+        if config.patience and not _validated_on(preset, dataset):
+            ctx.ui.say(f"train.patience: split {preset.dataset.val!r} has no masks, so training goes on to its end")
         validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
         task = SegmentationTask(model, config, validate, ctx.ui.say)
         title = f"{config.head.kind}, {config.supervision}"
@@ -137,11 +139,7 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
 
     None where these hold no label, and where one is no mask of these classes: that is said, and ends no training.
     """
-    if preset.dataset.val not in dataset.split_sha256:
-        return {}
-    samples = [s for s in dataset.split(preset.dataset.val) if s.mask is not None]
-    if 0 < preset.train.val_images < len(samples):
-        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, preset.train.val_images).astype(int)]
+    samples = _validated_on(preset, dataset)
     if not samples:
         return {}
     try:
@@ -153,3 +151,13 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
         first = f"{lost[0]['id']}: {lost[0]['reason']}"
         ctx.ui.say(f"validation without {len(lost)} of {len(samples)} images, first {first}")
     return {"miou": scores["single"]["miou"]}
+
+
+def _validated_on(preset: Preset, dataset: Dataset) -> list[Sample]:
+    """The images of periodic validations: those of the val split with masks, or an even part of them."""
+    if preset.dataset.val not in dataset.split_sha256:
+        return []
+    samples = [s for s in dataset.split(preset.dataset.val) if s.mask is not None]
+    if 0 < preset.train.val_images < len(samples):
+        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, preset.train.val_images).astype(int)]
+    return samples

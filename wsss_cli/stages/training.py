@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import torch
 
 from wsss_cli.config.base import TrainingConfig
 from wsss_cli.data.dataset import Sample
@@ -46,7 +49,7 @@ def train_network(
         DivergedError: the loss is not finite. The last checkpoint from before is kept.
         Preempted, Interrupted: asked to stop; a checkpoint is written first.
         ResourceError: out of memory; a data worker died or is stuck; another rank has gone.
-        UsageError: there are more ranks than images at a time.
+        UsageError: there are more ranks than images at a time, or an algorithm has no deterministic form.
     """
     size = config.batch // config.accumulate
     if size < here().world:
@@ -55,7 +58,12 @@ def train_network(
         )
     if not alone():
         task.model = spread(task.model, ctx.device, size, sync_bn=config.sync_bn)
-    with answering(), ctx.ui.training_progress(title, config.iters) as show, contextlib.ExitStack() as stack:
+    with (
+        deterministic(config.deterministic),
+        answering(),
+        ctx.ui.training_progress(title, config.iters) as show,
+        contextlib.ExitStack() as stack,
+    ):
 
         def batches(start: int) -> Iterator[list[dict[str, Any]]]:
             source = training_batches(
@@ -84,6 +92,30 @@ def train_network(
         run.save(labelled=False)
         run.log(f"warning: {warning}")
         ctx.ui.say(f"warning: {warning}")
+
+
+@contextlib.contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """While the body runs torch takes algorithms alone that give the same bits each time, where that is asked for.
+
+    Raises:
+        UsageError: one that is needed has no such form on this device.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        first = str(error).split(".")[0]
+        raise UsageError(f"deterministic = true: {first}", "leave it out, or train on a CPU (--device cpu)") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _parts(

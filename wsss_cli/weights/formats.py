@@ -177,9 +177,9 @@ def _advice(network: Resnet) -> str:
 
 
 def read_holds(file: Path) -> dict[str, Any]:
-    """What the meta.json beside a checkpoint's or an imported model.safetensors says of it; empty: nothing."""
+    """What the meta.json beside the weights of a checkpoint or an imported network says of them; empty: nothing."""
     meta = file.with_name("meta.json")
-    if file.name != "model.safetensors" or not meta.is_file():
+    if file.name not in ("model.safetensors", "ema.safetensors") or not meta.is_file():
         return {}
     said = read_json(meta)
     return said if said.get("kind") in KINDS and isinstance(said.get("backbone"), str) else {}

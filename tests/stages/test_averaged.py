@@ -1,0 +1,107 @@
+"""`train.ema`, `train.patience` and `train.deterministic` in whole trainings."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.config.lock import identity
+from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.inference.network import Which, load_network
+from wsss_cli.scoring.results import finished_eval
+from wsss_cli.stages.evaluate import run_eval
+from wsss_cli.stages.pipeline import run_steps
+from wsss_cli.stages.plan import open_experiment, plan_train
+from wsss_cli.stages.training import deterministic
+from wsss_cli.stages.verify import _look_at_checkpoint
+
+SMALL = [
+    "train.supervision=full", "train.iters=3", "train.batch=2", "train.crop=32", "train.data_workers=0",
+    "train.precision=fp32", "train.backbone.name=resnet10t", "train.backbone.weights=none",
+    "train.backbone.output_stride=32", "train.head={kind='fcn', channels=8}", "train.aux.weight=0.0",
+    "eval.scales=[1.0]", "train.val_interval=3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Trains on a tiny data set: the run's directory."""
+    folder = tmp_path_factory.mktemp("averaged")
+    prepare_toy(folder / "toy", images=4, val=2, seed=0, size=32)
+
+    def trained(*settings):
+        preset = load_preset("toy", [f"dataset.path={folder / 'toy'}", *SMALL, *settings])
+        ctx = Context(torch.device("cpu"), folder / "runs")
+        exp = open_experiment(preset, ctx.runs)
+        steps = plan_train(exp, None, lambda line: None)
+        run_steps(steps, exp, ctx)
+        return steps[-1].path
+
+    return trained
+
+
+def test_the_average_is_what_is_scored_and_used(trained):
+    run, plain = trained("train.ema=0.9"), trained()
+    assert run != plain
+    ctx = Context(torch.device("cpu"), run.parent)
+    files = {"ema": "ema.safetensors", "raw": "model.safetensors"}
+    stored = {name: load_file(run / "checkpoints/step-00000003" / file) for name, file in files.items()}
+    for name, asked in (("ema", ""), ("ema", "ema"), ("raw", "raw")):
+        network = load_network(run, ctx, Which(weights=asked))
+        assert network.weights == name
+        assert ("weights averaged (EMA 0.9)" in network.origin) == (name == "ema")
+        assert all(torch.equal(tensor, stored[name][key]) for key, tensor in network.model.state_dict().items())
+    assert any(not torch.equal(stored["ema"][key], tensor) for key, tensor in stored["raw"].items())
+    before = load_file(plain / "checkpoints/step-00000003/model.safetensors")
+    assert all(torch.equal(before[key], tensor) for key, tensor in stored["raw"].items())  # it changes no training
+    assert not (plain / "checkpoints/step-00000003/ema.safetensors").exists()
+    scores = run_eval(run, ctx, ms_flip=False)
+    assert (scores["weights"], finished_eval(run, ms_flip=False)) == ("ema", scores)
+    assert run_eval(run, ctx, ms_flip=False, which=Which(weights="raw"))["weights"] == "raw"
+    assert finished_eval(run, ms_flip=False) is None
+    with pytest.raises(UsageError, match=r"has no averaged weights: train\.ema is 0"):
+        load_network(plain, ctx, Which(weights="ema"))
+
+
+def test_a_damaged_average_is_seen(trained):
+    run = trained("train.ema=0.8")
+    file = run / "checkpoints/step-00000003/ema.safetensors"
+    _look_at_checkpoint(file.parent)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"ema\.safetensors is damaged"):
+        _look_at_checkpoint(file.parent)
+
+
+def test_deterministic_is_for_the_training_alone(trained, monkeypatch):
+    from wsss_cli.stages.segmentation import SegmentationTask
+
+    seen, losses = [], SegmentationTask.losses
+    monkeypatch.setattr(
+        SegmentationTask,
+        "losses",
+        lambda self, batch: (seen.append(torch.are_deterministic_algorithms_enabled()), losses(self, batch))[1],
+    )
+    trained("train.deterministic=true")
+    assert seen == [True] * 3
+    assert not torch.are_deterministic_algorithms_enabled()
+    with (
+        pytest.raises(UsageError, match="deterministic = true: x_cuda does not have"),
+        deterministic(True),
+    ):
+        raise RuntimeError("x_cuda does not have a deterministic implementation, but you set ...")
+    with pytest.raises(RuntimeError, match="other"), deterministic(True):
+        raise RuntimeError("other")
+
+
+def test_intervals_of_validations_are_part_of_what_patience_makes():
+    def known(*settings):
+        return identity(load_preset("toy", ["train.val_interval=10", *settings]), "train")
+
+    assert known() == known("train.val_interval=20") == known("train.patience=0", "train.ema=0.0", "train.lr_per=0")
+    assert len({known("train.patience=2"), known("train.patience=2", "train.val_interval=20"), known()}) == 3
+    with pytest.raises(UsageError, match="patience counts validations, and val_interval is 0"):
+        load_preset("toy", ["train.patience=2"])
