@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.forms import write_form
+from wsss_cli.data.ids import PLAIN_ID
 from wsss_cli.data.ids import check_id as check_id
 from wsss_cli.data.ids import nearest as nearest
 from wsss_cli.data.ids import refuse_duplicates as refuse_duplicates
 from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
 from wsss_cli.data.splits import Sample as Sample
-from wsss_cli.data.splits import Split, write_split
+from wsss_cli.data.splits import Split, has_twins, write_split
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, write_json
 from wsss_cli.talk import say
@@ -169,9 +171,13 @@ def write_dataset(
     for split, samples in splits.items():
         if not samples:
             raise DataError(f"split '{split}' of {name} is empty", "check the lists, tags and --classes")
-        refuse_duplicates((sample.id for sample in samples), f"split '{split}'")
+        hashes_of_ids = array("q")
         for sample in samples:
-            check_id(sample.id, f"split '{split}'")
+            if not PLAIN_ID.fullmatch(sample.id):
+                check_id(sample.id, f"split '{split}'")
+            hashes_of_ids.append(hash(sample.id))
+        if has_twins(hashes_of_ids):
+            refuse_duplicates((sample.id for sample in samples), f"split '{split}'")
     begin_dataset(root)
     for stale in (root / "splits").glob("*.csv"):
         if stale.stem not in splits:

@@ -232,7 +232,7 @@ class Split(Sequence[Sample]):
         self.sha256 = digest.hexdigest()
         if not sized:
             self.sizes = array("I")
-        if _has_twins(self.hashes):
+        if has_twins(self.hashes):
             refuse_duplicates(self.names(), str(self.file))
 
     def _json_labels(self, text: str, classes: Sequence[str], where: str) -> str:
@@ -280,7 +280,8 @@ def _size(width: str, height: str, where: str) -> Size | None:
     return int(height), int(width)
 
 
-def _has_twins(hashes: array[int]) -> bool:
+def has_twins(hashes: array[int]) -> bool:
+    """Whether a number occurs more than once."""
     if len(hashes) < MANY:
         return len(set(hashes)) < len(hashes)
     import numpy as np  # here: a dry run does without

@@ -51,7 +51,7 @@ class FolderSource:
     rename: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the CSV, with the files that belong to it; (height, width) is known once it was looked at."""
 

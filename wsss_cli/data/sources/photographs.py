@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import cached_property
 from pathlib import Path
 
 from wsss_cli.data.dataset import nearest
@@ -36,10 +37,6 @@ class Photographs:
                 self.paths[name] = path
             else:
                 self.others[_folded(name)] = path.suffix
-        self._known: dict[str, list[str]] = {}
-        for name in self.paths:
-            for key in {name, without_suffix(name), _folded(name), _folded(without_suffix(name))}:
-                self._known.setdefault(key, []).append(name)
         self._homes = {_folded(folder.name), _folded(folder.resolve().name)}
 
     def find(self, written: str, where: str) -> str | None:
@@ -51,7 +48,7 @@ class Photographs:
         if written in self.paths:
             return written
         for key in (written, *self._readings(written)):
-            meant = self._known.get(key, [])
+            meant = self._other_forms.get(key, [])
             if len(meant) > 1:
                 raise DataError(
                     f"{where}: {written!r} may be {' or '.join(meant)}", "write the name of the file as it is"
@@ -59,6 +56,15 @@ class Photographs:
             if meant:
                 return meant[0]
         return None
+
+    @cached_property
+    def _other_forms(self) -> dict[str, list[str]]:
+        """Names by what may be written for them: made once a table does not have a name as it is."""
+        forms: dict[str, list[str]] = {}
+        for name in self.paths:
+            for key in {name, without_suffix(name), _folded(name), _folded(without_suffix(name))}:
+                forms.setdefault(key, []).append(name)
+        return forms
 
     def _readings(self, written: str) -> list[str]:
         """The name folded, and what follows the folder's own name in it."""
