@@ -84,20 +84,25 @@ def cell(row: dict[str, Any] | None) -> str:
     if row is None or "error" in row:
         return "-" if row is None else "failed"
     more = f", {row['images_s']:,.0f} images/s" if "images_s" in row else ""
-    return f"{row['seconds']:.2f} s, {row['mib']:.0f} MiB{more}"
+    return f"{row['seconds']:.2f} s ({row.get('cpu', 0):.2f} s), {row['mib']:.0f} MiB{more}"
 
 
 # -- one measurement each ----------------------------------------------------------------------------------------------
 
 
 def timed(work: Callable[[], Any], images: int = 0) -> dict[str, Any]:
-    """Seconds of some work, and by how much it raises the largest memory of the process, MiB."""
+    """Seconds of some work, those of them on a core, and by how much it raises the process's largest memory, MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    begin, start = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - begin
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row = {"seconds": round(seconds, 3), "mib": round((after - before) / 1024, 1), "peak_mib": round(after / 1024)}
+    row = {
+        "seconds": round(seconds, 3),
+        "cpu": round(cpu, 3),
+        "mib": round((after - before) / 1024, 1),
+        "peak_mib": round(after / 1024),
+    }
     return {**row, "images_s": round(images / seconds, 1)} if images else row
 
 
