@@ -108,23 +108,16 @@ def timed(work: Callable[[], Any], images: int = 0) -> dict[str, Any]:
 
 def photographs(work: Path, count: int) -> dict[str, Any]:
     """Hard links in folders of a thousand, and in one folder for `infer`; labels.csv. No figure of the project."""
-    import cv2
-    import numpy as np
-
-    draw = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
     def make() -> None:
         home = work / f"{count}"
         with whole_text(home / "labels.csv") as text:
             text.write("image,labels\n")
             for number in range(count):
-                folder, source = home / "photos" / f"{number // 1000:04d}", work / "sources" / f"{number // LINKS}.jpg"
-                if number % LINKS == 0 and not source.is_file():
-                    source.parent.mkdir(exist_ok=True)
-                    cv2.imwrite(str(source), draw)
+                folder = home / "photos" / f"{number // 1000:04d}"
                 if number % 1000 == 0:
                     folder.mkdir(parents=True, exist_ok=True)
-                link(source, folder / f"{number:07d}.jpg")
+                link(photograph(home, "photo", number), folder / f"{number:07d}.jpg")
                 text.write(f"{number // 1000:04d}/{number:07d}.jpg,{CLASSES[1 + number % 3]}\n")
 
     return timed(make)
@@ -184,7 +177,7 @@ def fill(work: Path, count: int) -> dict[str, Any]:
         with open_run(path, "cam", exp.preset, "growth", step_inputs(step, exp), spread_of(exp)):
             files = cam_files(path)
             for number, sample in enumerate(exp.dataset.split("train")):
-                source = work / "sources" / f"{number // LINKS}-{sample.labels[0]}.npz"
+                source = work / f"{count}" / "sources" / f"{number // LINKS}-{sample.labels[0]}.npz"
                 if not source.is_file():
                     write_cam(source, np.zeros((1, 8, 12), np.float32), sample.labels, (32, 48))
                 file = files.of(sample.id)
@@ -280,7 +273,7 @@ def infer(work: Path, count: int) -> dict[str, Any]:
     for number in range(count):
         target = home / f"{number:07d}.jpg"
         if not target.is_file():
-            link(work / "sources" / f"{number // LINKS}.jpg", target)
+            link(photograph(home.parent, "flat", number), target)
 
     class Tiny(nn.Module):
         def __init__(self) -> None:
@@ -382,6 +375,18 @@ def no_items(items: Any, *arguments: Any) -> Any:
 def whole_text(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("w", encoding="utf-8")
+
+
+def photograph(home: Path, kind: str, number: int) -> Path:
+    """The file that a photograph is a link to."""
+    source = home / "sources" / f"{kind}-{number // LINKS}.jpg"
+    if number % LINKS == 0 and not source.is_file():
+        import cv2
+        import numpy as np
+
+        source.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(source), np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    return source
 
 
 def link(source: Path, target: Path) -> None:
