@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 Lost = list[dict[str, str]]
 Size = tuple[int, int]
 Log = Callable[[str], object]
+PART = 1_000_000  # items whose sizes are looked up at a time
 THREADS = 4  # that read ahead, and as many that write behind
 
 
@@ -116,9 +117,8 @@ def sweep(
                 for item, outcome in zip(batch.items, outcomes, strict=True):
                     yield item, outcome if isinstance(outcome, _Loss) else next(results)
 
-    total = options.total
-    if total is None:
-        total = todo.items if isinstance(todo, Grouped) else sum(len(batch.items) for batch in todo)
+    total = todo.items if isinstance(todo, Grouped) else options.total
+    total = sum(len(batch.items) for batch in todo) if total is None else total
     yield from _finished(jobs(), total, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
 
 
@@ -266,10 +266,13 @@ def grouped(
     read = sweep_items(numbered, lambda one: size_of(one.item), SweepOptions("sizes"), lost, quiet, log)
     for one, (height, width) in read:
         keys[one.number] = height << 32 | width
-    values, kinds = np.unique(keys, return_inverse=True)
+    values = np.unique(keys)
     sizes = [like((int(value) >> 32, int(value) & 0xFFFFFFFF)) if value else (0, 0) for value in values]  # 0: lost
     ranks = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
-    groups = np.array([ranks[size] for size in sizes], np.uint32)[kinds]
+    rank_of = np.array([ranks[size] for size in sizes], np.uint16 if len(ranks) < 2**16 else np.uint32)
+    groups = np.empty(len(keys), rank_of.dtype)
+    for start in range(0, len(keys), PART):
+        groups[start : start + PART] = rank_of[np.searchsorted(values, keys[start : start + PART])]
     order = np.argsort(groups, kind="stable")
     ends = np.cumsum(np.bincount(groups, minlength=len(ranks))).tolist()
     parts = []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPREAD_ABOVE = 20_000  # images of a split, above which the files of a run are spread over 256 folders
 SPREAD = 2  # hexadecimal digits that name these
+PART = 1_000_000  # images that are looked up at a time
 MANY = 4096  # files after which the stop flag is looked at
 
 
@@ -71,7 +72,13 @@ class Files:
         """
         import numpy as np
 
-        return np.isin(hashes_of(samples), np.fromiter(map(hash, self.names()), np.int64))
+        wanted, known = hashes_of(samples), np.fromiter(map(hash, self.names()), np.int64)
+        known.sort()
+        there = np.zeros(len(wanted), bool)
+        for start in range(0, len(wanted) if len(known) else 0, PART):
+            part = wanted[start : start + PART]
+            there[start : start + PART] = known[np.searchsorted(known[1:], part, "right")] == part
+        return there
 
     def with_file(self, samples: Sequence[Sample]) -> Rows[Sample]:
         """The samples that have their file."""
