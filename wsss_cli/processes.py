@@ -83,17 +83,19 @@ def _leave(wanted: Connection) -> None:
     os._exit(1)
 
 
-def cores() -> int:
+def cores(among: int = 1) -> int:
     """Processor cores that this process may use, at least 1.
 
     Those of its affinity mask, at most as many as the variables of `LIMITS` and the quota of its control group say.
+
+    Args:
+        among: processes that share the cores, where no variable says what each one has.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for variable in LIMITS:
-        first = os.environ.get(variable, "").split(",")[0].strip()  # OMP_NUM_THREADS may be a list, by nesting
-        if first.isdecimal() and len(first) < 10 and int(first) > 0:
-            usable = min(usable, int(first))
-    return max(1, math.ceil(min(usable, _quota())))
+    firsts = [os.environ.get(variable, "").split(",")[0].strip() for variable in LIMITS]  # may be lists, by nesting
+    granted = [int(first) for first in firsts if first.isdecimal() and len(first) < 10 and int(first) > 0]
+    usable = math.ceil(min(usable, _quota()))
+    return max(1, min(usable, *granted) if granted else usable // among)
 
 
 def _quota() -> float:

@@ -218,7 +218,7 @@ def test_a_stopped_evaluation_goes_on_where_it_stood(dataset, ctx, tmp_path, one
     file, stopped = tmp_path / "eval.part.json", Context(torch.device("cpu"), tmp_path)
     with pytest.raises(Interrupted):
         score(Stopping(stopped, 2), stopped, partial=PartialCounts(file, {"step": 1}))
-    assert read_json(file)["batches"] == 2
+    assert read_json(file)["batches"] == [0, 1]
     other = Stopping()  # of other weights: all anew
     assert score(other, partial=PartialCounts(file, {"step": 2}))[0] == expected
     assert other.seen == 3
@@ -249,7 +249,7 @@ def test_an_evaluation_stores_its_counts_as_it_goes_and_what_it_has_lost(dataset
     assert [entry["id"] for entry in lost] == [samples[1].id]
     assert whole == score(Colours(), [samples[0], samples[2]], ctx=stopped)[0]
     part = read_json(stored.path)  # as a kill before the last image would leave it
-    assert (part["batches"], part["lost"]) == (2, lost)
+    assert (part["batches"], part["lost"]) == ([0, 1], lost)
     rest = Stopping()
     assert score(rest, samples, ctx=stopped, partial=stored) == (whole, lost)
     assert rest.seen == 1

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import console, eval_sources, stage
-from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
+from wsss_cli.cli.options import RUNS, DeviceOption, GpusOption, JsonOption, RunsOption
 from wsss_cli.errors import DataError, GateError, UsageError
 from wsss_cli.files import files_below
 
@@ -44,6 +44,7 @@ def evaluate(
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     json_output: JsonOption = False,
 ) -> None:
     """Score a run or a folder: per-class IoU, mIoU, and the protocol beside them.
@@ -52,6 +53,7 @@ def evaluate(
     wsss eval --ms-flip
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --min-miou 60
     wsss eval --ms-flip --base short512 --crf --metrics iou,dice,biou --confusion confusion.csv
+    wsss eval runs/train-toy-1a2b3c4d --ms-flip --gpus 4
     wsss eval runs/cam-toy-1a2b3c4d
     wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
@@ -74,6 +76,7 @@ def evaluate(
         elif kind == "pseudo":
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
+            stage.on_ranks(gpus, device)
             options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "split": split, "data": data}
             options |= {"best": best, "weights": weights or "", "views": _views(mode, base)}
             scores, table = eval_sources.network(run, columns, device, **options)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsss_cli.cli import console, stage
-from wsss_cli.cli.options import DeviceOption, JsonOption
+from wsss_cli.cli.options import DeviceOption, GpusOption, JsonOption
 
 
 def infer(
@@ -26,6 +26,7 @@ def infer(
         typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
     ] = None,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     json_output: JsonOption = False,
 ) -> None:
     """Segment photographs with a trained network: palette PNGs, and overlays to look at.
@@ -35,6 +36,7 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
+    wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
     to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are not searched,
@@ -47,6 +49,7 @@ def infer(
     from wsss_cli.stages.infer import find_images, run_infer
 
     paths = find_images(images, out, console.say)
+    stage.on_ranks(gpus, device)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
         summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "")

@@ -23,7 +23,7 @@ DryRunOption = Annotated[
 GpusOption = Annotated[
     int,
     typer.Option(
-        "--gpus", min=1, max=256, metavar="N", help="Train on N GPUs of this machine, or, without GPUs, in N processes."
+        "--gpus", min=1, max=256, metavar="N", help="Work on N GPUs of this machine, or, without GPUs, in N processes."
     ),
 ]
 ShardOption = Annotated[

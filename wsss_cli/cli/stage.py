@@ -101,21 +101,28 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) 
             run_steps(steps, exp, ctx)
         return outcome(steps)
     exp, steps = checked(preset, plan, runs, device)
-    if gpus > 1 and not all(step.done for step in steps):
-        import typer
-
-        from wsss_cli.engine.devices import check_ranks
-
-        check_ranks(gpus, device)
-        from wsss_cli.ranks.launch import launch  # torch
-
-        raise typer.Exit(launch(gpus))
+    if not all(step.done for step in steps):
+        on_ranks(gpus, device)
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 
         with working(device, runs) as ctx:
             run_steps(steps, exp, ctx)
     return outcome(steps)
+
+
+def on_ranks(gpus: int, device: str) -> None:
+    """End this process with what as many ranks of its command line end with, where it is none of several."""
+    if gpus == 1 or here().world > 1:
+        return
+    import typer
+
+    from wsss_cli.engine.devices import check_ranks
+
+    check_ranks(gpus, device)
+    from wsss_cli.ranks.launch import launch  # torch
+
+    raise typer.Exit(launch(gpus))
 
 
 def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experiment, list[Step]]:
@@ -174,7 +181,7 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
         f"{count}, the first: {lost[0]['id']}; all others are done",
         "repair or leave out what could not be used, then run the same command again: what is done is kept",
     )
-    if not json_output:
+    if not json_output and not here().rank:
         raise error
-    console.say(f"error: {error.message}")
+    console.say(f"error: {error.message}")  # not of another rank: the first one has said it
     raise typer.Exit(error.exit_code)

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import DataError, ResourceError, WsssError
-from wsss_cli.processes import cores, signals_held, start_worker
-from wsss_cli.ranks.who import here
+from wsss_cli.processes import signals_held, start_worker
+from wsss_cli.ranks.who import cores_here
 
 Key = tuple[int, int]  # epoch, index of a sample
 Arrays = dict[str, np.ndarray]
@@ -47,7 +47,7 @@ def order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def data_workers(asked: int) -> int:
     """Data worker processes: as asked, or one for each core but one, at most 8."""
-    return asked if asked >= 0 else max(1, min(8, cores() // here().local_world - 1))
+    return asked if asked >= 0 else max(1, min(8, cores_here() - 1))
 
 
 @dataclass(frozen=True)

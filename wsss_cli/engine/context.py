@@ -14,8 +14,7 @@ import torch
 
 from wsss_cli.engine.devices import check_device, check_number
 from wsss_cli.engine.stop import Stop
-from wsss_cli.processes import cores
-from wsss_cli.ranks.who import here
+from wsss_cli.ranks.who import cores_here, here
 
 Event = dict[str, Any]
 
@@ -94,8 +93,8 @@ def make_context(device: str, runs: Path, ui: Ui | None = None) -> Context:
         torch.cuda.set_device(chosen.index or 0)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    torch.set_num_threads(max(1, cores() // ranks.local_world))
-    cv2.setNumThreads(max(1, cores() // ranks.local_world))
+    torch.set_num_threads(cores_here())
+    cv2.setNumThreads(cores_here())
     return Context(chosen, Path(runs), ui or Silent())
 
 

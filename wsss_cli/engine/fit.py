@@ -58,7 +58,7 @@ class Task(Protocol):
 
     def evaluate(self) -> Scores:
         """Scores of the model as it stands; 'miou' picks the best checkpoint. Empty: nothing to score; None: undefined,
-        as no pixel of the truth has a label."""
+        as no pixel of the truth has a label. Called on all ranks; the first one's scores count."""
         return {}
 
     def after_step(self, step: int) -> None:
@@ -293,15 +293,15 @@ def _resume(
 def _validate(task: Task, run: RunDir, step: int) -> Event:
     """Score the model, whose checkpoint has just been written, and mark that one if it beats the one that is marked."""
     folder = run.path / "checkpoints"
+    scores = task.evaluate()
 
-    def score() -> Scores:
-        scores = task.evaluate()
+    def mark() -> Scores:
         score, before = scores.get("miou"), _validated(run).get(pointed_step(folder, "best"))
         if score is not None and (before is None or score > before):
             mark_best(folder, step)
         return scores
 
-    return _emit(run, {"kind": "val", "step": step, **only_first(score)})
+    return _emit(run, {"kind": "val", "step": step, **only_first(mark)})
 
 
 def _validated(run: RunDir) -> dict[int, float | None]:

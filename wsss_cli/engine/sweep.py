@@ -7,11 +7,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from wsss_cli.errors import DataError, ResourceError, out_of_memory
+from wsss_cli.engine.halving import Halving
+from wsss_cli.errors import DataError
 from wsss_cli.processes import in_processes, in_threads
+from wsss_cli.ranks.who import turns_of, works_alone
 from wsss_cli.rows import Each, Rows
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ Computed = TypeVar("Computed")
 Result = TypeVar("Result")
 Lost = list[dict[str, str]]
 Size = tuple[int, int]
+Place = tuple[int, int]  # number of a batch, and of an item in it
 Log = Callable[[str], object]
 PART = 1_000_000  # items whose sizes are looked up at a time
 THREADS = 4  # that read ahead, and as many that write behind
@@ -91,8 +94,11 @@ def sweep(
     processes, behind it. A DataError of either loses the item, any other error ends the sweep. A batch for which memory
     is short is halved, and so are those after it.
 
+    Ranks take turns at the batches. The first one is told of what all of them finish and lose, in no order; the others
+    yield nothing. They begin and end together.
+
     Args:
-        batches: what is still to be done.
+        batches: what is still to be done; the same on all ranks.
         load: reads an item.
         compute: what is to be finished of each item of a batch, in order, from all of it that could be loaded.
         finish: writes or counts what is computed of an item; picklable where `options.processes`.
@@ -103,23 +109,27 @@ def sweep(
     Raises:
         ResourceError: memory is short for one item by itself, or a worker process died.
     """
-    todo = batches if isinstance(batches, Sequence) or options.total is not None else list(batches)
+    as_they_come = options.total is not None and works_alone()  # several ranks must know all that there is
+    todo = batches if isinstance(batches, Sequence) or as_they_come else list(batches)
     now = [0]  # items of the batch that is computed
 
-    def jobs() -> Iterator[tuple[Item, Computed | _Loss]]:
-        halving = _Halving(compute, options, ctx)
-        reading = prefetch(todo, partial(_read, load), THREADS, THREADS)
+    def jobs() -> Iterator[tuple[Place, Item, Computed | _Loss]]:
+        halving = Halving(compute, options, ctx)
+        numbered = (
+            ((number, todo[number]) for number in turns_of(len(todo)))
+            if isinstance(todo, Sequence)
+            else enumerate(todo)
+        )
+        reading = prefetch(numbered, partial(_read, load), THREADS, THREADS)
         with closing(reading):
-            for batch, outcomes in reading:
+            for number, batch, outcomes in reading:
                 ctx.stop.check()
                 now[0] = len(batch.items)
                 results = halving.run([one[0] for one in outcomes if not isinstance(one, _Loss)], batch)
-                for item, outcome in zip(batch.items, outcomes, strict=True):
-                    yield item, outcome if isinstance(outcome, _Loss) else next(results)
+                for at, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
+                    yield (number, at), item, outcome if isinstance(outcome, _Loss) else next(results)
 
-    total = todo.items if isinstance(todo, Grouped) else options.total
-    total = sum(len(batch.items) for batch in todo) if total is None else total
-    yield from _finished(jobs(), total, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
+    yield from _finished(jobs(), todo, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
 
 
 def sweep_items(
@@ -132,17 +142,20 @@ def sweep_items(
 ) -> Iterator[tuple[Item, Result]]:
     """A `sweep` without batches: `work`, which is all there is to do with an item, runs in threads or processes."""
 
-    def jobs() -> Iterator[tuple[Item, Item]]:
-        for item in items:
-            ctx.stop.check()
-            yield item, item
+    todo = Each(Rows(items, range(len(items))), lambda item: Batch([item]))
 
-    yield from _finished(jobs(), len(items), work, options, lost, ctx, log, lambda: 2 * options.workers)
+    def jobs() -> Iterator[tuple[Place, Item, Item]]:
+        for number in turns_of(len(items)):
+            ctx.stop.check()
+            item = items[number]
+            yield (number, 0), item, item
+
+    yield from _finished(jobs(), todo, work, options, lost, ctx, log, lambda: 2 * options.workers)
 
 
 def _finished(
-    jobs: Iterable[tuple[Item, Any]],
-    total: int,
+    jobs: Iterable[tuple[Place, Item, Any]],
+    todo: Iterable[Batch[Item]],
     finish: Callable[[Any], Result],
     options: SweepOptions,
     lost: Lost,
@@ -150,11 +163,12 @@ def _finished(
     log: Log,
     limit: Callable[[], int],
 ) -> Iterator[tuple[Item, Result]]:
-    handed: deque[Item] = deque()
+    handed: deque[tuple[Place, Item]] = deque()
+    total = _count(todo) if options.total is None else options.total
 
     def hand() -> Iterator[Any]:
-        for item, job in jobs:
-            handed.append(item)
+        for place, item, job in jobs:
+            handed.append((place, item))
             yield job
 
     work, check = partial(_outcome, finish), ctx.stop.check
@@ -163,19 +177,51 @@ def _finished(
         outcomes = in_processes(work, hand(), workers, heavy=True, ahead=options.ahead, check=check)
     else:
         outcomes = in_threads(work, hand(), options.workers, limit=limit)
+    entries: Iterator[tuple[Place, Item, Any]] = ((*handed.popleft(), outcome) for outcome in outcomes)
+    if shares := not works_alone():
+        assert isinstance(todo, Sequence)
+        entries = _of_all_ranks(entries, todo, options.title, check)
+    before, places = len(lost), []
     with ctx.ui.progress(total, options.title) as bar, closing(outcomes):
-        for outcome in outcomes:
-            item = handed.popleft()
+        for place, item, outcome in entries:
             if isinstance(outcome, _Loss):
+                places.append(place)
                 lost.append({"id": item.id, "reason": outcome.reason})
                 log(f"lost {item.id}: {outcome.reason}")
             else:
                 yield item, outcome[0]
             bar.advance(1)
+    if shares:
+        in_order = sorted(zip(places, lost[before:], strict=True), key=lambda pair: pair[0])
+        lost[before:] = [entry for _, entry in in_order]
 
 
-def _read(load: Callable[[Item], Loaded], batch: Batch[Item]) -> tuple[Batch[Item], list[tuple[Loaded] | _Loss]]:
-    return batch, [_outcome(load, item) for item in batch.items]
+def _of_all_ranks(
+    entries: Iterator[tuple[Place, Item, Any]],
+    todo: Sequence[Batch[Item]],
+    title: str,
+    check: Callable[[], object],
+) -> Iterator[tuple[Place, Item, Any]]:
+    from wsss_cli.ranks.sharing import shared  # torch, see above
+
+    batch_of = lru_cache(maxsize=8)(todo.__getitem__)
+    names = (item.id for batch in todo for item in batch.items)
+    with_places = ((place, outcome) for place, _, outcome in entries)
+    for (number, at), outcome in shared(with_places, names, title, check):
+        yield (number, at), batch_of(number).items[at], outcome
+
+
+def _count(todo: Iterable[Batch[Any]]) -> int:
+    if isinstance(todo, Grouped):
+        return todo.items
+    return len(todo) if isinstance(todo, Each) else sum(len(batch.items) for batch in todo)
+
+
+def _read(
+    load: Callable[[Item], Loaded], numbered: tuple[int, Batch[Item]]
+) -> tuple[int, Batch[Item], list[tuple[Loaded] | _Loss]]:
+    number, batch = numbered
+    return number, batch, [_outcome(load, item) for item in batch.items]
 
 
 def _outcome(work: Callable[[Any], Result], item: Any) -> tuple[Result] | _Loss:
@@ -246,7 +292,7 @@ def grouped(
     ctx: Context,
     log: Log = str,
 ) -> Grouped[Item]:
-    """Batches of items of one size, smaller sizes first.
+    """Batches of items of one size, smaller sizes first; the same on all ranks, which share the looking at sizes.
 
     Args:
         listed: height and width of each item as far as they are known, [N, 2]; 0 where they are not.
@@ -266,6 +312,10 @@ def grouped(
     read = sweep_items(numbered, lambda one: size_of(one.item), SweepOptions("sizes"), lost, quiet, log)
     for one, (height, width) in read:
         keys[one.number] = height << 32 | width
+    if not works_alone():
+        from wsss_cli.ranks.group import only_first
+
+        keys = only_first(lambda: keys)
     values = np.unique(keys)
     sizes = [like((int(value) >> 32, int(value) & 0xFFFFFFFF)) if value else (0, 0) for value in values]  # 0: lost
     ranks = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
@@ -291,60 +341,3 @@ class _Numbered(Generic[Item]):
     @property
     def id(self) -> str:
         return self.item.id
-
-
-class _Halving:
-    """Computes batches in equal parts, twice as many each time that memory is short."""
-
-    def __init__(self, compute: Callable[[list[Any]], Iterable[Any]], options: SweepOptions, ctx: Context) -> None:
-        self.compute, self.options, self.ctx = compute, options, ctx
-        self.parts, self.told = 1, False
-
-    def run(self, loaded: list[Any], batch: Batch[Any]) -> Iterator[Any]:
-        """The results of what is loaded of a batch, in order."""
-        size_of = self.options.size_of
-        sizes = [size_of(one) for one in loaded] if size_of else []
-        if all(size == batch.size for size in sizes):
-            yield from self._run(loaded, batch.size)
-            return
-        if not self.told:
-            self.ctx.ui.say("photographs have other sizes than their list says: taken as they are")
-            self.ctx.ui.say("hint: `wsss prepare` writes sizes anew, `wsss verify` names the photographs")
-            self.told = True
-        results: dict[int, Any] = {}
-        for size in dict.fromkeys(sizes):
-            numbers = [number for number, one in enumerate(sizes) if one == size]
-            results |= zip(numbers, self._run([loaded[number] for number in numbers], size), strict=True)
-        yield from (results[number] for number in range(len(loaded)))
-
-    def _run(self, loaded: list[Any], size: Size | None) -> Iterator[Any]:
-        start = 0
-        while start < len(loaded):
-            part = loaded[start : start + max(1, -(-len(loaded) // self.parts))]
-            results = self._attempt(part)
-            if results is None:  # what the attempt held is free again
-                self._halve(len(part), "" if size is None else f" of {size[0]}x{size[1]}")
-                continue
-            start += len(part)
-            yield from results
-
-    def _attempt(self, part: list[Any]) -> list[Any] | None:
-        try:
-            return list(self.compute(part))
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
-
-    def _halve(self, count: int, of_size: str) -> None:
-        if count == 1:
-            raise ResourceError(
-                f"out of memory with one image{of_size}", f"make it need less: {self.options.less_memory}"
-            )
-        if self.parts == 1:
-            self.ctx.ui.say(f"out of memory with {count} images{of_size}: going on with {-(-count // 2)}")
-        self.parts *= 2
-        if self.ctx.device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()

@@ -35,9 +35,11 @@ AGENT = "WSSS_AGENT"  # the process that `--gpus` starts ranks from, by its id
 FAILED = "failed"
 AGAIN = "run the same command again to go on"
 LINGER_S = 5.0  # for the word of a rank that has gone
+BEAT_S = 1.0  # between signs of life
 
 _store: Any = None  # the process joins one group
 _turns = 0
+_beaten = -math.inf  # when this rank gave its last sign of life
 
 
 def _no_check() -> None:
@@ -108,7 +110,7 @@ def joined(check: Check) -> Iterator[None]:
 def _finish(ranks: Ranks) -> None:
     """Wait for the last rank: whoever fails until then fails for all."""
     _store.add("finished", 1)
-    _until(lambda: int(_store.add("finished", 0)) >= ranks.world)
+    wait_until(lambda: int(_store.add("finished", 0)) >= ranks.world)
 
 
 def _say_failed(error: BaseException, ranks: Ranks) -> WsssError | None:
@@ -136,12 +138,16 @@ def _peer(rank: int, code: int, text: str) -> WsssError:
 
 
 def look_at_others() -> None:
-    """Raise where another rank has ended.
+    """Give a sign of life, and raise where another rank has ended.
 
     Raises:
         PeerError: with what it said.
         Preempted, Interrupted: it was asked to stop.
     """
+    global _beaten
+    if _store is not None and time.monotonic() - _beaten >= BEAT_S:
+        _beaten = time.monotonic()
+        _store.add(f"alive/{here().rank}", 1)
     if (word := failure()) is not None and word[0] != here().rank:
         raise _peer(*word)
 
@@ -154,7 +160,43 @@ def failure() -> tuple[int, int, str] | None:
     return word
 
 
-def _until(reached: Callable[[], bool]) -> None:
+def beats(rank: int) -> int:
+    """How many signs of life a rank has given."""
+    return int(_store.add(f"alive/{rank}", 0))
+
+
+def next_turn() -> int:
+    """A number for something that all ranks do together: all count alike, as all do the same things in one order."""
+    global _turns
+    _turns += 1
+    return _turns
+
+
+def put(key: str, value: object) -> None:
+    """Leave a value, which can be pickled, where other ranks look for it."""
+    _store.set(key, pickle.dumps(value))
+
+
+def look_for(key: str, *, take: bool = False) -> tuple[Any] | None:
+    """(value,) that a rank has left; None: not yet.
+
+    Args:
+        take: nobody else looks for it: it goes.
+    """
+    if not _store.check([key]):
+        return None
+    value = pickle.loads(_store.get(key))
+    if take:
+        _store.delete_key(key)
+    return (value,)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Wait, looking at the stop flag and at the other ranks.
+
+    Raises:
+        PeerError, Preempted, Interrupted: as `look_at_others`, or as the stop flag says.
+    """
     while not reached():
         look_at_others()
         _check()
@@ -169,18 +211,15 @@ def only_first(work: Callable[[], Value]) -> Value:
     Raises:
         PeerError: on the others, where it fails.
     """
-    global _turns
-    ranks = here()
     if alone():
         return work()
-    _turns += 1
-    key = f"first/{_turns}"
-    if ranks.rank == 0:
+    key = f"first/{next_turn()}"
+    if here().rank == 0:
         with by_itself():
             value = work()
-        _store.set(key, pickle.dumps(value))
+        put(key, value)
         return value
-    _until(lambda: bool(_store.check([key])))
+    wait_until(lambda: bool(_store.check([key])))
     received: Value = pickle.loads(_store.get(key))
     return received
 

@@ -28,7 +28,6 @@ def launch(count: int) -> int:
     """
     logging.disable()  # the agent writes tracebacks, and the ranks have said all
     os.environ[AGENT] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
-from wsss_cli.ranks.sums import total_with_gradient
+from wsss_cli.ranks.sums import alone, total_with_gradient
 from wsss_cli.ranks.who import here
 
 
@@ -34,6 +35,16 @@ def spread(model: nn.Module, device: torch.device, batch: int, *, sync_bn: bool)
         synced: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return synced
     return model
+
+
+def same_statistics(model: nn.Module) -> None:
+    """Give all ranks the first one's statistics of batch norm, which are those that are saved.
+
+    They differ where each rank keeps to its own images. What is trained does not depend on them.
+    """
+    if not alone():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 class PlacedDropout2d(nn.Dropout2d):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wsss_cli.errors import UsageError
+from wsss_cli.processes import cores
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
@@ -55,6 +56,19 @@ _by_itself = False  # a rank does one thing at a time
 def works_alone() -> bool:
     """Whether nothing is to be told to other ranks: there are none, or this one does what they wait for."""
     return _by_itself or here().world == 1
+
+
+def turns_of(count: int) -> range:
+    """Places of 0 .. count - 1 that are this rank's where ranks take turns: every one where it works alone."""
+    return range(count) if works_alone() else range(here().rank, count, here().world)
+
+
+def cores_here() -> int:
+    """Processor cores that this rank may use: its share of those of the machine, all of them while others wait.
+
+    What a variable such as OMP_NUM_THREADS grants is granted to each process.
+    """
+    return cores(among=1 if works_alone() else here().local_world)
 
 
 @contextlib.contextmanager

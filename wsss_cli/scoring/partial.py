@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from wsss_cli.files import read_json, write_json
 from wsss_cli.scoring.counts import Counts
 
 WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
-FORM = 2  # of what is stored; what an earlier version has counted lacks the unscored pixels
+FORM = 3  # of what is stored; earlier versions lack the unscored pixels, or which batches are counted
 
 
 @dataclass(frozen=True)
 class PartialCounts:
-    """Counts of the first batches of an evaluation.
+    """Counts of some batches of an evaluation.
 
     Attributes:
         path: the file; it appears whole or not at all.
@@ -30,8 +31,8 @@ class PartialCounts:
     path: Path
     key: dict[str, Any]
 
-    def read(self, counts: dict[str, Counts], lost: Lost, sizes: list[int]) -> int:
-        """Fill `counts` and `lost`; the number of batches that are in them, 0 where nothing fits.
+    def read(self, counts: dict[str, Counts], lost: Lost, sizes: list[int]) -> set[int]:
+        """Fill `counts` and `lost`; the numbers of the batches that are in them, none where nothing fits.
 
         Args:
             sizes: of all batches; an evaluation of other batches begins anew.
@@ -39,21 +40,21 @@ class PartialCounts:
         try:
             stored = read_json(self.path) if self.path.is_file() else {}
         except DataError:
-            return 0
+            return set()
         if stored.get("form") != FORM:
-            return 0
+            return set()
         if (stored.get("key"), stored.get("sizes")) != (self.key, sizes) or stored["counts"].keys() != counts.keys():
-            return 0
+            return set()
         for mode, count in counts.items():
             count.load_state(stored["counts"][mode])
         lost += stored["lost"]
-        return int(stored["batches"])
+        return set(stored["batches"])
 
-    def write(self, counts: dict[str, Counts], lost: Lost, sizes: list[int], batches: int) -> None:
+    def write(self, counts: dict[str, Counts], lost: Lost, sizes: list[int], batches: set[int]) -> None:
         state = {mode: count.state() for mode, count in counts.items()}
         write_json(
             self.path,
-            {"form": FORM, "key": self.key, "sizes": sizes, "batches": batches, "lost": lost, "counts": state},
+            {"form": FORM, "key": self.key, "sizes": sizes, "batches": sorted(batches), "lost": lost, "counts": state},
         )
 
     def remove(self) -> None:
@@ -64,7 +65,8 @@ class Progress:
     """Counts by whole batches, so that an evaluation can go on from what is stored of them.
 
     Attributes:
-        done: batches that are counted; `batch` is the one after them.
+        done: numbers of the batches that are counted.
+        lost: items that were lost, those of the batches that are done among them.
     """
 
     def __init__(
@@ -73,36 +75,45 @@ class Progress:
         self.fresh, self.partial = fresh, partial
         self.sizes = [len(batch.items) for batch in batches]
         self.number = {sample.id: number for number, batch in enumerate(batches) for sample in batch.items}
-        self.counts, self.batch, self.lost = fresh(), fresh(), Lost()
-        self.done = partial.read(self.counts, self.lost, self.sizes) if partial else 0
-        self.added, self.written = 0, time.monotonic()
+        self.counts, self.lost = fresh(), Lost()
+        self.done = partial.read(self.counts, self.lost, self.sizes) if partial else set()
+        self.begun: dict[int, tuple[dict[str, Counts], int]] = {}  # of batches: counts, and of how many images
+        self.written = time.monotonic()
 
     def add(self, sample: Sample, counts: dict[str, Counts]) -> None:
-        """Take the counts of the next image; what is between it and the one before is lost."""
-        if self.number[sample.id] > self.done:
-            self._close(self.number[sample.id])
-            if time.monotonic() - self.written >= WRITE_SECONDS:
-                self.write()
-        self.added += 1
+        """Take the counts of an image."""
+        if time.monotonic() - self.written >= WRITE_SECONDS:
+            self.write()
+        number = self.number[sample.id]
+        batch, added = self.begun.get(number) or (self.fresh(), 0)
         for mode, count in counts.items():
-            self.batch[mode].merge(count)
+            batch[mode].merge(count)
+        self.begun[number] = batch, added + 1
+        if added + 1 == self.sizes[number]:
+            self._close(number)
 
     def total(self) -> dict[str, Counts]:
         """The counts of all batches."""
-        self._close(len(self.sizes))
+        for number in list(self.begun):
+            self._close(number)
+        self.done = set(range(len(self.sizes)))
         return self.counts
 
     def write(self) -> None:
         """Store what is counted of whole batches."""
+        if not self.partial:
+            return
         numbers = [self.number[entry["id"]] for entry in self.lost]
-        if self.done < len(self.sizes) and self.added + numbers.count(self.done) == self.sizes[self.done]:
-            self._close(self.done + 1)
-        if self.partial:
-            lost = [entry for entry, number in zip(self.lost, numbers, strict=True) if number < self.done]
-            self.partial.write(self.counts, lost, self.sizes, self.done)
-            self.written = time.monotonic()
+        lost_of = Counter(numbers)
+        for number in {*self.begun, *lost_of} - self.done:
+            if self.begun.get(number, ({}, 0))[1] + lost_of[number] == self.sizes[number]:
+                self._close(number)
+        lost = [entry for entry, number in zip(self.lost, numbers, strict=True) if number in self.done]
+        self.partial.write(self.counts, lost, self.sizes, self.done)
+        self.written = time.monotonic()
 
-    def _close(self, done: int) -> None:
-        for mode, count in self.batch.items():
+    def _close(self, number: int) -> None:
+        batch, _ = self.begun.pop(number, ({}, 0))
+        for mode, count in batch.items():
             self.counts[mode].merge(count)
-        self.batch, self.added, self.done = self.fresh(), 0, done
+        self.done.add(number)

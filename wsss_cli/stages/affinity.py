@@ -30,13 +30,13 @@ from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.build import build_affinity
-from wsss_cli.processes import cores
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
-from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, label_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
@@ -78,11 +78,12 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
     samples = exp.dataset.split(preset.dataset.train)
     with open_step(step, exp) as run:
         only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
-        lost = only_first(lambda: _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx))
+        lost = _make_labels(samples, exp.dataset, config, step.reads[0].path, run, ctx)
         labels = label_files(run.path)
-        labelled = labels.with_file(samples)
+        labelled = agreed(samples, lambda: labels.with_file(samples).numbers)
         if not labelled:
-            raise DataError(f"no image of split {preset.dataset.train!r} has a label", f"first: {lost[0]['reason']}")
+            first = f"first: {lost[0]['reason']}" if lost else ""  # the first rank knows
+            raise DataError(f"no image of split {preset.dataset.train!r} has a label", first)
         torch.manual_seed(preset.seed)  # the new layers' first weights
         task = AffinityTask(build_affinity(config, ctx.device), config.radius)
         make = partial(_item, labels=labels, config=config, stride=STRIDE[kind])
@@ -138,8 +139,8 @@ def _make_labels(
         cam, label = cams.of(sample.id), labels.of(sample.id)
         return LabelJob(sample.id, sample.image, cam, label, config, fg, bg, dataset.colors, crf)
 
-    jobs = Each(Rows(samples, np.flatnonzero(with_cam & ~labels.there(samples))), job)
-    options = SweepOptions("affinity labels", workers=config.label_workers or cores(), processes=crf != "triton")
+    jobs = Each(agreed(samples, lambda: np.flatnonzero(with_cam & ~labels.there(samples))), job)
+    options = SweepOptions("affinity labels", workers=config.label_workers or cores_here(), processes=crf != "triton")
     for _ in sweep_items(jobs, make_label, options, lost, ctx, run.log):
         pass  # they are on disk
     return lost

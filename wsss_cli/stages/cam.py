@@ -25,9 +25,10 @@ from wsss_cli.engine.sweep import Grouped, Log, Lost, SweepOptions, grouped, swe
 from wsss_cli.files import write_json
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.processes import cores
+from wsss_cli.ranks.group import only_first
 from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.classifier import load_classifier
-from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.opening import not_there, open_step
 from wsss_cli.stages.paths import cam_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.prototypes import class_prototypes
@@ -49,7 +50,7 @@ def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
     preset = exp.preset
     with open_step(step, exp) as run:
         lost = cams_of(exp.dataset.split(preset.dataset.train), step, exp, run, ctx)
-        _score(exp.dataset, preset, run, ctx)
+        only_first(lambda: _score(exp.dataset, preset, run, ctx))
         run.finish(lost=lost, device=ctx.device_name)
 
 
@@ -80,7 +81,7 @@ def _view(
         case GradCamConfig(layer=layer):
             return lambda tags: GradCam(model, tags, layer)
         case LpCamConfig():
-            lpcam = LpCam(model, class_prototypes(model, samples, preset, precision, run, ctx))
+            lpcam = LpCam(model, only_first(lambda: class_prototypes(model, samples, preset, precision, run, ctx)))
             return lambda tags: lpcam
     if isinstance(model, SeamClassifier):
         return lambda tags: SeamCam(model, tags)
@@ -98,7 +99,7 @@ def make_cams(
     ctx: Context,
 ) -> Lost:
     files = cam_files(run.path)
-    pending = files.without_file(samples)
+    pending = not_there(samples, files)
     lost: Lost = []
     batches = cam_batches(pending, config, lost, ctx, run.log)
     multiple = side_multiple(model)

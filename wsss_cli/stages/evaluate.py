@@ -20,14 +20,16 @@ from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
-from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
+from wsss_cli.errors import DataError, Interrupted, PeerError, Preempted, UsageError
 from wsss_cli.files import write_json
 from wsss_cli.inference.network import LATEST, Network, Which, load_network
 from wsss_cli.inference.predict import SMALLER, image_batches, predict_tensors
 from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.on_device import DeviceConfusion
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.processes import cores
+from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import cores_here, here
+from wsss_cli.rows import Rows
 from wsss_cli.scoring.counting import Counting, Prediction
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import PartialCounts, Progress
@@ -62,7 +64,7 @@ def score_network(
     title: str,
     partial: PartialCounts | None = None,
 ) -> tuple[dict[str, Any], Lost]:
-    """Score a network on samples with masks.
+    """Score a network on samples with masks, on all ranks; each is told the scores.
 
     Args:
         options: what to score.
@@ -106,16 +108,24 @@ def score_network(
     unread: Lost = []
     batches = image_batches(samples, preset.eval, unread, ctx, ms_flip=options.ms_flip)
     progress = Progress(batches, fresh, partial)
+    done = only_first(lambda: progress.done)
+    todo = Rows(batches, [number for number in range(len(batches)) if number not in done])
     how = SweepOptions(title, SMALLER, size_of=lambda loaded: loaded[0].shape[:2])
     if options.crf:
-        how = replace(how, workers=cores(), processes=backend != "triton")
+        how = replace(how, workers=cores_here(), processes=backend != "triton")
     try:
-        for sample, counts in sweep(batches[progress.done :], _read, compute, counting, how, progress.lost, ctx):
-            progress.add(sample, counts)
-    except (Preempted, Interrupted):
-        progress.write()
+        for sample, counts in sweep(todo, _read, compute, counting, how, progress.lost, ctx):
+            progress.add(sample, counts)  # on the first rank
+    except (Preempted, Interrupted, PeerError):
+        if here().rank == 0:
+            progress.write()
         raise
-    return {mode: count.scores(dataset.classes) for mode, count in progress.total().items()}, unread + progress.lost
+    return only_first(
+        lambda: (
+            {mode: count.scores(dataset.classes) for mode, count in progress.total().items()},
+            unread + progress.lost,
+        )
+    )
 
 
 def _to_count(
@@ -243,7 +253,7 @@ def run_eval(
         "lost": lost,
         "device": ctx.device_name,
     }
-    write_json(file, result)
+    only_first(lambda: write_json(file, result))
     partial.remove()
     return result
 

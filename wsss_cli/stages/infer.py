@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
 from collections import Counter
@@ -24,8 +25,10 @@ from wsss_cli.inference.journal import Journal, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
+from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_png
 from wsss_cli.rows import Each, Rows, Texts
+from wsss_cli.stages.opening import agreed, held_by_first
 
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
@@ -153,13 +156,21 @@ def run_infer(
         WriteError: `out` cannot be written.
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
+    with held_by_first(_writing(out), lambda _: None):
+        summary = _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays)
+        return only_first(lambda: summary)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Hold a folder of predictions."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
     with locked(out / ".infer.lock", f"{out} is being written to"):
         remove_temporaries(out)
-        return _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays)
+        yield
 
 
 def _infer(
@@ -189,18 +200,24 @@ def _infer(
             "precision": precision,
         },
     )
-    numbers, others = array("Q"), 0
-    for number, photo in enumerate(photographs):
-        there = all(file.is_file() for file in files(photo))
-        if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
-            numbers.append(number)
-            others += there
-    pending = Rows(photographs, numbers)
-    if others:
-        journal.forget(photo.image.stem for photo in pending)
-        for file in (file for photo in pending for file in files(photo)):
-            file.unlink(missing_ok=True)
-        ctx.ui.say(f"{others} of the masks in {out} are of another network, other settings or photographs: made anew")
+
+    def choose() -> array[int]:
+        numbers, others = array("Q"), 0
+        for number, photo in enumerate(photographs):
+            there = all(file.is_file() for file in files(photo))
+            if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
+                numbers.append(number)
+                others += there
+        if others:
+            pending = Rows(photographs, numbers)
+            journal.forget(photo.image.stem for photo in pending)
+            for file in (file for photo in pending for file in files(photo)):
+                file.unlink(missing_ok=True)
+            other = "of another network, other settings or photographs"
+            ctx.ui.say(f"{others} of the masks in {out} are {other}: made anew")
+        return numbers
+
+    pending = agreed(photographs, choose)
     lost: Lost = []
     how = _less_memory(config, ctx, ms_flip=ms_flip)
     options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2], total=len(pending))
@@ -225,7 +242,7 @@ def _infer(
         write_mask(files(photo)[0], mask, network.colors)
 
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
-        journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk
+        journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk; on the first rank
     return {
         "masks": str(out / "masks"),
         "overlays": str(out / "overlays") if overlays else None,

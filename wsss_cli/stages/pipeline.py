@@ -18,7 +18,7 @@ from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
 from wsss_cli.stages.evaluate import run_eval
-from wsss_cli.stages.plan import TRAININGS, Experiment, Step
+from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
 from wsss_cli.stages.train import check_training, run_train, start_from
@@ -26,7 +26,7 @@ from wsss_cli.weights.sources import as_one
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
-    """Run every step that is not done; each goes on where it was stopped.
+    """Run every step that is not done, on all ranks; each goes on where it was stopped.
 
     Raises:
         WsssError: a network of any of them cannot be made; found before the first is begun.
@@ -39,10 +39,7 @@ def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
     for number, step in enumerate(todo, 1):
         if len(todo) > 1:
             ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")
-        if step.stage in TRAININGS:
-            run_step(step, exp, ctx)
-        else:
-            only_first(lambda step=step: run_step(step, exp, ctx))  # type: ignore[misc]
+        run_step(step, exp, ctx)
 
 
 def check_networks(todo: Sequence[Step], exp: Experiment) -> None:

@@ -57,7 +57,8 @@ def class_prototypes(
         pairs = features.pop(index)
         inside, outside = (torch.cat([weight[:0], *(pair[side] for pair in pairs)]) for side in (0, 1))
         rng = np.random.default_rng((preset.seed, index))
-        by_class[index] = prototypes(inside, outside, weight, index, config, rng)
+        inner, outer = prototypes(inside, outside, weight, index, config, rng)
+        by_class[index] = (inner.cpu(), outer.cpu())
         counts = [len(group) for group in by_class[index]]
         run.log(f"prototypes of class {index + 1}: {counts[0]}, of its context: {counts[1]}")
         _write(run, by_class)

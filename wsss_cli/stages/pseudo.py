@@ -24,9 +24,11 @@ from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.files import write_json
 from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import Costs, MaskJob, RefineSettings, make_pseudo_mask
+from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.masks import score_pairs
-from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.scored import score_samples, with_masks
@@ -46,14 +48,13 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
     networks = {network.stage: network.path for network in step.reads[1:]}
     with open_step(step, exp) as run:
         walked, walk_seconds = _walked(samples, preset, cam_run, networks, run, ctx)
-        chosen = choose_thresholds(preset, dataset, walked, cam_run, ctx)
+        chosen = only_first(lambda: choose_thresholds(preset, dataset, walked, cam_run, ctx))
         lost, cost = _refine(samples, dataset, preset, walked, chosen, run, ctx)
         settings = {**_settings(dataset, chosen), **cost}
         if walk_seconds:
             settings["walk_seconds_per_image"] = walk_seconds
-        score_pseudo(
-            dataset, preset, run, ctx, _protocol(preset.pseudo, chosen, backend_for(ctx.device.type)), settings
-        )
+        how = _protocol(preset.pseudo, chosen, backend_for(ctx.device.type))
+        only_first(lambda: score_pseudo(dataset, preset, run, ctx, how, settings))
         lost += _without_scores(samples, cam_run, walked)
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
@@ -137,11 +138,11 @@ def _refine(
             name, sample.image, scores.of(name), masks.of(name), confidence.of(name), settings, dataset.colors
         )
 
-    jobs = Each(Rows(samples, np.flatnonzero(scores.there(samples) & ~masks.there(samples))), job)
+    jobs = Each(agreed(samples, lambda: np.flatnonzero(scores.there(samples) & ~masks.there(samples))), job)
     # what shares the GPU does so in threads of this process; where a CRF needs none, processes are faster
     threads = on_gpu and (has_par or crf == "triton")
     lost: Lost = []
-    options = SweepOptions("pseudo masks", workers=config.workers or cores(), processes=not threads)
+    options = SweepOptions("pseudo masks", workers=config.workers or cores_here(), processes=not threads)
     costs = Costs()
     for _, cost in sweep_items(jobs, make_pseudo_mask, options, lost, ctx, run.log):
         costs.add(cost)

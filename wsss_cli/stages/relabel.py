@@ -27,10 +27,11 @@ from wsss_cli.files import read_json
 from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.labels import IGNORE
-from wsss_cli.processes import cores
 from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
-from wsss_cli.stages.opening import open_step
+from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import cores_here
+from wsss_cli.stages.opening import not_there, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
@@ -64,7 +65,7 @@ def run_relabel(step: Step, exp: Experiment, ctx: Context) -> None:
     with open_step(step, exp) as run:
         cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
         lost = _label(network, dataset, preset, cams, run, ctx)
-        score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {})
+        only_first(lambda: score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {}))
         run.finish(lost=lost)
 
 
@@ -174,7 +175,7 @@ def _label(
     network: Network, dataset: Dataset, preset: Preset, cams: FirstScores | None, run: RunDir, ctx: Context
 ) -> Lost:
     masks, confidences = mask_files(run.path), confidence_files(run.path)
-    samples = masks.without_file(dataset.split(preset.dataset.train))
+    samples = not_there(dataset.split(preset.dataset.train), masks)
     config, precision = preset.relabel, network.preset.train.precision
     views = EvalConfig.model_validate(
         {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}
@@ -201,7 +202,7 @@ def _label(
     options = SweepOptions(
         "masks of the network",
         "smaller relabel.scales, or --device cpu",
-        preset.pseudo.workers or cores(),
+        preset.pseudo.workers or cores_here(),
         not on_gpu,
         size_of=lambda loaded: loaded[1].shape[:2],
     )

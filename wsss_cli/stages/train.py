@@ -19,6 +19,7 @@ from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.layers import same_statistics
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_files, mask_files
@@ -142,6 +143,7 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
     samples = _validated_on(preset, dataset)
     if not samples:
         return {}
+    same_statistics(model)
     try:
         scores, lost = score_network(model, samples, dataset, preset, ctx, options=ScoreOptions(), title="validation")
     except DataError as error:

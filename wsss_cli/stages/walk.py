@@ -23,6 +23,7 @@ from wsss_cli.engine.sweep import Lost, SweepOptions, grouped, sweep
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.pseudo.walk import irn_walk, psa_walk
 from wsss_cli.stages.affinity import affinity_config, load_affinity
+from wsss_cli.stages.opening import not_there
 from wsss_cli.stages.paths import Files
 
 Cam = tuple[np.ndarray, tuple[int, ...], tuple[int, int]]
@@ -50,7 +51,7 @@ def run_walk(
     Raises:
         WeightsError: the affinity run has no sound checkpoint.
     """
-    pending = out.without_file(samples)
+    pending = not_there(samples, out)
     if not pending:
         return []
     kind = needs(step)
