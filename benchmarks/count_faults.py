@@ -13,8 +13,9 @@ import xml.etree.ElementTree as ElementTree
 CLASSES = {  # the first that the name of a test matches: (title, what one trial is)
     r"test_storm.*kills": "kills at chance moments of the pipeline, six in each",
     r"test_storm.*signals": "signals at chance moments of the pipeline, three in each",
-    r"test_phases|test_signals|test_stop": "a signal in a phase of a command",
+    r"test_(more_)?phases|test_signals|test_stop": "a signal in a phase of a command",
     r"test_long_items": "a stop within one item",
+    r"test_limits.*(BREAK|end_at_a_size)": "a write that breaks off in the middle",
     r"test_limits.*write": "a write that fails: disk full, disk broken",
     r"test_limits.*(files|memory|limits)|test_errors": "few open files, little memory, other lacks of the machine",
     r"at_one_place|writer|test_locks": "two and eight processes at one place",
