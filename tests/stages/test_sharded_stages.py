@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,10 +20,10 @@ from wsss_cli.engine.shards import Shard, read_shards, shard_of
 from wsss_cli.errors import BusyError, Preempted, ResourceError, UsageError, WriteError
 from wsss_cli.files import read_json
 from wsss_cli.locks import locked
-from wsss_cli.stages import cam, classifier, shards
+from wsss_cli.stages import cam, classifier, shards, waiting
 from wsss_cli.stages import pseudo as pseudo_stage
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo
+from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo, plan_relabel, plan_train
 
 COMMON = [
     "classifier.iters=2",
@@ -32,6 +33,21 @@ COMMON = [
     "classifier.precision=fp32",
     "classifier.data_workers=0",
     "pseudo.workers=1",
+]
+
+
+TRAINED = [
+    "train.supervision=full",
+    "train.batch=2",
+    "train.crop=32",
+    "train.augment.base_short=64",
+    "train.augment.base_long=128",
+    "train.iters=1",
+    "train.val_interval=0",
+    "train.data_workers=0",
+    "train.precision=fp32",
+    "train.head.aspp_channels=16",
+    "train.backbone.weights=none",
 ]
 
 
@@ -48,13 +64,18 @@ def work(data, tmp_path, monkeypatch):
     monkeypatch.setattr(classifier, "build_classifier", build)
     monkeypatch.setattr(cam, "cores", lambda: 1)
     monkeypatch.setattr(pseudo_stage, "cores", lambda: 1)
-    monkeypatch.setattr(shards, "POLL_S", 0.05)
+    monkeypatch.setattr(waiting, "POLL_S", 0.05)
 
     def work(*overrides, shard=None, runs="runs", stage="cam", ctx=None):
         preset = load_preset("toy", [f'dataset.path="{data}"', *COMMON, *overrides])
         ctx = ctx or Context(torch.device("cpu"), tmp_path / runs)
         exp = open_experiment(preset, ctx.runs)
-        steps = plan_cam(exp) if stage == "cam" else plan_pseudo(exp, None, lambda line: None)
+        if isinstance(stage, Path):
+            steps = plan_relabel(exp, stage)
+        elif stage == "train":
+            steps = plan_train(exp, None, print)
+        else:
+            steps = plan_cam(exp) if stage == "cam" else plan_pseudo(exp, None, lambda line: None)
         if shard is None:
             run_steps(steps, exp, ctx)
         else:
@@ -97,6 +118,16 @@ def test_shards_give_the_masks_of_one_run(work):
     assert 0 < len(list((run / "masks").iterdir())) < 8
     assert state(run) == "created"
     assert work(shard=(2, 2), stage="pseudo") == run
+    assert state(run) == "done"
+    assert contents(run) == contents(whole)
+
+
+def test_shards_give_the_masks_of_one_network(work, data, tmp_path):
+    network = work(*TRAINED, stage="train")
+    settings = ["relabel.scales=[1.0]", "relabel.steps=[]"]
+    whole = work(*settings, runs="whole", stage=network)
+    work(*settings, shard=(1, 2), stage=network)
+    run = work(*settings, shard=(2, 2), stage=network)
     assert state(run) == "done"
     assert contents(run) == contents(whole)
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import console, stage
-from wsss_cli.cli.options import DeviceOption, GpusOption, JsonOption
+from wsss_cli.cli import console, sharded, stage
+from wsss_cli.cli.options import DeviceOption, GpusOption, JsonOption, ShardOption
 
 
 def infer(
@@ -27,6 +27,7 @@ def infer(
     ] = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    shard: ShardOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Segment photographs with a trained network: palette PNGs, and overlays to look at.
@@ -37,6 +38,7 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
+    wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --shard 3/16
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
     to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are not searched,
@@ -48,11 +50,12 @@ def infer(
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.stages.infer import find_images, run_infer
 
+    part = sharded.chosen(shard, gpus)
     paths = find_images(images, out, console.say)
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "")
+        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "", shard=part)
     if json_output:
         console.result_json(summary)
     else:
@@ -60,4 +63,9 @@ def infer(
         console.result(f"{summary['images']} masks in {summary['masks']}{note}")
         if summary["overlays"]:
             console.result(f"overlays in {summary['overlays']}")
+    if part is not None:
+        missing = ", ".join(f"{each} ({count})" for each, count in summary["missing"].items())
+        console.say(
+            f"shard {part}: {f'without a mask are photographs of {missing}' if missing else 'all masks are there'}"
+        )
     stage.finish(str(out), False, summary["lost"], "", json_output)

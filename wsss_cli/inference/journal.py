@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wsss_cli.engine.shards import FOLDER, Shard
 from wsss_cli.errors import DataError, WriteError
 
 NAME = "made.jsonl"
@@ -34,16 +36,37 @@ def noted_items(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["item"]: row for row in _rows(folder) if "settings" not in row}
 
 
+def gather_shards(folder: Path) -> None:
+    """Put what shards have noted into the journal of all. None may be at work, and nobody else.
+
+    Raises:
+        WriteError: the disk is full.
+    """
+    for part in _of_shards(folder):  # where this is broken off, all is put there once more before anything else is
+        try:
+            with (folder / NAME).open("ab") as file, part.open("rb") as rows:
+                file.write(b"\n")
+                shutil.copyfileobj(rows, file)
+        except OSError as error:
+            raise WriteError(f"cannot write {folder / NAME}: {error.strerror}", "free space, then run again") from error
+        part.unlink()
+
+
+def _of_shards(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).glob("*.jsonl"))
+
+
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows that have what they must have; a line that was torn is none."""
-    if not (folder / NAME).is_file():
-        return
-    with (folder / NAME).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("key" if "settings" in row else "item"), str):
-                    yield row
+    """Rows that have what they must have, those of shards last; a line that was torn is none."""
+    for part in (folder / NAME, *_of_shards(folder)):
+        if not part.is_file():
+            continue
+        with part.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    row = json.loads(line)
+                    if isinstance(row, dict) and isinstance(row.get("key" if "settings" in row else "item"), str):
+                        yield row
 
 
 def _hash(row: dict[str, Any]) -> int:
@@ -58,10 +81,11 @@ class Journal:
 
     Args:
         settings: all that an item depends on besides its photograph; plain values.
+        shard: that this process makes; it has a file of its own, see `gather_shards`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.file = folder / NAME
+    def __init__(self, folder: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
+        self.file = shard.file(folder, "jsonl") if shard else folder / NAME
         self.settings = settings
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.known = False  # whether the file has these settings

@@ -6,7 +6,7 @@ import contextlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,10 +18,11 @@ from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
-from wsss_cli.errors import UsageError, WriteError
+from wsss_cli.errors import BusyError, UsageError, WriteError
 from wsss_cli.files import files_below, remove_temporaries
-from wsss_cli.inference.journal import Journal, weights_digest
+from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
@@ -29,7 +30,9 @@ from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_png
 from wsss_cli.rows import Each, Rows, Texts
 from wsss_cli.stages.opening import agreed, held_by_first
+from wsss_cli.stages.waiting import awaited
 
+OTHER = "are of another network, other settings or photographs"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
@@ -142,6 +145,7 @@ def run_infer(
     ms_flip: bool,
     overlays: bool = True,
     mode: str = "",
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
 
@@ -149,28 +153,46 @@ def run_infer(
 
     Args:
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
+        shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.
     Returns:
-        {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]}.
+        {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]};
+        of a shard 'missing', images without a mask by shard.
     Raises:
-        BusyError: another process writes to `out`.
+        BusyError: another process writes to `out`, or to this shard of it.
+        UsageError: shards of another number are at work there.
         WriteError: `out` cannot be written.
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
-    with held_by_first(_writing(out), lambda _: None):
-        summary = _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays)
+    with held_by_first(_writing(out, shard, ctx), lambda _: None):
+        summary = _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays, shard=shard)
         return only_first(lambda: summary)
 
 
 @contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Hold a folder of predictions."""
+def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
+    """Hold a folder of predictions, or a shard of it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
-    with locked(out / ".infer.lock", f"{out} is being written to"):
-        remove_temporaries(out)
-        yield
+    lock, busy = out / ".infer.lock", f"{out} is being written to"
+    with contextlib.ExitStack() as stack:
+        with locked(lock, busy) if shard is None else awaited(lock, busy, ctx):
+            others = [other for other in shards_at_work(out) if other != shard]
+            if shard is not None:
+                if divided := [other for other in others if other.of != shard.of]:
+                    raise UsageError(f"--shard {shard}: shard {divided[0]} is at work in {out}", "wait for it")
+                (out / FOLDER).mkdir(exist_ok=True)
+                stack.enter_context(locked(shard.file(out, "lock"), f"shard {shard} of {out} is in use"))
+            elif others:
+                raise BusyError(f"shards of {out} are at work: {', '.join(map(str, others))}", "wait for them")
+            if not others:
+                remove_temporaries(out)
+                gather_shards(out)
+            if shard is None:
+                yield
+        if shard is not None:
+            yield
 
 
 def _infer(
@@ -182,24 +204,24 @@ def _infer(
     *,
     ms_flip: bool,
     overlays: bool,
+    shard: Shard | None,
 ) -> dict[str, Any]:
     precision = network.preset.train.precision
-    photographs = Each(images, lambda path: Photograph(str(path), path))
+    here = images if shard is None else _part(images, shard)
+    photographs = Each(here, lambda path: Photograph(str(path), path))
 
     def files(photo: Photograph) -> list[Path]:
         name = f"{photo.image.stem}.png"
         return [out / "masks" / name, *([out / "overlays" / name] if overlays else [])]
 
-    journal = Journal(
-        out,
-        {
-            "network": network.origin,
-            "weights": weights_digest(network.model),
-            "eval": config.model_dump(mode="json"),
-            "ms_flip": ms_flip,
-            "precision": precision,
-        },
-    )
+    settings = {
+        "network": network.origin,
+        "weights": weights_digest(network.model),
+        "eval": config.model_dump(mode="json"),
+        "ms_flip": ms_flip,
+        "precision": precision,
+    }
+    journal = Journal(out, settings, shard)
 
     def choose() -> array[int]:
         numbers, others = array("Q"), 0
@@ -213,8 +235,7 @@ def _infer(
             journal.forget(photo.image.stem for photo in pending)
             for file in (file for photo in pending for file in files(photo)):
                 file.unlink(missing_ok=True)
-            other = "of another network, other settings or photographs"
-            ctx.ui.say(f"{others} of the masks in {out} are {other}: made anew")
+            ctx.ui.say(f"{others} of the masks in {out} {OTHER}: made anew")
         return numbers
 
     pending = agreed(photographs, choose)
@@ -243,13 +264,27 @@ def _infer(
 
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
         journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk; on the first rank
-    return {
+    summary: dict[str, Any] = {
         "masks": str(out / "masks"),
         "overlays": str(out / "overlays") if overlays else None,
         "images": len(pending) - len(lost),
-        "kept": len(images) - len(pending),
+        "kept": len(here) - len(pending),
         "lost": lost,
     }
+    if shard is not None:
+        now = Journal(out, settings, shard)
+        summary["missing"] = _missing(shard.of, (p for p in images if not now.has(p.stem, p, overlay=overlays)))
+    return summary
+
+
+def _part(images: Sequence[Path], shard: Shard) -> Rows[Path]:
+    return Rows(images, array("Q", (number for number, path in enumerate(images) if shard.has(path.stem))))
+
+
+def _missing(of: int, images: Iterable[Path]) -> dict[str, int]:
+    """How many images of each shard there are."""
+    counts = Counter(shard_of(path.stem, of) for path in images)
+    return {str(Shard(number, of)): count for number, count in sorted(counts.items())}
 
 
 def _less_memory(config: EvalConfig, ctx: Context, *, ms_flip: bool) -> str:

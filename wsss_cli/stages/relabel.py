@@ -63,8 +63,7 @@ def run_relabel(step: Step, exp: Experiment, ctx: Context) -> None:
     preset, dataset, trained = exp.preset, exp.dataset, step.reads[0].path
     network = load_network(trained, ctx)
     with open_step(step, exp) as run:
-        cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
-        lost = _label(network, dataset, preset, cams, run, ctx)
+        lost = _label(network, dataset.split(preset.dataset.train), dataset, preset, trained, run, ctx)
         only_first(lambda: score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {}))
         run.finish(lost=lost)
 
@@ -171,11 +170,24 @@ def refined(
     return np.where(undecided, np.uint8(IGNORE), labels), np.where(undecided, np.float32(0), confidence)
 
 
+def labels_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
+    """Make the masks of images of the train split, all or some, that are not there yet; the lost ones."""
+    trained = step.reads[0].path
+    return _label(load_network(trained, ctx), samples, exp.dataset, exp.preset, trained, run, ctx)
+
+
 def _label(
-    network: Network, dataset: Dataset, preset: Preset, cams: FirstScores | None, run: RunDir, ctx: Context
+    network: Network,
+    images: Sequence[Sample],
+    dataset: Dataset,
+    preset: Preset,
+    trained: Path,
+    run: RunDir,
+    ctx: Context,
 ) -> Lost:
+    cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
     masks, confidences = mask_files(run.path), confidence_files(run.path)
-    samples = not_there(dataset.split(preset.dataset.train), masks)
+    samples = not_there(images, masks)
     config, precision = preset.relabel, network.preset.train.precision
     views = EvalConfig.model_validate(
         {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}

@@ -40,8 +40,8 @@ from wsss_cli.stages.opening import spread_of, step_inputs
 from wsss_cli.stages.pipeline import check_networks, run_step
 from wsss_cli.stages.plan import TRAININGS, Experiment, Step
 from wsss_cli.stages.pseudo import masks_of
-
-POLL_S = 1.0
+from wsss_cli.stages.relabel import labels_of
+from wsss_cli.stages.waiting import awaited, pause, say_waiting
 
 
 @dataclass
@@ -76,14 +76,10 @@ def run_shard(steps: Sequence[Step], exp: Experiment, shard: Shard, ctx: Context
     Raises:
         BusyError: another process works at this shard.
         ResourceError: the training that was waited for failed.
-        UsageError: the step cannot be divided, earlier CAMs are not done, or the run is divided by another number.
+        UsageError: earlier CAMs are not done, or the run is divided by another number.
     """
     *before, step = steps
     todo = [earlier for earlier in before if not earlier.done]
-    if step.stage not in ("cam", "pseudo"):
-        raise UsageError(
-            f"--shard divides CAMs and the masks that are made from CAMs, and no {step.stage}", "leave --shard out"
-        )
     for earlier in todo:
         if earlier.stage not in TRAININGS:
             raise UsageError(
@@ -118,6 +114,8 @@ def _items(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, 
         return []
     if step.stage == "cam":
         return cams_of(samples, step, exp, run, ctx)
+    if step.stage == "relabel":
+        return labels_of(samples, step, exp, run, ctx)
     return masks_of(samples, step, exp, run, ctx)
 
 
@@ -128,7 +126,7 @@ def _open_shard(step: Step, exp: Experiment, shard: Shard, items: int, ctx: Cont
     make_folder(path)
     attempt = begin_attempt()
     with contextlib.ExitStack() as stack:
-        with _awaited(path / "LOCK", f"{path} is in use", ctx):
+        with awaited(path / "LOCK", f"{path} is in use", ctx):
             run = read_or_create(path, step.kind, exp.preset, step.identity, step_inputs(step, exp), spread_of(exp))
             if run.done:
                 yield ShardDir(None, ShardRecord(number=shard.number, of=shard.of, state="done"))
@@ -172,8 +170,8 @@ def _complete(step: Step, exp: Experiment, ctx: Context) -> None:
         try:
             run_step(step, exp, ctx)
         except BusyError as error:
-            told = told or _say_waiting(error, ctx)
-            _pause(ctx)
+            told = told or say_waiting(error, ctx)
+            pause(ctx)
         else:
             return
 
@@ -189,9 +187,9 @@ def _by_one(step: Step, exp: Experiment, ctx: Context) -> None:
         try:
             run_step(step, exp, ctx)
         except BusyError as error:
-            told = told or _say_waiting(error, ctx)
+            told = told or say_waiting(error, ctx)
             while is_locked(step.path / "LOCK"):
-                _pause(ctx)
+                pause(ctx)
             if read_record(step.path).state == "failed":
                 raise ResourceError(
                     f"{step.stage} failed in the process that this shard waited for",
@@ -199,28 +197,3 @@ def _by_one(step: Step, exp: Experiment, ctx: Context) -> None:
                 ) from error
         else:
             return
-
-
-@contextlib.contextmanager
-def _awaited(file: Path, busy: str, ctx: Context) -> Iterator[None]:
-    """Hold a lock, once whoever holds it now has ended or let go of it."""
-    told = False
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(file, busy))
-                break
-            except BusyError as error:
-                told = told or _say_waiting(error, ctx)
-                _pause(ctx)
-        yield
-
-
-def _say_waiting(error: BusyError, ctx: Context) -> bool:
-    ctx.ui.say(f"{error.message}: waiting for it")
-    return True
-
-
-def _pause(ctx: Context) -> None:
-    ctx.stop.check()
-    time.sleep(POLL_S)
