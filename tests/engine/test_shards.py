@@ -135,5 +135,6 @@ def test_show_says_how_far_each_shard_is(tmp_path):
     shown = wsss(tmp_path, "runs", "show", "cam-toy-0").stdout
     rows = [line.split(maxsplit=2)[2] for line in shown.splitlines() if line.startswith("shard ")]
     assert rows == [f"killed, 2 of {len(mine)} images", "not begun", "done, 0 of 0 images"]
+    assert "1 of 3 shards are done; missing 1, 2" in shown
     shards = json.loads(wsss(tmp_path, "runs", "show", "cam-toy-0", "--json").stdout)["shards"]
     assert [shard["state"] for shard in shards] == ["killed", None, "done"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,6 +103,7 @@ def show(
         far = f"{shard['done']} of {shard['items']} images" if shard["items"] is not None else "not begun"
         lost = f", {shard['lost']} lost" if shard["lost"] else ""
         rows.append((f"shard {shard['shard']}", f"{shard['state']}, {far}{lost}" if shard["state"] else far))
+    rows += [("shards", line) for line in _shards_done(path, shards)]
     rows.append(("images lost", f"{len(record.lost)}"))
     if record.labelled is False:
         rows.append(("labels", "none: no pixel that the training saw has a label"))
@@ -122,6 +124,16 @@ def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
             if isinstance(stored, dict) and isinstance(part := stored.get(mode), dict) and key in part:
                 scores[name] = part[key]
     return scores
+
+
+def _shards_done(path: Path, shards: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each division how many shards are done, and which are missing."""
+    from wsss_cli.engine.shards import how_many_done, read_shards
+
+    if not shards:
+        return []
+    records = read_shards(path)
+    return [how_many_done(records, of) for of in sorted({record.of for record in records})]
 
 
 def _shards(path: Path, record: RunRecord) -> list[dict[str, Any]]:
