@@ -6,7 +6,7 @@ import pytest
 from wsss_cli.errors import DataError
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import miou
-from wsss_cli.scoring.by_image import image_areas, paired_difference, read_areas, write_areas
+from wsss_cli.scoring.by_image import class_areas, image_areas, paired_difference, read_areas, write_areas
 
 K = 4
 
@@ -23,7 +23,7 @@ def confusions(seed, count=12, right=0.7):
 
 
 def areas_of(seed, **kwargs):
-    return image_areas((name, one.matrix) for name, one in confusions(seed, **kwargs))
+    return image_areas((name, class_areas(one.matrix)) for name, one in confusions(seed, **kwargs))
 
 
 def test_areas_of_all_images_are_those_of_the_confusion_of_all():
@@ -45,7 +45,7 @@ def test_an_image_without_a_scored_pixel_has_no_score():
     empty = np.zeros((K + 1, K + 1), np.int64)
     some = np.zeros_like(empty)
     some[1, 1] = 5
-    scores = image_areas([("nothing", empty), ("some", some)]).mious()
+    scores = image_areas([("nothing", class_areas(empty)), ("some", class_areas(some))]).mious()
     assert np.isnan(scores[0]) and scores[1] == 100.0
 
 

@@ -19,7 +19,7 @@ from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json
 from wsss_cli.inference import network as networks
-from wsss_cli.scoring.by_image import image_areas, write_areas
+from wsss_cli.scoring.by_image import class_areas, image_areas, write_areas
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.report import write_report
@@ -91,7 +91,7 @@ def trained(folder, dataset, preset, number, right, pseudo):
         for sample in dataset.split("val"):
             truth, one = read_mask(sample.mask), Counts(6)
             one.add(np.where(generator.random(truth.shape) < right, truth % 255, 5).astype(np.uint8), truth)
-            images.append((sample.id, one.confusion.matrix))
+            images.append((sample.id, class_areas(one.confusion.matrix)))
             total.merge(one)
         write_areas(path / "eval.images.npz", image_areas(images))
         scores = total.scores(dataset.classes)

@@ -17,6 +17,9 @@ from wsss_cli.files import write_bytes
 from wsss_cli.metrics.scores import miou
 
 AREAS = ("intersect", "pred", "label")
+AREAS_FILE = "eval.images.npz"  # of the scores in eval.json
+MOST = 200_000  # images, above which nothing is kept of single ones
+ClassAreas = tuple[np.ndarray, np.ndarray]  # of an image: its classes, int16 [n], and their areas, int32 [n, 3]
 CHUNK = 64  # resamples at a time
 
 
@@ -65,17 +68,22 @@ class ImageAreas:
         return ImageAreas(tuple(names), rows, self.classes[flat], self.areas[flat])
 
 
-def image_areas(confusions: Iterable[tuple[str, np.ndarray]]) -> ImageAreas:
-    """Areas from confusion matrices, [K+1, K+1] of each image, as `metrics.confusion.Confusion` holds them."""
+def class_areas(matrix: np.ndarray) -> ClassAreas:
+    """Of an image's confusion matrix, [K+1, K+1] as `metrics.confusion.Confusion` holds it."""
+    k = len(matrix) - 1
+    table = np.stack([matrix.diagonal()[:k], matrix[:, :k].sum(axis=0), matrix[:k].sum(axis=1)], axis=1)
+    there = np.flatnonzero(table.any(axis=1))
+    return there.astype(np.int16), table[there].astype(np.int32)
+
+
+def image_areas(images: Iterable[tuple[str, ClassAreas]]) -> ImageAreas:
+    """Areas of all images together, in order."""
     names, rows, classes, areas = [], [], [], []
-    for number, (name, matrix) in enumerate(confusions):
+    for number, (name, (there, table)) in enumerate(images):
         names.append(name)
-        k = len(matrix) - 1
-        table = np.stack([matrix.diagonal()[:k], matrix[:, :k].sum(axis=0), matrix[:k].sum(axis=1)], axis=1)
-        there = np.flatnonzero(table.any(axis=1))
         rows.append(np.full(len(there), number, np.int32))
-        classes.append(there.astype(np.int16))
-        areas.append(table[there].astype(np.int32))
+        classes.append(there)
+        areas.append(table)
     if not names:
         return ImageAreas((), np.zeros(0, np.int32), np.zeros(0, np.int16), np.zeros((0, 3), np.int32))
     return ImageAreas(tuple(names), np.concatenate(rows), np.concatenate(classes), np.concatenate(areas))

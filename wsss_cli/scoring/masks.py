@@ -16,6 +16,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.files import files_below
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import Check, check_stop
+from wsss_cli.scoring.by_image import ClassAreas, class_areas
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
 
@@ -75,13 +76,16 @@ def score_pairs(
     names: Sequence[str] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    each: list[ClassAreas] | None = None,
 ) -> dict[str, Any]:
-    """`score_masks` for (prediction, truth) files that are known; without `extra`."""
+    """`score_masks` for (prediction, truth) files that are known; without `extra`. `each` gets the areas of a pair."""
     work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
     counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
-    for part, part_pixels in in_pieces(work, pairs, workers, check, progress):
+    for part, part_pixels, areas in in_pieces(work, pairs, workers, check, progress):
         counts.merge(part)
         pixels += part_pixels
+        if each is not None:
+            each += areas
     undecided_pixels, scored_pixels, all_pixels = pixels.tolist()
     protocol = f"masks, {len(pairs):,} images; true 255 is not scored; {POLICIES[undecided]}"
     return {
@@ -132,9 +136,9 @@ def _pngs(folder: Path) -> dict[str, Path]:
 
 def _score_pairs(
     pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool
-) -> tuple[Counts, np.ndarray]:
-    """Counts of some (prediction, truth) files, and how many pixels are undecided, scored, and there, int64 [3]."""
-    counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
+) -> tuple[Counts, np.ndarray, list[ClassAreas]]:
+    """Of some (prediction, truth) files counts, how many pixels are undecided, scored, and there, and areas of each."""
+    counts, pixels, areas = Counts(num_classes, boundary), np.zeros(3, np.int64), []
     for pred_file, truth_file in pairs:
         check_stop()
         pred, truth = read_mask(pred_file), read_mask(truth_file)
@@ -147,5 +151,8 @@ def _score_pairs(
             pred[blank] = 0
         elif undecided == "drop":
             truth[blank] = IGNORE
-        counts.add(pred, truth)
-    return counts, pixels
+        one = Counts(num_classes, boundary)
+        one.add(pred, truth)
+        counts.merge(one)
+        areas.append(class_areas(one.confusion.matrix))
+    return counts, pixels, areas

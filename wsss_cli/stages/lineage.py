@@ -16,7 +16,7 @@ from wsss_cli.engine.records import Inputs, RunRecord, is_run, read_inputs, read
 from wsss_cli.engine.rundir import read_metrics, state_of
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json
-from wsss_cli.scoring.by_image import ImageAreas, read_areas
+from wsss_cli.scoring.by_image import AREAS_FILE, ImageAreas, read_areas
 from wsss_cli.talk import silent
 
 MODES = {
@@ -29,7 +29,6 @@ MODES = {
     "pseudo": (("background", "255 as background"), ("drop", "255 left out")),
     "cam": (("best", "at the best threshold"),),
 }  # of each stage: where eval.json has its scores, the one that is shown in full first
-AREAS_FILE = "eval.images.npz"
 READS = ("classifier", "recam", "cam", "irn", "psa", "pseudo", "train")  # earlier runs come first
 
 

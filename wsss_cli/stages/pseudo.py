@@ -27,6 +27,7 @@ from wsss_cli.pseudo.refine import Costs, MaskJob, RefineSettings, make_pseudo_m
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
+from wsss_cli.scoring.by_image import AREAS_FILE, MOST, ClassAreas, image_areas, write_areas
 from wsss_cli.scoring.masks import score_pairs
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
@@ -181,6 +182,7 @@ def score_pseudo(
     scores: dict[str, Any] = {**settings, "protocol": protocol}
     if scored:
         extra = sum(1 for _ in masks.names()) - len(scored)
+        each: list[ClassAreas] = []
         count = partial(score_pairs, scored, dataset.num_classes, boundary=True)
         with ctx.ui.progress(2 * len(scored), "scoring masks") as bar:
             for undecided in ("background", "drop"):
@@ -190,8 +192,12 @@ def score_pseudo(
                     workers=cores(),
                     names=dataset.classes,
                     progress=bar.advance,
+                    each=each if undecided == "background" and len(scored) <= MOST else None,
                 )
                 scores[undecided] = {**counted, "extra": extra}
+        if each:
+            shown = masks.with_file(masked)
+            write_areas(run.path / AREAS_FILE, image_areas(zip(names_of(shown), each, strict=True)))
     write_json(run.path / "eval.json", scores)
 
 
