@@ -23,6 +23,7 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.report.tables import class_table
+from wsss_cli.scoring.by_image import read_areas
 from wsss_cli.scoring.partial import PartialCounts
 from wsss_cli.stages import evaluate
 from wsss_cli.stages.evaluate import ScoreOptions, score_network
@@ -214,17 +215,21 @@ def test_a_stopped_evaluation_goes_on_where_it_stood(dataset, ctx, tmp_path, one
     def score(model, ctx=ctx, **stored):
         return score_network(model, samples, dataset, preset, ctx, options=options, title="eval", **stored)
 
-    expected, _ = score(Colours())
+    expected, _ = score(Colours(), images=tmp_path / "unbroken.npz")
     file, stopped = tmp_path / "eval.part.json", Context(torch.device("cpu"), tmp_path)
     with pytest.raises(Interrupted):
-        score(Stopping(stopped, 2), stopped, partial=PartialCounts(file, {"step": 1}))
+        score(Stopping(stopped, 2), stopped, partial=PartialCounts(file, {"step": 1}), images=tmp_path / "no.npz")
     assert read_json(file)["batches"] == [0, 1]
     other = Stopping()  # of other weights: all anew
     assert score(other, partial=PartialCounts(file, {"step": 2}))[0] == expected
     assert other.seen == 3
     rest = Stopping()
-    assert score(rest, partial=PartialCounts(file, {"step": 1})) == (expected, [])
+    assert score(rest, partial=PartialCounts(file, {"step": 1}), images=tmp_path / "again.npz") == (expected, [])
     assert rest.seen == 1  # the last of three images
+    unbroken, again = read_areas(tmp_path / "unbroken.npz"), read_areas(tmp_path / "again.npz")
+    assert again.names == unbroken.names == tuple(sample.id for sample in samples)
+    assert np.array_equal(again.dense(6), unbroken.dense(6))
+    assert again.dense(6).sum(axis=0).T.tolist() == [expected["single"][key] for key in ("intersect", "pred", "label")]
 
 
 def test_counts_of_other_batches_are_not_gone_on_with(dataset, ctx, tmp_path, one_by_one, monkeypatch):

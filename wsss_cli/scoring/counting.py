@@ -23,7 +23,7 @@ class Prediction:
     Attributes:
         truth: uint8 [H, W].
         labels: of each mode that is counted here, uint8 [H, W].
-        counted: of each mode that is counted on the device, the counts of the whole batch with its first image.
+        counted: of each mode that is counted on the device, the counts of the image.
         image, probabilities: for a CRF, uint8 [H, W, 3] and float32 [K, H, W].
     """
 

@@ -11,6 +11,7 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.metrics.boundary import Boundary
 from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.metrics.scores import number, summary
+from wsss_cli.scoring.by_image import AREAS, ClassAreas, class_areas
 
 
 class Counts:
@@ -18,12 +19,14 @@ class Counts:
 
     Attributes:
         pixels: of all images, those that are 255 in the truth too.
+        images: what single images added, by id, of those that were named.
     """
 
     def __init__(self, num_classes: int, boundary: bool = False) -> None:
         self.confusion = Confusion(num_classes)
         self.boundary = Boundary(num_classes) if boundary else None
         self.pixels = 0
+        self.images: dict[str, ClassAreas] = {}
 
     def add(self, pred: np.ndarray, truth: np.ndarray) -> None:
         """Count one image: class indices, uint8 [H, W] each; 255 in the truth is not scored."""
@@ -32,16 +35,22 @@ class Counts:
         if self.boundary:
             self.boundary.add(pred, truth, IGNORE)
 
+    def name(self, image: str) -> None:
+        """Remember the counts, which are of one image, as those of that image."""
+        self.images = {image: class_areas(self.confusion.matrix)}
+
     def merge(self, other: Counts) -> None:
         """Add the counts of another one."""
         self.confusion.merge(other.confusion)
         self.pixels += other.pixels
+        self.images |= other.images
         if self.boundary and other.boundary:
             self.boundary.merge(other.boundary)
 
     def state(self) -> dict[str, Any]:
         """The counts as JSON holds them."""
         counts: dict[str, Any] = {"confusion": self.confusion.matrix.tolist(), "pixels": self.pixels}
+        counts["images"] = {name: [there.tolist(), table.tolist()] for name, (there, table) in self.images.items()}
         if self.boundary:
             counts |= {"intersect": self.boundary.intersect.tolist(), "union": self.boundary.union.tolist()}
         return counts
@@ -50,6 +59,10 @@ class Counts:
         """Take the counts of `state` in place of those counted so far."""
         self.confusion.matrix = np.array(state["confusion"], np.int64)
         self.pixels = int(state["pixels"])
+        self.images = {
+            name: (np.array(there, np.int16), np.array(table, np.int32).reshape(-1, len(AREAS)))
+            for name, (there, table) in state["images"].items()
+        }
         if self.boundary:
             self.boundary.intersect = np.array(state["intersect"], np.int64)
             self.boundary.union = np.array(state["union"], np.int64)

@@ -16,7 +16,7 @@ from wsss_cli.files import read_json, write_json
 from wsss_cli.scoring.counts import Counts
 
 WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
-FORM = 3  # of what is stored; earlier versions lack the unscored pixels, or which batches are counted
+FORM = 4  # of what is stored; earlier versions lack unscored pixels, which batches are counted, or single images
 
 
 @dataclass(frozen=True)

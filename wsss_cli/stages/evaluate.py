@@ -30,6 +30,7 @@ from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here, here
 from wsss_cli.rows import Rows
+from wsss_cli.scoring.by_image import MOST, image_areas, write_areas
 from wsss_cli.scoring.counting import Counting, Prediction
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import PartialCounts, Progress
@@ -63,6 +64,7 @@ def score_network(
     options: ScoreOptions,
     title: str,
     partial: PartialCounts | None = None,
+    images: Path | None = None,
 ) -> tuple[dict[str, Any], Lost]:
     """Score a network on samples with masks, on all ranks; each is told the scores.
 
@@ -70,6 +72,7 @@ def score_network(
         options: what to score.
         partial: what an earlier call has counted, which is not counted again; about once a minute, and when this one is
             stopped, what is counted goes there.
+        images: a file for what each image adds to the scores at a single scale.
     Returns:
         ({'single': scores, 'ms_flip', 'single_crf' or 'ms_flip_crf' as asked for}, lost images). Scores are
         `metrics.scores.summary`, `confusion`: lists of exact integers [K+1][K+1], rows truth, the last row and column
@@ -115,17 +118,24 @@ def score_network(
         how = replace(how, workers=cores_here(), processes=backend != "triton")
     try:
         for sample, counts in sweep(todo, _read, compute, counting, how, progress.lost, ctx):
+            if images is not None and len(samples) <= MOST:
+                counts["single"].name(sample.id)
             progress.add(sample, counts)  # on the first rank
     except (Preempted, Interrupted, PeerError):
         if here().rank == 0:
             progress.write()
         raise
-    return only_first(
-        lambda: (
-            {mode: count.scores(dataset.classes) for mode, count in progress.total().items()},
-            unread + progress.lost,
-        )
-    )
+    return only_first(lambda: (_scores(progress.total(), samples, dataset, images), unread + progress.lost))
+
+
+def _scores(
+    total: dict[str, Counts], samples: Sequence[Sample], dataset: Dataset, images: Path | None
+) -> dict[str, dict[str, Any]]:
+    """The scores of each mode; what single images add is written where that is asked for."""
+    if images is not None:
+        each = total["single"].images
+        write_areas(images, image_areas((one.id, each[one.id]) for one in samples if one.id in each))
+    return {mode: count.scores(dataset.classes) for mode, count in total.items()}
 
 
 def _to_count(
@@ -141,19 +151,26 @@ def _to_count(
     Boundary IoU is counted on the CPU, and the confusion with it; so is all in worker processes.
     """
     planes = predicted[f"{modes[-1]}_probabilities"].cpu().numpy() if counting.crf else [None] * len(images)
-    counted: dict[str, DeviceConfusion] = {}
+    counted: list[dict[str, DeviceConfusion]] = [{}] * len(images)
     labels: dict[str, np.ndarray] = {}
     if ctx.device.type in COUNT_THERE and not counting.boundary and (not counting.crf or counting.backend == "triton"):
         truth = to_device(np.stack(masks), ctx.device)
-        for mode in modes:
-            counted[mode] = DeviceConfusion(counting.num_classes, ctx.device)
-            counted[mode].add(predicted[mode], truth, IGNORE)
+        counted = [_on_device(predicted, modes, truth, number, counting.num_classes) for number in range(len(images))]
     else:
         labels = {mode: predicted[mode].cpu().numpy() for mode in modes}
     for number, (image, mask, probabilities) in enumerate(zip(images, masks, planes, strict=True)):
         here = {mode: maps[number] for mode, maps in labels.items()}
-        there = counted if number == 0 else {}
-        yield Prediction(mask, here, there, image if counting.crf else None, probabilities)
+        yield Prediction(mask, here, counted[number], image if counting.crf else None, probabilities)
+
+
+def _on_device(
+    predicted: dict[str, Tensor], modes: Sequence[str], truth: Tensor, number: int, num_classes: int
+) -> dict[str, DeviceConfusion]:
+    """The counts of an image of a batch, on the device that holds the batch."""
+    counts = {mode: DeviceConfusion(num_classes, truth.device) for mode in modes}
+    for mode, count in counts.items():
+        count.add(predicted[mode][number], truth[number], IGNORE)
+    return counts
 
 
 def _read(sample: Sample) -> ImageAndMask:
@@ -230,7 +247,8 @@ def run_eval(
         },
     )
     title, model = "eval, ms+flip" if ms_flip else "eval", network.model
-    scores, lost = score_network(model, samples, dataset, preset, ctx, options=options, title=title, partial=partial)
+    how = {"options": options, "title": title, "partial": partial, "images": file.with_suffix(".images.npz")}
+    scores, lost = score_network(model, samples, dataset, preset, ctx, **how)  # type: ignore[arg-type]
     result = {
         **scores,
         "run": str(run),
