@@ -64,6 +64,7 @@ def demo(
         console.result(f"{name}: {path}")
     for name, path in summary["runs"].items():
         console.result(f"{name} run: {path}")
+    console.result(f"report of the weak training: {summary['report']}")
     console.say("next: wsss prepare folder --help   (your own photographs and tags)")
 
 

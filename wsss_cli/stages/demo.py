@@ -101,6 +101,7 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
         },
         "data": str(data),
         "sheet": str(picture),
+        "report": str(trained.run / "report.html"),
         "infer": inferred["overlays"],
         "protocol": [*cam.scores["protocol"][:1], *pseudo.scores["protocol"][:1], *weak_eval.scores["protocol"]],
         "device": ctx.device_name,

@@ -232,19 +232,9 @@ def run_eval(
     preset = network.preset.model_copy(update={"eval": config})
     options = ScoreOptions(ms_flip, crf, boundary)
     file = run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")
-    weights = run / "model.safetensors"  # of an imported network, which has no steps
     partial = PartialCounts(
         file.with_suffix(".part.json"),
-        {
-            "dataset": dataset.fingerprint,
-            "split": split,
-            "origin": network.origin,
-            "step": network.step,
-            "weights_changed": weights.stat().st_mtime_ns if weights.is_file() else None,
-            "eval": config.model_dump(mode="json"),
-            "boundary": boundary,
-            "device": ctx.device.type,
-        },
+        _key(network, dataset, split, config, run, boundary, ctx),
     )
     title, model = "eval, ms+flip" if ms_flip else "eval", network.model
     how = {"options": options, "title": title, "partial": partial, "images": file.with_suffix(".images.npz")}
@@ -274,6 +264,23 @@ def run_eval(
     only_first(lambda: write_json(file, result))
     partial.remove()
     return result
+
+
+def _key(
+    network: Network, dataset: Dataset, split: str, config: EvalConfig, run: Path, boundary: bool, ctx: Context
+) -> dict[str, Any]:
+    """All that the counts of an evaluation depend on."""
+    weights = run / "model.safetensors"  # of an imported network, which has no steps
+    return {
+        "dataset": dataset.fingerprint,
+        "split": split,
+        "origin": network.origin,
+        "step": network.step,
+        "weights_changed": weights.stat().st_mtime_ns if weights.is_file() else None,
+        "eval": config.model_dump(mode="json"),
+        "boundary": boundary,
+        "device": ctx.device.type,
+    }
 
 
 def _changed_list(network: Network, dataset: Dataset, split: str, ctx: Context) -> list[str]:

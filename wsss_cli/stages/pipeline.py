@@ -21,8 +21,11 @@ from wsss_cli.stages.evaluate import run_eval
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
+from wsss_cli.stages.report import leave_report
 from wsss_cli.stages.train import check_training, run_train, start_from
 from wsss_cli.weights.sources import as_one
+
+REPORTED = ("cam", "pseudo", "relabel", "eval")  # steps that leave a page in the run
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
@@ -93,3 +96,5 @@ def run_step(step: Step, exp: Experiment, ctx: Context) -> None:
             run_train(step, exp, ctx)
         case "eval":
             run_eval(step.path, ctx, ms_flip=True)
+    if step.stage in REPORTED:
+        only_first(lambda: leave_report(step.path, ctx))

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
 from wsss_cli.files import write_text
 from wsss_cli.report.charts import bars, matrix, percent
 from wsss_cli.report.html import Html, join, node, page, table
@@ -47,6 +47,16 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
     title = " and ".join(one.name for one in told) if len(told) < 3 else f"{len(told)} runs"
     write_text(out, page(f"wsss: {title}", parts))
     return out
+
+
+def leave_report(run: Path, ctx: Context) -> None:
+    """Write report.html into a run that is done; where that fails it is said, and the run is done all the same."""
+    try:
+        write_report([run], run / "report.html", ctx, photographs=3)
+    except (Preempted, Interrupted):
+        raise
+    except Exception as error:  # a page that cannot be drawn is never worth a run
+        ctx.ui.say(f"no report of {run}: {' '.join(str(error).split())[:200]}")
 
 
 def _told(run: Path, several: bool) -> Told:
