@@ -31,7 +31,6 @@ class Which:
     """
 
     checkpoint: str = "latest"
-    weights: str = ""
 
 
 LATEST = Which()
@@ -55,8 +54,8 @@ class Network:
     step: int
     dataset: str
     origin: str
-    weights: str = ""
     split_sha256: dict[str, str] = field(default_factory=dict)
+    weights: str = ""
 
 
 def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
@@ -110,7 +109,7 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network
         origin += f", {f'weights averaged (EMA {decay:g})' if averaged else 'weights not averaged'}"
     weights = ("ema" if averaged else "raw") if decay else ""
     known = inputs.split_sha256
-    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, weights, known)
+    return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, known, weights)
 
 
 def _imported(folder: Path, ctx: Context) -> Network:
