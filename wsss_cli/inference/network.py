@@ -31,6 +31,7 @@ class Which:
     """
 
     checkpoint: str = "latest"
+    weights: str = ""
 
 
 LATEST = Which()
