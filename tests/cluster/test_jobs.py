@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from wsss_cli.cli.app import app
-from wsss_cli.cli.submit import _extra, _minutes, _without_until
+from wsss_cli.cli.submit import _extra, _extras, _minutes, _without_until
 from wsss_cli.engine.shards import Shard
 from wsss_cli.errors import ResourceError, UsageError
 from wsss_cli.stages import submit, task_work
@@ -111,6 +111,8 @@ def test_further_options_of_sbatch():
     for text in ("", "=a", "a b=c", "comment=a\nb", "time=3", "array=1-2"):
         with pytest.raises(UsageError, match="--extra"):
             _extra(text)
+    with pytest.raises(UsageError, match="--extra qos: given twice"):
+        _extras(["qos=high", "--qos=low"])
 
 
 def test_the_step_of_a_command_is_replaced_by_that_of_each_job():
@@ -196,3 +198,31 @@ def test_a_dry_run_prints_the_jobs_and_submits_nothing(data, capsys, tmp_path):
 def test_a_command_that_cannot_be_submitted_is_refused(data, command, message):
     with pytest.raises(UsageError, match=message):
         app(["submit", "--dry-run", "--", *command], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--partition", "gpu long", "--partition 'gpu long': no name"),
+        ("--partition", "gpu\n#SBATCH --exclusive", "--partition .*: no name"),
+        ("--account", " ", "--account ' ': no name"),
+        ("--mem", "64 GB", "--mem '64 GB': no size"),
+        ("--mem", "-5G", "--mem '-5G': no size"),
+    ],
+)
+def test_what_would_end_the_options_of_a_script_early_is_refused(data, option, value, message):
+    with pytest.raises(UsageError, match=message):
+        app(["submit", "--dry-run", option, value, "--", "run", "-p", "toy"], standalone_mode=False)
+
+
+def test_several_partitions_and_names_with_signs_are_taken(data, capsys):
+    command = ["submit", "--dry-run", "--partition=gpu,gpu-long_2", "--account=a.b@c", "--mem=0", "--", "run", "-ptoy"]
+    assert not app(command, standalone_mode=False)
+    text = capsys.readouterr().out
+    assert "--partition=gpu,gpu-long_2\n" in text
+    assert "--account=a.b@c\n" in text
+
+
+def test_a_path_that_looks_like_arithmetic_is_quoted_in_a_script(steps):
+    job = jobs_of(steps, ["--runs", "$((x))"], Resources(shards=2))[0]
+    assert "--runs '$((x))' --shard $((SLURM_ARRAY_TASK_ID + 1))/2" in script(job, Resources(shards=2))

@@ -1,5 +1,6 @@
 import pytest
 
+from wsss_cli.cli.stage import resolve
 from wsss_cli.config.base import AdamWConfig, SgdConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import to_toml
@@ -49,6 +50,16 @@ def test_a_value_without_end_or_encoding_is_refused_in_a_short_line(override, me
     with pytest.raises(UsageError, match=message) as caught:
         load_preset("toy", [override])
     assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("data", ["data/\U0001f600", "d\x7f", 'quo"te\\u', "dé"])
+def test_a_data_set_is_looked_for_where_data_says_whatever_its_name(data):
+    assert resolve("toy", None, data, train__init=data).dataset.path == data
+
+
+def test_a_data_set_whose_name_is_no_text_is_refused_by_that_name():
+    with pytest.raises(UsageError, match=r"the value is not UTF-8: .*d.udce4ten"):
+        resolve("toy", None, "d\udce4ten")
 
 
 def test_a_file_with_a_number_without_end_is_refused(tmp_path):

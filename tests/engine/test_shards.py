@@ -94,6 +94,11 @@ def test_missing_shards_are_named_and_a_damaged_record_counts_as_missing(tmp_pat
         note(tmp_path, number, 8)
     assert all_done(read_shards(tmp_path))
     assert how_many_done(read_shards(tmp_path), 8) == "8 of 8 shards are done"
+    assert how_many_done([], 10_000) == "0 of 10000 shards are done; missing 1 to 10000"
+    assert how_many_done([], 2) == "0 of 2 shards are done; missing 1, 2"
+    sparse = [ShardRecord(number=number, of=10_000, state="done") for number in range(2, 10_000, 2)]
+    said = how_many_done(sparse, 10_000)
+    assert said.endswith("missing 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, ... (5,001 in all)")
 
 
 def test_a_run_is_divided_in_one_way_until_that_is_done(tmp_path):

@@ -9,6 +9,12 @@ from wsss_cli.cli import app, presets
 from wsss_cli.errors import out_of_memory
 
 
+def encoding_error(name):
+    with pytest.raises(UnicodeEncodeError) as raised:
+        name.encode()
+    return raised.value
+
+
 @pytest.mark.parametrize(
     ("failure", "error", "hint"),
     [
@@ -21,6 +27,11 @@ from wsss_cli.errors import out_of_memory
         (NotADirectoryError(20, "Not a directory", "x/y"), "cannot use x/y: Not a directory", "can be used"),
         (BlockingIOError(11, "Resource temporarily unavailable"), "temporarily unavailable", "fewer workers"),
         (BrokenPipeError(32, "Broken pipe"), "cannot use a file: Broken pipe", "can be used"),  # of no stream of ours
+        (
+            encoding_error("p/d\udce4ten.png"),
+            "not UTF-8 and cannot be written to a record: 'p/d\\udce4ten.png'",
+            "rename",
+        ),
         (MemoryError(), "out of memory", "lower the batch"),
         (RuntimeError("could not create a primitive"), "out of memory: could not create a primitive", "lower the"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory", "crop"),
@@ -45,3 +56,12 @@ def test_not_every_error_is_a_lack_of_memory():
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert out_of_memory(Exception("OpenCV(4.10) error: (-4:Insufficient memory) Failed to allocate 12 bytes"))
+
+
+def test_a_folder_that_went_away_under_the_command_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["wsss", "doctor"])
+    assert app._run() == 3
+    assert capsys.readouterr().err.startswith("error: the folder that this was started in is not there any more\n")

@@ -17,7 +17,7 @@ from wsss_cli.weights.load import (
     not_finite,
     read_checkpoint,
 )
-from wsss_cli.weights.tables import without_prefix
+from wsss_cli.weights.tables import without_prefix, without_wrapper
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([1.0, 2.0])}
 
@@ -269,3 +269,43 @@ def test_keys_of_a_file_without_tensors_are_named(tmp_path):
     torch.save({"epoch": 3, "arch": "vit"}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"hold no tensor under their keys \(epoch, arch\)"):
         load_state(tmp_path / "w.pth")
+
+
+def test_what_torch_wraps_networks_in_is_passed_over_in_names():
+    state = {"_orig_mod.module.net._orig_mod.conv.weight": 1, "_orig_mod.module.net._orig_mod.conv.bias": 2}
+    assert without_wrapper(state) == {"net.conv.weight": 1, "net.conv.bias": 2}
+    assert without_wrapper({"module._fsdp_wrapped_module.a._checkpoint_wrapped_module.b": 1}) == {"a.b": 1}
+    assert without_wrapper({"my_orig_mod.a": 1}) == {"my_orig_mod.a": 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_numbers_of_a_quantised_network_are_not_taken_for_its_weights(dtype):
+    layer = nn.Linear(3, 2)
+    before = layer.weight.clone()
+    with pytest.raises(WeightsError, match=r"1 not floating point \(weight is (u?int8|bool|complex64)\)"):
+        load_into(layer, {"weight": torch.ones(2, 3).to(dtype), "bias": torch.ones(2)}, "w.pth")
+    assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_of_any_width_is_taken(dtype):
+    norm = nn.BatchNorm1d(2)
+    load_into(norm, {name: tensor.to(dtype) for name, tensor in norm.state_dict().items()}, "w.pth")
+    assert norm.weight.dtype == torch.float32
+    assert norm.num_batches_tracked.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (lambda t: t.to_sparse(), "weight is sparse (sparse_coo)"),
+        (lambda t: t.to("meta"), "weight is a shape without numbers (on the device meta)"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "weight is quantised (qint8)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_tensors_that_are_not_plain_are_named(tmp_path, form, words):
+    torch.save({**STATE, "weight": form(STATE["weight"])}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="1 of 2 tensors in a form that cannot be used") as raised:
+        load_state(tmp_path / "w.pth")
+    assert words in raised.value.message

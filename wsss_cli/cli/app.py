@@ -139,9 +139,15 @@ def _run() -> int:
         signalled = heard()  # which a library has made a fault of its own
         shown = signalled.error if signalled else error
         return _fail(shown.message, shown.hint, shown.exit_code)
+    except UnicodeEncodeError as error:  # bytes of a name that are no text came in as halves of characters
+        if not any("\udc80" <= character <= "\udcff" for character in error.object):
+            return _bug(error)
+        return _fail(f"the name is not UTF-8 and cannot be written to a record: {error.object[:300]!r}", PLAIN_NAMES, 3)
     except OSError as error:
         if error.errno is None:
             return _bug(error)
+        if error.errno == errno.ENOENT and not error.filename and _folder_gone():
+            return _fail("the folder that this was started in is not there any more", "cd to one that is there", 3)
         verb = "write" if error.errno in FULL else "use"
         return _fail(f"cannot {verb} {error.filename or 'a file'}: {error.strerror}", _hint(error), 3)
     except Exception as error:
@@ -152,6 +158,7 @@ def _run() -> int:
         return _bug(error)
 
 
+PLAIN_NAMES = "rename the file or folder, or link to it by another name; where it is UTF-8, set LC_ALL=C.UTF-8"
 LESS_MEMORY = "lower the batch or the crop of this stage, use fewer workers, or a machine with more memory"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HINTS = {
@@ -161,6 +168,14 @@ HINTS = {
     **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "use fewer workers, or a machine with more memory and processes"),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see whether the disk is sound, then run again"),
 }
+
+
+def _folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _hint(error: OSError) -> str:

@@ -23,11 +23,14 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
     """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied."""
     from wsss_cli.config.load import load_preset
 
-    options = [
-        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in settings.items() if value not in (None, "")
-    ]
-    where = [f"dataset.path={json.dumps(data)}"] if data else []
+    options = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items() if value not in (None, "")]
+    where = [f"dataset.path={_toml(data)}"] if data else []
     return load_preset(preset, [*(overrides or ()), *where, *options], console.say)
+
+
+def _toml(value: Any) -> str:
+    """A text or number as TOML, which has no escapes of half characters and no bare DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bool) -> None:

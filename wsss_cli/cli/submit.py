@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from wsss_cli.stages.jobs import Job
 
+NAME = re.compile(r"[\w.,@:+-]*[\w.@:+]")  # of partitions, comma between several, and accounts
+SIZE = re.compile(r"[0-9]{1,12}[KMGTkmgt]?")
 OWN = {  # options of sbatch that follow from the plan, or have an option of this command
     **dict.fromkeys(("job-name", "nodes", "ntasks-per-node", "signal", "requeue", "open-mode", "output", "error"), ""),
     **dict.fromkeys(("dependency", "kill-on-invalid-dep", "array"), ""),
@@ -66,9 +69,14 @@ def submit(
     """
     from wsss_cli.stages import jobs as planning
 
-    resources = planning.Resources(
-        gpus, shards, _minutes(time), cpus, mem, partition, account, dict(_extra(text) for text in extra or ())
-    )
+    for option, name in (("--partition", partition), ("--account", account)):
+        if name and not NAME.fullmatch(name):
+            raise UsageError(
+                f"{option} {name!r}: no name that Slurm takes", f"as in {option} gpu: no spaces, no quotes"
+            )
+    if mem and not SIZE.fullmatch(mem):
+        raise UsageError(f"--mem {mem!r}: no size", "a whole number of megabytes, or one with K, M, G or T: --mem 64G")
+    resources = planning.Resources(gpus, shards, _minutes(time), cpus, mem, partition, account, _extras(extra or ()))
     arguments, settings = _run_command(ctx, command)
     from wsss_cli.cli.run import plan_of
 
@@ -133,6 +141,15 @@ def _minutes(time: str) -> int:
     if total < 1:
         raise UsageError(f"--time {time}: a job has a minute at least", "give more")
     return total
+
+
+def _extras(texts: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in map(_extra, texts):
+        if name in options:
+            raise UsageError(f"--extra {name}: given twice", "give it once; sbatch takes one value of an option")
+        options[name] = value
+    return options
 
 
 def _extra(text: str) -> tuple[str, str]:

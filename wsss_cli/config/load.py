@@ -156,7 +156,9 @@ def _parse_override(text: str) -> Table:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise UsageError(f"--set {key}: the value is not UTF-8")
+        raise UsageError(
+            f"--set {key}: the value is not UTF-8: {value[:100]!r}", "of a path: link to it by another name"
+        )
     if not equals or not all(parts):
         raise UsageError(f"--set {text}: not of the form key=value", "for example --set train.optim.lr=1e-3")
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from wsss_cli.talk import say
 
 FOLDER = "shards"
 MOST = 10_000
+RUNS_SHOWN = 12
 LOOKS = 3
 ShardState = Literal["working", "killed", "preempted", "failed", "done"]  # killed: shown, never written
 
@@ -191,10 +192,22 @@ def hold_to_division(run: Path, shard: Shard) -> None:
 
 
 def how_many_done(records: list[ShardRecord], of: int) -> str:
-    """'14 of 16 shards are done; missing 3, 7'."""
+    """'12 of 16 shards are done; missing 3, 7 to 9'."""
     missing = missing_shards(records, of)
     count = f"{of - len(missing)} of {of} shards are done"
-    return f"{count}; missing {', '.join(map(str, missing))}" if missing else count
+    return f"{count}; missing {_in_runs(missing)}" if missing else count
+
+
+def _in_runs(numbers: Sequence[int]) -> str:
+    """Ascending numbers in a line that can be read: three neighbours or more as a run, of many runs the first."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    shown = [(" to " if run[-1] > run[0] + 1 else ", ").join(map(str, run)) for run in runs[:RUNS_SHOWN]]
+    return ", ".join(shown) + (f", ... ({len(numbers):,} in all)" if len(runs) > RUNS_SHOWN else "")
 
 
 def state_of_shard(run: Path, record: ShardRecord) -> ShardState:

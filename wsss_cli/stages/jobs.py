@@ -174,10 +174,9 @@ def script(job: Job, resources: Resources) -> str:
     """The batch script of a job, to be read: submitit's own has the same options, and starts the same command by way of
     Python, so that it can be queued again."""
     options = sbatch_options(job, resources, [f"<{name}>" for name in job.after])
-    command = job.tasks[0].arguments
+    words = [shlex.quote(word) for word in job.tasks[0].arguments]
     if len(job.tasks) > 1:
         options["array"] = f"0-{len(job.tasks) - 1}"
-        command = (*command[:-1], f"$((SLURM_ARRAY_TASK_ID + 1))/{len(job.tasks)}")
+        words[-1] = f"$((SLURM_ARRAY_TASK_ID + 1))/{len(job.tasks)}"
     lines = [f"#SBATCH --{name}" + (f"={value}" if value else "") for name, value in options.items()]
-    words = [word if word.startswith("$((") else shlex.quote(word) for word in command]
     return "\n".join(["#!/bin/bash", *lines, f"srun wsss {' '.join(words)}"])

@@ -85,17 +85,36 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             FILE:KEY says which. A training checkpoint with objects of other packages is read too: nothing takes the
             place of those.
     Raises:
-        WeightsError: missing, truncated, refused because it names what weights have no use for, without a tensor, or
-            with several networks of which none is chosen.
+        WeightsError: missing, truncated, refused because it names what weights have no use for, without a tensor,
+            with several networks of which none is chosen, or with tensors that are not plain (sparse, quantised, meta).
     """
     path, chosen = split_choice(path)
     if not path.is_file():
         raise WeightsError(f"weights {path} do not exist", "check the path")
     value, objects = _read(path)
     state, where = choose(value, chosen, path, objects)
+    _check_plain(state, path)
     outer = value if where else {}
     around = {str(key): item for key, item in outer.items() if key != where.split("/")[0]}
     return Checkpoint(state, around, tuple(objects), where)
+
+
+def _check_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    wrong = {name: form for name, tensor in state.items() if (form := _form(tensor))}
+    if wrong:
+        (name, form), *_ = wrong.items()
+        raise WeightsError(
+            f"weights {path} hold {len(wrong)} of {len(state)} tensors in a form that cannot be used: {name} is {form}",
+            "save plain tensors of the network before it was converted: 32- or 16-bit floating point",
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "a shape without numbers (on the device meta)"
+    if tensor.is_quantized:
+        return f"quantised ({str(tensor.dtype).removeprefix('torch.')})"
+    return "" if tensor.layout == torch.strided else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:
@@ -168,7 +187,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
 def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """What keeps `state` from being loaded for `expected`, a phrase for each kind; empty where it fits.
 
-    Batch counters (num_batches_tracked) may be missing.
+    Batch counters (num_batches_tracked) may be missing. Floating point of any width is taken for floating point; whole
+    numbers are not: those of a quantised network mean nothing without their scales.
     """
     missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
     unknown = [k for k in state if k not in expected]
@@ -177,9 +197,15 @@ def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         for k in expected
         if k in state and state[k].shape != expected[k].shape
     ]
+    numbers = [
+        f"{k} is {str(state[k].dtype).removeprefix('torch.')}"
+        for k in expected
+        if k in state and expected[k].is_floating_point() and not state[k].is_floating_point()
+    ]
+    kinds = (("missing", missing), ("unknown", unknown), ("of another shape", other), ("not floating point", numbers))
     return [
         f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for title, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        for title, names in kinds
         if names
     ]
 

@@ -14,6 +14,8 @@ from wsss_cli.weights.unpickle import Inert
 
 State = dict[str, Tensor]
 WRAPPERS = ("module.", "model.")
+TORCH_WRAPPERS = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
+"""What torch.compile, FSDP and activation checkpointing put into names, before all or within."""
 OTHERS = re.compile(r"optim|sched|scaler|rng|callback|loop|message_hub|meta", re.IGNORECASE)
 """Keys under which a training keeps what is no network."""
 RESAVE = "save the plain state dict with safetensors.torch.save_file, or download the file again"
@@ -25,7 +27,9 @@ def part(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 def without_wrapper(state: Mapping[str, Tensor]) -> State:
-    """The state dict without 'module.' or 'model.' where all of its keys begin so."""
+    """The state dict without 'module.' or 'model.' where all of its keys begin so, and without torch's wrappers."""
+    if any(TORCH_WRAPPERS.search(key) for key in state):
+        state = {TORCH_WRAPPERS.sub(r"\1", key): tensor for key, tensor in state.items()}
     for wrapper in WRAPPERS:
         if state and all(key.startswith(wrapper) for key in state):
             return without_wrapper(part(state, wrapper))
