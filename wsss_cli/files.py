@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wsss_cli.errors import DataError, WriteError
+from wsss_cli.errors import DataError, UsageError, WriteError
 
 
 @contextlib.contextmanager
@@ -42,6 +42,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if partial is not None:
             with contextlib.suppress(OSError):
                 Path(partial).unlink()
+
+
+def refuse_folder(file: Path) -> None:
+    """See, before work begins whose result is to be `file`, that this is no folder.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if Path(file).is_dir():
+        raise UsageError(f"{file} is a folder", "give the name of a file, in it or elsewhere")
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -129,6 +129,11 @@ def test_onnx_agrees_on_other_sizes(run, tmp_path, output):
         assert found.dtype == np.uint8 and (found == theirs.argmax(1).numpy()).mean() > 0.999
 
 
+def test_a_folder_in_place_of_the_file_is_refused_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="is a folder"):
+        run_export(None, tmp_path, "torchscript", "labels")
+
+
 def test_the_same_again_is_kept_and_nothing_else_is_written_over(run, tmp_path, monkeypatch):
     out = tmp_path / "x.pt"
     (tmp_path / ".x.pt.abcd1234.part").write_bytes(b"of a kill")

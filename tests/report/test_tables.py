@@ -60,6 +60,17 @@ def test_terminal_shows_names_as_they_are() -> None:
     assert "\x1b[" in shown.getvalue()
 
 
+@pytest.mark.parametrize("columns", [1, 24])
+def test_a_terminal_too_narrow_for_columns_shows_all_cells_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = io.StringIO()
+    print_table(class_table({"single scale": RESULT}), shown, is_terminal=True)
+    assert "[bold]cat[/bold]" in shown.getvalue()
+    assert "91.23" in shown.getvalue()
+
+
 def test_no_color_on_a_terminal_and_no_escapes_off_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     colourless, plain = io.StringIO(), io.StringIO()

@@ -149,6 +149,11 @@ def test_runs_of_different_stages_are_refused(home, tmp_path, ctx):
         write_report([home / "runs/train-toy-3", home / "runs/cam-toy-1"], tmp_path / "x.html", ctx)
 
 
+def test_a_folder_in_place_of_the_page_is_refused_before_any_work(home, tmp_path, ctx):
+    with pytest.raises(UsageError, match="is a folder"):
+        write_report([home / "no/run"], tmp_path, ctx)
+
+
 def test_runs_and_data_that_are_gone_are_said(home, tmp_path, ctx):
     shutil.copytree(home, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy/runs/cam-toy-1")

@@ -62,6 +62,7 @@ def evaluate(
     A folder of .npz files is scored as CAMs, at every background threshold. 255 in the truth is ignored.
     """
     columns, kind = _columns(metrics), ""
+    _check_place(confusion)
     if pred is not None:
         if run is not None or truth is None or num_classes is None:
             raise UsageError("--pred goes with --truth and --num-classes, and without a run")
@@ -158,6 +159,13 @@ def _below(scores: dict[str, Any], gate: float) -> str:
     if miou < gate:
         return f"mIoU {miou} is below --min-miou {gate}"
     return f"--min-miou: the truth holds {seen} of {len(label)} classes" if len(label) > 1 and seen < 2 else ""
+
+
+def _check_place(confusion: Path | None) -> None:
+    if confusion is not None:
+        from wsss_cli.files import refuse_folder
+
+        refuse_folder(confusion)
 
 
 def _write_confusion(file: Path, scores: dict[str, Any]) -> None:

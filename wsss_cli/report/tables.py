@@ -113,12 +113,20 @@ class Table:
         return "  ".join(cells).rstrip()
 
 
+NARROW = 40
+
+
 def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> None:
-    """Print to `file`: by Rich on a terminal (it heeds NO_COLOR), else plain. `is_terminal` None: `file` is asked."""
+    """Print to `file`: by Rich on a terminal (it heeds NO_COLOR), else plain. `is_terminal` None: `file` is asked.
+
+    On a terminal of less than 40 columns plain, too: Rich would leave columns out to fit.
+    """
     if is_terminal if is_terminal is not None else file.isatty():
-        Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False).print(table.to_rich())
-    else:
-        file.write(table.to_plain())
+        console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
+        if console.width >= NARROW:
+            console.print(table.to_rich())
+            return
+    file.write(table.to_plain())
 
 
 METRICS = {  # key in the scores: (head, key of the mean)

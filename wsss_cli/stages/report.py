@@ -13,7 +13,7 @@ import numpy as np
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
-from wsss_cli.files import write_text
+from wsss_cli.files import refuse_folder, write_text
 from wsss_cli.report.charts import bars, matrix, percent
 from wsss_cli.report.html import Html, join, node, page, table
 from wsss_cli.scoring.by_image import paired_difference
@@ -33,9 +33,10 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
     Returns:
         The file.
     Raises:
-        UsageError: no run directory, or runs of different stages.
+        UsageError: no run directory, runs of different stages, or `out` is a folder.
         WriteError: the page cannot be written.
     """
+    refuse_folder(out)
     told = [_told(run, len(runs) > 1) for run in runs]
     stages = {one.last.stage for one in told}
     if len(stages) > 1:
