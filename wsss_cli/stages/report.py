@@ -114,7 +114,9 @@ def _heading(told: Sequence[Told]) -> Html:
         if one.last.record and one.last.record.lost:
             lost = one.last.record.lost
             listed = table(("photograph", "reason"), [(item["id"], item["reason"]) for item in lost[:50]], left=2)
-            more = f"{len(lost)} photographs were lost" + (" (the first 50 are listed)" if len(lost) > 50 else "")
+            more = f"{len(lost)} photograph{' was' if len(lost) == 1 else 's were'} lost" + (
+                " (the first 50 are listed)" if len(lost) > 50 else ""
+            )
             parts.append(node("div", more, node("details", node("summary", "which"), listed), class_="warn"))
     if len(told) == 1 and first.modes:
         cards = [
