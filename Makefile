@@ -10,7 +10,7 @@ WORKERS ?= 2 # test processes
 help:
 	@echo 'make demo    install, then run the whole pipeline on generated data (wsss demo)'
 	@echo 'make test    install with the test extras, then lint, type-check and run every test'
-	@echo 'make faults  kills, signals, failing writes and limits, also of the whole pipeline: an hour or more on two cores'
+	@echo 'make faults  kills, signals, failing writes and limits, also of the whole pipeline; takes long'
 	@echo 'make clean   remove $(VENV), build products and caches; data/ and runs/ stay'
 
 demo: $(VENV)/.installed

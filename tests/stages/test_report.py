@@ -2,6 +2,7 @@
 
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from wsss_cli.cam.store import write_cam
 from wsss_cli.config.load import load_preset
-from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.dataset import Sample, open_dataset
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
@@ -21,6 +22,7 @@ from wsss_cli.files import write_json
 from wsss_cli.inference import network as networks
 from wsss_cli.scoring.by_image import class_areas, image_areas, write_areas
 from wsss_cli.scoring.counts import Counts
+from wsss_cli.stages.examples import spread
 from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.report import write_report
 
@@ -177,3 +179,21 @@ def test_without_true_masks_tags_are_compared(home, tmp_path, ctx):
     page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
     assert "Predictions and tags" in page.texts and "No true masks." in page.text
     assert "The least sure photographs" in page.texts and "found where not tagged" in page.texts
+
+
+def test_examples_of_a_long_list_are_chosen_without_reading_all_of_it():
+    class Long(list):
+        read = 0
+
+        def __getitem__(self, at):
+            Long.read += 1
+            return super().__getitem__(at)
+
+        def __iter__(self):
+            raise AssertionError("all of it was read")
+
+    samples = Long(Sample(f"{n}", Path("x"), None, (1, 2) if n % 3 == 0 else (1,)) for n in range(10_000))
+    chosen = spread(samples, 6)
+    assert [len(sample.labels) for sample in chosen] == [2, 2, 2, 1, 1, 1]
+    assert Long.read <= 6 * 32
+    assert int(chosen[0].id) < 3_000 < 7_000 < int(chosen[2].id)

@@ -237,8 +237,10 @@ def run_eval(
         _key(network, dataset, split, config, run, boundary, ctx),
     )
     title, model = "eval, ms+flip" if ms_flip else "eval", network.model
-    how = {"options": options, "title": title, "partial": partial, "images": file.with_suffix(".images.npz")}
-    scores, lost = score_network(model, samples, dataset, preset, ctx, **how)  # type: ignore[arg-type]
+    images = file.with_suffix(".images.npz")
+    scores, lost = score_network(
+        model, samples, dataset, preset, ctx, options=options, title=title, partial=partial, images=images
+    )
     result = {
         **scores,
         "run": str(run),

@@ -15,10 +15,11 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
-from wsss_cli.report.pictures import error_map, grey_map, heatmap, overlay
+from wsss_cli.report.pictures import ERRORS, error_map, grey_map, heatmap, overlay
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 
 SIDE = 640  # longest side of a picture
+LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,13 @@ def _resized(image: np.ndarray, scale: float, how: int = cv2.INTER_AREA) -> np.n
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Images from all over a list, those with several tags and with one in turn, the same ones each time."""
-    several = [sample for sample in samples if len(sample.labels) > 1]
-    others = [sample for sample in samples if len(sample.labels) <= 1]
+    """Images from all over a list, those with several tags and with one, the same ones each time.
+
+    They are chosen of `LOOKED_AT` times as many at most: a list may have millions.
+    """
+    some = _even(samples, LOOKED_AT * count)
+    several = [sample for sample in some if len(sample.labels) > 1]
+    others = [sample for sample in some if len(sample.labels) <= 1]
     half = min(len(several), count // 2)
     return [*_even(several, half), *_even(others, count - half)]
 
@@ -144,8 +149,7 @@ def legend_of(dataset: Dataset, examples: Iterable[Example]) -> list[tuple[str, 
     ]
     if any(title == "errors" for one in examples for title, _ in one.shots):
         entries += [
-            ("errors: missed", "rgb(0,114,178)"),
-            ("false", "rgb(230,159,0)"),
-            ("wrong class", "rgb(204,121,167)"),
+            (name, f"rgb({r},{g},{b})")
+            for name, (r, g, b) in zip(("errors: missed", "false", "wrong class"), ERRORS, strict=True)
         ]
     return entries

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -87,16 +86,17 @@ def _groups(
     samples: Sequence[Sample], areas: ImageAreas | None, count: int
 ) -> Iterator[tuple[str, list[Sample], list[str]]]:
     """(what they are, images, a note on each): the worst and the best where it is known which, and some of all."""
-    by_id = {sample.id: sample for sample in samples}
     if areas is not None and areas.names:
         scores = areas.mious()
-        order = [place for place in np.argsort(scores, kind="stable") if areas.names[place] in by_id]
-        order = [place for place in order if np.isfinite(scores[place])]
+        order = [place for place in np.argsort(scores, kind="stable") if np.isfinite(scores[place])]
         half = min(count, len(order) // 2)
-        for heading, places in (("the worst", order[:half]), ("the best", order[::-1][:half])):
-            if places:
-                notes = [f"mIoU of its classes {percent(float(scores[place]))}" for place in places]
-                yield heading, [by_id[areas.names[place]] for place in places], notes
+        names = {areas.names[place] for place in (*order[:half], *order[len(order) - half :])}
+        by_id = {sample.id: sample for sample in samples if sample.id in names}  # a list may have millions
+        for heading, ends in (("the worst", order[:half]), ("the best", order[::-1][:half])):
+            shown = [place for place in ends if areas.names[place] in by_id]
+            if shown:
+                notes = [f"mIoU of its classes {percent(float(scores[place]))}" for place in shown]
+                yield heading, [by_id[areas.names[place]] for place in shown], notes
     few = spread(samples, count)
     yield "from all over the list", few, [""] * len(few)
 
@@ -170,7 +170,7 @@ def _predicted(run: Shown, samples: Sequence[Sample], ctx: Context) -> Iterator[
 
 def _without_masks(run: Shown, ctx: Context, count: int) -> Html | None:
     """What can be told of a network without true masks: predictions against tags, areas, the least sure photographs."""
-    samples = spread([sample for sample in run.samples("train") if sample.labels], WITHOUT_MASKS)
+    samples = [sample for sample in spread(run.samples("train"), WITHOUT_MASKS) if sample.labels]
     if not samples:
         return None
     labels, area, sure = {}, np.zeros(run.dataset.num_classes), {}
@@ -229,25 +229,3 @@ def _shelf(heading: str, examples: Sequence[Example], dataset: Dataset) -> Html:
         head = node("div", node("b", one.title), f" {one.note}" if one.note else None)
         parts.append(node("div", head, node("div", *shots, class_="shots"), *missing, class_="example"))
     return join((node("h3", heading), legend(legend_of(dataset, examples)), *parts))
-
-
-def sheet_of(run: Shown, path: Path, ctx: Context, count: int = 8) -> Path | None:
-    """Write a PNG of training photographs with what the run, and those before it, made of them; None: nothing to show.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    from wsss_cli.report.pictures import sheet, write_png
-
-    examples = []
-    for sample in spread(run.samples("train"), count):
-        ctx.stop.check()
-        examples.append(example(sample, run.dataset, run.sources))
-    examples = [one for one in examples if one.shots]
-    if not examples or run.sources == Sources():
-        return None
-    titles = list(dict.fromkeys(title for one in examples for title, _ in one.shots))
-    rows = [[dict(one.shots).get(title) for title in titles] for one in examples]
-    classes = list(zip(run.dataset.classes[1:], run.dataset.colors[1:], strict=True))
-    write_png(path, sheet(rows, titles, row_titles=[one.title for one in examples], legend=classes))
-    return path
