@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import typer.core
 
 from wsss_cli import __version__
 from wsss_cli.cli import (
@@ -37,6 +36,7 @@ from wsss_cli.cli import (
     weights,
 )
 from wsss_cli.cli import eval as eval_
+from wsss_cli.cli.commands import App, Group
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
 from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, WsssError, out_of_memory
 from wsss_cli.ranks.who import here
@@ -45,8 +45,12 @@ from wsss_cli.ranks.who import here
 ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
-class Root(typer.core.TyperGroup):
+class Root(Group):
     """Typer's own main ends without a word on Ctrl-C, and on a broken pipe of whatever: not so here."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, the first thing to do first."""
+        return sorted(super().list_commands(ctx), key=lambda name: name != "prepare")
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -57,34 +61,33 @@ class Root(typer.core.TyperGroup):
             raise ResourceError(f"cannot use {error.filename or 'a file'}: {error.strerror}", _hint(error)) from error
 
 
-app = typer.Typer(
+DATA, STAGES, RESULTS, TOOLS = "Data", "Stages", "Results", "Tools"  # panels of the help
+app = App(
     name="wsss",
     cls=Root,
     help="Weakly supervised semantic segmentation: from image tags to masks and a trained network.",
     epilog="Begin with: wsss demo    (data sets: wsss prepare --help)",
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
 )
-app.add_typer(prepare.app, name="prepare")
-app.command("cam")(cam.cam)
-app.command("pseudo")(pseudo.pseudo)
-app.command("train")(train.train)
-app.command("eval")(eval_.evaluate)
-app.command("infer")(infer.infer)
-app.command("export")(export.export)
-app.command("verify")(verify.verify)
-app.command("table")(table.table)
-app.command("report")(report.report)
-app.command("run")(run.run)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
-app.add_typer(presets.app, name="presets")
-app.add_typer(runs.app, name="runs")
-app.add_typer(bench.app, name="bench")
-app.add_typer(weights.app, name="weights")
+app.add_typer(prepare.app, name="prepare", rich_help_panel=DATA)
+app.command("verify", rich_help_panel=DATA)(verify.verify)
+app.command("run", rich_help_panel=STAGES)(run.run)
+app.command("cam", rich_help_panel=STAGES)(cam.cam)
+app.command("pseudo", rich_help_panel=STAGES)(pseudo.pseudo)
+app.command("train", rich_help_panel=STAGES)(train.train)
+app.command("eval", rich_help_panel=STAGES)(eval_.evaluate)
+app.command("submit", rich_help_panel=STAGES, context_settings={"allow_interspersed_args": False})(submit.submit)
+app.command("infer", rich_help_panel=RESULTS)(infer.infer)
+app.command("table", rich_help_panel=RESULTS)(table.table)
+app.command("report", rich_help_panel=RESULTS)(report.report)
+app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
+app.command("export", rich_help_panel=RESULTS)(export.export)
+app.command("demo", rich_help_panel=TOOLS)(demo.demo)
+app.add_typer(presets.app, name="presets", rich_help_panel=TOOLS)
+app.command("doctor", rich_help_panel=TOOLS)(doctor.doctor)
+app.add_typer(weights.app, name="weights", rich_help_panel=TOOLS)
+app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 
 
 def _version(asked: bool) -> None:
@@ -188,7 +191,7 @@ def _fail(message: str, hint: str, code: int) -> int:
     rank = _rank()
     if rank and code in (Preempted.exit_code, Interrupted.exit_code):
         return code  # all ranks stop together, and the first says so
-    say = partial(console.say_of_rank, rank) if rank else console.say
+    say = partial(console.say_of_rank, rank) if rank else console.complain
     for line in message.splitlines() or [""]:
         say(f"error: {line}")
     for line in hint.splitlines():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import bench_methods, console, stage
+from wsss_cli.cli import bench_methods, completion, console, stage
 from wsss_cli.cli.bench_methods import (
     BenchPreset,
     DataDir,
@@ -19,12 +19,13 @@ from wsss_cli.cli.bench_methods import (
     default_preset,
     show,
 )
+from wsss_cli.cli.commands import App
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, SetOption
 from wsss_cli.errors import UsageError
 
-Classes = Annotated[int, typer.Option(min=2, max=255, help="Classes, background included.")]
+Classes = Annotated[int, typer.Option(metavar="N", min=2, max=255, help="Classes, background included.")]
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+app = App(help="Measure speed and memory on this machine.")
 app.command("crf")(bench_methods.crf)
 app.command("cam")(bench_methods.cam)
 app.command("walk")(bench_methods.walk)
@@ -38,13 +39,24 @@ def _group() -> None:
 @app.command()
 def model(
     run: Annotated[
-        Path | None, typer.Argument(help="Training run whose network to measure; the result is kept in its bench.json.")
+        Path | None,
+        typer.Argument(
+            autocompletion=completion.runs("train"),
+            help="Training run whose network to measure; the result is kept in its bench.json.",
+        ),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", "-p", metavar="NAME", help="Preset, in place of a run.")] = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset", "-p", metavar="NAME", autocompletion=completion.presets, help="Preset, in place of a run."
+        ),
+    ] = "",
     overrides: SetOption = None,
-    num_classes: Annotated[int, typer.Option(min=2, max=255, help="Classes, background included, with --preset.")] = 21,
-    crop: Annotated[int, typer.Option(min=32, max=16384, help="Side of the square input, pixels.")] = 512,
-    steps: Annotated[int, typer.Option(min=1, max=10**6, help="Timed calls of each kind.")] = 50,
+    num_classes: Annotated[
+        int, typer.Option(metavar="N", min=2, max=255, help="Classes, background included, with --preset.")
+    ] = 21,
+    crop: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Side of the square input, pixels.")] = 512,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Timed calls of each kind.")] = 50,
     train: Annotated[bool, typer.Option(help="Also time training steps, at the preset's batch.")] = True,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,
@@ -87,15 +99,19 @@ def train(
     overrides: SetOption = None,
     num_classes: Classes = 21,
     crop: Annotated[
-        int, typer.Option(min=0, max=16384, help="Side of the input; 0: the preset's on a GPU, 64 on a CPU.")
+        int,
+        typer.Option(metavar="N", min=0, max=16384, help="Side of the input; 0: the preset's on a GPU, 64 on a CPU."),
     ] = 0,
     batch: Annotated[
-        int, typer.Option(min=0, max=65536, help="Images in a batch; 0: the preset's on a GPU, 2 on a CPU.")
+        int,
+        typer.Option(metavar="N", min=0, max=65536, help="Images in a batch; 0: the preset's on a GPU, 2 on a CPU."),
     ] = 0,
     variants: Annotated[
         str, typer.Option(help="Rows, separated by commas; by default all, on a CPU without compile.")
     ] = "",
-    steps: Annotated[int, typer.Option(min=0, max=10**6, help="Iterations in a turn; 0: 20 on a GPU, 2 on a CPU.")] = 0,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=0, max=10**6, help="Iterations in a turn; 0: 20 on a GPU, 2 on a CPU.")
+    ] = 0,
     repeats: Repeats = 3,
     data: DataDir = "",
     device: DeviceOption = "auto",
@@ -172,15 +188,24 @@ def evaluate(
 @app.command()
 def data(
     preset: Annotated[
-        str, typer.Option("--preset", "-p", metavar="NAME", help="Preset whose augmentation, crop and batch to take.")
+        str,
+        typer.Option(
+            "--preset",
+            "-p",
+            metavar="NAME",
+            autocompletion=completion.presets,
+            help="Preset whose augmentation, crop and batch to take.",
+        ),
     ] = "deeplabv3p-r50-voc-full",
     overrides: SetOption = None,
-    images: Annotated[int, typer.Option(min=1, max=10**6, help="Files, read again and again.")] = 32,
-    height: Annotated[int, typer.Option(min=32, max=16384, help="Of the drawn photographs, pixels.")] = 375,
-    width: Annotated[int, typer.Option(min=32, max=16384, help="Of the drawn photographs, pixels.")] = 500,
-    batch: Annotated[int, typer.Option(min=0, max=65536, help="Images in a batch; 0: the preset's.")] = 0,
+    images: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Files, read again and again.")] = 32,
+    height: Annotated[
+        int, typer.Option(metavar="N", min=32, max=16384, help="Of the drawn photographs, pixels.")
+    ] = 375,
+    width: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Of the drawn photographs, pixels.")] = 500,
+    batch: Annotated[int, typer.Option(metavar="N", min=0, max=65536, help="Images in a batch; 0: the preset's.")] = 0,
     workers: Annotated[str, typer.Option(help="Worker counts, separated by commas; by default 0, 1, 2, 4, ...")] = "",
-    batches: Annotated[int, typer.Option(min=1, max=10**6, help="Batches in a turn.")] = 4,
+    batches: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Batches in a turn.")] = 4,
     repeats: Repeats = 3,
     seed: Seed = 0,
     data: DataDir = "",

@@ -6,28 +6,41 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, SetOption
 
 BenchPreset = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME", help="Preset; by default R-50 on a GPU, toy on a CPU.")
+    str,
+    typer.Option(
+        "--preset",
+        "-p",
+        metavar="NAME",
+        autocompletion=completion.presets,
+        help="Preset; by default R-50 on a GPU, toy on a CPU.",
+    ),
 ]
 DataDir = Annotated[str, typer.Option("--data", metavar="DIR", help="Data set whose images to take, not drawn ones.")]
-Repeats = Annotated[int, typer.Option(min=1, max=10**6, help="Turns of every row; the median counts.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**62 - 1, help="Seed of images, scores and weights.")]
-Height = Annotated[int, typer.Option(min=0, max=16384, help="Of the images, pixels; 0: 375 on a GPU, less on a CPU.")]
-Width = Annotated[int, typer.Option(min=0, max=16384, help="Of the images, pixels; 0: 500 on a GPU, less on a CPU.")]
-Images = Annotated[int, typer.Option(min=0, max=10**6, help="Images in a call; 0: as many as suit the device.")]
+Repeats = Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Turns of every row; the median counts.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="Seed of images, scores and weights.")]
+Height = Annotated[
+    int, typer.Option(metavar="N", min=0, max=16384, help="Of the images, pixels; 0: 375 on a GPU, less on a CPU.")
+]
+Width = Annotated[
+    int, typer.Option(metavar="N", min=0, max=16384, help="Of the images, pixels; 0: 500 on a GPU, less on a CPU.")
+]
+Images = Annotated[
+    int, typer.Option(metavar="N", min=0, max=10**6, help="Images in a call; 0: as many as suit the device.")
+]
 
 
 def crf(
     height: Height = 0,
     width: Width = 0,
-    labels: Annotated[int, typer.Option(min=2, max=255, help="Labels, background included.")] = 21,
+    labels: Annotated[int, typer.Option(metavar="N", min=2, max=255, help="Labels, background included.")] = 21,
     parameters: Annotated[
         Literal["irn", "psa", "deeplab", "toco"], typer.Option(help="Published set of kernel parameters.")
     ] = "irn",
-    iterations: Annotated[int, typer.Option(min=1, max=10_000, help="Mean-field iterations.")] = 10,
+    iterations: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Mean-field iterations.")] = 10,
     backends: Annotated[str, typer.Option(help="Rows, separated by commas.")] = "lattice,exact,triton",
     repeats: Repeats = 3,
     seed: Seed = 0,
@@ -98,9 +111,11 @@ def cam(
 def walk(
     height: Height = 0,
     width: Width = 0,
-    classes: Annotated[int, typer.Option(min=1, max=255, help="Maps that walk.")] = 3,
-    radius: Annotated[int, typer.Option(min=2, max=32, help="Steps of the walk are shorter than this.")] = 5,
-    iterations: Annotated[int, typer.Option(min=1, max=10_000, help="Steps of the walk.")] = 256,
+    classes: Annotated[int, typer.Option(metavar="N", min=1, max=255, help="Maps that walk.")] = 3,
+    radius: Annotated[
+        int, typer.Option(metavar="N", min=2, max=32, help="Steps of the walk are shorter than this.")
+    ] = 5,
+    iterations: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Steps of the walk.")] = 256,
     repeats: Repeats = 3,
     seed: Seed = 0,
     data: DataDir = "",

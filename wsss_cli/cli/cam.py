@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, sharded, stage
+from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -26,9 +26,16 @@ def cam(
     overrides: SetOption = None,
     data: DataOption = "",
     weights: Annotated[
-        str, typer.Option(metavar="FILE", help="A trained classifier, or its run; none is trained then.")
+        str,
+        typer.Option(
+            metavar="FILE",
+            autocompletion=completion.runs("classifier", "cam"),
+            help="A trained classifier, or its run; none is trained then.",
+        ),
     ] = "",
-    iters: Annotated[int | None, typer.Option(min=1, max=10**9, help="Training iterations of the classifier.")] = None,
+    iters: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=10**9, help="Training iterations of the classifier.")
+    ] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from wsss_cli.escapes import visible
+from wsss_cli.talk import complain as complain
+from wsss_cli.talk import is_quiet
 from wsss_cli.talk import say as say
 
 if TYPE_CHECKING:
@@ -128,6 +131,11 @@ def table(table: Table) -> None:
     sys.stdout.flush()
 
 
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
 def rich_terminal() -> bool:
     """Whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
@@ -145,6 +153,9 @@ class _Bar:
 @contextlib.contextmanager
 def progress(total: int, title: str) -> Iterator[_Bar]:
     """Progress over `total` items; `.advance(n)` as they are done. A Rich bar on a terminal, else a heartbeat line."""
+    if is_quiet():
+        yield _Bar(lambda done, fields: None)
+        return
     if not rich_terminal():
         yield _Bar(_heartbeat(total, title))
         return
@@ -158,6 +169,9 @@ def progress(total: int, title: str) -> Iterator[_Bar]:
 @contextlib.contextmanager
 def training_progress(title: str, iters: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Progress of a training; takes its events ('train' and 'val')."""
+    if is_quiet():
+        yield lambda event: None
+        return
     if not rich_terminal():
         yield _training_heartbeat(title, iters)
         return

@@ -29,8 +29,10 @@ LABELS = {
 
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where data, runs and pictures go.")] = Path("runs/demo"),
-    images: Annotated[int, typer.Option(min=8, max=10**6, help="Training images of the generated data set.")] = 240,
-    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="Seed of data and training.")] = 0,
+    images: Annotated[
+        int, typer.Option(metavar="N", min=8, max=10**6, help="Training images of the generated data set.")
+    ] = 240,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="Seed of data and training.")] = 0,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,

@@ -41,8 +41,10 @@ def doctor(
     failed = [kernel for kernel in diagnosis.kernels if kernel.state == "fails"]
     if failed:
         for kernel in failed:
-            console.say(f"error: kernel {kernel.name}: {kernel.reason}")
-        console.say("hint: --set train.kernels=plain leaves the kernels of the training out; report this with --json")
+            console.complain(f"error: kernel {kernel.name}: {kernel.reason}")
+        console.complain(
+            "hint: --set train.kernels=plain leaves the kernels of the training out; report this with --json"
+        )
         raise typer.Exit(3)
 
 

@@ -7,28 +7,40 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import console, eval_sources, stage
-from wsss_cli.cli.options import RUNS, DeviceOption, GpusOption, JsonOption, RunsOption
+from wsss_cli.cli import completion, console, eval_sources, stage
+from wsss_cli.cli.options import (
+    RUNS,
+    BestOption,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    ModeOption,
+    RunsOption,
+    WeightsOption,
+)
 from wsss_cli.errors import DataError, GateError, UsageError
 from wsss_cli.files import files_below
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Run to score; if left out, the newest finished training.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            autocompletion=completion.runs("train", "pseudo", "cam"),
+            help="Run to score; if left out, the newest finished training.",
+        ),
+    ] = None,
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Also score over several scales, mirrored too.")] = False,
     split: Annotated[str, typer.Option(help="Split to score on, in place of the preset's.")] = "",
-    best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
-    weights: Annotated[
-        Literal["ema", "raw"] | None,
-        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
-    ] = None,
+    best: BestOption = False,
+    weights: WeightsOption = None,
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of true masks, same names as PNG.")] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1, max=255, help="Classes, background included.")] = None,
-    crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
-    mode: Annotated[
-        Literal["whole", "slide"] | None, typer.Option(help="Whole images or windows, in place of the preset's.")
+    num_classes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=255, help="Classes, background included.")
     ] = None,
+    crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
+    mode: ModeOption = None,
     base: Annotated[
         Literal["image", "short512"] | None,
         typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
@@ -89,7 +101,7 @@ def evaluate(
     else:
         console.table(table)
     if below:
-        console.say(f"error: {below}")
+        console.complain(f"error: {below}")
         raise typer.Exit(GateError.exit_code)
     if kind == "train":
         stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)

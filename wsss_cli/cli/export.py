@@ -7,22 +7,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import console
-from wsss_cli.cli.options import JsonOption
+from wsss_cli.cli import completion, console
+from wsss_cli.cli.options import BestOption, JsonOption, WeightsOption
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A training run, one of its checkpoints, or an imported directory.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.runs("train"),
+            help="A training run, one of its checkpoints, or an imported directory.",
+        ),
+    ],
     form: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="Kind of file.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     output: Annotated[
         Literal["labels", "logits"], typer.Option(help="uint8 [1, H, W], or float32 [1, K, H, W].")
     ] = "labels",
-    best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
-    weights: Annotated[
-        Literal["ema", "raw"] | None,
-        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
-    ] = None,
+    best: BestOption = False,
+    weights: WeightsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write a trained network as one file for other programs, and check that the file agrees with the network.

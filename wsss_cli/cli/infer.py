@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, sharded, stage
-from wsss_cli.cli.options import DeviceOption, GpusOption, JsonOption, ShardOption
+from wsss_cli.cli import completion, console, sharded, stage
+from wsss_cli.cli.options import (
+    BestOption,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    ModeOption,
+    MsFlipOption,
+    ShardOption,
+    WeightsOption,
+)
 
 
 def infer(
-    run: Annotated[Path, typer.Argument(help="A training run, one of its checkpoints, or an imported directory.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.runs("train"),
+            help="A training run, one of its checkpoints, or an imported directory.",
+        ),
+    ],
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted glob patterns.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
-    ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Average over several scales, mirrored too.")] = False,
-    mode: Annotated[
-        Literal["whole", "slide"] | None, typer.Option(help="Whole images or windows, in place of the preset's.")
-    ] = None,
+    ms_flip: MsFlipOption = False,
+    mode: ModeOption = None,
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
-    best: Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")] = False,
-    weights: Annotated[
-        Literal["ema", "raw"] | None,
-        typer.Option(help="Averaged weights or those of the last step; averaged ones where train.ema made them."),
-    ] = None,
+    best: BestOption = False,
+    weights: WeightsOption = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
     shard: ShardOption = "",

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from wsss_cli.cli import completion
+
 PresetOption = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME", help="Preset name (wsss presets list) or a .toml file.")
+    str,
+    typer.Option(
+        "--preset",
+        "-p",
+        metavar="NAME",
+        autocompletion=completion.presets,
+        help="Preset name (wsss presets list) or a .toml file.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset; TOML value; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=completion.settings,
+        help="Change one setting of the preset; TOML value; repeatable.",
+    ),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the run directories.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where to compute; cuda:1 is the second GPU.")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Check all that can be known before, say what would be done, stop.")
 ]
@@ -34,6 +50,18 @@ ShardOption = Annotated[
 ]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
+]
+MsFlipOption = Annotated[bool, typer.Option("--ms-flip", help="Average over several scales, mirrored too.")]
+BestOption = Annotated[bool, typer.Option("--best", help="The checkpoint that validated best, not the last.")]
+WeightsOption = Annotated[
+    Literal["ema", "raw"] | None,
+    typer.Option(
+        "--weights", help="Averaged weights or those of the last step; averaged ones where train.ema made them."
+    ),
+]
+ModeOption = Annotated[
+    Literal["whole", "slide"] | None,
+    typer.Option("--mode", help="Whole images or windows, in place of the preset's."),
 ]
 
 RUNS = Path("runs")

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from wsss_cli.cli import console
+from wsss_cli.cli.commands import App
 from wsss_cli.cli.options import JsonOption
+from wsss_cli.cli.preparing import alone, fetching, report, say_fetched, ticking
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
-if TYPE_CHECKING:
-    from wsss_cli.data.dataset import Dataset
-    from wsss_cli.data.sources.archives import Fetched
-
-app = typer.Typer(
-    help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = App(help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.")
 AND_THEN = "wsss presets list    (then: wsss train --preset NAME)"
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
-WorkersOption = Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0: one for each core.")]
+WorkersOption = Annotated[
+    int, typer.Option(metavar="N", min=0, max=1024, help="Worker processes; 0: one for each core.")
+]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch what is missing from its official site.")]
 
 
@@ -42,12 +37,15 @@ class Unlabelled(enum.StrEnum):
 
 @app.command()
 def toy(
-    images: Annotated[int, typer.Option(min=1, max=10**6, help="Training images.")] = 400,
+    images: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Training images.")] = 400,
     val: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help="Validation images; a quarter of --images if left out.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=10**6, help="Validation images; a quarter of --images if left out."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="The same seed gives the same bytes.")] = 0,
-    size: Annotated[int, typer.Option(min=32, max=2048, help="Side of the square images, pixels.")] = 128,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="The same seed gives the same bytes.")
+    ] = 0,
+    size: Annotated[int, typer.Option(metavar="N", min=32, max=2048, help="Side of the square images, pixels.")] = 128,
     out: OutOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -61,11 +59,11 @@ def toy(
 
     out = out or Path("data/toy")
     total = images + (max(1, images // 4) if val is None else val)
-    with _alone(out), console.progress(total, "drawing") as bar:
+    with alone(out), console.progress(total, "drawing") as bar:
         prepared = prepare_toy(
             out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1)
         )
-    _report(prepared, out, json_output, f"wsss run --preset toy --data {out}")
+    report(prepared, out, json_output, f"wsss run --preset toy --data {out}")
 
 
 @app.command("voc-aug")
@@ -101,20 +99,20 @@ def voc_aug(
     out = out or Path("data") / name
     names = tuple(label.strip() for label in classes.split(",") if label.strip())
     if download:
-        with _fetching() as tell:
-            _say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
+        with fetching() as tell:
+            say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
     source = with_sbd_beside(VocSource(find_devkit(devkit), sbd, aug_masks, tags, tags_from_masks, names))
     console.say(f"devkit: {source.root}{f', SBD: {source.sbd}' if source.sbd else ''}")
     with (
-        _ticking("checking masks") as tick_looks,
-        _ticking("converting masks") as tick,
+        ticking("checking masks") as tick_looks,
+        ticking("converting masks") as tick,
         Stop(console.say_at_once).listening() as stop,
-        _alone(out),
+        alone(out),
     ):
         prepared = prepare_voc(
             source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
         )
-    _report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
+    report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -155,15 +153,15 @@ def coco14(
 
     out = out or Path("data") / name
     if download:
-        with _fetching() as tell:
-            _say_fetched(download_coco(root, tell))
+        with fetching() as tell:
+            say_fetched(download_coco(root, tell))
     source = find_coco(root)
     console.say(f"COCO: {source}")
     stop = Stop(console.say_at_once)
     with (
-        _alone(out),
-        _ticking("reading sizes") as tick_sizes,
-        _ticking("painting masks") as tick,
+        alone(out),
+        ticking("reading sizes") as tick_sizes,
+        ticking("painting masks") as tick,
         stop.listening(),
     ):
         prepared = prepare_coco(
@@ -177,7 +175,7 @@ def coco14(
             tick=tick,
             tick_sizes=tick_sizes,
         )
-    _report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
+    report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -194,8 +192,10 @@ def folder(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="Take the tag OLD as NEW; OLD= drops it. May be given several times."),
     ] = None,
-    val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of masked images for validation.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, max=2**62 - 1, help="Seed of the validation draw.")] = 0,
+    val_fraction: Annotated[
+        float, typer.Option(metavar="N", min=0.0, max=0.9, help="Share of masked images for validation.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="Seed of the validation draw.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "",
     out: OutOption = None,
     workers: WorkersOption = 0,
@@ -221,7 +221,7 @@ def folder(
     out = out or Path("data") / name
     names = tuple(label.strip() for label in classes.split(",") if label.strip())
     source = FolderSource(images, table, masks, names, _renames(rename or []))
-    with _alone(out), _ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
+    with alone(out), ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
         prepared = prepare_folder(
             source,
             out,
@@ -233,10 +233,12 @@ def folder(
             tick=tick,
         )
     following = f"wsss run --preset folder-lite0 --data {out}"
-    _report(prepared.dataset, out, json_output, following, prepared.findings, prepared.lines, prepared.summary)
+    report(prepared.dataset, out, json_output, following, prepared.findings, prepared.lines, prepared.summary)
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
     if masks_lost := [finding for finding in prepared.findings if finding["lost"] == "mask"]:
-        console.say(f"masks left out: {len(masks_lost)}, first: {masks_lost[0]['problem']}; see {out}/findings.json")
+        console.complain(
+            f"masks left out: {len(masks_lost)}, first: {masks_lost[0]['problem']}; see {out}/findings.json"
+        )
     if left_out:
         lost = DataError(
             f"photographs left out: {len(left_out)}, first: {left_out[0]['problem']}; all others are in",
@@ -244,7 +246,7 @@ def folder(
         )
         if not json_output:
             raise lost
-        console.say(f"error: {lost}")  # raised, it would become a second JSON object
+        console.complain(f"error: {lost}")  # raised, it would become a second JSON object
         raise typer.Exit(lost.exit_code)
 
 
@@ -261,89 +263,3 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")
         renames[old.strip()] = new.strip()
     return renames
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """The lock of a data set directory; where nothing comes of it, a new directory goes again."""
-    from wsss_cli.locks import locked
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
-    lock = out / ".prepare.lock"
-    try:
-        with locked(lock, f"{out} is being prepared"):
-            yield
-    finally:
-        if list(out.iterdir()) == [lock]:
-            lock.unlink()
-            out.rmdir()
-
-
-@contextlib.contextmanager
-def _ticking(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress that begins with the first item done, when the total is known."""
-    with contextlib.ExitStack() as stack:
-        bars: list[Any] = []
-
-        def tick(done: int, total: int) -> None:
-            if not bars:
-                bars.append(stack.enter_context(console.progress(total, title)))
-            bars[0].advance(1)
-
-        yield tick
-
-
-@contextlib.contextmanager
-def _fetching() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress in MB (10^6 bytes), a bar for each thing that is done to an archive."""
-    with contextlib.ExitStack() as stack:
-        now: dict[str, Any] = {"title": ""}
-
-        def tell(title: str, done: int, total: int) -> None:
-            if title != now["title"]:
-                stack.close()
-                now["title"] = title
-                now["bar"] = stack.enter_context(console.progress(max(1, total // 1_000_000), f"{title}, MB"))
-            if ahead := done // 1_000_000 - now["bar"].done:
-                now["bar"].advance(ahead)
-
-        yield tell
-
-
-def _say_fetched(archives: Sequence[Fetched]) -> None:
-    for archive in archives:
-        known = "as expected" if archive.compared else "with nothing to compare it with"
-        console.say(f"{archive.name}: {archive.size:,} bytes, sha256 {archive.sha256} ({known})")
-
-
-def _report(
-    dataset: Dataset,
-    out: Path,
-    json_output: bool,
-    following: str,
-    findings: Sequence[dict[str, str]] = (),
-    lines: Sequence[str] = (),
-    summary: dict[str, Any] | None = None,
-) -> None:
-    counts = {split: len(dataset.split(split)) for split in dataset.split_sha256}
-    if json_output:
-        console.result_json(
-            {
-                "dataset": str(out),
-                "name": dataset.name,
-                "classes": list(dataset.classes),
-                "splits": counts,
-                "protocol": list(dataset.protocol),
-                "findings": list(findings),
-                **({"summary": summary} if summary else {}),
-            }
-        )
-    else:
-        listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-        console.result(f"{out}: {listed}; {len(dataset.classes) - 1} classes and background")
-        for note in (*dataset.protocol, *lines):
-            console.result(f"  {note}")
-    console.say(f"next: {following}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, sharded, stage
+from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -27,9 +27,16 @@ def pseudo(
     preset: PresetOption,
     overrides: SetOption = None,
     data: DataOption = "",
-    cams: Annotated[Path | None, typer.Option(metavar="RUN", help="The cam run to read.")] = None,
+    cams: Annotated[
+        Path | None, typer.Option(metavar="RUN", autocompletion=completion.runs("cam"), help="The cam run to read.")
+    ] = None,
     network: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A training run whose network makes the masks, in place of CAMs.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            autocompletion=completion.runs("train"),
+            help="A training run whose network makes the masks, in place of CAMs.",
+        ),
     ] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",

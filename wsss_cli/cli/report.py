@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
 
 
 def report(
     reported: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs of one stage; if left out, the newest finished training."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=completion.runs(),
+            help="Runs of one stage; if left out, the newest finished training.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The page; if left out, report.html in the first run.")
     ] = None,
-    photographs: Annotated[int, typer.Option(min=0, max=1000, help="Photographs of each kind.")] = 6,
+    photographs: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Photographs of each kind.")] = 6,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     json_output: JsonOption = False,

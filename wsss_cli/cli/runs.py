@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsss_cli.cli import console
+from wsss_cli.cli import completion, console
+from wsss_cli.cli.commands import App
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
@@ -18,7 +19,7 @@ from wsss_cli.files import read_json
 if TYPE_CHECKING:
     from wsss_cli.engine.records import Attempt, RunRecord
 
-app = typer.Typer(no_args_is_help=True, help="List and show run directories.")
+app = App(help="List and show run directories.")
 
 SCORES = {
     "cam": {"seed mIoU": ("best", "miou")},
@@ -70,7 +71,10 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run directory, or its name in the runs folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(autocompletion=completion.run_names, help="A run directory, or its name in the runs folder."),
+    ],
     runs: RunsOption = RUNS,
     json_output: JsonOption = False,
 ) -> None:

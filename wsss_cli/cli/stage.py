@@ -73,7 +73,7 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
     if not json_output:
         raise error
     for line in error.message.splitlines():
-        console.say(f"error: {line}")
+        console.complain(f"error: {line}")
     raise typer.Exit(error.exit_code)
 
 
@@ -176,9 +176,9 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
     if not lost:
         return
     for entry in lost[:5]:
-        console.say(f"lost {entry['id']}: {entry['reason']}")
+        console.complain(f"lost {entry['id']}: {entry['reason']}")
     if len(lost) > 5:
-        console.say(f"... and {len(lost) - 5} more")
+        console.complain(f"... and {len(lost) - 5} more")
     count = f"{len(lost)} {'items were' if len(lost) > 1 else 'item was'} lost"
     error = DataError(
         f"{count}, the first: {lost[0]['id']}; all others are done",
@@ -186,5 +186,5 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
     )
     if not json_output and not here().rank:
         raise error
-    console.say(f"error: {error.message}")  # not of another rank: the first one has said it
+    console.complain(f"error: {error.message}")  # not of another rank: the first one has said it
     raise typer.Exit(error.exit_code)

@@ -32,14 +32,18 @@ def submit(
     ctx: typer.Context,
     command: Annotated[list[str], typer.Argument(metavar="-- run ...", help="The command whose stages are submitted.")],
     partition: Annotated[str, typer.Option(metavar="NAME", help="Slurm partition.")] = "",
-    gpus: Annotated[int, typer.Option(min=0, max=256, help="GPUs of a training; other jobs have one. 0: none.")] = 1,
+    gpus: Annotated[
+        int, typer.Option(metavar="N", min=0, max=256, help="GPUs of a training; other jobs have one. 0: none.")
+    ] = 1,
     shards: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Tasks of the arrays that make CAMs and pseudo masks.")
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Tasks of the arrays that make CAMs and pseudo masks.")
     ] = 1,
     time: Annotated[
         str, typer.Option(metavar="TIME", help="Of a job until it is queued again: minutes, H:MM:SS or D-HH:MM:SS.")
     ] = "24:00:00",
-    cpus: Annotated[int, typer.Option(min=0, max=1024, help="CPUs for each GPU of a job; 0: as Slurm gives them.")] = 0,
+    cpus: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1024, help="CPUs for each GPU of a job; 0: as Slurm gives them.")
+    ] = 0,
     mem: Annotated[str, typer.Option(metavar="SIZE", help="Memory of a job, as 64G.")] = "",
     account: Annotated[str, typer.Option(metavar="NAME", help="Slurm account.")] = "",
     extra: Annotated[

@@ -7,13 +7,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import console
+from wsss_cli.cli import completion, console
 from wsss_cli.cli.options import RUNS, RunsOption
 
 
 def table(
     trainings: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Training runs; if left out, all that are finished.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=completion.runs("train"),
+            help="Training runs; if left out, all that are finished.",
+        ),
     ] = None,
     form: Annotated[
         Literal["text", "markdown", "csv", "json"], typer.Option("--format", help="How the table is printed.")
@@ -24,7 +29,7 @@ def table(
 
     \b
     wsss table
-    wsss table runs/train-deeplabv3p-r50-voc-full-1a2b3c4d runs/train-deeplabv3p-r50-voc-weak-5e6f7a8b
+    wsss table runs/train-toy-1a2b3c4d runs/train-toy-5e6f7a8b
     wsss table --format markdown > results.md
 
     mIoU comes from `wsss eval RUN --ms-flip`, fps from `wsss bench model RUN`, memory from the training itself.

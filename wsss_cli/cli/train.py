@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -24,13 +24,24 @@ from wsss_cli.cli.options import (
 def train(
     preset: PresetOption,
     iters: Annotated[
-        int | None, typer.Option(min=1, max=10**9, help="Training iterations; the schedule follows.")
+        int | None, typer.Option(metavar="N", min=1, max=10**9, help="Training iterations; the schedule follows.")
     ] = None,
     overrides: SetOption = None,
     data: DataOption = "",
-    masks: Annotated[Path | None, typer.Option(metavar="RUN", help="The pseudo run whose masks to train on.")] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", autocompletion=completion.runs("pseudo"), help="The pseudo run whose masks to train on."
+        ),
+    ] = None,
     init: Annotated[
-        str, typer.Option("--init", metavar="DIR", help="Start from the network of a run, or of an imported directory.")
+        str,
+        typer.Option(
+            "--init",
+            metavar="DIR",
+            autocompletion=completion.runs("train"),
+            help="Start from the network of a run, or of an imported directory.",
+        ),
     ] = "",
     reset_head: Annotated[
         bool, typer.Option("--reset-head", help="With --init: keep all but the classifiers; draw those anew.")

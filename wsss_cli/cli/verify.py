@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss_cli.cli import console
+from wsss_cli.cli import completion, console
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
@@ -21,13 +21,22 @@ if TYPE_CHECKING:
 
 
 def verify(
-    target: Annotated[Path, typer.Argument(metavar="DATASET|RUN", help="Data set, run, or folder of predictions.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET|RUN", autocompletion=completion.runs(), help="Data set, run, or folder of predictions."
+        ),
+    ],
     split: Annotated[list[str] | None, typer.Option(help="Look at this split of a data set only; repeatable.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Count this kind of finding as a note; repeatable.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, max=10**9, help="Rows of each kind that the table shows; 0: all.")] = 20,
-    workers: Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0: one for each core.")] = 0,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=0, max=10**9, help="Rows of each kind that the table shows; 0: all.")
+    ] = 20,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1024, help="Worker processes; 0: one for each core.")
+    ] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Decode everything and compare it with what the records say; exit with 3 where anything is wrong.
@@ -70,7 +79,7 @@ def verify(
         error = DataError(f"{_counted(len(report.findings), 'finding')} in {target}")
         if not json_output:
             raise error
-        console.say(f"error: {error.message}")
+        console.complain(f"error: {error.message}")
         raise typer.Exit(error.exit_code)
 
 

@@ -8,15 +8,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import console
+from wsss_cli.cli import completion, console
+from wsss_cli.cli.commands import App
 from wsss_cli.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Say what a weight file is; take over MMSegmentation's checkpoints.")
+app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints.")
 
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A weight file, a run, a checkpoint folder or an imported directory.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.runs("classifier", "train"),
+            help="A weight file, a run, a checkpoint folder or an imported directory.",
+        ),
+    ],
     json_output: JsonOption = False,
 ) -> None:
     """Say what a weight file is, and which backbone or command takes it. Nothing in the file is run.
@@ -66,7 +73,9 @@ def inspect(
 def import_mmseg(
     file: Annotated[Path, typer.Argument(help="A .pth of MMSegmentation 0.x or 1.x: DeepLabV3+, or a v1c backbone.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where model.safetensors and meta.json go.")],
-    classes: Annotated[int | None, typer.Option(min=1, max=255, help="Classes expected, background included.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=255, help="Classes expected, background included.")
+    ] = None,
     reset_head: Annotated[
         bool, typer.Option("--reset-head", help="Keep all but the classifiers; draw those anew.")
     ] = False,

@@ -88,3 +88,15 @@ class Preset(Model):
                     f"add that table, or --set affinity.{table}.iters=N"
                 )
         return self
+
+
+def descriptions(table: Model, prefix: str = "") -> dict[str, str]:
+    """What each setting of a table is, by dotted key; not of tables in lists."""
+    texts: dict[str, str] = {}
+    for key, field in type(table).model_fields.items():
+        value = getattr(table, key)
+        if isinstance(value, Model):
+            texts |= descriptions(value, f"{prefix}{key}.")
+        else:
+            texts[f"{prefix}{key}"] = field.description or ""
+    return texts

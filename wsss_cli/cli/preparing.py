@@ -1,0 +1,103 @@
+"""What the commands of `wsss prepare` share: one writer at a time, progress, and the end of a command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsss_cli.cli import console
+from wsss_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from wsss_cli.data.dataset import Dataset
+    from wsss_cli.data.sources.archives import Fetched
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """The lock of a data set directory; where nothing comes of it, a new directory goes again."""
+    from wsss_cli.locks import locked
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+    lock = out / ".prepare.lock"
+    try:
+        with locked(lock, f"{out} is being prepared"):
+            yield
+    finally:
+        if list(out.iterdir()) == [lock]:
+            lock.unlink()
+            out.rmdir()
+
+
+@contextlib.contextmanager
+def ticking(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress that begins with the first item done, when the total is known."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def tick(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(console.progress(total, title)))
+            bars[0].advance(1)
+
+        yield tick
+
+
+@contextlib.contextmanager
+def fetching() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress in MB (10^6 bytes), a bar for each thing that is done to an archive."""
+    with contextlib.ExitStack() as stack:
+        now: dict[str, Any] = {"title": ""}
+
+        def tell(title: str, done: int, total: int) -> None:
+            if title != now["title"]:
+                stack.close()
+                now["title"] = title
+                now["bar"] = stack.enter_context(console.progress(max(1, total // 1_000_000), f"{title}, MB"))
+            if ahead := done // 1_000_000 - now["bar"].done:
+                now["bar"].advance(ahead)
+
+        yield tell
+
+
+def say_fetched(archives: Sequence[Fetched]) -> None:
+    """What was fetched, and its SHA-256."""
+    for archive in archives:
+        known = "as expected" if archive.compared else "with nothing to compare it with"
+        console.say(f"{archive.name}: {archive.size:,} bytes, sha256 {archive.sha256} ({known})")
+
+
+def report(
+    dataset: Dataset,
+    out: Path,
+    json_output: bool,
+    following: str,
+    findings: Sequence[dict[str, str]] = (),
+    lines: Sequence[str] = (),
+    summary: dict[str, Any] | None = None,
+) -> None:
+    """The end of a command: what the data set holds, as JSON or in lines, and the command that comes next."""
+    counts = {split: len(dataset.split(split)) for split in dataset.split_sha256}
+    if json_output:
+        console.result_json(
+            {
+                "dataset": str(out),
+                "name": dataset.name,
+                "classes": list(dataset.classes),
+                "splits": counts,
+                "protocol": list(dataset.protocol),
+                "findings": list(findings),
+                **({"summary": summary} if summary else {}),
+            }
+        )
+    else:
+        listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+        console.result(f"{out}: {listed}; {len(dataset.classes) - 1} classes and background")
+        for note in (*dataset.protocol, *lines):
+            console.result(f"  {note}")
+    console.say(f"next: {following}")
