@@ -21,6 +21,19 @@ from wsss_cli.cli.options import (
 from wsss_cli.errors import DataError, GateError, UsageError
 from wsss_cli.files import files_below
 
+BaseOption = Annotated[
+    Literal["image", "short512"] | None,
+    typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
+]
+
+MetricsOption = Annotated[
+    str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU), fp, fn.")
+]
+
+UndecidedOption = Annotated[
+    Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
+]
+
 
 def evaluate(
     run: Annotated[
@@ -41,17 +54,10 @@ def evaluate(
     ] = None,
     crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
     mode: ModeOption = None,
-    base: Annotated[
-        Literal["image", "short512"] | None,
-        typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
-    ] = None,
-    metrics: Annotated[
-        str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU), fp, fn.")
-    ] = "iou,acc",
+    base: BaseOption = None,
+    metrics: MetricsOption = "iou,acc",
     confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix as CSV.")] = None,
-    undecided: Annotated[
-        Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
-    ] = "as-is",
+    undecided: UndecidedOption = "as-is",
     min_miou: Annotated[float | None, typer.Option(help="Exit with 4 where mIoU (per cent) is below this.")] = None,
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
     runs: RunsOption = RUNS,
