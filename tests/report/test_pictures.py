@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsss_cli.errors import WriteError
-from wsss_cli.report.pictures import curve_png, error_map, heatmap, overlay, sheet, write_png
+from wsss_cli.report.pictures import curve_png, error_map, heatmap, overlay, sheet, write_picture
 
 COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 GREY = np.full((40, 60, 3), 100, np.uint8)
@@ -102,9 +102,9 @@ def test_curve_marks_the_best_threshold() -> None:
 
 
 def test_png_holds_the_colours_and_is_whole_or_absent(tmp_path: Path) -> None:
-    write_png(tmp_path / "new" / "p.png", np.full((2, 3, 3), (1, 2, 3), np.uint8))
+    write_picture(tmp_path / "new" / "p.png", np.full((2, 3, 3), (1, 2, 3), np.uint8))
     assert cv2.imread(str(tmp_path / "new" / "p.png"))[0, 0].tolist() == [3, 2, 1]
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["p.png"]
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write"):
-        write_png(tmp_path / "file" / "p.png", GREY)
+        write_picture(tmp_path / "file" / "p.png", GREY)

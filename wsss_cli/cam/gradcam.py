@@ -110,17 +110,26 @@ def _weighted(maps: Tensor, gradient: Tensor, grid: torch.Size) -> Tensor:
         return cam
 
 
-def find_layer(net: nn.Module, name: str) -> nn.Module:
-    """The module of a backbone that timm calls `name`.
+def find_layer(net: nn.Module, name: str, setting: str = "cam.method.layer") -> nn.Module:
+    """The module of a backbone that timm calls `name`, or of a network that has one.
 
+    Args:
+        setting: what asked for it, for the error.
     Raises:
         UsageError: there is none; the nearest names are in the hint.
     """
     modules = dict(net.named_modules())
     for known_as in (name, f"model.{name}", name.replace(".", "_", 1)):  # timm's feature networks: stages_0, not .0
-        if known_as and known_as in modules:
-            layer: nn.Module = modules[known_as]
-            return layer
-    known = [key.removeprefix("model.") for key in modules if key]
-    near = difflib.get_close_matches(name, known, 4, 0.5) or known[-4:]
-    raise UsageError(f"cam.method.layer: the backbone has no module {name!r}", f"near it: {', '.join(near)}")
+        for place in (known_as, f"backbone.net.{known_as}"):
+            if known_as and place in modules:
+                layer: nn.Module = modules[place]
+                return layer
+    known = [key.removeprefix("backbone.net.").removeprefix("model.") for key in modules if key]
+    near = difflib.get_close_matches(name, known, 4, 0.5)
+    names = f"near it: {', '.join(near)}" if near else f"it has {', '.join(_first(known, 12))}"
+    raise UsageError(f"{setting}: the backbone has no module {name!r}", names)
+
+
+def _first(names: list[str], count: int) -> list[str]:
+    """The last of those of the fewest parts, which are what a network consists of."""
+    return sorted(names, key=lambda name: name.count("."))[:count]

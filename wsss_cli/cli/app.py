@@ -29,6 +29,7 @@ from wsss_cli.cli import (
     report,
     run,
     runs,
+    show,
     submit,
     table,
     train,
@@ -81,6 +82,7 @@ app.command("submit", rich_help_panel=STAGES, context_settings={"allow_intersper
 app.command("infer", rich_help_panel=RESULTS)(infer.infer)
 app.command("table", rich_help_panel=RESULTS)(table.table)
 app.command("report", rich_help_panel=RESULTS)(report.report)
+app.command("show", rich_help_panel=RESULTS)(show.show)
 app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
 app.command("export", rich_help_panel=RESULTS)(export.export)
 app.command("demo", rich_help_panel=TOOLS)(demo.demo)

@@ -136,6 +136,15 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
+def picture(png: bytes) -> None:
+    """Show a PNG on stdout where that is a terminal which can, by its own word; nothing elsewhere."""
+    from wsss_cli.cli.inline import inlined
+
+    if sys.stdout.isatty() and (codes := inlined(png, os.environ)):
+        sys.stdout.write(f"{codes}\n")
+        sys.stdout.flush()
+
+
 def rich_terminal() -> bool:
     """Whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")

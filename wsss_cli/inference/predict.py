@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -16,10 +16,12 @@ from torch import Tensor
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.batches import images_per_batch, to_device
 from wsss_cli.data.columns import sizes_of
-from wsss_cli.data.images import image_size
+from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.transforms import keep_ratio_size
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Grouped, Lost, grouped
+from wsss_cli.errors import DataError
+from wsss_cli.inference.network import Network
 from wsss_cli.losses.tags import within_tags
 from wsss_cli.models.segmentor import Segmentor
 
@@ -68,6 +70,28 @@ def predict(
         allowed=allowed,
     )
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def predict_each(
+    network: Network, samples: Iterable[HasImage], ctx: Context, *, ms_flip: bool = False
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """(id, label map uint8 [H, W], mean probability of what was predicted) of each image that can be read, in turn.
+
+    Args:
+        ms_flip: at all scales and mirrored, in place of a single scale.
+    """
+    mode = "ms_flip" if ms_flip else "single"
+    settings, precision = network.preset.eval, network.preset.train.precision
+    for sample in samples:
+        ctx.stop.check()
+        try:
+            image = read_image(sample.image)
+        except DataError:
+            continue
+        maps = predict(
+            network.model, [image], settings, ctx, precision, single=not ms_flip, ms_flip=ms_flip, probabilities=True
+        )
+        yield sample.id, maps[mode][0], float(maps[f"{mode}_probabilities"][0].max(axis=0).mean())
 
 
 @torch.no_grad()

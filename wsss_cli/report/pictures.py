@@ -105,6 +105,7 @@ def sheet(
     row_titles: Sequence[str] = (),
     legend: Sequence[tuple[str, Color]] = (),
     cell_height: int = 200,
+    captions: Sequence[Sequence[str]] = (),
 ) -> np.ndarray:
     """A sheet of examples: a row each, a titled column for each kind of picture.
 
@@ -113,6 +114,7 @@ def sheet(
         titles: one for each column.
         row_titles: small text above each row, e.g. image ids; none if empty.
         legend: (class name, colour) drawn at the bottom.
+        captions: of each cell, written into its corner; none if empty.
     Returns:
         RGB, uint8 [H, W, 3].
     Raises:
@@ -139,10 +141,14 @@ def sheet(
         if row_titles:
             texts.append(((margin, top + label / 2), row_titles[number], 13, GREY, "lm"))
         top += label
-        for left, room, cell in zip(lefts, widths, row, strict=True):
+        for column, (left, room, cell) in enumerate(zip(lefts, widths, row, strict=True)):
             if cell is not None:
                 start = left + (room - cell.shape[1]) // 2
                 canvas[top : top + cell_height, start : start + cell.shape[1]] = cell
+                if captions and (text := captions[number][column]):
+                    shade = canvas[top : top + 20, start : start + min(_text_width(text, 13) + 12, cell.shape[1])]
+                    shade //= 4
+                    texts.append(((start + 6, top + 10), text, 13, (255, 255, 255), "lm"))
         top += cell_height + gap
     canvas[top : top + len(strip), margin : margin + strip.shape[1]] = strip
     return _write(canvas, texts)
@@ -194,14 +200,20 @@ def curve_png(curve: Mapping[str, Any], width: int = 800, height: int = 480) -> 
     return _write(canvas, texts)
 
 
-def write_png(path: str | Path, rgb: np.ndarray) -> None:
-    """Write RGB, uint8 [H, W, 3], as PNG, whole or not at all.
+def write_picture(path: str | Path, rgb: np.ndarray) -> None:
+    """Write RGB, uint8 [H, W, 3], whole or not at all: as JPEG where the name ends so, else as PNG.
 
     Raises:
         WriteError: the file cannot be written.
     """
-    _, data = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))
-    write_bytes(Path(path), data.tobytes())
+    write_bytes(Path(path), encoded(rgb, jpeg=Path(path).suffix.lower() in (".jpg", ".jpeg")))
+
+
+def encoded(rgb: np.ndarray, *, jpeg: bool = False) -> bytes:
+    """RGB, uint8 [H, W, 3], as the bytes of a PNG, or of a JPEG of quality 85."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 85] if jpeg else []
+    _, data = cv2.imencode(".jpg" if jpeg else ".png", np.ascontiguousarray(rgb[..., ::-1]), options)
+    return data.tobytes()
 
 
 def _scaled(image: np.ndarray, height: int) -> np.ndarray:

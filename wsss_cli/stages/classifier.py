@@ -142,6 +142,19 @@ def load_classifier(step: Step, exp: Experiment, ctx: Context) -> tuple[CamClass
     return model, config.precision
 
 
+def classifier_of(run: Path, num_classes: int, ctx: Context) -> CamClassifier:
+    """The network of a classifier run, by its own settings.
+
+    Raises:
+        WeightsError: there is no checkpoint, or it is damaged.
+    """
+    config = load_preset(str(run / "preset.lock.toml"), say=silent).classifier
+    model = build_classifier(config, num_classes, ctx.device, weights=False)
+    state, title = _weights(run)
+    load_into(model, without_prefix(state, model.state_dict()), title)
+    return model
+
+
 def _weights(path: Path) -> tuple[State, str]:
     """Weights of a run (its last checkpoint), a checkpoint folder or a weight file, and their name."""
     if split_choice(path)[0].is_file():

@@ -7,22 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
-from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import DataError
 from wsss_cli.inference.network import Network, load_network
-from wsss_cli.inference.predict import predict
+from wsss_cli.inference.predict import predict_each
 from wsss_cli.locks import locked
-from wsss_cli.report.pictures import heatmap, overlay, sheet, write_png
+from wsss_cli.report.pictures import write_picture
+from wsss_cli.stages.examples import Sources, example, examples_sheet
 from wsss_cli.stages.infer import run_infer
-from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.pipeline import check_networks, run_step
 from wsss_cli.stages.plan import Outcome, open_experiment, outcome, plan_run
 from wsss_cli.stages.train import check_training
@@ -76,8 +70,8 @@ def run_demo(weak: Preset, full: Preset, images: int, seed: int, out: Path, ctx:
     network = load_network(trained.run, ctx)
     shown = dataset.split(weak.dataset.val)[:ROWS]
     inferred = timed("infer", run_infer, network, [s.image for s in shown], out / "infer", ctx, ms_flip=True)
-    rows = _examples(dataset.split(weak.dataset.train))
-    picture = timed("pictures", picture_sheet, rows, dataset, cam.run, pseudo.run, network, out / "sheet.png", ctx)
+    rows, sources = _examples(dataset.split(weak.dataset.train)), Sources(cam.run, pseudo.run)
+    picture = timed("pictures", _draw, rows, dataset, sources, network, out / "sheet.png", ctx)
     (single, ms), (full_single, full_ms) = (
         (each["eval"].scores["single"]["miou"], each["eval"].scores["ms_flip"]["miou"]) for each in (results, upper)
     )
@@ -115,31 +109,11 @@ def _examples(samples: Sequence[Sample]) -> list[Sample]:
     return [*several, *single]
 
 
-def picture_sheet(
-    samples: Sequence[Sample], dataset: Dataset, cam: Path, pseudo: Path, network: Network, out: Path, ctx: Context
+def _draw(
+    samples: Sequence[Sample], dataset: Dataset, sources: Sources, network: Network, out: Path, ctx: Context
 ) -> Path:
-    """Write a PNG with a row per training image: image, CAM, pseudo mask, prediction (ms+flip), truth.
-
-    Raises:
-        DataError: there are no images.
-    """
-    rows: list[list[np.ndarray]] = []
-    for sample in samples:
-        image = read_image(sample.image)
-        maps, _, size = read_cam(cam_path(cam, sample.id))
-        planes = upsample(maps, size)
-        strongest = planes.max(axis=0) if len(planes) else np.zeros(size, np.float32)
-        prediction = predict(
-            network.model, [image], network.preset.eval, ctx, network.preset.train.precision, single=False, ms_flip=True
-        )
-        masks = [read_mask(mask_path(pseudo, sample.id)), prediction["ms_flip"][0]]
-        if sample.mask is not None:
-            masks.append(read_mask(sample.mask))
-        rows.append([image, heatmap(image, strongest), *(overlay(image, mask, dataset.colors) for mask in masks)])
-    if not rows:
-        raise DataError("there are no images to show")
-    titles = ["image", "CAM", "pseudo mask", "prediction", "truth"][: max(len(row) for row in rows)]
-    names = [" + ".join(dataset.classes[label] for label in sample.labels) for sample in samples]
-    legend = list(zip(dataset.classes[1:], dataset.colors[1:], strict=True))
-    write_png(out, sheet(rows, titles, row_titles=names, legend=legend))
+    """Write a PNG with a row per training image; predictions are ms+flip."""
+    labels = {name: mask for name, mask, _ in predict_each(network, samples, ctx, ms_flip=True)}
+    examples = [example(sample, dataset, sources, labels.get(sample.id)) for sample in samples]
+    write_picture(out, examples_sheet(examples, dataset))
     return out

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.images import read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.report.charts import bars, legend, percent
@@ -148,24 +147,15 @@ def _predict(run: Shown, samples: Sequence[Sample], ctx: Context) -> dict[str, n
 
 
 def _predicted(run: Shown, samples: Sequence[Sample], ctx: Context) -> Iterator[tuple[str, np.ndarray, float]]:
-    """(id, label map uint8 [H, W], mean probability of what was predicted) of each image that can be read."""
+    """What `predict_each` gives with the network of a run; nothing where it has none."""
     from wsss_cli.inference.network import load_network
-    from wsss_cli.inference.predict import predict
+    from wsss_cli.inference.predict import predict_each
 
     try:
         network = load_network(run.last.path, ctx)
     except (UsageError, WeightsError):
         return
-    for sample in samples:
-        ctx.stop.check()
-        try:
-            image = read_image(sample.image)
-        except DataError:
-            continue
-        maps = predict(
-            network.model, [image], network.preset.eval, ctx, network.preset.train.precision, probabilities=True
-        )
-        yield sample.id, maps["single"][0], float(maps["single_probabilities"][0].max(axis=0).mean())
+    yield from predict_each(network, samples, ctx)
 
 
 def _without_masks(run: Shown, ctx: Context, count: int) -> Html | None:
@@ -224,8 +214,9 @@ def _shelf(heading: str, examples: Sequence[Example], dataset: Dataset) -> Html:
     """Examples below each other, their pictures side by side, the legend above."""
     parts = []
     for one in examples:
-        shots = [node("div", picture(rgb, f"{title} of {one.title}"), title) for title, rgb in one.shots]
+        shots = [node("div", picture(shot.rgb, f"{shot.title} of {one.title}"), shot.title) for shot in one.shots]
         missing = [node("p", line, class_="warn") for line in one.missing]
         head = node("div", node("b", one.title), f" {one.note}" if one.note else None)
         parts.append(node("div", head, node("div", *shots, class_="shots"), *missing, class_="example"))
-    return join((node("h3", heading), legend(legend_of(dataset, examples)), *parts))
+    key = [(name, f"rgb({r},{g},{b})") for name, (r, g, b) in legend_of(dataset, examples)]
+    return join((node("h3", heading), legend(key), *parts))

@@ -27,7 +27,7 @@ from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
-from wsss_cli.report.pictures import overlay, write_png
+from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows, Texts
 from wsss_cli.stages.opening import agreed, held_by_first
 from wsss_cli.stages.waiting import awaited
@@ -259,7 +259,7 @@ def _infer(
     def store(predicted: Predicted) -> None:
         photo, image, mask = predicted
         for overlaid in files(photo)[1:]:
-            write_png(overlaid, overlay(image, mask, network.colors))
+            write_picture(overlaid, overlay(image, mask, network.colors))
         write_mask(files(photo)[0], mask, network.colors)
 
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):

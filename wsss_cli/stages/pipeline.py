@@ -22,10 +22,11 @@ from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
 from wsss_cli.stages.report import leave_report
+from wsss_cli.stages.show import SHEET, leave_sheet
 from wsss_cli.stages.train import check_training, run_train, start_from
 from wsss_cli.weights.sources import as_one
 
-REPORTED = ("cam", "pseudo", "relabel", "eval")  # steps that leave a page in the run
+DRAWN = ("cam", "pseudo", "relabel", "train")  # steps that leave a sheet of pictures in the run; all leave a page
 
 
 def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
@@ -96,5 +97,10 @@ def run_step(step: Step, exp: Experiment, ctx: Context) -> None:
             run_train(step, exp, ctx)
         case "eval":
             run_eval(step.path, ctx, ms_flip=True)
-    if step.stage in REPORTED:
-        only_first(lambda: leave_report(step.path, ctx))
+    only_first(lambda: _leave_pictures(step, ctx))
+
+
+def _leave_pictures(step: Step, ctx: Context) -> None:
+    if step.stage in DRAWN or (step.stage == "eval" and not (step.path / SHEET).is_file()):
+        leave_sheet(step.path, ctx)
+    leave_report(step.path, ctx)
