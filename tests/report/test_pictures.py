@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsss_cli.errors import WriteError
-from wsss_cli.report.pictures import curve_png, error_map, heatmap, overlay, sheet, write_picture
+from wsss_cli.report.pictures import error_map, heatmap, overlay, sheet, write_picture
 
 COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 GREY = np.full((40, 60, 3), 100, np.uint8)
@@ -81,24 +81,6 @@ def test_sheet_with_row_titles_and_legend_is_taller_and_shows_colours() -> None:
 def test_sheet_refuses_rows_of_another_length() -> None:
     with pytest.raises(ValueError, match="2 cells"):
         sheet([[GREY]], ["a", "b"])
-
-
-def test_curve_marks_the_best_threshold() -> None:
-    thresholds = [step / 100 for step in range(100)]
-    curve = {
-        "thresholds": thresholds,
-        "miou": [50 - 50 * abs(t - 0.25) for t in thresholds],
-        "fp": [50 * (1 - t) for t in thresholds],
-        "fn": [None] * 100,
-        "best_threshold": 0.25,
-        "best": {"miou": 50.0},
-    }
-    picture = curve_png(curve, 800, 480)
-    assert picture.shape == (480, 800, 3)
-    blue = (np.abs(picture.astype(int) - (31, 119, 180)) < 40).all(2)
-    x = 64 + (800 - 84 - 64) * 0.25 / 0.99
-    assert blue[52:420, round(x)].mean() > 0.9  # the line from the best point down to the axis
-    assert not (picture == (222, 143, 5)).all(2).any()  # nothing known of FN, so no line and no name
 
 
 def test_png_holds_the_colours_and_is_whole_or_absent(tmp_path: Path) -> None:

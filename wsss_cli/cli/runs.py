@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsss_cli.cli import completion, console
+from wsss_cli.cli import compare, completion, console
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import DataError, UsageError
@@ -19,7 +19,9 @@ from wsss_cli.files import read_json
 if TYPE_CHECKING:
     from wsss_cli.engine.records import Attempt, RunRecord
 
-app = App(help="List and show run directories.")
+app = App(help="List, show, compare and plot runs.")
+app.command("compare")(compare.compare)
+app.command("plot")(compare.plot)
 
 SCORES = {
     "cam": {"seed mIoU": ("best", "miou")},

@@ -71,13 +71,8 @@ def show(
     Terminals that can (kitty, Ghostty, WezTerm, iTerm2) show the sheet at once. The legend names the classes; errors
     are blue where an object is missed, orange where there is none, pink where it is of another class.
     """
-    from wsss_cli.files import refuse_folder
-
     _refuse_mixtures(what, split, layer, preset, overrides, data, masks)
-    if out is not None:
-        refuse_folder(out)
-        if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise UsageError(f"--out {out}: the picture ends in .png or .jpg", f"--out {out}.png")
+    out = picture_file(out)
     if split not in ("", "train", "val"):
         raise UsageError(f"--split {split}: it is train or val")
     resolved = stage.resolve(preset, overrides, data) if what == DATA else None
@@ -100,6 +95,21 @@ def show(
         return
     console.picture(encoded(picture))
     console.result(f"picture: {path}")
+
+
+def picture_file(out: Path | None) -> Path | None:
+    """The file that --out names.
+
+    Raises:
+        UsageError: it is a folder, or no name of a picture.
+    """
+    from wsss_cli.files import refuse_folder
+
+    if out is not None:
+        refuse_folder(out)
+        if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise UsageError(f"--out {out}: the picture ends in .png or .jpg", f"--out {out}.png")
+    return out
 
 
 def _of_run(what: str, layer: str, choice: Choice, ctx: Context) -> tuple[Path, np.ndarray]:

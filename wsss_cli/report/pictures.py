@@ -1,8 +1,8 @@
-"""Pictures for people: overlays, heat maps, sheets of examples, threshold curves. Images are RGB, uint8 [H, W, 3]."""
+"""Pictures for people: overlays, heat maps, sheets of examples, legends. Images are RGB, uint8 [H, W, 3]."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from wsss_cli.labels import IGNORE
 UNDECIDED_COLOR = (224, 224, 192)
 ERRORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))  # missed, false, wrong class: Okabe and Ito (2008)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
-CURVES = (("miou", "mIoU", (31, 119, 180)), ("fp", "FP", (214, 69, 65)), ("fn", "FN", (222, 143, 5)))
 Color = tuple[int, int, int]
 
 
@@ -126,9 +125,9 @@ def sheet(
     cells = [[None if cell is None else _scaled(cell, cell_height) for cell in row] for row in rows]
     columns = [[row[i] for row in cells] for i in range(len(titles))]
     widths = [max((cell.shape[1] for cell in column if cell is not None), default=cell_height) for column in columns]
-    widths = [max(width, _text_width(title, 17)) for width, title in zip(widths, titles, strict=True)]
+    widths = [max(width, text_width(title, 17)) for width, title in zip(widths, titles, strict=True)]
     width = 2 * margin + sum(widths) + gap * (len(widths) - 1)
-    strip = _legend(legend, width - 2 * margin)
+    strip = legend_strip(legend, width - 2 * margin)
     height = margin + head + len(rows) * (label + cell_height + gap) + len(strip) + margin // 2
     canvas = np.full((height, width, 3), 255, np.uint8)
     texts: list[tuple[tuple[float, float], str, int, Color, str]] = []
@@ -146,58 +145,12 @@ def sheet(
                 start = left + (room - cell.shape[1]) // 2
                 canvas[top : top + cell_height, start : start + cell.shape[1]] = cell
                 if captions and (text := captions[number][column]):
-                    shade = canvas[top : top + 20, start : start + min(_text_width(text, 13) + 12, cell.shape[1])]
+                    shade = canvas[top : top + 20, start : start + min(text_width(text, 13) + 12, cell.shape[1])]
                     shade //= 4
                     texts.append(((start + 6, top + 10), text, 13, (255, 255, 255), "lm"))
         top += cell_height + gap
     canvas[top : top + len(strip), margin : margin + strip.shape[1]] = strip
-    return _write(canvas, texts)
-
-
-def curve_png(curve: Mapping[str, Any], width: int = 800, height: int = 480) -> np.ndarray:
-    """mIoU, FP and FN against the background threshold, the best threshold marked.
-
-    Args:
-        curve: what `stages.score.cam_curve` returns.
-    Returns:
-        RGB, uint8 [height, width, 3].
-    """
-    thresholds = curve["thresholds"]
-    values = [value for key, _, _ in CURVES for value in curve[key] if value is not None]
-    ceiling = max(10.0, 10.0 * np.ceil(max(values, default=10.0) / 10.0))
-    left, right, top, bottom = 64, width - 84, 52, height - 60
-    span = max(thresholds[-1] - thresholds[0], 1e-9)
-
-    def at(threshold: float, value: float) -> tuple[float, float]:
-        x = left + (right - left) * (threshold - thresholds[0]) / span
-        return x, bottom - (bottom - top) * value / ceiling
-
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    texts: list[tuple[tuple[float, float], str, int, Color, str]] = []
-    for level in np.arange(0, ceiling + 1, 10 if ceiling <= 60 else 20):
-        _line(canvas, [at(thresholds[0], level), at(thresholds[-1], level)], PALE, 1)
-        texts.append(((left - 10, at(0, level)[1]), f"{level:.0f}", 14, GREY, "rm"))
-    for tick in np.arange(np.ceil(thresholds[0] * 10), np.floor(thresholds[-1] * 10 + 1e-6) + 1) / 10:
-        texts.append(((at(tick, 0)[0], bottom + 16), f"{tick:.1f}", 14, GREY, "mm"))
-    _line(canvas, [at(thresholds[0], 0), at(thresholds[-1], 0)], GREY, 1)
-    ends = []
-    for key, name, color in CURVES:
-        known = [(t, value) for t, value in zip(thresholds, curve[key], strict=True) if value is not None]
-        if known:
-            _line(canvas, [at(t, value) for t, value in known], color, 2)
-            ends.append((at(*known[-1]), name, color))
-    best = curve["best_threshold"]
-    peak = at(best, curve["best"]["miou"])
-    _line(canvas, [(round(peak[0]), bottom), (round(peak[0]), peak[1])], CURVES[0][2], 1)  # whole pixels stay sharp
-    cv2.circle(canvas, _fixed(peak), 5 << 4, CURVES[0][2], -1, cv2.LINE_AA, 4)
-    texts.append(((left, 24), f"best mIoU {curve['best']['miou']:.2f} at threshold {best:.2f}", 18, INK, "lm"))
-    texts.append((((left + right) / 2, height - 18), "background threshold", 15, GREY, "mm"))
-    texts.append(((14, 24), "%", 15, GREY, "lm"))
-    y = -np.inf
-    for (x, end), name, color in sorted(ends, key=lambda item: item[0][1]):
-        y = max(end, y + 18)  # names of lines that end together stand below each other
-        texts.append(((x + 10, y), name, 15, color, "lm"))
-    return _write(canvas, texts)
+    return write_texts(canvas, texts)
 
 
 def write_picture(path: str | Path, rgb: np.ndarray) -> None:
@@ -222,12 +175,12 @@ def _scaled(image: np.ndarray, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
-def _legend(entries: Sequence[tuple[str, Color]], width: int) -> np.ndarray:
+def legend_strip(entries: Sequence[tuple[str, Color]], width: int) -> np.ndarray:
     """Coloured squares with names, broken into lines, RGB [h, width, 3]; h is 0 without entries."""
     square, line, x, y = 14, 26, 0, 0
     places = []
     for name, color in entries:
-        needed = square + 8 + _text_width(name, 14) + 20
+        needed = square + 8 + text_width(name, 14) + 20
         if x and x + needed > width:
             x, y = 0, y + line
         places.append((x, y, name, color))
@@ -235,18 +188,7 @@ def _legend(entries: Sequence[tuple[str, Color]], width: int) -> np.ndarray:
     strip = np.full((y + line + 4 if entries else 0, width, 3), 255, np.uint8)
     for x, y, _, color in places:
         strip[y + 6 : y + 6 + square, x : x + square] = color
-    return _write(strip, [((x + square + 8, y + 6 + square / 2), name, 14, INK, "lm") for x, y, name, _ in places])
-
-
-def _line(canvas: np.ndarray, points: Sequence[tuple[float, float]], color: Color, thickness: int) -> None:
-    cv2.polylines(
-        canvas, [np.array([_fixed(point) for point in points], np.int32)], False, color, thickness, cv2.LINE_AA, 4
-    )
-
-
-def _fixed(point: tuple[float, float]) -> tuple[int, int]:
-    """Pixels with four fractional bits, as OpenCV's `shift` takes them."""
-    return round(point[0] * 16), round(point[1] * 16)
+    return write_texts(strip, [((x + square + 8, y + 6 + square / 2), name, 14, INK, "lm") for x, y, name, _ in places])
 
 
 @cache
@@ -255,11 +197,12 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _text_width(text: str, size: int) -> int:
+def text_width(text: str, size: int) -> int:
+    """Pixels that a text takes."""
     return int(np.ceil(_font(size).getlength(text)))
 
 
-def _write(canvas: np.ndarray, texts: Sequence[tuple[tuple[float, float], str, int, Color, str]]) -> np.ndarray:
+def write_texts(canvas: np.ndarray, texts: Sequence[tuple[tuple[float, float], str, int, Color, str]]) -> np.ndarray:
     """Write (place, text, size, colour, anchor) on a copy."""
     if not canvas.size:
         return canvas

@@ -11,7 +11,7 @@ from typing import Any
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import difference
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.dataset import Dataset
+from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.records import Inputs, RunRecord, is_run, read_inputs, read_record
 from wsss_cli.engine.rundir import read_metrics, state_of
 from wsss_cli.errors import DataError, WsssError
@@ -108,6 +108,23 @@ class Told:
             return read_areas(self.last.path / AREAS_FILE)
         except DataError:
             return None
+
+
+def tell(run: Path) -> Told:
+    """All that is told of a run.
+
+    Raises:
+        UsageError: no run directory.
+        DataError: its record of inputs cannot be read.
+    """
+    links = tuple(lineage(run))
+    inputs = links[-1].inputs
+    if inputs is None:
+        raise DataError(f"{run} cannot be reported: {links[-1].why_gone}", "run its command again: it is mended there")
+    try:
+        return Told(run.name, links, open_dataset(inputs.dataset, silent))
+    except DataError as error:
+        return Told(run.name, links, None, error.message)
 
 
 def read_link(path: Path, stage: str = "") -> Link:

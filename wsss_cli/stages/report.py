@@ -10,17 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_cli.data.dataset import open_dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import DataError, Interrupted, Preempted, UsageError
+from wsss_cli.errors import Interrupted, Preempted
 from wsss_cli.files import refuse_folder, write_text
 from wsss_cli.report.charts import bars, matrix, percent
 from wsss_cli.report.html import Html, join, node, page, table
-from wsss_cli.scoring.by_image import paired_difference
+from wsss_cli.stages.compare import INTERVAL, SCORES, gaps, score_rows, tell_all
 from wsss_cli.stages.gallery import Shown, gallery
-from wsss_cli.stages.lineage import Told, changed_settings, lineage
+from wsss_cli.stages.lineage import Told, changed_settings
 from wsss_cli.stages.provenance import commands_section, curves_section, lineage_section, time_section
-from wsss_cli.talk import silent
 
 
 def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: int = 6) -> Path:
@@ -37,13 +35,7 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
         WriteError: the page cannot be written.
     """
     refuse_folder(out)
-    told = [_told(run, len(runs) > 1) for run in runs]
-    stages = {one.last.stage for one in told}
-    if len(stages) > 1:
-        raise UsageError(
-            f"runs of different stages cannot stand beside each other: {', '.join(sorted(stages))}",
-            "compare trainings with trainings, masks with masks; the lineage of one run shows its other stages",
-        )
+    told = tell_all(runs)
     parts = [_heading(told), *_sections(told, ctx, photographs)]
     title = " and ".join(one.name for one in told) if len(told) < 3 else f"{len(told)} runs"
     write_text(out, page(f"wsss: {title}", parts))
@@ -58,17 +50,6 @@ def leave_report(run: Path, ctx: Context) -> None:
         raise
     except Exception as error:  # a page that cannot be drawn is never worth a run
         ctx.ui.say(f"no report of {run}: {' '.join(str(error).split())[:200]}")
-
-
-def _told(run: Path, several: bool) -> Told:
-    links = tuple(lineage(run))
-    inputs = links[-1].inputs
-    if inputs is None:
-        raise DataError(f"{run} cannot be reported: {links[-1].why_gone}", "run its command again: it is mended there")
-    try:
-        return Told(run.name, links, open_dataset(inputs.dataset, silent))
-    except DataError as error:
-        return Told(run.name, links, None, error.message)
 
 
 def _shown(told: Sequence[Told]) -> list[Shown]:
@@ -138,55 +119,26 @@ def _scores(told: Sequence[Told]) -> Html:
             "wsss eval RUN --ms-flip scores it where the val split has masks" if told[0].last.stage == "train" else ""
         )
         return node("p", "No scores: nothing was compared with true masks. ", node("code", hint) if hint else None)
-    columns = ("run", "views", "mIoU", "mAcc", "aAcc", "FP", "FN", "boundary IoU", "unscored")
-    rows = []
-    for one in told:
-        for key, name in one.modes:
-            score = one.last.scores[key]
-            share = score.get("unscored_share", one.last.scores.get("unscored_share"))
-            rows.append(
-                (
-                    one.name,
-                    name,
-                    *(percent(score.get(field)) for field in ("miou", "macc", "aacc", "mfp", "mfn", "mbiou")),
-                    "-" if share is None else f"{100 * share:.1f} %",
-                )
-            )
     protocols = []
     for one in told:
         lines = one.last.scores.get("protocol") or []
         lines = [lines] if isinstance(lines, str) else lines
         protocols += [node("p", f"{one.name}: " if len(told) > 1 else "", line, class_="soft") for line in lines]
-    return join((table(columns, rows, left=2), *protocols))
+    return join((table(SCORES, score_rows(told), left=2), *protocols))
 
 
 def _differences(told: Sequence[Told], ctx: Context) -> Html | None:
     if len(told) < 2:
         return None
-    first, rows, notes = told[0], [], []
-    areas = [one.areas() for one in told]
-    for one, other in zip(told[1:], areas[1:], strict=True):
-        classes = one.last.inputs.classes if one.last.inputs else ()
-        same = first.last.inputs is not None and classes == first.last.inputs.classes
-        if areas[0] is None or other is None or not same:
-            why = "other classes" if not same else "not scored image by image yet: run wsss eval on both"
-            rows.append((f"{one.name} - {first.name}", "-", why, "-"))
-            continue
-        gap = paired_difference(areas[0], other, len(classes), ctx.stop.check)
-        if gap is None:
-            rows.append((f"{one.name} - {first.name}", "-", "no common image", "0"))
-            continue
-        interval = f"{gap.low:+.2f} to {gap.high:+.2f}"
-        rows.append((f"{one.name} - {first.name}", f"{gap.value:+.2f}", interval, f"{gap.images:,}"))
-    notes.append(
-        "mIoU in points, of trainings at a single scale; 95 % interval of the paired bootstrap over photographs. "
-        "It does not hold what another seed of the training would change."
-    )
+    rows, notes = [], []
+    for gap in gaps(told, ctx.stop.check):
+        rows.append((f"{gap.run} - {gap.first}", *gap.cells))
+    notes.append(INTERVAL)
     settings = []
     for one in told[1:]:
-        lines = changed_settings(first.last, one.last)
+        lines = changed_settings(told[0].last, one.last)
         listed = node("pre", "\n".join(lines)) if lines else node("p", "none", class_="soft")
-        settings += [node("h3", f"Settings: {first.name} → {one.name}"), listed]
+        settings += [node("h3", f"Settings: {told[0].name} → {one.name}"), listed]
     return join(
         (
             table(("", "mIoU", "95 % interval", "photographs"), rows),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import nn
 
-from wsss_cli.data.dataset import Sample, open_dataset
+from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make
 from wsss_cli.data.transforms import train_sample
@@ -31,7 +31,7 @@ from wsss_cli.stages.examples import (
 )
 from wsss_cli.stages.features import layer_output, principal_colors
 from wsss_cli.stages.gallery import Shown
-from wsss_cli.stages.lineage import Link, is_there, lineage, read_link
+from wsss_cli.stages.lineage import Link, is_there, read_link, tell
 from wsss_cli.stages.paths import cam_path, confidence_files, mask_path
 from wsss_cli.stages.plan import Experiment, plan_train
 from wsss_cli.stages.training_data import training_item, training_samples
@@ -180,11 +180,10 @@ def _unlabelled(sample: Sample, rng: np.random.Generator, *, exp: Experiment) ->
 
 def _opened(run: Path) -> Shown:
     """A run with its lineage and its data set."""
-    links = lineage(run)
-    inputs = links[-1].inputs
-    if inputs is None:
-        raise DataError(f"{run} cannot be shown: {links[-1].why_gone}", "run its command again: it is mended there")
-    return Shown(run.name, tuple(links), open_dataset(inputs.dataset, silent), None)
+    told = tell(run)
+    if told.dataset is None:
+        raise DataError(f"the data set of {run} cannot be read: {told.why_no_data}")
+    return Shown(run.name, told.links, told.dataset, None)
 
 
 def _sources(shown: Shown, sample: Sample, choice: Choice) -> Sources:

@@ -1,0 +1,101 @@
+"""`wsss runs compare` and `wsss runs plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import completion, console
+from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
+from wsss_cli.errors import UsageError
+
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", autocompletion=completion.runs(), help="Runs of one stage; the first is compared to."
+    ),
+]
+
+
+def compare(compared: RunsArgument, runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
+    """Put runs beside each other: scores, differences with their intervals, settings that differ.
+
+    The interval is of the paired bootstrap over photographs, and does not hold what another seed would change.
+
+    \b
+    wsss runs compare runs/train-toy-1a2b3c4d runs/train-toy-5e6f7a8b
+    wsss runs compare train-toy-1a2b3c4d train-toy-5e6f7a8b --json
+    """
+    from wsss_cli.processes import check_stop
+    from wsss_cli.report.tables import Table
+    from wsss_cli.stages.compare import INTERVAL, SCORES, gaps, score_rows, tell_all
+    from wsss_cli.stages.lineage import changed_settings
+
+    told = tell_all(_several(compared, runs, 2))
+    listed = gaps(told, check_stop)
+    settings = {one.name: changed_settings(told[0].last, one.last) for one in told[1:]}
+    if json_output:
+        scores = {one.name: {key: one.last.scores[key].get("miou") for key, _ in one.modes} for one in told}
+        rows = [
+            {"run": gap.run, "first": gap.first, "why": gap.why}
+            | (vars(gap.difference) if gap.difference else {"value": None, "low": None, "high": None, "images": None})
+            for gap in listed
+        ]
+        console.result_json({"runs": scores, "differences": rows, "settings": settings})
+        return
+    if rows_ := score_rows(told):
+        console.table(Table("Scores, per cent", SCORES, tuple(rows_), left=frozenset({0, 1})))
+    cells = tuple((gap.run, *gap.cells) for gap in listed)
+    columns = (f"less {told[0].name}", "mIoU", "95 % interval", "photographs")
+    console.table(Table("Differences", columns, cells, notes=(INTERVAL,)))
+    for name, lines in settings.items():
+        console.result(f"settings, {told[0].name} -> {name}:{'' if lines else ' none'}")
+        for line in lines:
+            console.result(f"  {line}")
+
+
+def plot(
+    plotted: RunsArgument,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The picture, .png or .jpg; if left out, in the first run.")
+    ] = None,
+    runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
+) -> None:
+    """Draw the losses and the validations of runs over their iterations, in one picture.
+
+    Terminals that can (kitty, Ghostty, WezTerm, iTerm2) show it at once. A training that runs is drawn as far as it is.
+
+    \b
+    wsss runs plot runs/train-toy-1a2b3c4d
+    wsss runs plot train-toy-1a2b3c4d train-toy-5e6f7a8b --out both.png
+    """
+    from wsss_cli.cli.show import picture_file
+    from wsss_cli.report.pictures import encoded, write_picture
+    from wsss_cli.stages.compare import curves, tell_all
+
+    chosen = _several(plotted, runs, 1)
+    path = picture_file(out) or chosen[0] / "curves.png"
+    picture = curves(tell_all(chosen))
+    write_picture(path, picture)
+    if json_output:
+        console.result_json({"picture": str(path), "height": picture.shape[0], "width": picture.shape[1]})
+        return
+    console.picture(encoded(picture))
+    console.result(f"picture: {path}")
+
+
+def _several(named: list[Path], runs: Path, least: int) -> list[Path]:
+    """Run directories, those that are given by name being looked for among the runs.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    from wsss_cli.engine.records import is_run
+
+    paths = [runs / path if not is_run(path) and is_run(runs / path) else path for path in named]
+    if len(dict.fromkeys(paths)) < least:
+        raise UsageError("two runs at least are compared", f"wsss runs list --runs {runs} names those there are")
+    return list(dict.fromkeys(paths))

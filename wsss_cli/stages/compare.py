@@ -1,0 +1,119 @@
+"""Runs beside each other: what they differ in, and by how much their scores differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsss_cli.errors import UsageError
+from wsss_cli.report.charts import Line, percent
+from wsss_cli.report.plots import line_plot
+from wsss_cli.scoring.by_image import Difference, paired_difference
+from wsss_cli.stages.lineage import Told, tell
+
+INTERVAL = (
+    "mIoU in points, of trainings at a single scale; 95 % interval of the paired bootstrap over photographs. "
+    "It does not hold what another seed of the training would change."
+)
+
+
+SCORES = ("run", "views", "mIoU", "mAcc", "aAcc", "FP", "FN", "boundary IoU", "unscored")
+"""Columns of `score_rows`."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How a run's score differs from the first one's; None: it cannot be told, for the reason in `why`."""
+
+    run: str
+    first: str
+    difference: Difference | None
+    why: str = ""
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """The difference, its interval and the number of images, as they are shown."""
+        if (gap := self.difference) is None:
+            return "-", self.why, "-"
+        return f"{gap.value:+.2f}", f"{gap.low:+.2f} to {gap.high:+.2f}", f"{gap.images:,}"
+
+
+def tell_all(runs: Sequence[Path]) -> list[Told]:
+    """All that is told of runs of one stage.
+
+    Raises:
+        UsageError: no run directory, or runs of different stages.
+        DataError: a record of inputs cannot be read.
+    """
+    told = [tell(run) for run in runs]
+    stages = {one.last.stage for one in told}
+    if len(stages) > 1:
+        raise UsageError(
+            f"runs of different stages cannot stand beside each other: {', '.join(sorted(stages))}",
+            "compare trainings with trainings, masks with masks; the lineage of one run shows its other stages",
+        )
+    return told
+
+
+def score_rows(told: Sequence[Told]) -> list[tuple[str, ...]]:
+    """The scores of runs as they are shown, a row for each way in which one was scored."""
+    rows = []
+    for one in told:
+        for key, name in one.modes:
+            score = one.last.scores[key]
+            share = score.get("unscored_share", one.last.scores.get("unscored_share"))
+            values = (percent(score.get(field)) for field in ("miou", "macc", "aacc", "mfp", "mfn", "mbiou"))
+            rows.append((one.name, name, *values, "-" if share is None else f"{100 * share:.1f} %"))
+    return rows
+
+
+def gaps(told: Sequence[Told], check: Callable[[], object]) -> list[Gap]:
+    """The difference of each run but the first from the first.
+
+    Args:
+        check: looks at a stop flag.
+    """
+    first, areas = told[0], told[0].areas()
+    listed = []
+    for one in told[1:]:
+        classes = one.last.inputs.classes if one.last.inputs else ()
+        other = one.areas()
+        difference, why = None, ""
+        if first.last.inputs is None or classes != first.last.inputs.classes:
+            why = "other classes"
+        elif areas is None or other is None:
+            why = "not scored image by image yet: run wsss eval on both"
+        else:
+            difference = paired_difference(areas, other, len(classes), check)
+            why = "" if difference else "no common image"
+        listed.append(Gap(one.name, first.name, difference, why))
+    return listed
+
+
+def curves(told: Sequence[Told], width: int = 900) -> np.ndarray:
+    """The losses and the validations of runs over their iterations, below each other.
+
+    Returns:
+        RGB, uint8 [H, width, 3].
+    Raises:
+        UsageError: no run has logged any.
+    """
+    losses, scores = [], []
+    for one in told:
+        trained = [row for row in one.last.metrics if row.get("kind") == "train" and "loss" in row]
+        scored = [row for row in one.last.metrics if row.get("kind") == "val" and row.get("miou") is not None]
+        losses.append(Line(one.name, [row["step"] for row in trained], [row["loss"] for row in trained]))
+        scores.append(Line(one.name, [row["step"] for row in scored], [row["miou"] for row in scored]))
+    panels = []
+    for lines, title in ((losses, "loss"), (scores, "mIoU of validations, per cent")):
+        if some := [line for line in lines if line.x]:
+            panels.append(line_plot(some, title, "iteration", width))
+    if not panels:
+        raise UsageError(
+            f"nothing was logged by {', '.join(one.name for one in told)}",
+            "losses are logged every train.log_interval iterations; name runs of classifiers or trainings",
+        )
+    return np.vstack(panels)
