@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, sharded, stage
+from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -16,6 +17,7 @@ from wsss_cli.cli.options import (
     JsonOption,
     PresetOption,
     RunsOption,
+    SeedOption,
     SetOption,
     ShardOption,
 )
@@ -36,6 +38,7 @@ def cam(
     iters: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=10**9, help="Training iterations of the classifier.")
     ] = None,
+    seed: SeedOption = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -60,7 +63,8 @@ def cam(
     time; the last of them finishes it.
     """
     part = sharded.chosen(shard, gpus)
-    resolved = stage.resolve(preset, overrides, data, classifier__weights=weights, classifier__iters=iters)
+    settings = {"classifier__weights": weights, "classifier__iters": iters}
+    resolved = stage.resolve(preset, overrides, data, seed=seed, **settings)
     from wsss_cli.stages.plan import plan_cam
 
     if dry_run:
@@ -76,4 +80,5 @@ def cam(
         from wsss_cli.report.tables import curve_table
 
         console.table(curve_table(cams.scores, "seeds by background threshold"))
-    return stage.finish(str(cams.run), cams.skipped, done.lost, f"wsss pseudo --preset {preset}", json_output)
+    after = following("pseudo", settings=stage.as_toml(settings))
+    return stage.finish(str(cams.run), cams.skipped, done.lost, after, json_output)

@@ -9,6 +9,7 @@ import typer
 import typer.core
 import typer.main
 
+from wsss_cli.cli.following import remember
 from wsss_cli.talk import hush
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,6 +41,11 @@ class Command(typer.core.TyperCommand):
         super().__init__(*arguments, **settings)
         self.help, self.examples = _parted(self.help or "")
         self.params.append(_quiet_option())
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        remember(ctx)
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The examples."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import completion, console, eval_sources, stage
+from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
     BestOption,
@@ -110,7 +111,8 @@ def evaluate(
         console.complain(f"error: {below}")
         raise typer.Exit(GateError.exit_code)
     if kind == "train":
-        stage.finish(scores["file"], False, scores["lost"], f"wsss infer {run} IMAGES --out DIR", json_output)
+        after = following("infer", run, "IMAGES", "--out", "DIR")
+        stage.finish(scores["file"], False, scores["lost"], after, json_output)
 
 
 def _columns(metrics: str) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.cli import console, stage
+from wsss_cli.cli.following import line
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import files_below
@@ -90,9 +91,10 @@ def pseudo_run(run: Path, columns: list[str]) -> Scored:
         raise UsageError(f"{run} has no scores: its score split has no masks")
     lacking = [key for key in columns if not isinstance(stored["background"].get(key), list)]
     if lacking:
+        classes = len(stored["background"]["classes"])
         raise UsageError(
             f"{run} was scored without {', '.join(lacking)}",
-            f"wsss eval --pred {run}/masks --truth MASKS --num-classes {len(stored['background']['classes'])} "
+            f"{line('eval', '--pred', run / 'masks', '--truth', 'MASKS', '--num-classes', classes)} "
             f"--undecided background --metrics {','.join(columns)}",
         )
     results = {"255 as background": stored["background"], "255 left out": stored["drop"]}

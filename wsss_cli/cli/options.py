@@ -48,6 +48,16 @@ ShardOption = Annotated[
         "--shard", metavar="I/N", help="Make part I of N of the images; array: the part of this task of a Slurm array."
     ),
 ]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, max=2**62 - 1, help="Of every random choice, in place of the preset's."),
+]
+ItersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--iters", metavar="N", min=1, max=10**9, help="Training iterations of the network; the schedule follows."
+    ),
+]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
 ]

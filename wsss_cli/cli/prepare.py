@@ -11,14 +11,14 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.commands import App
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption
-from wsss_cli.cli.preparing import alone, fetching, report, say_fetched, ticking
+from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, ticking
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
 app = App(help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.")
-AND_THEN = "wsss presets list    (then: wsss train --preset NAME)"
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]
@@ -63,7 +63,7 @@ def toy(
         prepared = prepare_toy(
             out, images=images, val=val, seed=seed, size=size, tick=lambda done, total: bar.advance(1)
         )
-    report(prepared, out, json_output, f"wsss run --preset toy --data {out}")
+    report(prepared, out, json_output, line("run", "--preset", "toy", "--data", out))
 
 
 @app.command("voc-aug")
@@ -112,7 +112,7 @@ def voc_aug(
         prepared = prepare_voc(
             source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
         )
-    report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
+    report(prepared.dataset, out, json_output, any_preset(out), prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -175,7 +175,7 @@ def coco14(
             tick=tick,
             tick_sizes=tick_sizes,
         )
-    report(prepared.dataset, out, json_output, AND_THEN, prepared.findings, prepared.lines, prepared.summary)
+    report(prepared.dataset, out, json_output, any_preset(out), prepared.findings, prepared.lines, prepared.summary)
 
 
 @app.command()
@@ -232,8 +232,8 @@ def folder(
             workers=workers or cores(),
             tick=tick,
         )
-    following = f"wsss run --preset folder-lite0 --data {out}"
-    report(prepared.dataset, out, json_output, following, prepared.findings, prepared.lines, prepared.summary)
+    after = line("run", "--preset", "folder-lite0", "--data", out)
+    report(prepared.dataset, out, json_output, after, prepared.findings, prepared.lines, prepared.summary)
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
     if masks_lost := [finding for finding in prepared.findings if finding["lost"] == "mask"]:
         console.complain(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
+from wsss_cli.cli.following import line
 from wsss_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def fetching() -> Iterator[Callable[[str, int, int], None]]:
                 now["bar"].advance(ahead)
 
         yield tell
+
+
+def any_preset(out: Path) -> str:
+    """What comes after a data set that several presets are for."""
+    return f"wsss presets list    (then: {line('run', '--preset', 'NAME', '--data', out)})"
 
 
 def say_fetched(archives: Sequence[Fetched]) -> None:

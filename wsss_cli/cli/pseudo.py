@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, sharded, stage
+from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
@@ -17,6 +18,7 @@ from wsss_cli.cli.options import (
     JsonOption,
     PresetOption,
     RunsOption,
+    SeedOption,
     SetOption,
     ShardOption,
 )
@@ -38,6 +40,7 @@ def pseudo(
             help="A training run whose network makes the masks, in place of CAMs.",
         ),
     ] = None,
+    seed: SeedOption = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -60,7 +63,7 @@ def pseudo(
     if cams is not None and network is not None:
         raise UsageError("--cams and --network are two sources of masks", "give one of them")
     part = sharded.chosen(shard, gpus)
-    resolved = stage.resolve(preset, overrides, data)
+    resolved = stage.resolve(preset, overrides, data, seed=seed)
     from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
     def plan(exp: Experiment) -> list[Step]:
@@ -80,5 +83,5 @@ def pseudo(
 
         results = {"255 as background": masks.scores["background"], "255 left out": masks.scores["drop"]}
         console.table(class_table(results, "pseudo masks", masks.scores["protocol"], ("iou", "fp", "fn")))
-    following = f"wsss train --preset {preset}" + (f" --masks {masks.run}" if network else "")
-    return stage.finish(str(masks.run), masks.skipped, done.lost, following, json_output)
+    after = following("train", *(("--masks", masks.run) if cams or network else ()))
+    return stage.finish(str(masks.run), masks.skipped, done.lost, after, json_output)

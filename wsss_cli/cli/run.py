@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_cli.cli import console, stage
+from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
     DeviceOption,
     DryRunOption,
     GpusOption,
+    ItersOption,
     JsonOption,
     PresetOption,
     RunsOption,
+    SeedOption,
     SetOption,
 )
 
@@ -27,6 +30,8 @@ def run(
     preset: PresetOption,
     overrides: SetOption = None,
     data: DataOption = "",
+    iters: ItersOption = None,
+    seed: SeedOption = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -40,13 +45,14 @@ def run(
 
     \b
     wsss run --preset toy
-    wsss run --preset voc-animals-lite0 --set train.iters=2000
+    wsss run --preset voc-animals-lite0 --iters 2000
+    wsss run --preset folder-lite0 --data data/mine --seed 1
     wsss run --preset toy --until pseudo
     wsss run --preset toy --dry-run
 
     Stopped at any moment, the same command goes on where it stood.
     """
-    resolved = stage.resolve(preset, overrides, data)
+    resolved = stage.resolve(preset, overrides, data, seed=seed, train__iters=iters)
     plan = plan_of(until)
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
@@ -76,8 +82,8 @@ def run(
     else:
         console.result(last)
     skipped = all(outcome.skipped for outcome in results.values())
-    following = f"wsss run --preset {preset}" if until else f"wsss infer {last} IMAGES --out DIR"
-    return stage.finish(last, skipped, done.lost, following, json_output)
+    after = following("run") if until else following("infer", last, "IMAGES", "--out", "DIR")
+    return stage.finish(last, skipped, done.lost, after, json_output)
 
 
 def plan_of(until: str) -> Plan:

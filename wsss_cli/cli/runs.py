@@ -12,6 +12,7 @@ import typer
 
 from wsss_cli.cli import compare, completion, console
 from wsss_cli.cli.commands import App
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
@@ -91,7 +92,7 @@ def show(
 
     path = next((path for path in (Path(run), runs / run) if is_run(path)), None)
     if path is None:
-        raise UsageError(f"{run} is no run directory", f"wsss runs list --runs {runs} names those there are")
+        raise UsageError(f"{run} is no run directory", f"{line('runs', 'list', '--runs', runs)} names those there are")
     record = read_record(path)
     record = record.changed(state=state_of(path, record))
     scores, shards = _scores(path, record), _shards(path, record)

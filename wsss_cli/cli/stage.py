@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,23 @@ def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **sett
     """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied."""
     from wsss_cli.config.load import load_preset
 
-    options = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items() if value not in (None, "")]
+    options = [f"{key}={value}" for key, value in as_toml(settings).items()]
     where = [f"dataset.path={_toml(data)}"] if data else []
     return load_preset(preset, [*(overrides or ()), *where, *options], console.say)
+
+
+def as_toml(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a command's own options that were given, by dotted key."""
+    return {key.replace("__", "."): _toml(value) for key, value in settings.items() if value not in (None, "")}
+
+
+def has_truth(preset: Preset) -> bool:
+    """Whether a network can be scored: the data set's val split has masks."""
+    from wsss_cli.data.dataset import open_dataset
+    from wsss_cli.talk import silent
+
+    dataset, val = open_dataset(preset.dataset.path, silent), preset.dataset.val
+    return val in dataset.split_sha256 and any(dataset.split(val).masked)
 
 
 def _toml(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import completion, console
-from wsss_cli.cli.options import RUNS, RunsOption
+from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 
 
 def table(
@@ -24,6 +24,7 @@ def table(
         Literal["text", "markdown", "csv", "json"], typer.Option("--format", help="How the table is printed.")
     ] = "text",
     runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
 ) -> None:
     """Print the results table of finished trainings, published figures beside, protocols below.
 
@@ -31,6 +32,7 @@ def table(
     wsss table
     wsss table runs/train-toy-1a2b3c4d runs/train-toy-5e6f7a8b
     wsss table --format markdown > results.md
+    wsss table --json
 
     mIoU comes from `wsss eval RUN --ms-flip`, fps from `wsss bench model RUN`, memory from the training itself.
     """
@@ -38,7 +40,7 @@ def table(
     from wsss_cli.scoring.results import find_rows
 
     rows: list[dict[str, Any]] = find_rows(list(trainings or ()), runs)
-    if form == "json":
+    if form == "json" or json_output:
         console.result_json({"rows": rows})
         return
     results = results_table(rows)

@@ -8,24 +8,25 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
     DataOption,
     DeviceOption,
     DryRunOption,
     GpusOption,
+    ItersOption,
     JsonOption,
     PresetOption,
     RunsOption,
+    SeedOption,
     SetOption,
 )
 
 
 def train(
     preset: PresetOption,
-    iters: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=10**9, help="Training iterations; the schedule follows.")
-    ] = None,
+    iters: ItersOption = None,
     overrides: SetOption = None,
     data: DataOption = "",
     masks: Annotated[
@@ -46,6 +47,7 @@ def train(
     reset_head: Annotated[
         bool, typer.Option("--reset-head", help="With --init: keep all but the classifiers; draw those anew.")
     ] = False,
+    seed: SeedOption = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -66,7 +68,7 @@ def train(
     trained network labels the training images anew, within their tags, and a second training follows.
     """
     resolved = stage.resolve(
-        preset, overrides, data, train__iters=iters, train__init=init, train__reset_head=reset_head or None
+        preset, overrides, data, seed=seed, train__iters=iters, train__init=init, train__reset_head=reset_head or None
     )
     from wsss_cli.stages.plan import Experiment, Step, plan_train
 
@@ -81,4 +83,8 @@ def train(
         console.result_json(done.as_json())
     else:
         console.result(trained)
-    return stage.finish(trained, done.last.skipped, done.lost, f"wsss eval {trained} --ms-flip", json_output)
+    if stage.has_truth(resolved):
+        after = following("eval", trained, "--ms-flip", leave_out=("--data", "--runs"))
+    else:
+        after = following("infer", trained, "IMAGES", "--out", "DIR")
+    return stage.finish(trained, done.last.skipped, done.lost, after, json_output)

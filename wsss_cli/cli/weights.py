@@ -10,6 +10,7 @@ import typer
 
 from wsss_cli.cli import completion, console
 from wsss_cli.cli.commands import App
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption
 
 app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints.")
@@ -103,13 +104,12 @@ def import_mmseg(
         _show(meta, keys)
     console.say(f"done: {out}")
     if meta["kind"] == "backbone":
-        console.say(
-            f"next: --set train.backbone.name={meta['backbone']} --set train.backbone.weights={out}/model.safetensors"
-        )
+        name, weights = f"train.backbone.name={meta['backbone']}", f"train.backbone.weights={out}/model.safetensors"
+        console.say(f"next: {line('train', '--preset', 'NAME', '--set', name, '--set', weights)}")
     elif meta["fresh"]:
-        console.say(f"next: wsss train --preset NAME --init {out}")
+        console.say(f"next: {line('train', '--preset', 'NAME', '--init', out)}")
     else:
-        console.say(f"next: wsss infer {out} IMAGES --out DIR")
+        console.say(f"next: {line('infer', out, 'IMAGES', '--out', 'DIR')}")
 
 
 def _show(meta: dict[str, Any], every: bool) -> None:

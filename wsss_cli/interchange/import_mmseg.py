@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,7 +154,11 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
             f"name it: {file}:{head}",
         )
     shown = ", ".join(list(state)[:3])
-    hint = file_format.advice.replace("FILE", str(file)) if file_format.backbone else f"wsss weights inspect {file}"
+    hint = (
+        file_format.advice.replace("FILE", str(file))
+        if file_format.backbone
+        else f"wsss weights inspect {shlex.quote(str(file))}"
+    )
     return WeightsError(
         f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is "
         f"{file_format.title}; first keys: {shown}",
@@ -163,7 +168,9 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
 
 def _backbone(file: Path, state: State, file_format: Format) -> tuple[State, dict[str, Any]]:
     if not file_format.backbone:
-        raise WeightsError(f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {file}")
+        raise WeightsError(
+            f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {shlex.quote(str(file))}"
+        )
     with torch.device("meta"):  # names and shapes are all that is needed
         net_state = build_backbone(file_format.backbone, output_stride=32, weights="none").net.state_dict()
     names = {_v1c_name(key): key for key in net_state}

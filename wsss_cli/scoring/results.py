@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def run_row(run: Path) -> dict[str, Any]:
         "miou_ms_flip": scores.get("ms_flip", {}).get("miou"),
         "reference": _reference(preset),
         "protocol": [
-            *(scores.get("protocol") or [f"not scored yet: wsss eval {run} --ms-flip"]),
-            *([] if bench else [f"fps not measured yet: wsss bench model {run}"]),
+            *(scores.get("protocol") or [f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"]),
+            *([] if bench else [f"fps not measured yet: wsss bench model {shlex.quote(str(run))}"]),
         ],
     }
 

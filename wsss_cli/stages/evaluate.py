@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -299,7 +300,8 @@ def _check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
     if dataset.classes != classes:
         raise DataError(
             f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(classes)}",
-            f"name the data set that it was trained on with --data, or train on this one: wsss train --init {run}",
+            "name the data set that it was trained on with --data, or train on this one: "
+            f"wsss train --init {shlex.quote(str(run))}",
         )
 
 

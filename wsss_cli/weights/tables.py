@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def _chosen(tables: Mapping[str, State], chosen: str, path: Path) -> State:
         return below[0]
     names = ", ".join(name for name in tables if name) or "no table by name"
     what = "more than one part" if below else "no part"
-    raise WeightsError(f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {path}")
+    raise WeightsError(
+        f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {shlex.quote(str(path))}"
+    )
 
 
 def _tables(value: Mapping[Any, Any], name: str) -> Iterator[tuple[str, State]]:

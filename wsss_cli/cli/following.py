@@ -1,0 +1,59 @@
+"""Command lines that are suggested, to be copied as they are: with the options that the user gave, and quoted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+ABOUT_THIS_CALL = ("--dry-run", "--json", "--shard", "--until")
+"""Options that say how a command is run this once; the next one does not get them."""
+
+_now: list[Any] = []  # the context of the command that runs
+
+
+def remember(ctx: Any) -> None:
+    """Keep the context of the command that runs."""
+    _now[:] = [ctx]
+
+
+def line(*words: object) -> str:
+    """`wsss WORDS`, as a shell takes it."""
+    return shlex.join(["wsss", *map(str, words)])
+
+
+def following(
+    command: str, *words: object, leave_out: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> str:
+    """A command line with the options of the one that runs, as far as they were given and the command has them.
+
+    Args:
+        words: what follows the command's name.
+        leave_out: options that `words` stand for.
+        settings: TOML values by dotted key, of options that the command has not.
+    """
+    more: list[str] = []
+    if _now:
+        there = {name for option in _now[0].find_root().command.commands[command].params for name in option.opts}
+        for name, spelled in _given(_now[0]):
+            if name in there and name not in (*ABOUT_THIS_CALL, *leave_out):
+                more += spelled
+    for key, value in (settings or {}).items():
+        more += ["--set", f"{key}={value}"]
+    return line(command, *words, *more)
+
+
+def _given(ctx: Any) -> Iterator[tuple[str, list[str]]]:
+    """(name, words) of each option that stands on the command line."""
+    for option in ctx.command.params:
+        names = [name for name in option.opts if name.startswith("--")]
+        source = ctx.get_parameter_source(option.name)
+        if not names or option.name not in ctx.params or source is None or source.name != "COMMANDLINE":
+            continue
+        value = ctx.params[option.name]
+        if isinstance(value, bool):
+            yield names[0], [names[0] if value else (option.secondary_opts or names)[0]]
+        elif isinstance(value, list | tuple):
+            yield names[0], [word for each in value for word in (names[0], str(each))]
+        else:
+            yield names[0], [names[0], str(value)]
