@@ -30,7 +30,7 @@ EXAMPLES = [line for command in COMMANDS.values() for line in getattr(command, "
 
 def parsed(example):
     """The command of an example and its parameters, as the command line is read; nothing is run."""
-    words = shlex.split(re.split(r" [>|] ", example)[0])
+    words = shlex.split(re.split(r" [>|] ", example)[0], comments=True)
     assert words[0] == "wsss"
     context, rest = GROUP.make_context("wsss", words[1:]), words[1:]
     group = GROUP

@@ -62,7 +62,7 @@ def show(
     """Show CAMs, pseudo masks, predictions, features or training samples: one sheet, a photograph a row.
 
     \b
-    wsss show                                              # predictions of the newest training
+    wsss show    # predictions of the newest training
     wsss show runs/pseudo-toy-1a2b3c4d --photographs 12
     wsss show runs/train-toy-1a2b3c4d --image train_000003 --out three.png
     wsss show runs/train-toy-1a2b3c4d --layer backbone.net.layer4
