@@ -25,8 +25,8 @@ from wsss_cli.metrics.confusion import Confusion
 from wsss_cli.report.tables import class_table
 from wsss_cli.scoring.by_image import read_areas
 from wsss_cli.scoring.partial import PartialCounts
-from wsss_cli.stages import evaluate
-from wsss_cli.stages.evaluate import ScoreOptions, score_network
+from wsss_cli.stages import network_scores
+from wsss_cli.stages.network_scores import ScoreOptions, score_network
 
 
 class Colours(nn.Module):
@@ -150,7 +150,7 @@ def test_counted_on_the_device_or_behind_it_the_scores_are_the_same(dataset, ctx
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), dataset.split("val")
     score = partial(score_network, Colours(), samples, dataset, preset, ctx, title="eval")
     here, _ = score(options=ScoreOptions(ms_flip=ms_flip))
-    monkeypatch.setattr(evaluate, "COUNT_THERE", ("cpu",))
+    monkeypatch.setattr(network_scores, "COUNT_THERE", ("cpu",))
     monkeypatch.setattr(Confusion, "add", None)  # so that it cannot be called
     there, _ = score(options=ScoreOptions(ms_flip=ms_flip))
     assert there == here
@@ -160,7 +160,7 @@ def test_counted_on_the_device_or_behind_it_the_scores_are_the_same(dataset, ctx
 @pytest.mark.parametrize("there", [(), ("cpu",)])
 @pytest.mark.parametrize("boundary", [False, True])
 def test_the_share_of_unscored_pixels_and_absent_classes_are_said(dataset, ctx, tmp_path, monkeypatch, there, boundary):
-    monkeypatch.setattr(evaluate, "COUNT_THERE", there)
+    monkeypatch.setattr(network_scores, "COUNT_THERE", there)
     preset, samples = load_preset("toy", ["eval.scales=[1.0]"]), []
     for number, sample in enumerate(dataset.split("val")):
         mask = np.full((64, 64), 255, np.uint8)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import completion, console, eval_sources, stage
+from wsss_cli.cli import completion, console, eval_sources, sharded, stage
 from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
@@ -17,10 +17,14 @@ from wsss_cli.cli.options import (
     JsonOption,
     ModeOption,
     RunsOption,
+    ShardOption,
     WeightsOption,
 )
 from wsss_cli.errors import DataError, GateError, UsageError
 from wsss_cli.files import files_below
+
+if TYPE_CHECKING:
+    from wsss_cli.engine.shards import Shard
 
 BaseOption = Annotated[
     Literal["image", "short512"] | None,
@@ -64,6 +68,7 @@ def evaluate(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    shard: ShardOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Score a run or a folder: per-class IoU, mIoU, and the protocol beside them.
@@ -73,22 +78,22 @@ def evaluate(
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --min-miou 60
     wsss eval --ms-flip --base short512 --crf --metrics iou,dice,biou --confusion confusion.csv
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --gpus 4
+    wsss eval runs/train-toy-1a2b3c4d --ms-flip --shard 3/16
     wsss eval runs/cam-toy-1a2b3c4d
     wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
     wsss eval --pred runs/cam-toy-1a2b3c4d/cams --truth data/toy/SegmentationClass --num-classes 6
 
-    A folder of .npz files is scored as CAMs, at every background threshold. 255 in the truth is ignored.
+    A folder of .npz files is scored as CAMs, at every background threshold. 255 in the truth is ignored. Of shards the
+    last one has the scores, and looks at --min-miou and --confusion.
     """
     columns, kind = _columns(metrics), ""
     _check_place(confusion)
-    if pred is not None:
-        if run is not None or truth is None or num_classes is None:
-            raise UsageError("--pred goes with --truth and --num-classes, and without a run")
+    _check_folders(run, pred, truth, num_classes)
+    part = _part(shard, gpus, run)
+    if pred is not None and truth is not None and num_classes is not None:
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
-        if truth is not None or num_classes is not None:
-            raise UsageError("--truth and --num-classes go with --pred")
         run = run or _newest(runs)
         kind = _stage_of(run)
         if kind == "cam":
@@ -96,9 +101,10 @@ def evaluate(
         elif kind == "pseudo":
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
-            stage.on_ranks(gpus, device)
             options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "split": split, "data": data}
             options |= {"best": best, "weights": weights or "", "views": _views(mode, base)}
+            options |= {"part": part, "as_json": json_output}
+            stage.on_ranks(gpus, device)
             scores, table = eval_sources.network(run, columns, device, **options)
     if confusion is not None:
         _write_confusion(confusion, scores)
@@ -113,6 +119,28 @@ def evaluate(
     if kind == "train":
         after = following("infer", run, "IMAGES", "--out", "DIR")
         stage.finish(scores["file"], False, scores["lost"], after, json_output)
+
+
+def _check_folders(run: Path | None, pred: Path | None, truth: Path | None, num_classes: int | None) -> None:
+    if pred is not None and (run is not None or truth is None or num_classes is None):
+        raise UsageError("--pred goes with --truth and --num-classes, and without a run")
+    if pred is None and (truth is not None or num_classes is not None):
+        raise UsageError("--truth and --num-classes go with --pred")
+
+
+def _part(shard: str, gpus: int, run: Path | None) -> Shard | None:
+    """The shard that --shard means; None: the option is left out.
+
+    Raises:
+        UsageError: there is nothing to divide.
+    """
+    part = sharded.chosen(shard, gpus)
+    if part is not None and (run is None or _stage_of(run) in ("cam", "pseudo")):
+        raise UsageError(
+            "--shard divides the images of a network that is scored, whose run is named",
+            "wsss eval runs/train-... --shard 3/16; folders, and runs with stored scores, take one process",
+        )
+    return part
 
 
 def _columns(metrics: str) -> list[str]:

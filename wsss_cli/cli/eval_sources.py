@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import console, sharded, stage
 from wsss_cli.cli.following import line
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import files_below
 from wsss_cli.processes import cores
+
+if TYPE_CHECKING:
+    from wsss_cli.engine.context import Context
+    from wsss_cli.engine.shards import Shard
+    from wsss_cli.stages.evaluate import Evaluation
 
 Scored = tuple[dict[str, Any], Any]  # scores, and a table of them
 NETWORK_MODES = {  # key in the scores: name in the table; the first of these that is there is the figure of the run
@@ -102,24 +107,45 @@ def pseudo_run(run: Path, columns: list[str]) -> Scored:
 
 
 def network(
-    run: Path, columns: list[str], device: str, best: bool = False, weights: str = "", **scoring: Any
+    run: Path,
+    columns: list[str],
+    device: str,
+    best: bool = False,
+    weights: str = "",
+    part: Shard | None = None,
+    as_json: bool = False,
+    **scoring: Any,
 ) -> Scored:
     """Score the network of a run, of a checkpoint folder or of an imported directory.
 
     Args:
         best: the checkpoint that validated best, not the last.
         weights: 'ema', 'raw' or empty, see `Which`.
-        scoring: as for `run_eval`.
+        part: the shard that is counted here; where others are missing, that is said, and the command ends.
+        as_json: it is said as JSON, too.
+        scoring: as for `open_evaluation`.
     """
     from wsss_cli.inference.network import Which
     from wsss_cli.report.tables import class_table
-    from wsss_cli.stages.evaluate import run_eval
+    from wsss_cli.stages.evaluate import open_evaluation, score
 
     which = Which("best" if best else "latest", weights)
     with stage.working(device, run.parent) as ctx:
-        scores = run_eval(run, ctx, boundary="biou" in columns, which=which, **scoring)
+        evaluation = open_evaluation(run, ctx, boundary="biou" in columns, which=which, **scoring)
+        scores = score(evaluation, ctx) if part is None else _shard(evaluation, part, ctx)
+    if scores is None:
+        assert part is not None
+        sharded.end(run, evaluation.place, part, as_json)
     results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
     return scores, class_table(results, str(run), scores["protocol"], columns)
+
+
+def _shard(evaluation: Evaluation, part: Shard, ctx: Context) -> dict[str, Any] | None:
+    from wsss_cli.stages.eval_shards import run_eval_shard, stored_scores
+
+    if stored_scores(evaluation) is not None:
+        console.say(f"{evaluation.file} is of this evaluation already; without --shard it is made anew")
+    return run_eval_shard(evaluation, part, ctx)
 
 
 def _stored_scores(run: Path) -> dict[str, Any]:

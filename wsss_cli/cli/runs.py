@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,9 +96,11 @@ def show(
         raise UsageError(f"{run} is no run directory", f"{line('runs', 'list', '--runs', runs)} names those there are")
     record = read_record(path)
     record = record.changed(state=state_of(path, record))
-    scores, shards = _scores(path, record), _shards(path, record)
+    scores, shards, evaluations = _scores(path, record), _shards(path, record), _evaluations(path)
     if json_output:
         more = {"run": str(path), "scores": scores, **({"shards": shards} if shards else {})}
+        if evaluations:
+            more["evaluations"] = [{"folder": str(place), "shards": parts} for place, parts in evaluations]
         console.result_json({**record.model_dump(mode="json", exclude_unset=True), **more})
         return
     from wsss_cli.report.tables import Table, percent
@@ -106,11 +109,9 @@ def show(
     rows.append(("created", _when(record.created)))
     for number, attempt in enumerate(record.attempts, 1):
         rows.append((f"attempt {number}", _attempt(attempt)))
-    for shard in shards:
-        far = f"{shard['done']} of {shard['items']} images" if shard["items"] is not None else "not begun"
-        lost = f", {shard['lost']} lost" if shard["lost"] else ""
-        rows.append((f"shard {shard['shard']}", f"{shard['state']}, {far}{lost}" if shard["state"] else far))
-    rows += [("shards", line) for line in _shards_done(path, shards)]
+    rows += _shard_rows(path, shards)
+    for place, parts in evaluations:
+        rows += _shard_rows(place, parts, f"{place.parent.name} ")
     rows.append(("images lost", f"{len(record.lost)}"))
     if record.labelled is False:
         rows.append(("labels", "none: no pixel that the training saw has a label"))
@@ -145,25 +146,53 @@ def _shards_done(path: Path, shards: Sequence[dict[str, Any]]) -> list[str]:
 
 def _shards(path: Path, record: RunRecord) -> list[dict[str, Any]]:
     """How far each shard of a run that is not done is: its state, images, how many of these are done, and lost."""
-    from wsss_cli.engine.shards import Shard, count_by_shard, read_shards, state_of_shard
+    from wsss_cli.engine.shards import count_by_shard
     from wsss_cli.stages.paths import last_files
 
+    if record.state == "done":
+        return []
+    return _listing(path, lambda of: count_by_shard(last_files(path, record.stage).names(), of))
+
+
+def _evaluations(path: Path) -> list[tuple[Path, list[dict[str, Any]]]]:
+    """The same of the shards of each evaluation that is not done: its folder, and they."""
+    from wsss_cli.engine.shards import Shard
+    from wsss_cli.scoring.partial import counted_of, evaluations_at
+
+    def counts(place: Path, of: int) -> dict[int, int]:
+        return {number: counted_of(place, Shard(number, of)) for number in range(1, of + 1)}
+
+    return [(place, _listing(place, partial(counts, place))) for place in evaluations_at(path)]
+
+
+def _listing(place: Path, counts_of: Callable[[int], Mapping[int, int]]) -> list[dict[str, Any]]:
+    from wsss_cli.engine.shards import Shard, read_shards, state_of_shard
+
     listing: list[dict[str, Any]] = []
-    records = {one.shard: one for one in read_shards(path)} if record.state != "done" else {}
+    records = {one.shard: one for one in read_shards(place)}
     for of in sorted({shard.of for shard in records}):
-        counts = count_by_shard(last_files(path, record.stage).names(), of)
+        counts = counts_of(of)
         for number in range(1, of + 1):
             one = records.get(Shard(number, of))
             listing.append(
                 {
                     "shard": f"{number}/{of}",
-                    "state": state_of_shard(path, one) if one else None,
+                    "state": state_of_shard(place, one) if one else None,
                     "items": one.items if one else None,
                     "done": counts[number],
                     "lost": len(one.lost) if one else 0,
                 }
             )
     return listing
+
+
+def _shard_rows(place: Path, shards: Sequence[dict[str, Any]], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for shard in shards:
+        far = f"{shard['done']} of {shard['items']} images" if shard["items"] is not None else "not begun"
+        lost = f", {shard['lost']} lost" if shard["lost"] else ""
+        rows.append((f"{prefix}shard {shard['shard']}", f"{shard['state']}, {far}{lost}" if shard["state"] else far))
+    return rows + [(f"{prefix}shards", line) for line in _shards_done(place, shards)]
 
 
 def _when(seconds: float) -> str:

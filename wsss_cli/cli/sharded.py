@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from wsss_cli.cli import console, stage
 from wsss_cli.errors import UsageError
@@ -13,7 +13,7 @@ from wsss_cli.ranks.who import here
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.shards import Shard
-    from wsss_cli.stages.plan import Outcome, Plan, Step
+    from wsss_cli.stages.plan import Outcome, Plan
 
 
 def chosen(text: str, gpus: int) -> Shard | None:
@@ -51,22 +51,26 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, shard: Shard, j
         run_shard(steps, exp, shard, ctx)
     if is_whole(last.path):
         return outcome(steps)
-    return _end(last, shard, json_output)
+    return end(last.path, last.path, shard, json_output)
 
 
-def _end(step: Step, shard: Shard, json_output: bool) -> Outcome:
-    """End a command whose shard is done and whose run is not."""
+def end(run: Path, place: Path, shard: Shard, json_output: bool) -> NoReturn:
+    """End a command whose shard is done, where others are missing.
+
+    Args:
+        place: the folder whose `shards` they are.
+    """
     import typer
 
     from wsss_cli.engine.shards import how_many_done, missing_shards, read_shards
 
-    records = read_shards(step.path)
+    records = read_shards(place)
     lost = [
         {"id": entry["id"], "reason": entry["reason"]} for one in records if one.shard == shard for entry in one.lost
     ]
     if json_output:
         missing = missing_shards(records, shard.of)
-        console.result_json({"run": str(step.path), "shard": str(shard), "missing": missing, "lost": lost})
+        console.result_json({"run": str(run), "shard": str(shard), "missing": missing, "lost": lost})
     console.say(how_many_done(records, shard.of))
-    stage.finish(f"shard {shard} of {step.path}", False, lost, "", json_output)
+    stage.finish(f"shard {shard} of {run}", False, lost, "", json_output)
     raise typer.Exit

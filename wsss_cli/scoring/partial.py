@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.data.dataset import Sample
+from wsss_cli.engine.shards import FOLDER, Shard
 from wsss_cli.engine.sweep import Batch, Lost
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.scoring.counts import Counts
 
 WRITE_SECONDS = 60.0  # of an evaluation, that a kill may lose
+SHARD_COUNTS = "counts.json"  # ending of a shard's file of counts
 FORM = 4  # of what is stored; earlier versions lack unscored pixels, which batches are counted, or single images
 
 
@@ -26,10 +28,12 @@ class PartialCounts:
     Attributes:
         path: the file; it appears whole or not at all.
         key: everything that the counts depend on; those of another key are not taken.
+        whole: written at the end of the evaluation too, for whoever adds up.
     """
 
     path: Path
     key: dict[str, Any]
+    whole: bool = False
 
     def read(self, counts: dict[str, Counts], lost: Lost, sizes: list[int]) -> set[int]:
         """Fill `counts` and `lost`; the numbers of the batches that are in them, none where nothing fits.
@@ -37,18 +41,27 @@ class PartialCounts:
         Args:
             sizes: of all batches; an evaluation of other batches begins anew.
         """
-        try:
-            stored = read_json(self.path) if self.path.is_file() else {}
-        except DataError:
-            return set()
-        if stored.get("form") != FORM:
-            return set()
-        if (stored.get("key"), stored.get("sizes")) != (self.key, sizes) or stored["counts"].keys() != counts.keys():
+        stored = _stored(self.path)
+        if not self._fits(stored, counts) or stored["sizes"] != sizes:
             return set()
         for mode, count in counts.items():
             count.load_state(stored["counts"][mode])
         lost += stored["lost"]
         return set(stored["batches"])
+
+    def fill(self, counts: dict[str, Counts]) -> bool:
+        """Fill `counts` if those of all batches are there, whatever these are; whether they are."""
+        stored = _stored(self.path)
+        if not self._fits(stored, counts) or len(stored["batches"]) != len(stored["sizes"]):
+            return False
+        for mode, count in counts.items():
+            count.load_state(stored["counts"][mode])
+        return True
+
+    def _fits(self, stored: dict[str, Any], counts: dict[str, Counts]) -> bool:
+        if stored.get("form") != FORM or stored.get("key") != self.key:
+            return False
+        return bool(stored["counts"].keys() == counts.keys())
 
     def write(self, counts: dict[str, Counts], lost: Lost, sizes: list[int], batches: set[int]) -> None:
         state = {mode: count.state() for mode, count in counts.items()}
@@ -59,6 +72,24 @@ class PartialCounts:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def evaluations_at(run: Path) -> list[Path]:
+    """Folders of a run whose `shards` are those of an evaluation that is not done."""
+    return sorted(folder.parent for folder in run.glob(f"eval*/*/{FOLDER}"))
+
+
+def counted_of(place: Path, shard: Shard) -> int:
+    """How many images of a shard are counted, as far as they are on disk."""
+    stored = _stored(shard.file(place, SHARD_COUNTS))
+    return sum(stored["sizes"][batch] for batch in stored["batches"]) if stored.get("form") == FORM else 0
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(path)) if path.is_file() else {}
+    except (DataError, TypeError, ValueError):  # damaged, or no object
+        return {}
 
 
 class Progress:

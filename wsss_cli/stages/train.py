@@ -20,7 +20,7 @@ from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.layers import same_statistics
-from wsss_cli.stages.evaluate import ScoreOptions, score_network
+from wsss_cli.stages.network_scores import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_files, mask_files
 from wsss_cli.stages.plan import Experiment, Step
