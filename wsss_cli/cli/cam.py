@@ -15,6 +15,7 @@ from wsss_cli.cli.options import (
     DryRunOption,
     GpusOption,
     JsonOption,
+    LoggerOption,
     PresetOption,
     RunsOption,
     SeedOption,
@@ -42,6 +43,7 @@ def cam(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    loggers: LoggerOption = None,
     shard: ShardOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
@@ -70,7 +72,7 @@ def cam(
     if dry_run:
         return stage.dry_run(resolved, plan_cam, runs, device, json_output)
     if part is None:
-        done = stage.perform(resolved, plan_cam, runs, device, gpus)
+        done = stage.perform(resolved, plan_cam, runs, device, gpus, loggers)
     else:
         done = sharded.perform(resolved, plan_cam, runs, device, part, json_output)
     cams = done.last

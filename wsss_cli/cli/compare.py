@@ -1,7 +1,8 @@
-"""`wsss runs compare` and `wsss runs plot`."""
+"""`wsss runs compare`, `wsss runs plot` and `wsss runs log`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -85,6 +86,43 @@ def plot(
         return
     console.picture(encoded(picture))
     console.result(f"picture: {path}")
+
+
+def log(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", autocompletion=completion.runs(), help="A run of a classifier or training.")
+    ],
+    to: Annotated[str, typer.Option(metavar="tensorboard|wandb|mlflow", help="Where its losses and validations go.")],
+    follow: Annotated[bool, typer.Option(help="Go on for as long as it trains.")] = False,
+    runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
+) -> None:
+    """Send what a run has logged to TensorBoard, Weights & Biases or MLflow: each step once.
+
+    For trainings on machines without a network, and what --logger has not sent. The variables of the services count:
+    WANDB_MODE=offline, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME.
+
+    \b
+    wsss runs log runs/train-toy-1a2b3c4d --to tensorboard
+    wsss runs log runs/train-toy-1a2b3c4d --to wandb --follow
+    """
+    from wsss_cli.engine.loggers import check_loggers, send
+    from wsss_cli.stages.lineage import read_link
+
+    check_loggers([to])
+    (path,) = _several([run], runs, 1)
+    link = read_link(path)
+    if link.preset is None:
+        raise UsageError(
+            f"{path} cannot be read: {link.why_gone}", f"wsss runs list --runs {runs} names those there are"
+        )
+    sent = send(path, to, link.preset.model_dump(mode="json"), follow=follow)
+    if json_output:
+        console.result_json({"run": str(path), "to": to, "rows": sent})
+        return
+    console.result(f"{to}: {sent} rows of {path}")
+    if to == "tensorboard" and not follow:
+        console.say(f"next: {shlex.join(['tensorboard', '--logdir', str(path / 'loggers')])}")
 
 
 def _several(named: list[Path], runs: Path, least: int) -> list[Path]:

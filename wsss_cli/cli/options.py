@@ -42,6 +42,14 @@ GpusOption = Annotated[
         "--gpus", min=1, max=256, metavar="N", help="Work on N GPUs of this machine, or, without GPUs, in N processes."
     ),
 ]
+LoggerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        metavar="tensorboard|wandb|mlflow",
+        help="Send what trainings log there, too, by a process of its own; repeatable.",
+    ),
+]
 ShardOption = Annotated[
     str,
     typer.Option(

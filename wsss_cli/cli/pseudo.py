@@ -16,6 +16,7 @@ from wsss_cli.cli.options import (
     DryRunOption,
     GpusOption,
     JsonOption,
+    LoggerOption,
     PresetOption,
     RunsOption,
     SeedOption,
@@ -44,6 +45,7 @@ def pseudo(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    loggers: LoggerOption = None,
     shard: ShardOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
@@ -72,7 +74,7 @@ def pseudo(
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
     if part is None:
-        done = stage.perform(resolved, plan, runs, device, gpus)
+        done = stage.perform(resolved, plan, runs, device, gpus, loggers)
     else:
         done = sharded.perform(resolved, plan, runs, device, part, json_output)
     masks = done.last

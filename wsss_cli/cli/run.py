@@ -16,6 +16,7 @@ from wsss_cli.cli.options import (
     GpusOption,
     ItersOption,
     JsonOption,
+    LoggerOption,
     PresetOption,
     RunsOption,
     SeedOption,
@@ -35,6 +36,7 @@ def run(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    loggers: LoggerOption = None,
     until: Annotated[
         str, typer.Option(metavar="STEP", help="Stop after this step: cam, pseudo, train, train-2 (of round 2), ...")
     ] = "",
@@ -56,7 +58,7 @@ def run(
     plan = plan_of(until)
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device, gpus)
+    done = stage.perform(resolved, plan, runs, device, gpus, loggers)
     results = done.results
     last = str(done.last.run)
     if json_output:

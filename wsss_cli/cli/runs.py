@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = App(help="List, show, compare and plot runs.")
 app.command("compare")(compare.compare)
 app.command("plot")(compare.plot)
+app.command("log")(compare.log)
 
 SCORES = {
     "cam": {"seed mIoU": ("best", "miou")},

@@ -99,21 +99,26 @@ def _in_time(took: Took | None) -> str:
     return f"{in_words(took.seconds)} at the pace of {took.run}{f' ({took.device})' if took.device else ''}"
 
 
-def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) -> Outcome:
+def perform(
+    preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1, loggers: Sequence[str] | None = None
+) -> Outcome:
     """Run what is not done of a plan, if nothing is known to go wrong; torch is loaded only where there is work.
 
     Args:
         gpus: ranks that are started for it here, where this process is none; they do all else, too.
+        loggers: that trainings are sent on to.
     Raises:
         WsssError: what `dry_run` finds, all of it, before anything is done.
     """
+    from wsss_cli.engine.loggers import check_loggers
     from wsss_cli.stages.plan import outcome
 
+    check_loggers(loggers or ())
     if here().world > 1:
         from wsss_cli.ranks.group import only_first
         from wsss_cli.stages.pipeline import run_steps
 
-        with working(device, runs) as ctx:
+        with working(device, runs, loggers) as ctx:
             exp, steps = only_first(lambda: checked(preset, plan, runs, device))
             run_steps(steps, exp, ctx)
         return outcome(steps)
@@ -123,7 +128,7 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1) 
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 
-        with working(device, runs) as ctx:
+        with working(device, runs, loggers) as ctx:
             run_steps(steps, exp, ctx)
     return outcome(steps)
 
@@ -159,12 +164,13 @@ def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experi
 
 
 @contextlib.contextmanager
-def working(device: str, runs: Path) -> Iterator[Context]:
+def working(device: str, runs: Path, loggers: Sequence[str] | None = None) -> Iterator[Context]:
     """A context whose stop flag listens to signals while the body works."""
     from wsss_cli.engine.context import make_context
     from wsss_cli.ranks.group import joined, look_at_others
 
     ctx = make_context(device, runs, console)
+    ctx.loggers = tuple(dict.fromkeys(loggers or ()))
     if not here().rank:
         ctx.stop.tell = console.say_at_once
     with ctx.stop.listening(), joined(ctx.stop.check):

@@ -17,6 +17,7 @@ from wsss_cli.cli.options import (
     GpusOption,
     ItersOption,
     JsonOption,
+    LoggerOption,
     PresetOption,
     RunsOption,
     SeedOption,
@@ -51,6 +52,7 @@ def train(
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
+    loggers: LoggerOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -77,7 +79,7 @@ def train(
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
-    done = stage.perform(resolved, plan, runs, device, gpus)
+    done = stage.perform(resolved, plan, runs, device, gpus, loggers)
     trained = str(done.last.run)
     if json_output:
         console.result_json(done.as_json())

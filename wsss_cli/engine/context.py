@@ -55,6 +55,7 @@ class Context:
     runs: Path
     ui: Ui = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
+    loggers: tuple[str, ...] = ()  # that trainings are sent on to
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Automatic mixed precision as the preset asks for it ('auto', 'fp32', 'bf16')."""

@@ -15,6 +15,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.loader import Batches, Make, data_workers, training_batches
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task, fit
+from wsss_cli.engine.loggers import sending
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import UsageError
 from wsss_cli.labels import IGNORE
@@ -85,6 +86,8 @@ def train_network(
                     run.save(labelled=True)
                 yield [part | {"stop": word.signal} for part in parts]
 
+        if here().rank == 0:
+            stack.enter_context(sending(run.path, ctx.loggers, ctx.ui.say))
         for event in stack.enter_context(contextlib.closing(fit(task, batches, config, run, ctx, seed=seed))):
             show(event)
     if target and not run.record.labelled:
