@@ -15,6 +15,7 @@ from wsss_cli.cli.options import (
     DryRunOption,
     GpusOption,
     JsonOption,
+    LimitOption,
     LoggerOption,
     PresetOption,
     RunsOption,
@@ -40,6 +41,7 @@ def cam(
         int | None, typer.Option(metavar="N", min=1, max=10**9, help="Training iterations of the classifier.")
     ] = None,
     seed: SeedOption = None,
+    limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -59,6 +61,7 @@ def cam(
     wsss cam --preset toy --set cam.method.kind=recam --set cam.method.iters=60
     wsss cam --preset toy --set classifier.consistency.kind=puzzle
     wsss cam --preset toy --shard 3/16
+    wsss cam --preset toy --limit 8 --iters 4
 
     The classifier is a run of its own: other scales or another method train none again. Runs again where it stopped.
     Where the data set has masks, the seeds are scored at every background threshold. Shards work in one run at the same
@@ -66,7 +69,7 @@ def cam(
     """
     part = sharded.chosen(shard, gpus)
     settings = {"classifier__weights": weights, "classifier__iters": iters}
-    resolved = stage.resolve(preset, overrides, data, seed=seed, **settings)
+    resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None, **settings)
     from wsss_cli.stages.plan import plan_cam
 
     if dry_run:

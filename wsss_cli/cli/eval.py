@@ -15,6 +15,7 @@ from wsss_cli.cli.options import (
     DeviceOption,
     GpusOption,
     JsonOption,
+    LimitOption,
     ModeOption,
     RunsOption,
     ShardOption,
@@ -65,6 +66,7 @@ def evaluate(
     undecided: UndecidedOption = "as-is",
     min_miou: Annotated[float | None, typer.Option(help="Exit with 4 where mIoU (per cent) is below this.")] = None,
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
+    limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -79,6 +81,7 @@ def evaluate(
     wsss eval --ms-flip --base short512 --crf --metrics iou,dice,biou --confusion confusion.csv
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --gpus 4
     wsss eval runs/train-toy-1a2b3c4d --ms-flip --shard 3/16
+    wsss eval runs/train-toy-1a2b3c4d --limit 8
     wsss eval runs/cam-toy-1a2b3c4d
     wsss eval zoo/r50 --data data/voc-aug --ms-flip
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
@@ -89,19 +92,24 @@ def evaluate(
     """
     columns, kind = _columns(metrics), ""
     _check_place(confusion)
-    _check_folders(run, pred, truth, num_classes)
+    _check_folders(run, pred, truth, num_classes, limit)
     part = _part(shard, gpus, run)
+    if part is not None and limit:
+        raise UsageError("--shard divides an evaluation whose scores are stored, and those of --limit are not")
     if pred is not None and truth is not None and num_classes is not None:
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
         run = run or _newest(runs)
         kind = _stage_of(run)
+        if limit and kind in ("cam", "pseudo"):
+            raise UsageError(f"--limit is for networks; the scores of {run}, a {kind} run, are stored")
         if kind == "cam":
             scores, table = eval_sources.cam_run(run)
         elif kind == "pseudo":
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
-            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "split": split, "data": data}
+            on = {"split": split, "data": data, "limit": limit}
+            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "on": on}
             options |= {"best": best, "weights": weights or "", "views": _views(mode, base)}
             options |= {"part": part, "as_json": json_output}
             stage.on_ranks(gpus, device)
@@ -118,12 +126,14 @@ def evaluate(
         raise typer.Exit(GateError.exit_code)
     if kind == "train":
         after = following("infer", run, "IMAGES", "--out", "DIR")
-        stage.finish(scores["file"], False, scores["lost"], after, json_output)
+        stage.finish(scores["file"] or f"{run}, scores not stored", False, scores["lost"], after, json_output)
 
 
-def _check_folders(run: Path | None, pred: Path | None, truth: Path | None, num_classes: int | None) -> None:
-    if pred is not None and (run is not None or truth is None or num_classes is None):
-        raise UsageError("--pred goes with --truth and --num-classes, and without a run")
+def _check_folders(
+    run: Path | None, pred: Path | None, truth: Path | None, num_classes: int | None, limit: int
+) -> None:
+    if pred is not None and (run is not None or truth is None or num_classes is None or limit):
+        raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit")
     if pred is None and (truth is not None or num_classes is not None):
         raise UsageError("--truth and --num-classes go with --pred")
 
@@ -169,7 +179,7 @@ def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: 
 
 
 def _newest(runs: Path) -> Path:
-    from wsss_cli.stages.evaluate import newest_run
+    from wsss_cli.scoring.results import newest_run
 
     run = newest_run(runs)
     console.say(f"newest finished training run: {run}")

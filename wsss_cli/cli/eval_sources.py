@@ -110,6 +110,7 @@ def network(
     run: Path,
     columns: list[str],
     device: str,
+    on: dict[str, Any],
     best: bool = False,
     weights: str = "",
     part: Shard | None = None,
@@ -119,25 +120,28 @@ def network(
     """Score the network of a run, of a checkpoint folder or of an imported directory.
 
     Args:
+        on: fields of `ScoredOn`.
         best: the checkpoint that validated best, not the last.
         weights: 'ema', 'raw' or empty, see `Which`.
         part: the shard that is counted here; where others are missing, that is said, and the command ends.
         as_json: it is said as JSON, too.
         scoring: as for `open_evaluation`.
     """
+    from wsss_cli.data.dataset import not_a_result
     from wsss_cli.inference.network import Which
     from wsss_cli.report.tables import class_table
-    from wsss_cli.stages.evaluate import open_evaluation, score
+    from wsss_cli.stages.evaluate import ScoredOn, open_evaluation, score
 
     which = Which("best" if best else "latest", weights)
     with stage.working(device, run.parent) as ctx:
-        evaluation = open_evaluation(run, ctx, boundary="biou" in columns, which=which, **scoring)
+        evaluation = open_evaluation(run, ctx, boundary="biou" in columns, which=which, on=ScoredOn(**on), **scoring)
         scores = score(evaluation, ctx) if part is None else _shard(evaluation, part, ctx)
     if scores is None:
         assert part is not None
         sharded.end(run, evaluation.place, part, as_json)
-    results = {title: scores[key] for key, title in reversed(NETWORK_MODES.items()) if key in scores}
-    return scores, class_table(results, str(run), scores["protocol"], columns)
+    title = f"{run} ({not_a_result(scores['limit'])})" if scores.get("limit") else str(run)
+    results = {mode: scores[key] for key, mode in reversed(NETWORK_MODES.items()) if key in scores}
+    return scores, class_table(results, title, scores["protocol"], columns)
 
 
 def _shard(evaluation: Evaluation, part: Shard, ctx: Context) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from wsss_cli.cli.options import (
     DeviceOption,
     GpusOption,
     JsonOption,
+    LimitOption,
     ModeOption,
     MsFlipOption,
     ShardOption,
@@ -35,6 +36,7 @@ def infer(
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
     best: BestOption = False,
     weights: WeightsOption = None,
+    limit: LimitOption = 0,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
     shard: ShardOption = "",
@@ -62,15 +64,19 @@ def infer(
 
     part = sharded.chosen(shard, gpus)
     paths = find_images(images, out, console.say)
+    limited = f"limit {limit}: the first {limit} of {len(paths)} photographs" if 0 < limit < len(paths) else ""
+    paths = paths[:limit] if limited else paths
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
         summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "", shard=part)
     if json_output:
-        console.result_json(summary)
+        console.result_json({**summary, "limit": limit} if limited else summary)
     else:
         note = f" ({summary['kept']} were there already)" if summary["kept"] else ""
         console.result(f"{summary['images']} masks in {summary['masks']}{note}")
+        if limited:
+            console.result(limited)
         if summary["overlays"]:
             console.result(f"overlays in {summary['overlays']}")
     if part is not None:

@@ -66,6 +66,16 @@ ItersOption = Annotated[
         "--iters", metavar="N", min=1, max=10**9, help="Training iterations of the network; the schedule follows."
     ),
 ]
+LimitOption = Annotated[
+    int,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=0,
+        max=10**9,
+        help="A trial on the first N photographs of each split, which is not a result; 0: all.",
+    ),
+]
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DIR", help="Data set directory, in place of the preset's dataset.path.")
 ]

@@ -16,6 +16,7 @@ from wsss_cli.cli.options import (
     DryRunOption,
     GpusOption,
     JsonOption,
+    LimitOption,
     LoggerOption,
     PresetOption,
     RunsOption,
@@ -42,6 +43,7 @@ def pseudo(
         ),
     ] = None,
     seed: SeedOption = None,
+    limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -59,13 +61,14 @@ def pseudo(
     wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
     wsss pseudo --preset toy --shard 3/16
+    wsss pseudo --preset toy --limit 8 --set classifier.iters=4
 
     Writes palette PNGs and a confidence map beside each. Makes the CAMs first where no cam run fits.
     """
     if cams is not None and network is not None:
         raise UsageError("--cams and --network are two sources of masks", "give one of them")
     part = sharded.chosen(shard, gpus)
-    resolved = stage.resolve(preset, overrides, data, seed=seed)
+    resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None)
     from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
     def plan(exp: Experiment) -> list[Step]:

@@ -43,7 +43,7 @@ def report(
     with stage.working(device, runs) as ctx:
         chosen = list(reported or ())
         if not chosen:
-            from wsss_cli.stages.evaluate import newest_run
+            from wsss_cli.scoring.results import newest_run
 
             chosen = [newest_run(runs)]
         page = write_report(chosen, out or chosen[0] / "report.html", ctx, photographs=photographs)

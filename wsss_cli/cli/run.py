@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from wsss_cli.cli.options import (
     GpusOption,
     ItersOption,
     JsonOption,
+    LimitOption,
     LoggerOption,
     PresetOption,
     RunsOption,
@@ -24,6 +26,7 @@ from wsss_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from wsss_cli.config.schema import Preset
     from wsss_cli.stages.plan import Experiment, Plan, Step
 
 
@@ -33,6 +36,7 @@ def run(
     data: DataOption = "",
     iters: ItersOption = None,
     seed: SeedOption = None,
+    limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -49,12 +53,13 @@ def run(
     wsss run --preset toy
     wsss run --preset voc-animals-lite0 --iters 2000
     wsss run --preset folder-lite0 --data data/mine --seed 1
+    wsss run --preset toy --limit 8 --iters 4 --set classifier.iters=4
     wsss run --preset toy --until pseudo
     wsss run --preset toy --dry-run
 
     Stopped at any moment, the same command goes on where it stood.
     """
-    resolved = stage.resolve(preset, overrides, data, seed=seed, train__iters=iters)
+    resolved = preset_of(locals())
     plan = plan_of(until)
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
@@ -64,7 +69,8 @@ def run(
     if json_output:
         runs_by_stage = {name: str(outcome.run) for name, outcome in results.items() if name != "eval"}
         scores_by_stage = {name: outcome.scores for name, outcome in results.items() if outcome.scores}
-        console.result_json({"runs": runs_by_stage, "scores": scores_by_stage, "lost": done.lost})
+        limited = {"limit": limit} if (limit := resolved.dataset.limit) else {}
+        console.result_json({"runs": runs_by_stage, "scores": scores_by_stage, "lost": done.lost, **limited})
     elif "eval" in results:
         from wsss_cli.report.tables import class_table, value_table
 
@@ -86,6 +92,12 @@ def run(
     skipped = all(outcome.skipped for outcome in results.values())
     after = following("run") if until else following("infer", last, "IMAGES", "--out", "DIR")
     return stage.finish(last, skipped, done.lost, after, json_output)
+
+
+def preset_of(options: Mapping[str, Any]) -> Preset:
+    """The preset that the options of `wsss run` mean, by the names of its parameters."""
+    settings = {"seed": options["seed"], "train__iters": options["iters"], "dataset__limit": options["limit"] or None}
+    return stage.resolve(options["preset"], options["overrides"], options["data"], **settings)
 
 
 def plan_of(until: str) -> Plan:

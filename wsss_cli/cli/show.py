@@ -114,7 +114,7 @@ def picture_file(out: Path | None) -> Path | None:
 
 def _of_run(what: str, layer: str, choice: Choice, ctx: Context) -> tuple[Path, np.ndarray]:
     from wsss_cli.engine.records import is_run
-    from wsss_cli.stages.evaluate import newest_run
+    from wsss_cli.scoring.results import newest_run
     from wsss_cli.stages.show import show_layer, show_run
 
     run = Path(what) if what else newest_run(ctx.runs)

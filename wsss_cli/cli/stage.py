@@ -38,7 +38,7 @@ def has_truth(preset: Preset) -> bool:
     from wsss_cli.data.dataset import open_dataset
     from wsss_cli.talk import silent
 
-    dataset, val = open_dataset(preset.dataset.path, silent), preset.dataset.val
+    dataset, val = open_dataset(preset.dataset.path, silent, preset.dataset.limit), preset.dataset.val
     return val in dataset.split_sha256 and any(dataset.split(val).masked)
 
 
@@ -160,6 +160,8 @@ def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experi
     faults += problems(exp, steps, device)
     if faults:
         raise as_one(faults)
+    if limit := preset.dataset.limit:
+        console.say(f"limit {limit}: the first {limit} photographs of each split alone")
     return exp, steps
 
 
@@ -186,7 +188,12 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
     """
     import typer
 
+    from wsss_cli.data.dataset import not_a_result
+    from wsss_cli.engine.records import limit_of
+
     console.say(f"{'already done' if skipped else 'done'}: {path}")
+    if limit := limit_of(Path(path)):
+        console.say(not_a_result(limit))
     if skipped:
         from wsss_cli.stages.sources import compared
 

@@ -82,10 +82,10 @@ def submit(
         raise UsageError(f"--mem {mem!r}: no size", "a whole number of megabytes, or one with K, M, G or T: --mem 64G")
     resources = planning.Resources(gpus, shards, _minutes(time), cpus, mem, partition, account, _extras(extra or ()))
     arguments, settings = _run_command(ctx, command)
-    from wsss_cli.cli.run import plan_of
+    from wsss_cli.cli.run import plan_of, preset_of
 
     runs: Path = settings["runs"]
-    preset = stage.resolve(settings["preset"], settings["overrides"], settings["data"])
+    preset = preset_of(settings)
     device = settings["device"] if local else "cpu"  # the machine that submits need not have what jobs ask for
     _, steps = stage.checked(preset, plan_of(settings["until"]), runs, device)
     jobs = planning.jobs_of(steps, arguments, resources)

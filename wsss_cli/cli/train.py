@@ -17,6 +17,7 @@ from wsss_cli.cli.options import (
     GpusOption,
     ItersOption,
     JsonOption,
+    LimitOption,
     LoggerOption,
     PresetOption,
     RunsOption,
@@ -49,6 +50,7 @@ def train(
         bool, typer.Option("--reset-head", help="With --init: keep all but the classifiers; draw those anew.")
     ] = False,
     seed: SeedOption = None,
+    limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
@@ -63,6 +65,7 @@ def train(
     wsss train --preset toy --set train.supervision=full
     wsss train --preset toy --masks runs/pseudo-toy-1a2b3c4d --set train.optim.lr=1e-4
     wsss train --preset toy --set rounds=2
+    wsss train --preset toy --limit 8 --iters 4
     wsss train --preset deeplabv3p-r50-voc-full --data data/mine --init zoo/r50 --reset-head
 
     Checkpoints as it goes: the same command resumes. A weak preset takes the pseudo masks of its own earlier stages,
@@ -70,7 +73,14 @@ def train(
     trained network labels the training images anew, within their tags, and a second training follows.
     """
     resolved = stage.resolve(
-        preset, overrides, data, seed=seed, train__iters=iters, train__init=init, train__reset_head=reset_head or None
+        preset,
+        overrides,
+        data,
+        seed=seed,
+        dataset__limit=limit or None,
+        train__iters=iters,
+        train__init=init,
+        train__reset_head=reset_head or None,
     )
     from wsss_cli.stages.plan import Experiment, Step, plan_train
 

@@ -20,6 +20,12 @@ class DatasetConfig(Model):
     train: str = Field("train", description="split that is trained on and gets CAMs and pseudo masks")
     score: str = Field("train", description="split on which seeds and pseudo masks are scored, where it has masks")
     val: str = Field("val", description="split with masks on which networks are scored")
+    limit: Annotated[int, Added(neutral=0)] = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="images of each split that count, the first ones: for a trial, which is not a result; 0: all",
+    )
 
 
 class ReferenceConfig(Model):

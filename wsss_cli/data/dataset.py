@@ -38,6 +38,8 @@ class Dataset:
         split_sha256: of each list as it was when the data set was opened.
         edited: splits whose list has another SHA-256 than the one in dataset.json.
         lists: by name, as they are held open.
+        limit: images of each split that count, the first ones; 0: all. A data set with a limit is another one by its
+            fingerprint, and says in its protocol that nothing made from it is a result.
     """
 
     root: Path
@@ -49,6 +51,7 @@ class Dataset:
     fingerprint: str
     edited: tuple[str, ...] = ()
     lists: dict[str, Split] = field(default_factory=dict, compare=False, repr=False)
+    limit: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -69,7 +72,7 @@ class Dataset:
             )
         samples = self.lists.get(name)
         if samples is None or not samples.is_as_opened():
-            samples = Split(self.root, name, self.classes)
+            samples = Split(self.root, name, self.classes, self.limit)
             if not samples:
                 raise _empty(name, self.root)
             if samples.sha256 != self.split_sha256[name]:
@@ -99,9 +102,11 @@ def source_home() -> Path:
     return Path(os.environ.get("WSSS_DATA") or "data")
 
 
-def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
+def open_dataset(path: str | Path, say: Callable[[str], None] = say, limit: int = 0) -> Dataset:
     """Open a data set directory; lists that were changed after `wsss prepare` are taken as they are, and that is said.
 
+    Args:
+        limit: see `Dataset`.
     Raises:
         DataError: there is no dataset.json, or it cannot be taken; a listed split file is missing.
     """
@@ -112,7 +117,7 @@ def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
     for name in record.splits:
         if name not in names:
             raise DataError(f"{root / 'splits' / name}.csv is missing", "run `wsss prepare` again")
-    lists = {name: Split(root, name, classes) for name in names}
+    lists = {name: Split(root, name, classes, limit) for name in names}
     hashes = {name: listed.sha256 for name, listed in lists.items()}
     recorded = {name: split.sha256 for name, split in record.splits.items() if split.sha256}
     edited = tuple(name for name, sha256 in recorded.items() if hashes[name] != sha256)
@@ -126,11 +131,12 @@ def open_dataset(path: str | Path, say: Callable[[str], None] = say) -> Dataset:
         name=record.name or root.name,
         classes=classes,
         colors=record.colors,
-        protocol=record.protocol,
+        protocol=(*([not_a_result(limit)] if limit else []), *record.protocol),
         split_sha256=hashes,
-        fingerprint=_fingerprint(hashes, classes, record.source),
+        fingerprint=_fingerprint(hashes, classes, record.source, limit),
         edited=edited,
         lists=lists,
+        limit=limit,
     )
 
 
@@ -198,6 +204,13 @@ def write_dataset(
     return open_dataset(root)
 
 
-def _fingerprint(split_sha256: Mapping[str, str], classes: Sequence[str], source: str) -> str:
+def not_a_result(limit: int) -> str:
+    """What all that is made with a limit says of itself."""
+    return f"limit {limit}: not a result"
+
+
+def _fingerprint(split_sha256: Mapping[str, str], classes: Sequence[str], source: str, limit: int = 0) -> str:
     content = {"splits": dict(sorted(split_sha256.items())), "classes": list(classes), "source": source}
+    if limit:
+        content["limit"] = [str(limit)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -78,9 +78,11 @@ class Split(Sequence[Sample]):
         sizes: height and width of each, 0 where the list does not say; empty where it does so of none.
     """
 
-    def __init__(self, root: Path, name: str, classes: Sequence[str]) -> None:
+    def __init__(self, root: Path, name: str, classes: Sequence[str], limit: int = 0) -> None:
         """Read a list, and see that all its rows can be taken.
 
+        Args:
+            limit: rows that count, the first ones; 0: all. The SHA-256 is of all.
         Raises:
             DataError: there is no such list, it is no CSV, or a row cannot be taken.
         """
@@ -93,8 +95,10 @@ class Split(Sequence[Sample]):
         self._block: tuple[int, bytes] = (-1, b"")
         self._starts, self.hashes, self.sizes = array("Q"), array("q"), array("I")
         self.masked = bytearray()
-        self.sha256 = ""
+        self.sha256, self.limit = "", limit
         self._read(classes)
+        if 0 < limit < len(self):
+            del self._starts[limit + 1 :], self.hashes[limit:], self.masked[limit:], self.sizes[2 * limit :]
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -109,7 +113,7 @@ class Split(Sequence[Sample]):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Split, (self._format.root, self.file.stem, ("", *self._format.index))
+        return Split, (self._format.root, self.file.stem, ("", *self._format.index), self.limit)
 
     @overload
     def __getitem__(self, at: int) -> Sample: ...
@@ -172,7 +176,7 @@ class Split(Sequence[Sample]):
     def _refuse_changed(self) -> None:
         now = _stamp(os.fstat(self._handle))
         if now != self._stamp:
-            again = Split(self._format.root, self.file.stem, ["", *self._format.index])
+            again = Split(self._format.root, self.file.stem, ["", *self._format.index], self.limit)
             if again.sha256 != self.sha256 or again._starts != self._starts:
                 raise self.changed()
             self._stamp = now

@@ -68,6 +68,7 @@ class Inputs(Form):
 
     Attributes:
         split_sha256: of each list of the data set as the run was made from it; empty in runs of earlier versions.
+        limit: images of each list that counted, the first ones; 0: all.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class Inputs(Form):
     dataset_fingerprint: str = ""
     split_sha256: dict[str, str] = Field(default_factory=dict)
     protocol: tuple[str, ...] = ()
+    limit: int = 0
     classifier_run: str | None = None
     classifier_identity: str | None = None
     recam_run: str | None = None
@@ -180,3 +182,35 @@ def find_runs(
         if stage is None or record.stage == stage:
             stage_runs.append((file.parent, record))
     return sorted(stage_runs, key=lambda pair: pair[1].created, reverse=True)
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def limit_of(path: Path) -> int:
+    """The limit that a run was made with, 0 where there was none.
+
+    Args:
+        path: a run, or a folder in it such as a checkpoint; what is neither has no limit.
+    """
+    run = next((place for place in (path, *path.absolute().parents[:2]) if is_run(place)), None)
+    try:
+        return 0 if run is None else read_inputs(run).limit
+    except DataError:
+        return 0  # whoever needs its inputs says what is wrong with them
+
+
+def refuse_limited(path: Path, limit: int) -> None:
+    """Refuse to read a run that was made with a limit for one without.
+
+    Args:
+        path: as for `limit_of`.
+        limit: of what is made from it.
+    Raises:
+        UsageError: it has a limit.
+    """
+    if not limit and (before := limit_of(path)):
+        raise UsageError(
+            f"{path} was made with a limit of {before} images: what comes of it is not a result",
+            f"give --limit {before}, too, or another run",
+        )

@@ -9,7 +9,8 @@ from typing import Any
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.engine.records import find_runs, read_inputs, read_run
+from wsss_cli.data.dataset import not_a_result
+from wsss_cli.engine.records import find_runs, limit_of, read_inputs, read_run
 from wsss_cli.engine.rundir import find_checkpoint, read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
@@ -29,6 +30,7 @@ def run_row(run: Path) -> dict[str, Any]:
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)  # a table of many old runs
     scores = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
     bench = read_json(run / "bench.json") if (run / "bench.json").is_file() else {}
+    inputs = read_inputs(run)
     memory = [row["memory_gib"] for row in read_metrics(run) if "memory_gib" in row]
     return {
         "run": str(run),
@@ -37,7 +39,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "crop": preset.train.crop,
         "iters": record.ended_early or preset.train.iters,
         "supervision": preset.train.supervision,
-        "data": Path(scores.get("dataset") or read_inputs(run).dataset).name,
+        "data": Path(scores.get("dataset") or inputs.dataset).name,
         "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
         "fps": bench.get("fps"),
         "device": bench.get("device") or record.device,
@@ -45,6 +47,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "miou_ms_flip": scores.get("ms_flip", {}).get("miou"),
         "reference": _reference(preset),
         "protocol": [
+            *([not_a_result(inputs.limit)] if inputs.limit and not scores.get("protocol") else []),
             *(scores.get("protocol") or [f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"]),
             *([] if bench else [f"fps not measured yet: wsss bench model {shlex.quote(str(run))}"]),
         ],
@@ -88,6 +91,21 @@ def _reference(preset: Preset) -> dict[str, Any] | None:
     return rows[0].model_dump() if rows else None
 
 
+def newest_run(runs: Path, stage: str = "train") -> Path:
+    """The newest finished run of a stage that was made without a limit.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for path, record in find_runs(runs, stage):
+        if record.state == "done" and not limit_of(path):
+            return path
+    raise UsageError(
+        f"no finished {stage} run in {runs} (those with a limit do not count)",
+        f"run `wsss {stage} --preset NAME` first, or name a run",
+    )
+
+
 def find_rows(runs: list[Path], folder: Path) -> list[dict[str, Any]]:
     """Rows of the runs given, or of every finished training run in `folder`, oldest first.
 
@@ -96,7 +114,10 @@ def find_rows(runs: list[Path], folder: Path) -> list[dict[str, Any]]:
     """
     if runs:
         return [run_row(run) for run in runs]
-    done = [path for path, record in find_runs(folder, "train") if record.state == "done"]
+    done = [path for path, record in find_runs(folder, "train") if record.state == "done" and not limit_of(path)]
     if not done:
-        raise UsageError(f"no finished train run in {folder}", "run `wsss train --preset NAME` first, or name runs")
+        raise UsageError(
+            f"no finished train run in {folder} (those with a limit do not count)",
+            "run `wsss train --preset NAME` first, or name runs",
+        )
     return [run_row(path) for path in reversed(done)]

@@ -16,10 +16,9 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.records import find_runs
 from wsss_cli.engine.shards import shards_at_work
 from wsss_cli.engine.sweep import Lost
-from wsss_cli.errors import BusyError, DataError, UsageError
+from wsss_cli.errors import BusyError, DataError
 from wsss_cli.files import write_json
 from wsss_cli.inference.network import LATEST, Network, Which, load_network
 from wsss_cli.locks import locked
@@ -32,16 +31,23 @@ from wsss_cli.stages.network_scores import ScoreOptions, count_network, scores_o
 from wsss_cli.stages.protocol import changed_list, check_classes, counted, further_lines, views_in_words
 
 
-def newest_run(runs: Path, stage: str = "train") -> Path:
-    """The newest finished run of a stage.
+@dataclass(frozen=True)
+class ScoredOn:
+    """The images that a network is scored on.
 
-    Raises:
-        UsageError: there is none.
+    Attributes:
+        split: of the data set; empty: the preset's val split.
+        data: another data set directory, with the same classes; empty: the run's.
+        limit: the first images of the split alone, a trial whose scores are not stored; 0: all. A run with a limit
+            has that one.
     """
-    for path, record in find_runs(runs, stage):
-        if record.state == "done":
-            return path
-    raise UsageError(f"no finished {stage} run in {runs}", f"run `wsss {stage} --preset NAME` first, or name a run")
+
+    split: str = ""
+    data: str = ""
+    limit: int = 0
+
+
+OWN_SPLIT = ScoredOn()
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Evaluation:
         key: all that the counts depend on but `options.modes`.
         stored: the fields of the scores that are known before.
         changed: protocol lines of a list that is another one than at the training's time.
+        trial: nothing of it is stored.
     """
 
     run: Path
@@ -68,6 +75,7 @@ class Evaluation:
     key: dict[str, Any]
     stored: dict[str, Any]
     changed: tuple[str, ...] = ()
+    trial: bool = False
 
     @property
     def id(self) -> str:
@@ -91,9 +99,9 @@ class Evaluation:
         return len(self.samples) <= MOST
 
     def write(self, total: dict[str, Counts], lost: Lost, ctx: Context) -> dict[str, Any]:
-        """Write the scores of all samples, and what single images add; the scores."""
+        """Write the scores of all samples, and what single images add, but for a trial; the scores."""
         config, options = self.preset.eval, self.options
-        images = self.file.with_suffix(".images.npz") if self.by_image else None
+        images = self.file.with_suffix(".images.npz") if self.by_image and not self.trial else None
         further = {"ms_flip": options.ms_flip, "crf": options.crf, "boundary": options.boundary}
         result = {
             **scores_of(total, self.samples, self.dataset, images),
@@ -109,7 +117,8 @@ class Evaluation:
             "lost": lost,
             "device": ctx.device_name,
         }
-        write_json(self.file, result)
+        if not self.trial:
+            write_json(self.file, result)
         return result
 
 
@@ -120,24 +129,25 @@ def open_evaluation(
     ms_flip: bool,
     crf: bool = False,
     boundary: bool = False,
-    split: str = "",
     which: Which = LATEST,
     views: dict[str, Any] | None = None,
-    data: str = "",
+    on: ScoredOn = OWN_SPLIT,
 ) -> Evaluation:
     """The network of a training run and what it is to be scored on.
 
     Args:
         run: also a checkpoint folder or an imported directory, see `load_network`.
         ms_flip, crf, boundary: see `ScoreOptions`.
-        split, which: another split of the data set to score on; weights of the run.
+        which: weights of the run.
         views: fields of the preset's eval section to change.
-        data: another data set directory with the same classes to score on.
+        on: what to score on.
     Raises:
         DataError: the split has no masks, or the data set other classes.
     """
     network = load_network(run, ctx, which)
-    dataset = open_dataset(data or network.dataset)
+    split, data = on.split, on.data
+    trial = on.limit not in (0, network.preset.dataset.limit)
+    dataset = open_dataset(data or network.dataset, limit=on.limit or network.preset.dataset.limit)
     split = split or network.preset.dataset.val
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
@@ -150,7 +160,7 @@ def open_evaluation(
     key = _key(network, dataset, split, config, run, boundary, ctx)
     stored = {
         "run": str(run),
-        "file": str(file),
+        "file": "" if trial else str(file),
         "dataset": data or network.dataset,
         "split": split,
         "split_sha256": dataset.split_sha256[split],
@@ -159,9 +169,10 @@ def open_evaluation(
         **({"weights": network.weights} if network.weights else {}),
         "step": network.step,
         "classes": list(dataset.classes),
+        **({"limit": dataset.limit} if dataset.limit else {}),
     }
     options = ScoreOptions(ms_flip, crf, boundary)
-    return Evaluation(run, network, dataset, samples, preset, options, file, key, stored, tuple(changed))
+    return Evaluation(run, network, dataset, samples, preset, options, file, key, stored, tuple(changed), trial)
 
 
 def run_eval(run: Path, ctx: Context, **asked: Any) -> dict[str, Any]:
@@ -185,6 +196,9 @@ def score(evaluation: Evaluation, ctx: Context) -> dict[str, Any]:
     Raises:
         DataError: a true mask has a value that is no class.
     """
+    if evaluation.trial:
+        total, lost = count_evaluation(evaluation, evaluation.samples, None, ctx)
+        return only_first(lambda: evaluation.write(total, lost, ctx))
     partial = PartialCounts(evaluation.file.with_suffix(".part.json"), evaluation.key)
     total, lost = count_evaluation(evaluation, evaluation.samples, partial, ctx)
     result = only_first(lambda: evaluation.write(total, lost, ctx))
@@ -204,7 +218,7 @@ def forget_shards(evaluation: Evaluation) -> None:
 
 
 def count_evaluation(
-    evaluation: Evaluation, samples: Sequence[Sample], partial: PartialCounts, ctx: Context
+    evaluation: Evaluation, samples: Sequence[Sample], partial: PartialCounts | None, ctx: Context
 ) -> tuple[dict[str, Counts], Lost]:
     """Count some of the samples of an evaluation, or all; see `count_network`."""
     return count_network(

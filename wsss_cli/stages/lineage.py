@@ -122,7 +122,7 @@ def tell(run: Path) -> Told:
     if inputs is None:
         raise DataError(f"{run} cannot be reported: {links[-1].why_gone}", "run its command again: it is mended there")
     try:
-        return Told(run.name, links, open_dataset(inputs.dataset, silent))
+        return Told(run.name, links, open_dataset(inputs.dataset, silent, inputs.limit))
     except DataError as error:
         return Told(run.name, links, None, error.message)
 

@@ -78,6 +78,7 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
         classes=dataset.classes,
         colors=dataset.colors,
         protocol=dataset.protocol,
+        limit=dataset.limit,
         **runs,
     )
 

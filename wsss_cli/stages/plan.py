@@ -18,7 +18,7 @@ from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.outputs import is_whole
-from wsss_cli.engine.records import find_runs, is_run, read_inputs, read_record, read_run
+from wsss_cli.engine.records import find_runs, is_run, limit_of, read_inputs, read_record, read_run, refuse_limited
 from wsss_cli.engine.rundir import find_checkpoint, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file
@@ -94,7 +94,8 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """The object that a stage's command prints with --json."""
         last = self.last
-        return {"run": str(last.run), "skipped": last.skipped, "lost": self.lost, "scores": last.scores}
+        limit = {"limit": limit} if (limit := limit_of(last.run)) else {}
+        return {"run": str(last.run), "skipped": last.skipped, "lost": self.lost, "scores": last.scores, **limit}
 
 
 def open_experiment(preset: Preset, runs: Path) -> Experiment:
@@ -103,7 +104,7 @@ def open_experiment(preset: Preset, runs: Path) -> Experiment:
     Raises:
         DataError: there is no data set where the preset says, or it cannot be taken.
     """
-    return Experiment(preset, open_dataset(preset.dataset.path), Path(runs))
+    return Experiment(preset, open_dataset(preset.dataset.path, limit=preset.dataset.limit), Path(runs))
 
 
 def planned_experiment(preset: Preset, runs: Path) -> tuple[Experiment, DataError | None]:
@@ -195,7 +196,9 @@ def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
     """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same."""
     upstream = " ".join(read.identity for read in reads)
     step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
-    path = run_path(exp.runs, step.kind, exp.preset.name, step.identity)
+    limit = exp.preset.dataset.limit
+    name = f"{exp.preset.name}-limit{limit}" if limit else exp.preset.name
+    path = run_path(exp.runs, step.kind, name, step.identity)
     if is_run(path):
         return replace(step, path=path, done=is_whole(path))
     for same, record in find_runs(exp.runs, step.kind):
@@ -210,8 +213,11 @@ def _again(step: Step) -> Step:
 
 
 def _classifier(exp: Experiment) -> Step:
-    weights = exp.preset.classifier.weights
-    return given_classifier(exp.preset, Path(weights)) if weights else _step(exp, "classifier")
+    if weights := exp.preset.classifier.weights:
+        step = given_classifier(exp.preset, Path(weights))
+        refuse_limited(step.path, exp.preset.dataset.limit)
+        return step
+    return _step(exp, "classifier")
 
 
 def given_classifier(preset: Preset, path: Path) -> Step:
@@ -306,6 +312,7 @@ def _given(exp: Experiment, kind: str, path: Path) -> Step:
     record = read_run(path, kind)
     if exp.dataset.classes and read_inputs(path).classes != exp.dataset.classes:
         raise UsageError(f"{path} was made with other classes than the data set {exp.dataset.root} has")
+    refuse_limited(path, exp.preset.dataset.limit)
     return Step(kind, path, record.identity, done=True)
 
 

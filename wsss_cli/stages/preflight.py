@@ -16,6 +16,7 @@ from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.records import refuse_limited
 from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.ranks.who import here
@@ -160,6 +161,10 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
                 f"--set {key}.weights=FILE",
             )
     if preset.train.init and any(step.stage == "train" for step in todo):
+        try:
+            refuse_limited(Path(preset.train.init), preset.dataset.limit)
+        except UsageError as error:
+            yield UsageError(f"train.init: {error.message}", error.hint)
         try:
             if reason := unreadable(weight_file(Path(preset.train.init))):
                 hint = "--init (train.init) takes a train run, a checkpoint folder, an imported directory or a file"

@@ -165,7 +165,7 @@ def _other_records(run: Path, report: Report) -> None:
 def _same_data(inputs: Inputs, report: Report) -> Dataset | None:
     """The data set of a run, None where it cannot be read; with a finding where it is another one by now."""
     try:
-        dataset = open_dataset(inputs.dataset, silent)
+        dataset = open_dataset(inputs.dataset, silent, inputs.limit)
     except DataError as error:
         fix = "put the data set back, or give the run's command --data; files were looked at without their photographs"
         report.findings.append(Finding("data", inputs.dataset, error.message, fix))
