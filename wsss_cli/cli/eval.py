@@ -40,24 +40,26 @@ UndecidedOption = Annotated[
     Literal["background", "drop", "as-is"], typer.Option(help="What a predicted 255 counts as.")
 ]
 
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        autocompletion=completion.runs("train", "pseudo", "cam"),
+        help="Run to score; if left out, the newest finished training.",
+    ),
+]
+
+ClassesOption = Annotated[int | None, typer.Option(metavar="N", min=1, max=255, help="Classes, background included.")]
+
 
 def evaluate(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            autocompletion=completion.runs("train", "pseudo", "cam"),
-            help="Run to score; if left out, the newest finished training.",
-        ),
-    ] = None,
+    run: RunArgument = None,
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Also score over several scales, mirrored too.")] = False,
     split: Annotated[str, typer.Option(help="Split to score on, in place of the preset's.")] = "",
     best: BestOption = False,
     weights: WeightsOption = None,
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of true masks, same names as PNG.")] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=255, help="Classes, background included.")
-    ] = None,
+    num_classes: ClassesOption = None,
     crf: Annotated[bool, typer.Option("--crf", help="Also refine the probabilities with a dense CRF.")] = False,
     mode: ModeOption = None,
     base: BaseOption = None,
@@ -94,15 +96,13 @@ def evaluate(
     _check_place(confusion)
     _check_folders(run, pred, truth, num_classes, limit)
     part = _part(shard, gpus, run)
-    if part is not None and limit:
-        raise UsageError("--shard divides an evaluation whose scores are stored, and those of --limit are not")
     if pred is not None and truth is not None and num_classes is not None:
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
         run = run or _newest(runs)
         kind = _stage_of(run)
-        if limit and kind in ("cam", "pseudo"):
-            raise UsageError(f"--limit is for networks; the scores of {run}, a {kind} run, are stored")
+        if limit:
+            _check_limit(run, kind, part)
         if kind == "cam":
             scores, table = eval_sources.cam_run(run)
         elif kind == "pseudo":
@@ -136,6 +136,13 @@ def _check_folders(
         raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit")
     if pred is None and (truth is not None or num_classes is not None):
         raise UsageError("--truth and --num-classes go with --pred")
+
+
+def _check_limit(run: Path, kind: str, part: Shard | None) -> None:
+    if kind in ("cam", "pseudo"):
+        raise UsageError(f"--limit is for networks; the scores of {run}, a {kind} run, are stored")
+    if part is not None:
+        raise UsageError("--shard divides an evaluation whose scores are stored, and those of --limit are not")
 
 
 def _part(shard: str, gpus: int, run: Path | None) -> Shard | None:
