@@ -6,6 +6,7 @@ import pydantic
 import pytest
 import torch
 
+from wsss_cli.kernels.trials import Check
 from wsss_cli.stages import doctor, kernel_trials
 from wsss_cli.stages.doctor import Diagnosis, diagnose
 from wsss_cli.stages.kernel_trials import CHECKS, try_kernels
@@ -15,9 +16,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def test_every_kernel_agrees_with_what_it_stands_for():
     pytest.importorskip("triton")
-    trials = try_kernels(DEVICE)
-    assert [trial.kernel for trial in trials] == [name for name, _, _ in CHECKS]
-    assert [(trial.kernel, trial.error, trial.reason) for trial in trials if not trial.passed] == []
+    tried = try_kernels(DEVICE)
+    assert [trial.kernel for trial in tried] == [check.kernel for check in CHECKS]
+    assert [(trial.kernel, trial.error, trial.reason) for trial in tried if not trial.passed] == []
 
 
 def test_a_kernel_that_is_wrong_or_does_not_run_is_told(monkeypatch):
@@ -27,15 +28,15 @@ def test_a_kernel_that_is_wrong_or_does_not_run_is_told(monkeypatch):
     def broken(device, numbers):
         raise RuntimeError("no\ncompiler")
 
-    monkeypatch.setattr(kernel_trials, "CHECKS", (("a", 0.1, wrong), ("b", 0.1, broken)))
+    monkeypatch.setattr(kernel_trials, "CHECKS", (Check("a", 0.1, wrong), Check("b", 0.1, broken)))
     first, second = doctor.tried(DEVICE)
     assert (first.state, first.error) == ("fails", 0.5) and "0.1" in first.reason
     assert (second.state, second.error, second.reason) == ("fails", None, "RuntimeError: no compiler")
 
 
 def test_the_names_of_kernels_are_there_without_torch():
-    for short, (name, _, _) in zip(doctor.KERNELS, CHECKS, strict=True):
-        assert name.startswith(short)
+    for short, check in zip(doctor.KERNELS, CHECKS, strict=True):
+        assert check.kernel.startswith(short)
 
 
 def test_the_diagnosis_is_of_its_schema(tmp_path, monkeypatch):

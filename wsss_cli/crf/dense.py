@@ -69,7 +69,7 @@ def dense_crf(
         "bilateral_compat": bilateral_compat,
     }
     stacks = unary.reshape(-1, *unary.shape[-3:])
-    if backend == "lattice" or (backend == "auto" and not gpu_can()):
+    if backend == "lattice" or (backend == "auto" and backend_for("cuda") == "lattice"):
         posterior = np.stack([_lattice(image, stack, iterations, **kernels) for stack in stacks])
     else:
         posterior = _mean_field(image, stacks, iterations, gpu=backend != "exact", **kernels)
@@ -77,8 +77,16 @@ def dense_crf(
 
 
 def backend_for(device: str) -> Backend:
-    """What computes the dense CRF of a stage that runs on a device ('cpu', 'cuda')."""
-    return "triton" if device == "cuda" and gpu_can() else "lattice"
+    """What computes the dense CRF of a stage on a device ('cpu', 'cuda'): a GPU where the kernel passes its trial."""
+    if device != "cuda" or not gpu_can():
+        return "lattice"
+    import torch
+
+    from wsss_cli.crf.mean_field import TRIAL
+    from wsss_cli.kernels.trials import usable
+
+    with _GPU:
+        return "triton" if usable(TRIAL, torch.device("cuda", torch.cuda.current_device())) else "lattice"
 
 
 def gpu_can() -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.crf.order import SCALE, kd_order, pixel_features
+from wsss_cli.kernels.trials import Check, Pairs
 from wsss_cli.processes import check_stop
 
 Sums = Callable[[Tensor], Tensor]  # [N, columns] -> K times it, [N, columns], for the pixels of all images
@@ -156,3 +157,17 @@ def _tiled(features: Sequence[Tensor], tolerance: float) -> Sums:
         return gaussian_sums(order.features, order.centres, rows, near)[order.place, :columns] * scale
 
     return sums
+
+
+def _tried(device: torch.device, numbers: torch.Generator) -> Pairs:
+    image = torch.randint(0, 256, (10, 12, 3), generator=numbers, dtype=torch.uint8).to(device)
+    energy = torch.rand(1, 3, 10, 12, generator=numbers).to(device)
+    kernels = {"gauss_sxy": 3.0, "gauss_compat": 3.0, "bilateral_sxy": 20.0, "bilateral_srgb": 15.0}
+    kernels |= {"bilateral_compat": 10.0}
+    ours, plain = (
+        mean_field([image], [energy], **kernels, iterations=2, tolerance=tolerance)[0] for tolerance in (1e-4, None)
+    )
+    return [(ours, plain)]
+
+
+TRIAL = Check("dense CRF", 1e-2, _tried)

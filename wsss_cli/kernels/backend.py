@@ -8,11 +8,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wsss_cli.kernels.trials import Check, usable
+
 Backend = Literal["auto", "torch", "triton"]
 
 
-def takes_triton(backend: Backend, x: Tensor) -> bool:
-    """Whether a kernel is meant: `triton`, or `auto` with float32 on a CUDA device where Triton can be imported."""
+def takes_triton(backend: Backend, x: Tensor, check: Check) -> bool:
+    """Whether a kernel is meant: `triton`; or `auto` with float32 on a CUDA device where Triton can be imported, and
+    where the kernel has passed its trial.
+
+    Args:
+        check: how the kernel is tried.
+    """
     if backend == "auto":
-        return x.is_cuda and x.dtype == torch.float32 and importlib.util.find_spec("triton") is not None
+        fits = x.is_cuda and x.dtype == torch.float32 and importlib.util.find_spec("triton") is not None
+        return fits and usable(check, x.device)
     return backend == "triton"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.loss import OhemConfig
+from wsss_cli.kernels.trials import Check, Pairs
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.pixels import Average, at_size, divisor, weighted_divisor
 from wsss_cli.ranks.sums import concatenated, total, total_count
@@ -105,3 +106,19 @@ def hard_pixels(cost: Tensor, target: Tensor, config: OhemConfig, class_weights:
         hard = torch.zeros_like(costs, dtype=torch.bool)
         hard[costs.topk(min(few, len(costs))).indices] = True
     return torch.zeros_like(valid).masked_scatter(valid, hard[here])
+
+
+def _tried(device: torch.device, numbers: torch.Generator) -> Pairs:
+    logits = torch.randn(2, 5, 6, 7, generator=numbers).to(device)
+    target = torch.randint(0, 5, (2, 24, 28), generator=numbers, dtype=torch.uint8).to(device)
+    target[:, :3] = 255
+
+    def loss(kernels: str) -> tuple[Tensor, Tensor]:
+        x = logits.clone().requires_grad_()
+        value = cross_entropy(x, target, kernels=kernels)  # type: ignore[arg-type]
+        return value.detach(), torch.autograd.grad(value, x)[0]
+
+    return list(zip(loss("fused"), loss("plain"), strict=True))
+
+
+TRIAL = Check("cross-entropy of upsampled logits", 1e-4, _tried)

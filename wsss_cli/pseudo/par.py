@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.kernels.backend import Backend, takes_triton
+from wsss_cli.kernels.trials import Check, Pairs
 from wsss_cli.processes import check_stop
 
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -46,7 +47,7 @@ def par(
 
     Source: Ru et al., ToCo, CVPR 2023, `model/PAR.py` (after AFA, CVPR 2022, eq. 8-10).
     """
-    if takes_triton(backend, planes):
+    if takes_triton(backend, planes, TRIAL):
         from wsss_cli.kernels.par import par as fused  # here: not every machine has Triton
 
         position = _position(dilations, w1).tolist()
@@ -99,3 +100,15 @@ def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
     for dy, dx in _offsets(dilations):
         top, left = reach + dy, reach + dx
         yield padded[:, :, top : top + height, left : left + width]
+
+
+def _tried(device: torch.device, numbers: torch.Generator) -> Pairs:
+    image = (255 * torch.rand(1, 3, 12, 13, generator=numbers)).to(device)
+    planes = torch.rand(1, 3, 12, 13, generator=numbers).to(device)
+    ours, plain = (
+        par(image, planes, dilations=(1, 2), iterations=2, w1=0.3, w2=0.01, backend=way) for way in ("triton", "torch")
+    )
+    return [(ours, plain)]
+
+
+TRIAL = Check("PAR", 1e-3, _tried)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.kernels.backend import Backend, takes_triton
+from wsss_cli.kernels.trials import Check, Pairs
 from wsss_cli.processes import check_stop
 from wsss_cli.pseudo.pairs import Offset, boundary_affinities, feature_affinities, half_disc
 
@@ -37,7 +38,7 @@ def random_walk(
     Source: Ahn et al. (IRN), CVPR 2019, and Ahn and Kwak (PSA), CVPR 2018, whose released code makes the dense power;
         same result up to rounding.
     """
-    if takes_triton(backend, maps):
+    if takes_triton(backend, maps, TRIAL):
         from wsss_cli.kernels.walk import random_walk as fused  # here: not every machine has Triton
 
         return fused(maps, affinities, offsets, iterations)
@@ -114,3 +115,21 @@ def psa_walk(cam: Tensor, features: Tensor, step: PsaWalk) -> Tensor:
     weights = feature_affinities(features, offsets) ** step.beta
     walked = random_walk(scores, weights, offsets, step.iterations)
     return walked[1:] / (walked[1:] + walked[:1]).clamp(min=1e-12)
+
+
+def _tried(device: torch.device, numbers: torch.Generator) -> Pairs:
+    from wsss_cli.pseudo.pairs import half_disc
+
+    offsets = half_disc(2)
+    maps = torch.rand(2, 9, 10, generator=numbers).to(device)
+    affinities = torch.rand(len(offsets), 9, 10, generator=numbers)
+    for plane, (dy, dx) in zip(affinities, offsets, strict=True):  # none to neighbours off the grid
+        plane[9 - dy :] = 0
+        plane[:, 10 - dx if dx > 0 else 10 :] = 0
+        plane[:, : max(-dx, 0)] = 0
+    affinities = affinities.to(device)
+    ours, plain = (random_walk(maps, affinities, offsets, 8, backend=way) for way in ("triton", "torch"))
+    return [(ours, plain)]
+
+
+TRIAL = Check("random walk", 1e-4, _tried)

@@ -16,10 +16,12 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
 from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, WeightsError
+from wsss_cli.kernels.trials import usable
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.layers import same_statistics
+from wsss_cli.stages.kernel_trials import TRAINING
 from wsss_cli.stages.network_scores import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_files, mask_files
@@ -43,6 +45,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     preset, dataset = exp.preset, exp.dataset
     config = preset.train
     check_training(config, dataset, ctx.device)
+    config = on_usable_kernels(config, ctx.device)
     masks = step.reads[0].path if step.reads else None
     listed = dataset.split(preset.dataset.train)
     samples = training_samples(listed, config, masks)
@@ -78,6 +81,14 @@ def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) 
     """
     check_kernels(config, device.type)
     check_class_weights(config, dataset.num_classes)
+
+
+def on_usable_kernels(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The settings of a training, without kernels where one of them fails its trial on the device; that is said."""
+    if config.kernels == "plain":
+        return config
+    right = [usable(check, device) for check in TRAINING]
+    return config if all(right) else config.model_copy(update={"kernels": "plain"})
 
 
 def put_on_kernels(model: Segmentor, config: TrainConfig) -> None:
