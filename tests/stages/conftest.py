@@ -1,5 +1,7 @@
 """Runs of the toy data set as their stages leave them, with a stand-in for the trained network."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -82,10 +84,28 @@ def inputs_of(dataset, **runs):
     return Inputs(dataset=str(dataset.root), classes=dataset.classes, colors=dataset.colors, dataset_name="toy", **runs)
 
 
-@pytest.fixture
-def ctx(tmp_path, monkeypatch):
+def blue(monkeypatch):
+    """Let every training run have the network `Blue`."""
+
     def load_network(run, ctx, pointer="latest"):
         return networks.Network(Blue(), load_preset("toy"), ("background",) * 6, (), 5, "", "")
 
     monkeypatch.setattr(networks, "load_network", load_network)
+
+
+@pytest.fixture
+def ctx(tmp_path, monkeypatch):
+    blue(monkeypatch)
     return Context(torch.device("cpu"), tmp_path)
+
+
+def copy_without_masks(home, folder):
+    """Copy a home; in its copy no list names a mask, and the training train-toy-3 has no scores."""
+    shutil.copytree(home, folder)
+    for file in (folder / "toy/splits").iterdir():
+        lines = [line.split(",") for line in file.read_text().splitlines()]
+        rows = [",".join([row[0], row[1], "" if number else row[2], *row[3:]]) for number, row in enumerate(lines)]
+        file.write_text("\n".join(rows) + "\n")
+    record = folder / "runs/train-toy-3/inputs.json"
+    record.write_text(record.read_text().replace(str(home), str(folder)))
+    (folder / "runs/train-toy-3/eval.json").unlink()

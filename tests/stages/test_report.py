@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.conftest import copy_without_masks
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import UsageError
 from wsss_cli.stages.examples import spread
@@ -82,14 +83,7 @@ def test_runs_and_data_that_are_gone_are_said(home, tmp_path, ctx):
 
 
 def test_without_true_masks_tags_are_compared(home, tmp_path, ctx):
-    shutil.copytree(home, tmp_path / "copy")
-    for file in (tmp_path / "copy/toy/splits").iterdir():
-        lines = [line.split(",") for line in file.read_text().splitlines()]
-        rows = [",".join([row[0], row[1], "" if number else row[2], *row[3:]]) for number, row in enumerate(lines)]
-        file.write_text("\n".join(rows) + "\n")
-    record = tmp_path / "copy/runs/train-toy-3/inputs.json"
-    record.write_text(record.read_text().replace(str(home), str(tmp_path / "copy")))
-    (tmp_path / "copy/runs/train-toy-3/eval.json").unlink()
+    copy_without_masks(home, tmp_path / "copy")
     page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
     assert "Predictions and tags" in page.texts and "No true masks." in page.text
     assert "The least sure photographs" in page.texts and "found where not tagged" in page.texts
