@@ -24,6 +24,13 @@ def test_what_is_stored_comes_back(tmp_path_factory, count, height, width, seed)
     assert np.abs(found - cam).max(initial=0) <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(tmp_path, wrong):
+    with pytest.raises(DataError, match=r"the CAMs for a\.npz are not finite"):
+        write_cam(tmp_path / "a.npz", np.array([[[0.5, wrong]]]), (1,), (1, 2))
+    assert not (tmp_path / "a.npz").exists()
+
+
 def test_scores_out_of_range_are_cut(tmp_path):
     write_cam(tmp_path / "a.npz", np.array([[[-0.5, 1.5]]]), (1,), (1, 2))
     assert read_cam(tmp_path / "a.npz")[0].tolist() == [[[0.0, 1.0]]]

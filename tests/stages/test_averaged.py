@@ -1,14 +1,17 @@
 """`train.ema`, `train.patience` and `train.deterministic` in whole trainings."""
 
+import shutil
+
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import identity
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.files import read_json, sha256_file, write_json
 from wsss_cli.inference.network import Which, load_network
 from wsss_cli.scoring.results import finished_eval
 from wsss_cli.stages.evaluate import run_eval
@@ -105,3 +108,24 @@ def test_intervals_of_validations_are_part_of_what_patience_makes():
     assert len({known("train.patience=2"), known("train.patience=2", "train.val_interval=20"), known()}) == 3
     with pytest.raises(UsageError, match="patience counts validations, and val_interval is 0"):
         load_preset("toy", ["train.patience=2"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "running_var is not finite"),
+        (lambda tensor: tensor.fill_(-1.0), "gives scores that are not finite"),  # the root of a variance below 0
+    ],
+)
+def test_a_network_whose_scores_are_not_finite_is_not_used(trained, tmp_path, spoil, said):
+    run = tmp_path / "run"
+    shutil.copytree(trained(), run)
+    checkpoint = run / "checkpoints/step-00000003"
+    state = load_file(checkpoint / "model.safetensors")
+    spoil(next(state[name] for name in state if name.startswith("backbone") and name.endswith("running_var")))
+    save_file(state, checkpoint / "model.safetensors")
+    meta = read_json(checkpoint / "meta.json")
+    meta["sha256"]["model.safetensors"] = sha256_file(checkpoint / "model.safetensors")
+    write_json(checkpoint / "meta.json", meta)
+    with pytest.raises(WeightsError, match=said):
+        load_network(run, Context(torch.device("cpu"), tmp_path))

@@ -23,7 +23,14 @@ def write_cam(path: Path, cam: np.ndarray, classes: tuple[int, ...], size: tuple
         size: (height, width) of the image, pixels.
     Returns:
         Bytes written.
+    Raises:
+        DataError: scores are not finite; a byte would be made of them without a word.
     """
+    if not np.isfinite(cam).all():
+        raise DataError(
+            f"the CAMs for {path.name} are not finite",
+            "the classifier diverged, or its numbers leave the range of its precision: take another, or precision fp32",
+        )
     maps = np.rint(np.clip(cam, 0.0, 1.0) * 255.0).astype(np.uint8)
     data = _pack(maps, classes, size)
     while len(data) > LIMIT and min(maps.shape[1:]) > 1:

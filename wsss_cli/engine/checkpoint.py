@@ -107,9 +107,8 @@ def load_newest(
         try:
             state, meta = load_weights(checkpoint)
             trainer = load_trainer(checkpoint)
-            check_finite(checkpoint, state)
             if AVERAGE in meta["sha256"]:
-                check_finite(checkpoint, load_weights(checkpoint, AVERAGE)[0], AVERAGE)
+                load_weights(checkpoint, AVERAGE)
         except WeightsError as error:
             damaged = damaged or error
             continue
@@ -125,30 +124,23 @@ def load_newest(
     return None
 
 
-def check_finite(checkpoint: Path, state: dict[str, Tensor], file: str = MODEL) -> None:
-    """Refuse weights that are not finite.
-
-    Raises:
-        WeightsError: with the first tensor that has such a number.
-    """
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{checkpoint / file} is damaged: {name} is not finite", HINT)
-
-
 def load_weights(checkpoint: Path, file: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Model state and meta.json of a checkpoint folder, hashes verified.
 
     Args:
         file: `MODEL`, or `AVERAGE` of a training that has one.
     Raises:
-        WeightsError: a file is missing, cut off or changed since it was written.
+        WeightsError: a file is missing, cut off or changed since it was written, or holds numbers that are not finite.
     """
     meta = _verified(checkpoint, file)
     try:
-        return safetensors.torch.load_file(checkpoint / file), meta
+        state = safetensors.torch.load_file(checkpoint / file)
     except Exception as error:  # safetensors raises its own Rust error type
         raise WeightsError(f"{checkpoint / file} cannot be read: {error}", HINT) from error
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{checkpoint / file} is damaged: {name} is not finite", HINT)
+    return state, meta
 
 
 def load_trainer(checkpoint: Path) -> dict[str, Any]:

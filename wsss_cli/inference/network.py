@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from wsss_cli.config.base import Precision
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
@@ -19,6 +21,8 @@ from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
+
+TRIAL = 64  # side, pixels, of the image that a network is tried on
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
     Raises:
         UsageError: no training run there, one without a checkpoint, or one without a best one, or without averaged
             weights, where those are asked for.
-        WeightsError: the checkpoint is damaged.
+        WeightsError: the checkpoint is damaged, or the network gives scores that are not finite.
     """
     run = Path(run)
     if not is_run(run) and (run / "meta.json").is_file():
@@ -135,7 +139,21 @@ def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Con
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{fault}: {str(error).splitlines()[0]}") from error
+    _check_scores(model, preset.train.precision, ctx, fault.split(" does not fit ")[0])
     return model
+
+
+@torch.no_grad()
+def _check_scores(model: Segmentor, precision: Precision, ctx: Context, name: str) -> None:
+    """Refuse a network whose scores of an image are not finite: argmax would make a class of them, without a word."""
+    ramp = torch.linspace(0.0, 255.0, 3 * TRIAL * TRIAL, device=ctx.device).view(1, 3, TRIAL, TRIAL)
+    with ctx.autocast(precision):
+        scores = model.eval()(model.backbone.normalise(ramp))
+    if not torch.isfinite(scores).all():
+        raise WeightsError(
+            f"the network of {name} gives scores that are not finite (computed in {precision})",
+            "its training diverged, or its numbers leave the range of this precision: take an earlier checkpoint",
+        )
 
 
 def _colors(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
