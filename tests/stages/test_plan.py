@@ -202,6 +202,26 @@ def test_a_given_file_counts_by_its_content_and_its_network(experiment, tmp_path
         given_classifier(preset, tmp_path / "c.safetensors")
 
 
+def test_a_classifier_of_other_classes_is_refused_as_a_run_a_checkpoint_and_its_file(experiment, tmp_path):
+    exp = experiment()
+    run, file = tmp_path / "first", tmp_path / "first/checkpoints/step-00000003/model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    write_json(file.parent / "meta.json", {"step": 3})
+    (file.parent.parent / "latest").write_text(file.parent.name)
+    write_json(run / "run.json", {"stage": "classifier", "state": "done", "identity": "x"})
+    names = exp.dataset.classes
+    colors = [list(color) for color in exp.dataset.colors]
+    for classes, taken in ((names, True), ((names[0], names[2], names[1], *names[3:]), False)):
+        write_json(run / "inputs.json", {"dataset": "d", "classes": list(classes), "colors": colors})
+        for given_as in (run, file.parent, file):
+            if taken:
+                assert stages(plan_cam(experiment(f"classifier.weights={given_as}"))) == ["classifier", "cam"]
+                continue
+            with pytest.raises(UsageError, match=f"was trained for {names[2]}, {names[1]}, .* has {names[1]}, "):
+                plan_cam(experiment(f"classifier.weights={given_as}"))
+
+
 # -- only shown --------------------------------------------------------------------------------------------------------
 
 

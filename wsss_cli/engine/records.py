@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -214,3 +214,22 @@ def refuse_limited(path: Path, limit: int) -> None:
             f"{path} was made with a limit of {before} images: what comes of it is not a result",
             f"give --limit {before}, too, or another run",
         )
+
+
+def refuse_other_classes(weights: Path, classes: Sequence[str]) -> None:
+    """Refuse a network of a run whose classes are not these, in this order; of a file elsewhere none are known.
+
+    Args:
+        weights: a run, a folder in its checkpoints/, or a file in that.
+        classes: of the data set, background first; nothing is refused where they are not known.
+    Raises:
+        UsageError: as many classes, say, with other names: what one scores would pass for another.
+    """
+    run = next((place for place in (weights, *weights.resolve().parents[:3]) if is_run(place)), None)
+    if run is None or not classes or (before := read_inputs(run).classes) == tuple(classes):
+        return
+    then, now = (f"{', '.join(names[1:6])}{', ...' if len(names) > 6 else ''}" for names in (before, classes))
+    raise UsageError(
+        f"{run} was trained for {then}; the data set has {now}",
+        "train on this data set, or prepare it with the classes in that order (--classes of wsss prepare)",
+    )

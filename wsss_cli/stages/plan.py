@@ -18,7 +18,16 @@ from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.outputs import is_whole
-from wsss_cli.engine.records import find_runs, is_run, limit_of, read_inputs, read_record, read_run, refuse_limited
+from wsss_cli.engine.records import (
+    find_runs,
+    is_run,
+    limit_of,
+    read_inputs,
+    read_record,
+    read_run,
+    refuse_limited,
+    refuse_other_classes,
+)
 from wsss_cli.engine.rundir import find_checkpoint, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file
@@ -216,6 +225,7 @@ def _classifier(exp: Experiment) -> Step:
     if weights := exp.preset.classifier.weights:
         step = given_classifier(exp.preset, Path(weights))
         refuse_limited(step.path, exp.preset.dataset.limit)
+        refuse_other_classes(step.path, exp.dataset.classes)
         return step
     return _step(exp, "classifier")
 
