@@ -88,7 +88,7 @@ def wrong_imports(place, path_name, tree):
     if place != "cli" and any(module.split(".")[0] in ("typer", "click") for module in imported(tree)):
         yield "typer"
     rich = any(module.split(".")[0] == "rich" for module in imported(tree))
-    if rich and path_name not in ("cli/console.py", "report/tables.py"):
+    if rich and path_name not in ("cli/progress.py", "report/tables.py"):
         yield "rich"
     heavy = HEAVY if place in ("config", "cli", "errors", "files") else set()
     top_level = place == "cli"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import time
 
 from wsss_cli.escapes import visible
 
 _quiet = False
+_said = time.monotonic()  # when the last line was said
 
 
 def hush(quiet: bool) -> None:
@@ -28,9 +32,39 @@ def say(line: str) -> None:
 
 def complain(line: str) -> None:
     """A line on stderr that is said with --quiet, too: what went wrong, and what helps."""
+    note()
     sys.stderr.write(f"{visible(line)}\n")
     sys.stderr.flush()
 
 
+def say_at_once(line: str) -> None:
+    """A line of talk from a signal handler or another thread, past what is being written."""
+    note()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{visible(line)}\n".encode())
+
+
+def note() -> None:
+    """Something is said, or shown, now."""
+    global _said
+    _said = time.monotonic()
+
+
+def said() -> float:
+    """When the last line was said, by `time.monotonic`."""
+    return _said
+
+
 def silent(line: str) -> None:
     """Say nothing."""
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '12 min', '3 h 05 min', '2 d 04 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"

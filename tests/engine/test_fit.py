@@ -67,7 +67,8 @@ def train(path, at=None, act=None, *, iters=12, task=None, optim=SGD, log_interv
     elif act == "int":
         act = lambda: setattr(ctx.stop, "signal", signal.SIGINT)  # noqa: E731
     with open_run(Path(path), "train", load_preset("toy"), "x", Inputs(dataset="d", classes=(), colors=())) as run:
-        events = list(fit(task, lambda start: batches(start, at, act), config, run, ctx, seed=1))
+        shown = list(fit(task, lambda start: batches(start, at, act), config, run, ctx, seed=1))
+        events = [event for event in shown if event["kind"] != "now"]
         run.finish()
     return task, events
 

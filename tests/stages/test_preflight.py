@@ -242,6 +242,6 @@ def test_the_time_of_cams_goes_by_their_scales(data, tmp_path):
     assert estimate.expected(exp, Step("eval", step.path, ""), "cpu") is None
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (9000, "2 h 30 min")])
 def test_a_time_is_told_in_words(seconds, words):
     assert estimate.in_words(seconds) == f"about {words}"

@@ -38,6 +38,7 @@ from wsss_cli.cli import (
 )
 from wsss_cli.cli import eval as eval_
 from wsss_cli.cli.commands import App, Group
+from wsss_cli.cli.progress import watch
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
 from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, WsssError, out_of_memory
 from wsss_cli.ranks.who import here
@@ -124,6 +125,8 @@ def _run() -> int:
     try:
         if here().rank:
             console.leave_to_first()
+        else:
+            watch()
         code = app(standalone_mode=False, prog_name="wsss")
         return code if isinstance(code, int) else 0
     except typer.Exit as error:

@@ -1,4 +1,4 @@
-"""What a person or a script sees: results on stdout, talk and progress on stderr. Names are never parsed as markup."""
+"""What a person or a script sees: results on stdout, talk and progress (progress.py) on stderr. Names are no markup."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import math
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from wsss_cli.cli.progress import progress as progress
+from wsss_cli.cli.progress import training_progress as training_progress
 from wsss_cli.escapes import visible
 from wsss_cli.talk import complain as complain
-from wsss_cli.talk import is_quiet
 from wsss_cli.talk import say as say
+from wsss_cli.talk import say_at_once as say_at_once
 
 if TYPE_CHECKING:
     from wsss_cli.report.tables import Table
-
-HEARTBEAT_S = 10.0
 
 
 class Stream:
@@ -93,12 +91,6 @@ def lost_result() -> OSError | None:
     return None if unread else sys.stdout.error
 
 
-def say_at_once(line: str) -> None:
-    """A line of talk from a signal handler, past what is being written."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{visible(line)}\n".encode())
-
-
 def result(text: str) -> None:
     """A result on stdout; what a terminal would obey in it is shown as an escape, so that JSON stays JSON."""
     text = visible(text)
@@ -143,121 +135,3 @@ def picture(png: bytes) -> None:
     if sys.stdout.isatty() and (codes := inlined(png, os.environ)):
         sys.stdout.write(f"{codes}\n")
         sys.stdout.flush()
-
-
-def rich_terminal() -> bool:
-    """Whether stderr is a terminal that can redraw a line."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-
-
-class _Bar:
-    def __init__(self, update: Callable[[int, dict[str, Any]], None]) -> None:
-        self.done, self.update = 0, update
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        self.done += n
-        self.update(self.done, fields)
-
-
-@contextlib.contextmanager
-def progress(total: int, title: str) -> Iterator[_Bar]:
-    """Progress over `total` items; `.advance(n)` as they are done. A Rich bar on a terminal, else a heartbeat line."""
-    if is_quiet():
-        yield _Bar(lambda done, fields: None)
-        return
-    if not rich_terminal():
-        yield _Bar(_heartbeat(total, title))
-        return
-    from rich.text import Text
-
-    with _rich_progress() as bar:
-        task = bar.add_task(Text(visible(title)).plain, total=total, note="")
-        yield _Bar(lambda done, fields: bar.update(task, completed=done, note=_note(fields)))
-
-
-@contextlib.contextmanager
-def training_progress(title: str, iters: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Progress of a training; takes its events ('train' and 'val')."""
-    if is_quiet():
-        yield lambda event: None
-        return
-    if not rich_terminal():
-        yield _training_heartbeat(title, iters)
-        return
-    with _rich_progress() as bar:
-        task = bar.add_task(title, total=iters, note="")
-
-        def show(event: dict[str, Any]) -> None:
-            if event["kind"] == "train":
-                bar.update(task, completed=event["step"], note=_event_line(event, iters, counts=False))
-            else:
-                bar.print(f"{title}  {_event_line(event, iters)}", markup=False, highlight=False)
-
-        yield show
-
-
-def _rich_progress() -> Any:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-    )
-
-
-def _heartbeat(total: int, title: str) -> Callable[[int, dict[str, Any]], None]:
-    begin = time.monotonic()
-    last = [begin]
-    say(f"{title}  0/{total}")
-
-    def update(done: int, fields: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if now - last[0] >= HEARTBEAT_S or done >= total:
-            last[0] = now
-            elapsed = now - begin
-            left = elapsed / max(done, 1) * (total - done)
-            say(f"{title}  {done}/{total}  {elapsed:.0f} s, {left:.0f} s left  {_note(fields)}".rstrip())
-
-    return update
-
-
-def _training_heartbeat(title: str, iters: int) -> Callable[[dict[str, Any]], None]:
-    last = [-math.inf]
-
-    def show(event: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if event["kind"] != "train" or now - last[0] >= HEARTBEAT_S or event["step"] >= iters:
-            last[0] = now if event["kind"] == "train" else last[0]
-            say(f"{title}  {_event_line(event, iters)}")
-
-    return show
-
-
-def _note(fields: dict[str, Any]) -> str:
-    return " ".join(f"{key} {value}" for key, value in fields.items())
-
-
-def _event_line(event: dict[str, Any], iters: int, *, counts: bool = True) -> str:
-    if event["kind"] == "val":
-        score = event.get("miou")
-        return f"val at {event['step']}: mIoU {'-' if score is None else f'{score:.2f}'}"
-    head = f"{event['step']}/{iters}  " if counts else ""
-    memory = f", {event['memory_gib']} GiB" if "memory_gib" in event else ""
-    eta = f", {event['eta_s']:.0f} s left" if counts else ""
-    return (
-        f"{head}loss {event['loss']:.4f}, lr {event['lr']:.2e}, {event['img_s']:.1f} img/s, "
-        f"data wait {100 * event['data_wait']:.0f} %{memory}{eta}"
-    )

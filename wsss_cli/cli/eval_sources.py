@@ -110,7 +110,7 @@ def network(
     run: Path,
     columns: list[str],
     device: str,
-    on: dict[str, Any],
+    on: dict[str, Any] | None = None,
     best: bool = False,
     weights: str = "",
     part: Shard | None = None,
@@ -134,7 +134,9 @@ def network(
 
     which = Which("best" if best else "latest", weights)
     with stage.working(device, run.parent) as ctx:
-        evaluation = open_evaluation(run, ctx, boundary="biou" in columns, which=which, on=ScoredOn(**on), **scoring)
+        evaluation = open_evaluation(
+            run, ctx, boundary="biou" in columns, which=which, on=ScoredOn(**(on or {})), **scoring
+        )
         scores = score(evaluation, ctx) if part is None else _shard(evaluation, part, ctx)
     if scores is None:
         assert part is not None

@@ -131,7 +131,8 @@ def fit(
     *,
     seed: int,
 ) -> Generator[Event, None, None]:
-    """Train to `config.iters`, from the run's last checkpoint where there is one; an event per log line and validation.
+    """Train to `config.iters`, from the run's last checkpoint where there is one; an event per log line and validation,
+    and of kind 'now', which nobody keeps, once a second.
 
     Args:
         batches: from a step to the batches of that step and all later ones, each a list of its parts (one but with
@@ -178,6 +179,8 @@ def fit(
         task.after_step(step)
         if step % config.log_interval == 0 or step == config.iters:
             yield _emit(run, meter.event(step, base[0] * factor))
+        elif (event := meter.glance(step)) is not None:
+            yield event
         if alone():
             asked = ctx.stop.signal  # ranks must agree on it, and did before the step
         if asked or to_validate(step) or step % config.checkpoint_interval == 0 or step == config.iters:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from wsss_cli.engine.context import Event
 from wsss_cli.errors import DivergedError
-from wsss_cli.ranks.sums import total
+from wsss_cli.ranks.sums import alone, total
 from wsss_cli.ranks.who import here
+
+GLANCE_S = 1.0
 
 
 class Meter:
@@ -30,6 +32,7 @@ class Meter:
         self.iters, self.device = iters, device
         self.names: list[str] = []
         self.trained, self.begin = 0, time.perf_counter()  # iterations of this process, and since when
+        self.glanced = -math.inf
         self._restart()
 
     def _restart(self) -> None:
@@ -96,6 +99,19 @@ class Meter:
             )
         return mean
 
+    def glance(self, step: int) -> Event | None:
+        """How far training is, for who looks on, once a second at most; None: that was a moment ago."""
+        now = time.perf_counter()
+        if now - self.glanced < GLANCE_S or not self.steps:
+            return None
+        self.glanced = now
+        pace = (now - self.begin) / max(self.trained, 1)
+        event: Event = {"kind": "now", "step": step, "img_s": self.images / max(now - self.since, 1e-9)}
+        event["eta_s"] = pace * (self.iters - step)
+        if alone():  # ranks know theirs only
+            event["loss"] = float(self.total[0]) / self.steps
+        return event
+
     def event(self, step: int, lr: float) -> Event:
         """The log line of `step` iterations; what follows counts for the next one.
 
@@ -121,4 +137,5 @@ class Meter:
         if self.device.type == "cuda":
             event["memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2)
         self._restart()
+        self.glanced = self.since
         return event

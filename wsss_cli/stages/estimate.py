@@ -20,7 +20,7 @@ from wsss_cli.engine.shards import read_shards
 from wsss_cli.errors import DataError, ResourceError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.talk import silent
+from wsss_cli.talk import duration, silent
 
 MILLIONS = {"tf_efficientnet": 3, "resnet18": 12, "resnet34": 22, "resnet50": 26, "resnet101": 45, "resnet": 60}
 OTHERS = 30  # millions of weights of a backbone of another name
@@ -112,10 +112,8 @@ def _work(preset: Preset, stage: str) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """'about 40 s', 'about 12 min', 'about 3.5 h'."""
-    if seconds < 100:
-        return f"about {max(round(seconds), 1)} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    """'about 40 s', 'about 12 min', 'about 3 h 30 min'."""
+    return f"about {duration(max(seconds, 1.0))}"
 
 
 # -- disk --------------------------------------------------------------------------------------------------------------

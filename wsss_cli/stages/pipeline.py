@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,11 +14,13 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError, WsssError
 from wsss_cli.models.build import build_affinity, build_classifier, build_segmentor
 from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import here
 from wsss_cli.stages.affinity import affinity_config, run_affinity
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
 from wsss_cli.stages.evaluate import run_eval
+from wsss_cli.stages.foretelling import Foretelling
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
 from wsss_cli.stages.relabel import run_relabel
@@ -40,10 +43,14 @@ def run_steps(steps: Sequence[Step], exp: Experiment, ctx: Context) -> None:
         check_training(exp.preset.train, exp.dataset, ctx.device)
     only_first(lambda: check_networks(todo, exp))
     only_first(lambda: say_changes(steps, exp, ctx.ui.say))
-    for number, step in enumerate(todo, 1):
+    foretelling = None if here().rank else Foretelling(ctx.ui, exp, todo, ctx.device.type)
+    watched = replace(ctx, ui=foretelling) if foretelling else ctx
+    for number, step in enumerate(todo):
         if len(todo) > 1:
-            ctx.ui.say(f"== {step.stage} ({number} of {len(todo)})")
-        run_step(step, exp, ctx)
+            ctx.ui.say(f"== {step.stage} ({number + 1} of {len(todo)})")
+        if foretelling:
+            foretelling.at = number
+        run_step(step, exp, watched)
 
 
 def check_networks(todo: Sequence[Step], exp: Experiment) -> None:
