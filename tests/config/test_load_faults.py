@@ -222,3 +222,14 @@ def test_a_run_that_an_earlier_version_made_with_such_settings_is_still_read(tmp
     lock.rename(tmp_path / "mine.toml")
     with pytest.raises(UsageError, match=r"schedule\.warmup_iters 1000 is above iters 280"):
         load_preset(str(tmp_path / "mine.toml"))
+
+
+def test_a_list_is_not_called_too_short_where_its_items_cannot_be_taken():
+    with pytest.raises(UsageError, match="class_weights are all 0") as caught:
+        load_preset("toy", ['train.loss=[{kind="cross-entropy", class_weights=[0, 0]}]'])
+    assert "at least 1 item" not in str(caught.value)
+
+
+def test_set_cannot_say_what_a_preset_extends():
+    with pytest.raises(UsageError, match="--set extends: only the file of a preset"):
+        load_preset("toy", ["extends=folder-lite0"])

@@ -95,7 +95,9 @@ def test_torchscript_agrees_on_other_sizes(run, tmp_path):
         image = photograph(*size)
         with torch.jit.optimized_execution(False):
             for given in (image, image.float()):
-                assert relative_difference(loaded(given), expected(run, image)) < 1e-4
+                scores = loaded(given)
+                assert not scores.requires_grad
+                assert relative_difference(scores, expected(run, image)) < 1e-4
 
 
 def test_labels_are_the_argmax(run, tmp_path):

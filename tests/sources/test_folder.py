@@ -68,6 +68,19 @@ def test_classes_are_numbered_as_given(photos: Path, tmp_path: Path) -> None:
     assert made.split("train")[0].labels == (1,)
 
 
+def test_without_classes_the_order_of_mask_values_is_said(photos: Path, tmp_path: Path) -> None:
+    table = _table(tmp_path, ("a.jpg", "10|2#10"), ("b.png", "2"))
+    masks = _masks(tmp_path, a=np.full((6, 8), 2, np.uint8), b=np.ones((6, 8), np.uint8))
+    settings = {"masks": masks, "name": "mine", "rename": {"2#10": ""}}
+    lines = prepare_folder(photos, table, tmp_path / "out", **settings).lines
+    assert "without --classes mask values are taken as 1 2, 2 10" in lines
+    assert not [line for line in lines if "disagree" in line or "made of other" in line]
+    lines = prepare_folder(photos, table, tmp_path / "out", **settings, classes=("2", "10")).lines
+    assert not [line for line in lines if "--classes" in line]
+    lines = prepare_folder(photos, table, tmp_path / "out", name="mine").lines
+    assert [line for line in lines if line.startswith("made of other tags: '2#10'; ")]
+
+
 def test_a_part_of_the_images_with_masks_becomes_val(tmp_path: Path) -> None:
     folder, names = tmp_path / "photos", [f"p{number:02d}" for number in range(12)]
     folder.mkdir()

@@ -22,6 +22,8 @@ def _write(tmp_path: Path, text: str | bytes) -> Path:
         "image;labels\r\n1.jpg;cat|dog\r\n2.jpg;\r\n",
         "image\tlabels\r1.jpg\tcat|dog\r2.jpg\t\r",
         '\n image , labels,,\n"1.jpg", "cat|dog",,\n,,,\n\n2.jpg,,\n',
+        "sep=;\r\nimage;labels\r\n1.jpg;cat|dog\r\n2.jpg;\r\n",
+        codecs.BOM_UTF8 + b'"sep=,"\r\nimage,labels\n1.jpg,cat|dog\n2.jpg,\n',
         codecs.BOM_UTF8 + b"image,labels\n1.jpg,cat|dog\n2.jpg,",
         codecs.BOM_UTF16_LE + "image,labels\n1.jpg,cat|dog\n2.jpg,\n".encode("utf-16-le"),
         "image,labels\n1.jpg,cat|dog\n2.jpg,\n".encode("utf-16"),

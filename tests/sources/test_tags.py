@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources.tags import (
     annotation_tags,
+    in_order,
+    joined_line,
     mask_tags,
     read_ids,
     read_tags,
@@ -47,6 +49,7 @@ def test_only_an_image_suffix_is_cut() -> None:
         "image,labels\nx.jpg,dog; cat\ny.1.jpg,\n",
         '\ufeffimage,labels\nx.png,"dog, cat"\ny.1.png,""\n',
         'id,labels\r\nx,"dog cat"\r\ny.1,\r\n',
+        "sep=;\nid;label\nx;dog cat\ny.1;\n",
         "id;label\nJPEGImages\\x.jpg;dog cat\ny.1;\n",
         """image,labels\nx.jpg,"['dog', 'cat']"\ny.1.jpg,[]\n""",
         'image,labels\nx.jpg,"[""dog"",""cat""]"\ny.1.jpg,\n',
@@ -120,6 +123,10 @@ def test_annotations_give_each_object_once_and_no_parts(tmp_path: Path) -> None:
     (tmp_path / "b.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"b\.xml is not XML"):
         annotation_tags(tmp_path, ["b"], CLASSES)
+    for other in ("<html><body>404</body></html>", '<annotation xmlns="x"><object/></annotation>', "<annotations/>"):
+        (tmp_path / "b.xml").write_text(other)  # no objects, as in an annotation without any
+        with pytest.raises(DataError, match=r"b\.xml is no VOC annotation: it begins with <"):
+            annotation_tags(tmp_path, ["b"], CLASSES)
 
 
 def test_tags_of_masks_are_the_values_that_occur(tmp_path: Path) -> None:
@@ -141,3 +148,16 @@ def test_ids_of_lists_in_their_usual_forms(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("\n")
     with pytest.raises(DataError, match=r"l\.txt is empty"):
         read_ids(tmp_path / "l.txt")
+
+
+def test_names_that_are_numbers_are_ordered_as_numbers() -> None:
+    assert in_order(["10", "2", "1", "2"]) == ("1", "2", "10")
+    assert in_order(["10", "b", "2"]) == ("10", "2", "b")
+    assert in_order([]) == ()
+
+
+@pytest.mark.parametrize("tag", ["cat#dog", "cat dog", "cat / dog", "dog&cat", "cat+dog+cat", "cat:dog", "cat-dog"])
+def test_a_tag_that_is_made_of_others_is_named(tag: str) -> None:
+    (line,) = joined_line(["cat", tag, "dog", "hot dog", "a#"])
+    assert line.startswith(f"made of other tags: {tag!r}; ")
+    assert joined_line(["cat", "polar bear", "hot dog", "dog"]) == []

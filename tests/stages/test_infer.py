@@ -122,6 +122,20 @@ def test_folders_that_infer_does_not_search_are_named(photos, given, images, sai
     assert heard == ([f"{given}: {said}; give them too, or call it for each, with an --out of its own"] if said else [])
 
 
+@pytest.mark.parametrize("given", ["photos", "photos/*", "[ph] x*?/*.*", "[ph] x*?"])
+def test_photographs_whose_endings_are_not_read_are_counted(photos, given):
+    if given.startswith("["):  # a folder that is there as it is written is no pattern
+        photos = photos.rename(photos.parent / "[ph] x*?")
+    for name in ("b.HEIC", "c.heic", "d.jfif", "e.mp4", "f.txt"):
+        (photos / name).touch()
+    heard = []
+    assert [path.name for path in find_images([given], photos / "out", heard.append)] == ["a.jpg"]
+    assert heard[0] == f"{given}: passed over, as these endings are not read: 2 .heic, 1 .jfif"
+    (photos / "a.jpg").unlink()
+    with pytest.raises(UsageError, match=r"names no image that is read, but 2 \.heic, 1 \.jfif"):
+        find_images([given], photos / "out", heard.append)
+
+
 def test_a_folder_with_images_in_folders_alone_is_refused_with_their_names(photos, tmp_path):
     (photos / "a.jpg").unlink()
     with pytest.raises(UsageError, match="photos names no image: 2 folders with images not searched: photos/link, ph"):

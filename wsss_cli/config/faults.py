@@ -47,7 +47,13 @@ def fault(details: Sequence[ErrorDetails], origins: Mapping[str, str], name: str
             case wrong if isinstance(detail["input"], dict) and (wrong.endswith("_type") or wrong == "literal_error"):
                 what = "a list of tables, set as a whole" if models else "a value, not a table"
                 return UsageError(f"{where}: unknown key {key}.{next(iter(detail['input']), '')}", f"{key} is {what}")
-    return UsageError("\n".join(f"preset {name}: {_sentence(detail, origins)}" for detail in details), hint)
+    said = [detail for detail in details if not _is_echo(detail)]
+    return UsageError("\n".join(f"preset {name}: {_sentence(detail, origins)}" for detail in said), hint)
+
+
+def _is_echo(detail: ErrorDetails) -> bool:
+    """Whether a list is called too short as its items cannot be taken, which is said of these."""
+    return detail["type"] == "too_short" and len(detail["input"]) > detail["ctx"]["actual_length"]
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -78,6 +78,10 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
     together: Table = {}
     for text in overrides:
         overlay(together, _parse_override(text))  # first among themselves: `kind` may come before or after its keys
+    if "extends" in together:
+        raise UsageError(
+            "--set extends: only the file of a preset says what it extends", "give another one to --preset"
+        )
     for origin, layer in (*layers, ("--set", together)):
         where = origin if origin == "--set" else f"preset {origin}"
         table, note = renames.renamed(layer, merged, where, renames.RENAMES)

@@ -15,6 +15,22 @@ from PIL import Image, ImageFile
 from wsss_cli.errors import DataError, UsageError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+OTHER_ENDINGS = (
+    ".jfif",
+    ".jpe",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".mpo",
+    ".ppm",
+    ".pgm",
+    ".dng",
+    ".cr2",
+    ".nef",
+)
+"""Of photographs that are not read: whoever passes them over says so."""
 MAX_PIXELS = 178_000_000
 MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
 ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides

@@ -182,7 +182,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _torchscript(portable: Portable, example: Tensor, metadata: dict[str, str]) -> bytes:
-    traced = torch.jit.trace(portable, example, check_trace=False)
+    traced = torch.jit.trace(portable, example, check_trace=False).requires_grad_(
+        False
+    )  # its logits are arrays at once
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files=metadata)
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.data.images import IMAGE_ENDINGS, read_image
+from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
@@ -62,13 +62,17 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     each: list[Sequence[str]] = []
     for name in arguments:
         path = Path(name)
-        matches, folders = _in_folder(path) if path.is_dir() else _matching(name)
+        others: Counter[str] = Counter()
+        matches, folders = _in_folder(path, others) if path.is_dir() else _matching(name, others)
         passed = [folder for folder in folders if _has_images(folder, out)]
+        unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
         if not matches:
             raise UsageError(
-                f"{name} names no image{_not_searched(passed)}",
+                f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
                 f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
             )
+        if unread:
+            say(f"{name}: passed over, as these endings are not read: {unread}")
         if passed:
             say(f"{name}{_not_searched(passed)}; give them too, or call it for each, with an --out of its own")
         each.append(matches)
@@ -84,8 +88,8 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     return Each(paths, Path)
 
 
-def _in_folder(folder: Path) -> tuple[Texts, list[Path]]:
-    """Images of a folder, sorted, and the folders in it."""
+def _in_folder(folder: Path, others: Counter[str]) -> tuple[Texts, list[Path]]:
+    """Images of a folder, sorted, and the folders in it; endings of photographs that are not read are counted."""
     names, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -93,24 +97,33 @@ def _in_folder(folder: Path) -> tuple[Texts, list[Path]]:
                 folders.append(folder / entry.name)
             elif entry.name.lower().endswith(IMAGE_ENDINGS) and Path(entry.name).suffix:
                 names.append(entry.name)
+            elif (ending := Path(entry.name).suffix.lower()) in OTHER_ENDINGS:
+                others[ending] += 1
     names.sort()
     return Texts(str(folder / name) for name in names), sorted(folders)
 
 
-def _matching(name: str) -> tuple[list[str], list[Path]]:
+def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     """The image of a name, or those that match a pattern, sorted, and the folders that match it or are passed by."""
     path = Path(name)
     if path.is_file():
         return [str(path)], []
-    anchor = Path(path.anchor) if path.is_absolute() else Path()
-    pattern = path.relative_to(anchor).as_posix() if path.is_absolute() else name
+    anchor, pattern = _as_written(path)
     inside = sorted(anchor.glob(pattern))
     folders = [each for each in inside if each.is_dir()]
-    others = set(folders)
-    matches = [str(each) for each in inside if each.suffix.lower() in IMAGE_ENDINGS and each not in others]
+    files = sorted(set(inside).difference(folders))
+    matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
+    others.update(ending for each in files if (ending := each.suffix.lower()) in OTHER_ENDINGS)
     if "**" in pattern:  # it goes into folders, but not where links lead
-        folders = [each for each in _above(anchor / pattern).rglob("*") if each.is_symlink() and each.is_dir()]
+        folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
     return matches, folders
+
+
+def _as_written(path: Path) -> tuple[Path, str]:
+    """The leading folders of a pattern that are there as they are written, and the pattern of what is in them."""
+    least = 1 if path.is_absolute() else 0
+    at = next((at for at in range(len(path.parts) - 1, least, -1) if Path(*path.parts[:at]).is_dir()), least)
+    return Path(*path.parts[:at]), Path(*path.parts[at:]).as_posix()
 
 
 def _stem(path: str) -> str:

@@ -24,7 +24,16 @@ from wsss_cli.data.sources.mask_checks import (
 from wsss_cli.data.sources.photographs import Photographs
 from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise, summary_lines
 from wsss_cli.data.sources.table import Table, read_table, show_some
-from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
+from wsss_cli.data.sources.tags import (
+    Layout,
+    check_label,
+    in_order,
+    joined_line,
+    layout_of,
+    refuse_twins,
+    row_labels,
+    without_suffix,
+)
 from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import files_below
@@ -40,7 +49,7 @@ class FolderSource:
         images: folder of the photographs.
         table: CSV with a header: image, labels (or one column for each class) and optionally split (train or val).
         masks: folder of palette or grey PNGs named after the images, pixels 0 .. number of classes and 255.
-        classes: names in the order of the mask values 1, 2, ...; the sorted names of the CSV if empty.
+        classes: names in the order of the mask values 1, 2, ...; if empty those of the CSV, `in_order`.
         rename: tags to take under another name or, where that is empty, to drop.
     """
 
@@ -89,7 +98,7 @@ def prepare_folder(
     """
     table = source.table
     rows, notes = read_rows(source)
-    names = tuple(source.classes) or tuple(sorted({label for row in rows for label in row.labels}))
+    names = tuple(source.classes) or in_order(label for row in rows for label in row.labels)
     _refuse_unknown(rows, names, table)
     findings, looks, sizes = _look_at_all(rows, len(names) + 1, workers, check, tick)
     lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
@@ -107,7 +116,10 @@ def prepare_folder(
     splits = _splits(good, names, table, val_fraction, seed)
     samples = [sample for members in splits.values() for sample in members]
     summary = summarise(samples, ("background", *names))
-    lines = [*summary_lines(summary), *notes, *_mask_lines(good, looks, names)]
+    lines = [*summary_lines(summary), *joined_line(names), *notes, *_mask_lines(good, looks, names)]
+    if looks and not source.classes:
+        order = ", ".join(f"{value} {name}" for value, name in enumerate(names[:6], 1))
+        lines.append(f"without --classes mask values are taken as {order}{', ...' if len(names) > 6 else ''}")
     dataset = write_dataset(
         out,
         name=name,

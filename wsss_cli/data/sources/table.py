@@ -15,6 +15,7 @@ from wsss_cli.errors import DataError
 DELIMITERS = (",", ";", "\t")
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SEPARATOR_LINE = re.compile(r"\W*sep=.?\W*$", re.IGNORECASE)  # spreadsheets begin a CSV with it
 Row = tuple[int, tuple[str, ...]]
 
 
@@ -71,7 +72,7 @@ def _first_bad(data: bytes, error: UnicodeDecodeError) -> str:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV. What separates its columns (comma, semicolon or tab) is told from its first line.
+    """Read a CSV. What separates its columns (comma, semicolon or tab) is told from its first line, also `sep=;`.
 
     Raises:
         DataError: too many or too few fields in a row, a column that occurs twice, a quote that is not closed, or a
@@ -85,6 +86,8 @@ def read_table(path: Path) -> Table:
     text = read_text(path)
     records = _records(path, text)
     first, heads = next(records, (1, ()))
+    if heads and SEPARATOR_LINE.match(heads[0]):
+        first, heads = next(records, (1, ()))
     while heads and not heads[-1]:  # spreadsheets leave empty columns at the right
         heads = heads[:-1]
     twice = [name for name, count in Counter(name.lower() for name in heads).items() if count > 1]

@@ -8,7 +8,7 @@ import re
 import shlex
 import unicodedata
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from wsss_cli.data.dataset import nearest, refuse_duplicates
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.sources.table import Row, Table, read_table, read_text
+from wsss_cli.data.sources.table import SEPARATOR_LINE, Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
 from wsss_cli.processes import check_stop
 
@@ -28,6 +28,7 @@ ONES, ZEROS = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 FORBIDDEN = re.compile(r"[\[\]{}\"|\x00-\x1f\x7f-\x9f]")
 MISSING = {"nan", "none", "null", "n/a", "<na>"}
+PARTS = re.compile(r"\s*[\s#/&+:_-]\s*")
 TWINS = re.compile(r"[\s_-]+")
 SEPARATORS_BUT_SPACE = re.compile(r"\s*[|;,]\s*")
 
@@ -160,6 +161,23 @@ def refuse_twins(lines: Mapping[str, Sequence[int]], where: str, classes: Sequen
             raise DataError(f"{where}: tags that differ by case or spaces only: {said}", f"one class? {fix}")
 
 
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes by the alphabet, or by number where all are numbers: 2 before 10."""
+    names = sorted(set(labels))
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
+
+
+def joined_line(labels: Sequence[str]) -> list[str]:
+    """A line on tags made of other tags, as `cat#dog` beside `cat` and `dog`; none where there are none."""
+    joined = [
+        label for label in labels if len(parts := PARTS.split(label)) > 1 and all(part in labels for part in parts)
+    ]
+    if not joined:
+        return []
+    shown = f"{', '.join(map(repr, joined[:3]))}{' ...' if len(joined) > 3 else ''}"
+    return [f"made of other tags: {shown}; each is a class by itself: several tags are joined by | (cat|dog)"]
+
+
 def read_tags(path: Path, classes: Sequence[str]) -> Tags:
     """Tags of each id from a file: lines `id tag tag ...`, or CSV whose header names id (or image) and labels.
 
@@ -170,7 +188,7 @@ def read_tags(path: Path, classes: Sequence[str]) -> Tags:
             no such file.
     """
     text = read_text(path)
-    head = next((line for line in text.splitlines() if line.strip()), "").lower()
+    head = next((line for line in text.splitlines() if line.strip() and not SEPARATOR_LINE.match(line)), "").lower()
     rows = _csv_rows(path) if re.match(r"\W*(id|image)\W*[,;\t]", head) or "label" in head else _line_rows(text)
     tags: Tags = {}
     for number, name, labels in rows:
@@ -235,6 +253,10 @@ def annotation_tags(folder: Path, ids: Sequence[str], classes: Sequence[str]) ->
             root = ElementTree.parse(path).getroot()
         except ElementTree.ParseError as error:
             raise DataError(f"{path} is not XML: {error}") from error
+        if root.tag != "annotation":
+            raise DataError(
+                f"{path} is no VOC annotation: it begins with <{root.tag}>, not <annotation>", "fetch it anew"
+            )
         labels = [(node.findtext("name") or "").strip() for node in root.findall("object")]
         unknown = [label for label in labels if label not in classes]
         if unknown:
