@@ -22,6 +22,7 @@ from wsss_cli.cli import (
     demo,
     doctor,
     export,
+    import_scores,
     infer,
     prepare,
     presets,
@@ -73,6 +74,7 @@ app = App(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prepare.app, name="prepare", rich_help_panel=DATA)
+app.command("import-scores", rich_help_panel=DATA)(import_scores.import_scores)
 app.command("verify", rich_help_panel=DATA)(verify.verify)
 app.command("run", rich_help_panel=STAGES)(run.run)
 app.command("cam", rich_help_panel=STAGES)(cam.cam)

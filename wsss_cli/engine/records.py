@@ -78,6 +78,7 @@ class Inputs(Form):
     dataset_fingerprint: str = ""
     split_sha256: dict[str, str] = Field(default_factory=dict)
     protocol: tuple[str, ...] = ()
+    teacher: str = ""  # whose scores or masks the run goes back to, in words; empty: tags or true masks alone
     limit: int = 0
     classifier_run: str | None = None
     classifier_identity: str | None = None

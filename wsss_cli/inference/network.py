@@ -109,7 +109,10 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network
     averaged = bool(decay) and which.weights != "raw"
     state, meta = load_weights(checkpoint, AVERAGE if averaged else MODEL)
     model = _filled(preset, len(inputs.classes), state, ctx, f"{checkpoint} does not fit the network of {run}")
-    origin = f"{preset.train.supervision} supervision, {meta['step']} iterations ({which.checkpoint} checkpoint)"
+    taught = f" by masks of {inputs.teacher}" if inputs.teacher else ""
+    origin = (
+        f"{preset.train.supervision} supervision{taught}, {meta['step']} iterations ({which.checkpoint} checkpoint)"
+    )
     if decay:
         origin += f", {f'weights averaged (EMA {decay:g})' if averaged else 'weights not averaged'}"
     weights = ("ema" if averaged else "raw") if decay else ""

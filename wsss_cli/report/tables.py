@@ -222,14 +222,20 @@ def curve_table(curve: Mapping[str, Any], title: str = "", step: float = 0.05) -
     return Table(title, ("threshold", "mIoU", "FP", "FN", ""), tuple(rows), notes=tuple(notes), left=frozenset({4}))
 
 
+TEXTS = ("method", "backbone", "crop", "supervision", "teacher", "data", "device")  # columns aligned left
+
+
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Finished trainings in the columns of MMSegmentation's tables, published figures beside, protocols below.
 
     Args:
         rows: what `stages.table.run_row` returns.
     """
+    taught = any(row["teacher"] for row in rows)
     columns = (
-        *("method", "backbone", "crop", "lr schedule", "supervision", "data", "mem (GiB)", "fps", "device"),
+        *("method", "backbone", "crop", "lr schedule", "supervision"),
+        *(("teacher",) if taught else ()),
+        *("data", "mem (GiB)", "fps", "device"),
         *("mIoU", "mIoU (ms+flip)", "reference", "reference (ms+flip)"),
     )
     cells = []
@@ -238,7 +244,9 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         cells.append(
             (
                 *(row["method"], row["backbone"], f"{row['crop']}x{row['crop']}", f"{row['iters']:,}"),
-                *(row["supervision"], row["data"], percent(row["memory_gib"]), percent(row["fps"])),
+                row["supervision"],
+                *((row["teacher"] or "-",) if taught else ()),
+                *(row["data"], percent(row["memory_gib"]), percent(row["fps"])),
                 *(row["device"] or "-", percent(row["miou"]), percent(row["miou_ms_flip"])),
                 *(percent(known.get("miou")), percent(known.get("miou_ms_flip"))),
             )
@@ -248,7 +256,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         notes += [f"{row['run']}:", *(f"  {line}" for line in row["protocol"])]
         if row["reference"]:
             notes.append(f"  reference: {row['reference']['source']}")
-    return Table("", columns, tuple(cells), notes=tuple(notes), left=frozenset({0, 1, 2, 4, 5, 8}))
+    left = frozenset(columns.index(name) for name in columns if name in TEXTS)
+    return Table("", columns, tuple(cells), notes=tuple(notes), left=left)
 
 
 def percent(value: float | int | None) -> str:

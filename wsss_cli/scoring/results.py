@@ -21,8 +21,8 @@ def run_row(run: Path) -> dict[str, Any]:
     """What the table says of a finished training run; None where it was not measured.
 
     Returns:
-        `run, method, backbone, crop, iters, supervision, data, memory_gib, fps, device, miou, miou_ms_flip` and, with
-        the same number of iterations, `reference` (the figures of the preset); `protocol`, lines.
+        `run, method, backbone, crop, iters, supervision, teacher, data, memory_gib, fps, device, miou, miou_ms_flip`
+        and, with the same number of iterations, `reference` (the figures of the preset); `protocol`, lines.
     Raises:
         UsageError: no finished training run.
     """
@@ -39,6 +39,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "crop": preset.train.crop,
         "iters": record.ended_early or preset.train.iters,
         "supervision": preset.train.supervision,
+        "teacher": inputs.teacher,
         "data": Path(scores.get("dataset") or inputs.dataset).name,
         "memory_gib": max(memory) if memory else bench.get("train_memory_gib"),
         "fps": bench.get("fps"),

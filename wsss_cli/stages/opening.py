@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from wsss_cli.data.dataset import Sample
-from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.records import Inputs, is_run, read_inputs
 from wsss_cli.engine.rundir import Follower, RunDir, open_run
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import here, works_alone
@@ -70,6 +70,7 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
     dataset = exp.dataset
     runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
     runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
+    teachers = [read_inputs(read.path).teacher for read in step.reads if is_run(read.path)]
     return Inputs(
         dataset=str(dataset.root),
         dataset_name=dataset.name,
@@ -78,6 +79,7 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
         classes=dataset.classes,
         colors=dataset.colors,
         protocol=dataset.protocol,
+        teacher=", ".join(dict.fromkeys(filter(None, teachers))),
         limit=dataset.limit,
         **runs,
     )

@@ -19,6 +19,7 @@ from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import read_inputs
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.files import write_json
@@ -173,9 +174,11 @@ def score_pseudo(
     masks, masked = mask_files(run.path), score_samples(dataset, preset)
     scored = with_masks(masks, masked)
     without = len(masked) - len(scored)
+    teacher = read_inputs(run.path).teacher
     protocol = [
         f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
         "255 in the truth ignored",
+        *([f"made from scores of {teacher}: not of image tags alone"] if teacher else []),
         *([f"{without} of {len(masked)} true masks have no pseudo mask"] if without else []),
         *dataset.protocol,
     ]

@@ -89,6 +89,8 @@ def _heading(told: Sequence[Told]) -> Html:
         facts = [f"stage {one.last.stage}", f"data {data}", f"preset {preset.name if preset else '-'}", one.last.state]
         if one.last.stage == "train" and preset:
             facts.insert(1, f"{preset.train.supervision} supervision")
+        if one.last.inputs and one.last.inputs.teacher:
+            facts.insert(1, f"teacher: {one.last.inputs.teacher}")
         parts.append(node("p", " · ".join(facts), class_="soft"))
         if one.last.state != "done":
             parts.append(node("p", f"This run is not finished ({one.last.state}).", class_="warn"))

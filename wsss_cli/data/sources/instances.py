@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def read_instances(path: Path) -> Instances:
     spans: dict[int, list[Span]] = {}
     size, empty = len(text), 0
     try:
-        for key, start, end, entry in _elements(text):
+        for key, start, end, entry in elements(text):
             check_stop()
             if key == "annotations":
                 image, span = _span(entry, start, end, path)
@@ -111,15 +111,19 @@ def read_instances(path: Path) -> Instances:
     return Instances(path, dict(sorted(names.items())), ordered, sum(map(len, spans.values())), empty)
 
 
-def _elements(text: str) -> Iterator[tuple[str, int, int, Any]]:
+def elements(text: str, *, alone: bool = False) -> Iterator[tuple[str, int, int, Any]]:
     """(list, start, end, value) of each element of the lists named in LISTS, which stand at the top of the text.
 
+    Args:
+        alone: the text may also be a list; its elements count as annotations.
     Raises:
         JSONDecodeError: the text is not a JSON object.
     """
     decode = json.JSONDecoder().raw_decode
-    at, _ = _sign(text, 3 if text.startswith(BOM) else 0, "{")
-    if text[at : at + 1] == "}":
+    at, sign = _sign(text, 3 if text.startswith(BOM) else 0, "{[" if alone else "{")
+    if sign == "[":
+        at = yield from _list(text, at, "annotations")
+    elif text[at : at + 1] == "}":
         at, sign = _sign(text, at, "}")
     else:
         sign = ","
@@ -131,17 +135,25 @@ def _elements(text: str) -> Iterator[tuple[str, int, int, Any]]:
         at, _ = _sign(text, at, ":")
         if key in LISTS:
             at, _ = _sign(text, at, "[")
-            inner = "]" if text[at : at + 1] == "]" else ","
-            at += inner == "]"
-            while inner == ",":
-                value, end = decode(text, at)
-                yield key, at, end, value
-                at, inner = _sign(text, end, ",]")
+            at = yield from _list(text, at, key)
         else:
             _, at = decode(text, at)
         at, sign = _sign(text, at, ",}")
     if at < len(text):
         raise json.JSONDecodeError("Extra data", text, at)
+
+
+def _list(text: str, at: int, key: str) -> Generator[tuple[str, int, int, Any], None, int]:
+    """Elements of the list whose first element or end is at `at`; where the text goes on after it."""
+    decode = json.JSONDecoder().raw_decode
+    if text[at : at + 1] == "]":
+        return _skip(text, at + 1)
+    sign = ","
+    while sign == ",":
+        value, end = decode(text, at)
+        yield key, at, end, value
+        at, sign = _sign(text, end, ",]")
+    return at
 
 
 def _sign(text: str, at: int, wanted: str) -> tuple[int, str]:
@@ -279,6 +291,16 @@ def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width:
     for _, _, label, code in sorted(instances, key=lambda instance: instance[:2]):
         mask[rle_of.decode(code) > 0] = label
     return mask
+
+
+def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """The pixels of an instance, as pycocotools rasterises it, bool [height, width].
+
+    Raises:
+        DataError: its shape cannot be taken; the message names it.
+    """
+    pixels: np.ndarray = rle_of.decode(_rle(annotation, height, width)) > 0
+    return pixels
 
 
 def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:

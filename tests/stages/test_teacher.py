@@ -1,0 +1,245 @@
+"""A teacher's scores: the same masks by every door give the same bytes; what does not fit is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as rle_of
+
+from wsss_cli.cam.store import read_cam, write_cam
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.masks import read_mask, write_mask
+from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import read_inputs
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.stages.paths import cam_path, mask_path
+from wsss_cli.stages.pipeline import run_step
+from wsss_cli.stages.plan import open_experiment, plan_pseudo
+from wsss_cli.stages.teacher import Source, run_import
+from wsss_cli.talk import silent
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare_toy(folder / "toy", images=6, val=2, size=48)
+    return open_dataset(folder / "toy")
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    return Context(torch.device("cpu"), tmp_path / "runs")
+
+
+def take(dataset, path, ctx, **more):
+    options = {"teacher": "a friend", "renames": {}, **more}
+    return run_import(dataset, "train", Source(path, **options), "friend", ctx)
+
+
+def label_maps(dataset, folder, change=lambda mask: mask):
+    for sample in dataset.split("train"):
+        write_mask(folder / f"{sample.id}.png", change(read_mask(sample.mask)), dataset.colors)
+    return folder
+
+
+def entries(dataset, form="rle", **more):
+    """An instance for each class of each true mask, as tools write them."""
+    listed = []
+    for number, sample in enumerate(dataset.split("train")):
+        mask = read_mask(sample.mask)
+        for label in sample.labels:
+            code = rle_of.encode(np.asfortranarray(mask == label).astype(np.uint8))
+            shape = {"size": list(code["size"]), "counts": code["counts"].decode()}
+            if form == "runs":
+                flat = (mask == label).T.ravel().astype(int)
+                edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
+                shape = {"size": list(mask.shape), "counts": np.diff(np.concatenate([[0], edges])).tolist()}
+            listed.append({"image_id": number, "category_id": label, "segmentation": shape, "score": 1.0, **more})
+    return listed
+
+
+def coco(dataset, path, listed, *, whole):
+    images = [{"id": n, "file_name": sample.image.name} for n, sample in enumerate(dataset.split("train"))]
+    categories = [{"id": label, "name": name} for label, name in enumerate(dataset.classes) if label]
+    names = {"images": images, "categories": categories}
+    path.write_text(json.dumps({**names, "annotations": listed} if whole else listed))
+    if not whole:
+        (path.parent / "names.json").write_text(json.dumps(names))
+    return path
+
+
+def cams(run, dataset):
+    return {sample.id: cam_path(run, sample.id).read_bytes() for sample in dataset.split("train")}
+
+
+def test_the_same_masks_by_every_door_give_the_same_bytes(dataset, tmp_path, ctx):
+    def decided(mask):
+        return np.where(mask == 255, 0, mask).astype(np.uint8)
+
+    by_maps = take(dataset, label_maps(dataset, tmp_path / "maps", decided), ctx)
+    assert not by_maps.lost and not by_maps.notes
+    expected = cams(by_maps.run, dataset)
+    for sample in dataset.split("train"):
+        mask, (cam, classes, size) = read_mask(sample.mask), read_cam(cam_path(by_maps.run, sample.id))
+        assert classes == sample.labels and size == mask.shape
+        assert (cam == np.stack([mask == label for label in classes])).all()
+        write_cam(tmp_path / "npz" / f"{sample.id}.npz", cam, classes, size)
+    whole = coco(dataset, tmp_path / "whole.json", entries(dataset), whole=True)
+    alone = coco(dataset, tmp_path / "alone.json", entries(dataset, "runs"), whole=False)
+    by_name = tmp_path / "named.json"
+    samples = dataset.split("train")
+    named = [
+        {
+            "file_name": f"photos/{samples[one['image_id']].image.name}",
+            "label": f"{dataset.classes[one['category_id']].upper()}.",
+            "segmentation": one["segmentation"],
+        }
+        for one in entries(dataset)
+    ]
+    by_name.write_text(json.dumps(named))
+    for path, more in (
+        (tmp_path / "npz", {}),
+        (whole, {}),
+        (alone, {"names_from": tmp_path / "names.json"}),
+        (by_name, {}),
+    ):
+        done = take(dataset, path, ctx, **more)
+        assert done.run != by_maps.run and not done.lost and cams(done.run, dataset) == expected
+    assert by_maps.scores["best"]["miou"] > 99
+
+
+def test_scores_of_a_class_are_the_highest_of_its_instances_and_255_is_one_half(dataset, tmp_path, ctx):
+    sample = dataset.split("train")[0]
+    listed = []
+    for rows, score in ((slice(0, 20), 0.5), (slice(10, 30), 0.8)):
+        pixels = np.zeros(read_mask(sample.mask).shape, np.uint8)
+        pixels[rows] = 1
+        code = rle_of.encode(np.asfortranarray(pixels))
+        shape = {"size": list(code["size"]), "counts": code["counts"].decode()}
+        label = dataset.classes[sample.labels[0]]
+        listed.append({"image_id": sample.id, "label": label, "score": score, "segmentation": shape})
+    (tmp_path / "r.json").write_text(json.dumps(listed))
+    done = take(dataset, tmp_path / "r.json", ctx)
+    plane = read_cam(cam_path(done.run, sample.id))[0][0]
+    rounded = [round(float(value), 2) for value in (plane[5, 3], plane[15, 3], plane[25, 3], plane[35, 3])]
+    assert rounded == [0.5, 0.8, 0.8, 0.0]
+    other = dataset.split("train")[1]
+    assert not read_cam(cam_path(done.run, other.id))[0].any()  # the teacher has found nothing there
+
+    def unknown(mask):
+        mask = mask.copy()
+        mask[:5] = 255
+        return mask
+
+    done = take(dataset, label_maps(dataset, tmp_path / "maps", unknown), ctx)
+    half = read_cam(cam_path(done.run, sample.id))[0][:, :5]
+    assert (np.abs(half - 0.5) < 0.01).all()
+
+
+def test_classes_that_no_tag_asks_for_are_dropped_and_counted(dataset, tmp_path, ctx):
+    sample = next(one for one in dataset.split("train") if len(one.labels) == 1)
+    other = next(label for label in range(1, dataset.num_classes) if label not in sample.labels)
+
+    def more(mask):
+        mask = mask.copy()
+        mask[:8] = other
+        return mask
+
+    done = take(dataset, label_maps(dataset, tmp_path / "maps", more), ctx)
+    tagged = sum(other in one.labels for one in dataset.split("train"))
+    counts = done.counts[dataset.classes[other]]
+    assert (counts.tagged, counts.taken, counts.untagged) == (tagged, tagged, 6 - tagged)
+    cam, classes, _ = read_cam(cam_path(done.run, sample.id))
+    assert classes == sample.labels and not cam[:, :8].any()
+    again = take(dataset, tmp_path / "maps", ctx)
+    assert again.skipped and again.counts == done.counts
+
+
+def test_an_import_that_was_cut_off_goes_on(dataset, tmp_path, ctx):
+    folder = label_maps(dataset, tmp_path / "maps")
+    done = take(dataset, folder, ctx)
+    expected, counts = cams(done.run, dataset), done.counts
+    journal = done.run / "teacher.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:3]) + lines[3][:9] + "\n")
+    cam_path(done.run, json.loads(lines[0])["id"]).unlink()
+    again = take(dataset, folder, ctx)
+    assert cams(again.run, dataset) == expected and again.counts == counts and not again.skipped
+
+
+def test_photographs_without_a_file_and_files_without_a_photograph_are_told(dataset, tmp_path, ctx):
+    folder = label_maps(dataset, tmp_path / "maps")
+    first, second = dataset.split("train")[:2]
+    (folder / f"{first.id}.png").rename(folder / "stranger.png")
+    write_mask(folder / f"{second.id}.png", np.zeros((5, 5), np.uint8), dataset.colors)
+    done = take(dataset, folder, ctx)
+    assert [entry["id"] for entry in done.lost] == [first.id, second.id]
+    assert "has no file of it" in done.lost[0]["reason"] and "is 5x5, its photograph is 48x" in done.lost[1]["reason"]
+    assert done.notes == ("1 of 6 files are of no photograph of the list",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"score": 1.5}, "has the score 1.5"),
+        ({"score": "high"}, "has the score 'high'"),
+        ({"segmentation": None}, "entry 1 has no segmentation"),
+        ({"image_id": 999}, "has image_id 999, which nothing names"),
+        ({"category_id": None}, "has no label"),
+        ({"label": "moggy"}, "none of the labels in"),
+        ({"file_name": "elsewhere.jpg"}, "is of a photograph of the list"),
+    ],
+)
+def test_results_that_cannot_be_taken_are_refused(dataset, tmp_path, ctx, change, words):
+    listed = [{**one, **change} for one in entries(dataset)]
+    with pytest.raises(DataError, match=words):
+        take(dataset, coco(dataset, tmp_path / "r.json", listed, whole=True), ctx)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_shape_that_cannot_be_taken_loses_its_photograph_alone(dataset, tmp_path, ctx):
+    listed = entries(dataset)
+    listed[0]["segmentation"] = {"size": [5, 5], "counts": [25]}
+    done = take(dataset, coco(dataset, tmp_path / "r.json", listed, whole=True), ctx)
+    assert [entry["id"] for entry in done.lost] == [dataset.split("train")[0].id]
+
+
+def test_labels_are_renamed_and_other_ones_are_told(dataset, tmp_path, ctx):
+    label = dataset.split("train")[0].labels[0]
+    name = dataset.classes[label]
+    listed = [{**one, "label": "moggy" if one["category_id"] == label else "?"} for one in entries(dataset)]
+    path = coco(dataset, tmp_path / "r.json", listed, whole=True)
+    done = take(dataset, path, ctx, renames={"moggy": name})
+    assert done.counts[name].taken == done.counts[name].tagged > 0
+    (note,) = done.notes
+    assert "have labels that are no class: '?'" in note
+    with pytest.raises(UsageError, match="no class 'dgo'"):
+        take(dataset, path, ctx, renames={"moggy": "dgo"})
+
+
+@pytest.mark.parametrize(("names", "words"), [((), "neither"), (("a.png", "b.npz"), "both")])
+def test_a_folder_holds_one_kind_of_files(dataset, tmp_path, ctx, names, words):
+    (tmp_path / "folder").mkdir()
+    for name in names:
+        (tmp_path / "folder" / name).touch()
+    with pytest.raises(DataError, match=words):
+        take(dataset, tmp_path / "folder", ctx)
+    with pytest.raises(DataError, match="there is no"):
+        take(dataset, tmp_path / "nowhere", ctx)
+
+
+def test_masks_of_a_teacher_name_it(dataset, tmp_path, ctx):
+    done = take(dataset, label_maps(dataset, tmp_path / "maps"), ctx)
+    preset = load_preset("toy", [f'dataset.path="{dataset.root}"', "pseudo.steps=[]"])
+    exp = open_experiment(preset, ctx.runs)
+    *_, step = plan_pseudo(exp, done.run, silent)
+    run_step(step, exp, ctx)
+    assert read_inputs(step.path).teacher == "a friend"
+    scores = json.loads((step.path / "eval.json").read_text())
+    assert "made from scores of a friend: not of image tags alone" in scores["protocol"]
+    assert scores["background"]["miou"] > 95
+    assert mask_path(step.path, dataset.split("train")[0].id).is_file()
+    assert "teacher: a friend" in (step.path / "report.html").read_text(encoding="utf-8")

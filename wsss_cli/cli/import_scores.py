@@ -1,0 +1,85 @@
+"""`wsss import-scores`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
+from wsss_cli.errors import UsageError
+
+
+def import_scores(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Data set directory with the tags.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A JSON of instances (COCO), or a folder of label maps (.png) or .npz."),
+    ],
+    teacher: Annotated[
+        str, typer.Option(metavar="TEXT", help="What made them, such as 'SAM 3'; stands beside every figure.")
+    ],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the run; if left out, that of SOURCE.")] = "",
+    split: Annotated[str, typer.Option(metavar="NAME", help="The list of photographs that are trained on.")] = "train",
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=CLASS", help="A label of the JSON means a class; repeatable.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A COCO JSON whose images and categories name the ids.")
+    ] = None,
+    runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
+) -> None:
+    """Take masks or scores that another tool has made, within the tags, as a run in place of CAMs.
+
+    SOURCE is what Grounded-SAM, SAM 3, ultralytics, autodistill, FiftyOne or CVAT write as COCO JSON (run-length codes
+    or polygons, scores), label maps with the classes' numbers (255: unknown), or .npz files as `wsss cam` writes them.
+    Classes that a photograph is not tagged with are dropped and counted. All later stages work unchanged, and every
+    figure that comes of them names the teacher: a network that has seen masks of other images is not of tags alone.
+
+    \b
+    wsss import-scores data/mine sam3.json --teacher 'SAM 3'
+    wsss import-scores data/mine results.json --names instances.json --rename 'moggy=cat' --teacher 'YOLO 11 x-seg'
+    wsss import-scores data/mine masks/ --teacher 'colleague, by hand' --split train
+    """
+    from wsss_cli.data.dataset import open_dataset
+    from wsss_cli.stages.teacher import Source, run_import
+
+    if not teacher.strip():
+        raise UsageError("--teacher is empty", "say what made the scores: --teacher 'SAM 3'")
+    renames = dict(_pair(text) for text in rename or ())
+    with stage.working("cpu", runs) as ctx:
+        opened = open_dataset(dataset, console.say)
+        done = run_import(opened, split, Source(source, teacher, renames, names), name or _name(source), ctx)
+    if json_output:
+        counts = {label: vars(one) for label, one in done.counts.items()}
+        object_ = {"run": str(done.run), "lost": done.lost, "classes": counts, "notes": done.notes}
+        console.result_json({**object_, "scores": done.scores, "skipped": done.skipped})
+    else:
+        from wsss_cli.report.tables import Table
+
+        rows = tuple(
+            (label, f"{one.tagged:,}", f"{one.taken:,}", f"{one.untagged:,}") for label, one in done.counts.items()
+        )
+        columns = ("class", "tagged", "with scores", "dropped: not tagged")
+        console.table(Table(f"{teacher}: photographs by class", columns, rows, notes=done.notes))
+        console.result(str(done.run))
+    following = shlex.join(
+        ["wsss", "pseudo", "--preset", "NAME", "--data", str(dataset), "--cams", str(done.run), "--runs", str(runs)]
+    )
+    stage.finish(str(done.run), done.skipped, done.lost, following.removesuffix(" --runs runs"), json_output)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    label, equals, target = text.partition("=")
+    if not label or not equals or not target:
+        raise UsageError(f"--rename {text}: LABEL=CLASS is meant", "for instance --rename moggy=cat")
+    return label, target
+
+
+def _name(source: Path) -> str:
+    plain = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in source.stem or source.name)
+    return plain.strip("-.") or "teacher"

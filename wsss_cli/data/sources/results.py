@@ -1,0 +1,224 @@
+"""Instances that some tool has found, in COCO's JSON formats: results, or annotations with a score."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wsss_cli.data.dataset import Dataset, Sample, nearest
+from wsss_cli.data.sources.instances import elements
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.processes import check_stop
+
+LABELS = ("label", "category_name", "class_name", "category")
+IMAGES = ("file_name", "image", "image_path")
+SCORES = ("score", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance: its class index, its score in [0, 1], and its bytes [start, end) in the file."""
+
+    label: int
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a file of results holds.
+
+    Attributes:
+        by_image: the instances of each photograph that has any, by its place in the list.
+        instances: number of entries.
+        other_images: entries of photographs that are not in the list.
+        other_labels: how often each label stands there that is no class.
+    """
+
+    path: Path
+    by_image: dict[int, list[Instance]]
+    instances: int
+    other_images: int
+    other_labels: dict[str, int]
+
+
+def read_results(
+    path: Path, samples: Sequence[Sample], dataset: Dataset, renames: Mapping[str, str], names_from: Path | None = None
+) -> Results:
+    """Read a list of results, or a file with `annotations`, and `images` and `categories` that name what ids mean.
+
+    Takes about twice the size of the file in memory; the shapes stay in the file.
+
+    Args:
+        samples: the photographs that count.
+        renames: from a label of the file to a class.
+        names_from: another JSON with `images` and `categories`, for results that have ids alone.
+    Raises:
+        DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; no entry
+            is of a photograph of the list, or of a class.
+        UsageError: ids without names, or a rename to no class.
+    """
+    images: dict[Any, str] = {}
+    categories: dict[Any, str] = {}
+    for file in (names_from, path):
+        if file is not None:
+            _read_names(file, images, categories)
+    places = places_by_name(samples)
+    classes = {name: index for index, name in enumerate(dataset.classes) if index}
+    for target in renames.values():
+        if target not in classes:
+            raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
+    by_image: dict[int, list[Instance]] = {}
+    total = others = 0
+    unknown: Counter[str] = Counter()
+    for key, start, end, entry in elements(_text(path), alone=True):
+        if key != "annotations":
+            continue
+        check_stop()
+        total += 1
+        where = f"{path}: entry {total}"
+        image, label = _image(entry, images, where), _label(entry, categories, where)
+        score = _score(entry, where)
+        if not isinstance(entry.get("segmentation"), (list, dict)):
+            raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
+        place = _place(image, places)
+        index = _class(renames.get(label, label), classes)
+        if place is None:
+            others += 1
+        elif index is None:
+            unknown[label] += 1
+        else:
+            by_image.setdefault(place, []).append(Instance(index, score, start, end))
+    _refuse_nothing(path, total, others, unknown, classes, by_image)
+    return Results(path, by_image, total, others, dict(unknown))
+
+
+def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
+    """The place of each photograph by its id, its file name and that without its ending; -1 where two share one."""
+    places: dict[str, int] = {}
+    for place, sample in enumerate(samples):
+        if place % 4096 == 0:
+            check_stop()
+        for name in {sample.image.name, sample.image.stem} - {sample.id}:
+            places[name] = -1 if name in places else place
+    for place, sample in enumerate(samples):  # an id is what it names, whatever else is called so
+        places[sample.id] = place
+    return places
+
+
+def _place(image: str, places: Mapping[str, int]) -> int | None:
+    """The place of the photograph that a name in a file means; None: it is not in the list.
+
+    Raises:
+        DataError: it may be two.
+    """
+    plain = PurePosixPath(image.replace("\\", "/"))
+    for name in (image, str(plain.with_suffix("")), plain.name, plain.stem):
+        if (place := places.get(name)) is not None:
+            if place < 0:
+                raise DataError(f"{image} may be more than one photograph", "name photographs by their ids")
+            return place
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("latin-1")  # a character is a byte: what JSON is made of is ASCII
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if text.startswith(("\xff\xfe", "\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text", "save it as UTF-8")
+    return text
+
+
+def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) -> None:
+    """Add the names of the images and categories of a file."""
+    text = _text(path)
+    try:
+        for key, start, end, _ in elements(text, alone=True):
+            if key == "annotations":
+                continue
+            entry = json.loads(text[start:end].encode("latin-1"))
+            field, names = ("file_name", images) if key == "images" else ("name", categories)
+            if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get(field), str):
+                raise DataError(f"{path}: an entry of {key} has no id and {field}: {json.dumps(entry)[:200]}")
+            names[entry["id"]] = entry[field]
+    except (ValueError, RecursionError) as error:
+        where = f" at byte {error.pos:,} of {len(text):,}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path} is not valid JSON{where}: {str(error).split(': line')[0]}", "write it anew") from error
+
+
+def _utf8(text: str) -> str:
+    """A text of the file, whose bytes were taken for characters."""
+    return text.encode("latin-1", "replace").decode("utf-8", "replace") if not text.isascii() else text
+
+
+def _image(entry: Any, images: Mapping[Any, str], where: str) -> str:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is no object with an image, a label and a segmentation")
+    named = next((entry[key] for key in IMAGES if isinstance(entry.get(key), str)), None)
+    if named is not None:
+        return _utf8(named)
+    number = entry.get("image_id")
+    if isinstance(number, (int, str)) and number in images:
+        return images[number]
+    if isinstance(number, str):
+        return _utf8(number)
+    raise DataError(
+        f"{where} names no image" if number is None else f"{where} has image_id {number!r}, which nothing names",
+        "results need a file_name, or --names FILE with the `images` and `categories` that they were made for",
+    )
+
+
+def _label(entry: Mapping[str, Any], categories: Mapping[Any, str], where: str) -> str:
+    named = next((entry[key] for key in LABELS if isinstance(entry.get(key), str)), None)
+    if named is not None:
+        return _utf8(named)
+    number = entry.get("category_id")
+    if isinstance(number, (int, str)) and number in categories:
+        return categories[number]
+    if number is None:
+        raise DataError(f"{where} has no label", f"one of {', '.join(LABELS)}, or a category_id")
+    return str(number)  # which --rename may name
+
+
+def _score(entry: Mapping[str, Any], where: str) -> float:
+    score = next((entry[key] for key in SCORES if entry.get(key) is not None), 1.0)
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        raise DataError(f"{where} has the score {score!r}", "scores are numbers from 0 to 1")
+    return float(score)
+
+
+def _class(label: str, classes: Mapping[str, int]) -> int | None:
+    """The class that a label means: its name, also in other case or with a full stop at its end, as prompts have it."""
+    if label in classes:
+        return classes[label]
+    plain = label.strip().rstrip(".").strip().casefold()
+    alike = [index for name, index in classes.items() if name.casefold() == plain]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _refuse_nothing(
+    path: Path,
+    total: int,
+    others: int,
+    unknown: Counter[str],
+    classes: Mapping[str, int],
+    by_image: Mapping[int, Sequence[Instance]],
+) -> None:
+    if by_image:
+        return
+    if not total:
+        raise DataError(f"{path} has no entry", "is it a list of results, or a file with annotations?")
+    if others == total:
+        raise DataError(f"none of its {total:,} entries in {path} is of a photograph of the list", "see --split")
+    first = unknown.most_common(1)[0][0]
+    raise DataError(
+        f"none of the labels in {path} is a class: {', '.join(repr(name) for name, _ in unknown.most_common(5))}",
+        f"--rename '{first}=CLASS' maps one; classes are {', '.join(list(classes)[:20])}",
+    )

@@ -1,0 +1,297 @@
+"""Scores of a teacher, made elsewhere, as a cam run that every later stage takes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.cam.imported import Imported, ImportJob, Kind, import_scores
+from wsss_cli.config.schema import DatasetConfig, Preset
+from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.sources.results import Results, places_by_name, read_results
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.rundir import RunDir, open_run, run_path
+from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
+from wsss_cli.errors import DataError
+from wsss_cli.files import sha256_file, write_json
+from wsss_cli.processes import check_stop, cores
+from wsss_cli.rows import Each
+from wsss_cli.scoring.cams import UnlabelledError, cam_curve
+from wsss_cli.stages.paths import Files, cam_files, spread_for
+from wsss_cli.stages.scored import score_samples, with_masks
+
+JOURNAL = "teacher.jsonl"  # a line for each photograph that is done
+ENDINGS: dict[str, Kind] = {".png": "label maps", ".npz": "scores"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where scores come from.
+
+    Attributes:
+        path: a JSON of results, or a folder of label maps (.png) or scores (.npz).
+        teacher: what made them, in words; stands beside every figure that comes of them.
+        renames: from a label of the results to a class.
+        names_from: a JSON that names the ids of the results.
+    """
+
+    path: Path
+    teacher: str
+    renames: Mapping[str, str]
+    names_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a class the photographs with the tag, with the tag and scores, and with scores that no tag asks for."""
+
+    tagged: int = 0
+    taken: int = 0
+    untagged: int = 0
+
+
+@dataclass(frozen=True)
+class Import:
+    """What came of an import.
+
+    Attributes:
+        run: the cam run.
+        lost: photographs without usable scores.
+        counts: by class.
+        notes: what was passed over, a line each.
+        scores: the threshold curve, where the split has masks.
+        skipped: it was there before.
+    """
+
+    run: Path
+    lost: Lost
+    counts: dict[str, Counts]
+    notes: tuple[str, ...]
+    scores: dict[str, Any]
+    skipped: bool
+
+
+def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Context) -> Import:
+    """Make the cam run of a teacher's scores, and score it where the split has masks. Resumes where it stopped.
+
+    Raises:
+        DataError: no source, or nothing in it is of the data set.
+        UsageError: ids without names, or a rename to no class.
+    """
+    samples = dataset.split(split)
+    jobs, without, identity, notes = _source(samples, dataset, source, split)
+    preset = Preset(
+        name=name,
+        description=f"scores of {source.teacher}",
+        dataset=DatasetConfig(path=str(dataset.root), train=split, score=split),
+    )
+    inputs = Inputs(
+        dataset=str(dataset.root),
+        dataset_name=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        split_sha256=dataset.split_sha256,
+        classes=dataset.classes,
+        colors=dataset.colors,
+        protocol=dataset.protocol,
+        teacher=source.teacher,
+    )
+    path = run_path(ctx.runs, "cam", name, identity)
+    with open_run(path, "cam", preset, identity, inputs, spread_for(len(samples))) as run:
+        skipped = run.done and not run.lost
+        lost: Lost = [{"id": samples[place].id, "reason": f"{source.path} has no file of it"} for place in without]
+        lost += _make(samples, jobs, set(without), run, ctx)
+        scores = _score(dataset, preset, source.teacher, run, ctx)
+        run.finish(lost=lost)
+    return Import(path, lost, _counted(path, dataset), notes, scores, skipped)
+
+
+Job = Callable[[int, Path], ImportJob]  # (place in the list, the CAM file)
+
+
+def _source(
+    samples: Sequence[Sample], dataset: Dataset, source: Source, split: str
+) -> tuple[Job, list[int], str, tuple[str, ...]]:
+    """How a photograph's scores are read, which have none, the identity of the whole, and what is passed over."""
+    if source.path.is_dir():
+        kind, files = _listed(source.path)
+        places = places_by_name(samples)
+        mine: dict[int, str] = {}
+        strangers = 0
+        for file in files:
+            place = _place(file, places)
+            strangers += place is None
+            if place is not None:
+                if place in mine:
+                    raise DataError(f"{mine[place]} and {file} in {source.path} are of one photograph", "leave one")
+                mine[place] = file
+        if not mine:
+            raise DataError(
+                f"none of the {len(files):,} {kind} in {source.path} is of a photograph of split {split!r}",
+                f"they are named like photographs: {samples[0].id}{Path(files[0]).suffix}",
+            )
+        job = partial(_file_job, samples, kind, source.path, mine, dataset.num_classes)
+        digest = hashlib.sha256()
+        for place in sorted(mine):
+            check_stop()
+            digest.update(f"{samples[place].id}\0{sha256_file(source.path / mine[place])}\n".encode())
+        notes = (f"{strangers:,} of {len(files):,} files are of no photograph of the list",) if strangers else ()
+        without = [place for place in range(len(samples)) if place not in mine]
+        return job, without, _identity(dataset, split, source, digest.hexdigest()), notes
+    if not source.path.is_file():
+        raise DataError(f"there is no {source.path}", "a JSON of results, or a folder of label maps or .npz files")
+    results = read_results(source.path, samples, dataset, source.renames, source.names_from)
+    names = sha256_file(source.names_from) if source.names_from else ""
+    identity = _identity(dataset, split, source, f"{sha256_file(source.path)} {names}")
+    job = partial(_results_job, samples, results, dataset.num_classes)
+    return job, [], identity, tuple(_notes(results))
+
+
+def _listed(folder: Path) -> tuple[Kind, list[str]]:
+    """The kind of the files of a folder and of those within it, and their paths there."""
+    by_ending: dict[str, list[str]] = {ending: [] for ending in ENDINGS}
+    for place, _, names in os.walk(folder):
+        check_stop()
+        for name in names:
+            ending = Path(name).suffix.lower()
+            if ending in by_ending and not name.startswith("."):
+                by_ending[ending].append(str(Path(place, name).relative_to(folder)))
+    there = [ending for ending, files in by_ending.items() if files]
+    if len(there) != 1:
+        what = "neither .png nor .npz files" if not there else "both .png and .npz files"
+        raise DataError(f"{folder} has {what}", "label maps end in .png, scores in .npz; one kind is taken")
+    return ENDINGS[there[0]], sorted(by_ending[there[0]])
+
+
+def _place(file: str, places: Mapping[str, int]) -> int | None:
+    path = Path(file)
+    for name in (path.with_suffix("").as_posix(), path.stem):
+        place = places.get(name)
+        if place is not None and place >= 0:
+            return place
+    return None
+
+
+def _file_job(
+    samples: Sequence[Sample], kind: Kind, folder: Path, files: Mapping[int, str], classes: int, place: int, out: Path
+) -> ImportJob:
+    sample = samples[place]
+    return ImportJob(sample.id, sample.image, sample.labels, kind, folder / files[place], (), out, classes)
+
+
+def _results_job(samples: Sequence[Sample], results: Results, classes: int, place: int, out: Path) -> ImportJob:
+    sample, instances = samples[place], tuple(results.by_image.get(place, ()))
+    return ImportJob(sample.id, sample.image, sample.labels, "results", results.path, instances, out, classes)
+
+
+def _notes(results: Results) -> Iterator[str]:
+    total = f"{results.instances:,}"
+    if results.other_images:
+        yield f"{results.other_images:,} of {total} entries are of no photograph of the list"
+    if results.other_labels:
+        most = sorted(results.other_labels.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name!r} ({count:,})" for name, count in most[:8])
+        more = f" and {len(most) - 8} more" if len(most) > 8 else ""
+        yield f"{sum(results.other_labels.values()):,} of {total} entries have labels that are no class: {shown}{more}"
+
+
+def _identity(dataset: Dataset, split: str, source: Source, content: str) -> str:
+    table = {
+        "stage": "import-scores",
+        "fingerprint": dataset.fingerprint,
+        "split": split,
+        "teacher": source.teacher,
+        "renames": dict(source.renames),
+        "content": content,
+    }
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _make(samples: Sequence[Sample], job: Job, without: set[int], run: RunDir, ctx: Context) -> Lost:
+    """Write the CAMs that are not there yet; what cannot be used is lost."""
+    cams = cam_files(run.path)
+    journalled = {line["id"] for line in _journal(run.path)}
+    there = cams.there(samples)
+    pending = array(
+        "Q",
+        (
+            place
+            for place, sample in enumerate(samples)
+            if place not in without and not (there[place] and sample.id in journalled)
+        ),
+    )
+    lost: Lost = []
+    options = SweepOptions("teacher's scores", workers=cores(), processes=True)
+    jobs = Each(pending, partial(_job_of, samples, job, cams))
+    with (run.path / JOURNAL).open("a", encoding="utf-8") as journal:
+        for item, one in sweep_items(jobs, import_scores, options, lost, ctx, run.log):
+            journal.write(json.dumps({"id": item.id, **vars(one)}) + "\n")
+            journal.flush()
+    return lost
+
+
+def _job_of(samples: Sequence[Sample], job: Job, cams: Files, place: int) -> ImportJob:
+    return job(place, cams.of(samples[place].id))
+
+
+def _journal(run: Path) -> Iterator[dict[str, Any]]:
+    """Its lines; one that was cut off by a kill is left out."""
+    file = run / JOURNAL
+    if file.is_file():
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+def _counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
+    table = [[0, 0, 0] for _ in dataset.classes]
+    seen = {
+        line["id"]: Imported(**{key: tuple(line[key]) for key in ("tagged", "untagged", "missing")})
+        for line in _journal(run)
+    }
+    for one in seen.values():
+        for label in (*one.tagged, *one.missing):
+            table[label][0] += 1
+        for column, labels in ((1, one.tagged), (2, one.untagged)):
+            for label in labels:
+                table[label][column] += 1
+    return {name: Counts(*row) for name, row in zip(dataset.classes[1:], table[1:], strict=True)}
+
+
+def _score(dataset: Dataset, preset: Preset, teacher: str, run: RunDir, ctx: Context) -> dict[str, Any]:
+    """The threshold curve of the scores where the split has masks; written to eval.json."""
+    masked = score_samples(dataset, preset)
+    scored = with_masks(cam_files(run.path), masked)
+    if not scored:
+        return {}
+    try:
+        with ctx.ui.progress(len(scored), "seed curve") as bar:
+            curve = cam_curve(
+                scored,
+                dataset.num_classes,
+                check=ctx.stop.check,
+                names=dataset.classes,
+                workers=cores(),
+                progress=bar.advance,
+            )
+    except UnlabelledError as error:
+        ctx.ui.say(f"the scores are not scored: {error.message}")
+        return {}
+    protocol = [
+        f"scores of {teacher} within the tags, on {dataset.name}/{preset.dataset.score} ({len(scored)} images), "
+        "no CRF; "
+        "background threshold chosen on this split; 255 in the truth ignored; not of image tags alone",
+        *dataset.protocol,
+    ]
+    curve = {**curve, "without_cam": len(masked) - len(scored), "classes": list(dataset.classes), "protocol": protocol}
+    write_json(run.path / "eval.json", curve)
+    return curve
