@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_of
 
-from wsss_cli.data.sources.instances import is_crowd, paint, read_instances, read_span
+from wsss_cli.data.sources.instances import read_instances, read_span
+from wsss_cli.data.sources.shapes import is_crowd, paint
 from wsss_cli.errors import DataError
 
 

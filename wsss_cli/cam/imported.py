@@ -12,8 +12,9 @@ import numpy as np
 from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.sources.instances import Span, covered, read_span
+from wsss_cli.data.sources.instances import Span, read_span
 from wsss_cli.data.sources.results import Instance
+from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 

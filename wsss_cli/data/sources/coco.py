@@ -15,8 +15,9 @@ from wsss_cli.data.images import turn_upright
 from wsss_cli.data.masks import clear_other_masks, read_mask, write_mask
 from wsss_cli.data.sources.archives import Archive, Fetched, Tell
 from wsss_cli.data.sources.download import fetch_archives
-from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, paint, read_instances, read_span
+from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, read_instances, read_span
 from wsss_cli.data.sources.orientation import Orientation, decide_orientation
+from wsss_cli.data.sources.shapes import paint
 from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text

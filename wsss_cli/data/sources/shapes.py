@@ -1,0 +1,120 @@
+"""Shapes of instances in COCO's JSON format, polygons and run-length codes, as pixels and masks of classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle_of
+
+from wsss_cli.errors import DataError
+from wsss_cli.labels import IGNORE
+
+
+def is_crowd(annotation: dict[str, Any], where: str) -> bool:
+    """Whether an annotation is a crowd region: its `iscrowd` is 0, 1, true, false, or one of these as text.
+
+    Raises:
+        DataError: it is anything else.
+    """
+    value = annotation.get("iscrowd", 0)
+    text = str(value).lower() if isinstance(value, (bool, int, str)) else ""
+    if text not in ("0", "1", "true", "false"):
+        raise DataError(f"{where}: annotation {annotation['id']} has iscrowd {value!r}", "0 or 1 is needed")
+    return text in ("1", "true")
+
+
+def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width: int) -> np.ndarray:
+    """A mask of classes from instances.
+
+    Crowd regions become 255 first. The other instances are painted over them, those with more pixels first; of two with
+    as many, the one with the smaller annotation id first. So what is small stays visible, and the order of the file
+    does not count. A pixel belongs to an instance as pycocotools rasterises it: the parts of a polygon are united, the
+    gaps of a run-length code are holes.
+
+    Args:
+        annotations: each as in the JSON, with its class index (1..254).
+    Returns:
+        uint8 [height, width]: class indices, 0 where there is nothing.
+    Raises:
+        DataError: a shape cannot be taken; the message names the annotation.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    instances = []
+    for annotation, label in annotations:
+        code = _rle(annotation, height, width)
+        if is_crowd(annotation, "the JSON"):
+            mask[rle_of.decode(code) > 0] = IGNORE
+        else:
+            instances.append((-int(rle_of.area(code)), annotation["id"], label, code))
+    for _, _, label, code in sorted(instances, key=lambda instance: instance[:2]):
+        mask[rle_of.decode(code) > 0] = label
+    return mask
+
+
+def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """The pixels of an instance, as pycocotools rasterises it, bool [height, width].
+
+    Raises:
+        DataError: its shape cannot be taken; the message names it.
+    """
+    pixels: np.ndarray = rle_of.decode(_rle(annotation, height, width)) > 0
+    return pixels
+
+
+def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """pycocotools' compressed run-length code of an annotation."""
+    shape = annotation["segmentation"]
+    rle: dict[str, Any]
+    try:
+        if isinstance(shape, list):
+            rle = rle_of.merge(rle_of.frPyObjects(_polygons(annotation, height, width), height, width))
+            return rle
+        if list(shape["size"]) != [height, width]:
+            raise _unusable(annotation, f"its size is {shape['size']}, that of the image [{height}, {width}]")
+        runs = shape["counts"] if isinstance(shape["counts"], list) else _runs(shape["counts"].encode())
+        if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+            raise _unusable(annotation, f"its runs do not add up to {height} x {width} pixels")
+        rle = rle_of.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        return rle
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _unusable(annotation, "a run-length code is a size [height, width] and counts") from error
+
+
+def _runs(counts: bytes) -> list[int]:
+    """Run lengths from their compressed text; pycocotools itself does not say when they end too soon.
+
+    Format: `rleFrString` of cocoapi's maskApi.c: five bits a byte and a sixth if more follow, low ones first, signed;
+    from the fourth run on the difference to the run before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts:
+        bits = byte - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (bits >> 4 & 1) << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
+
+
+def _polygons(annotation: dict[str, Any], height: int, width: int) -> list[list[float]]:
+    """The parts with an area; a part of fewer than three points covers nothing. pycocotools takes no empty list."""
+    reach = 2 * max(height, width)
+    for part in annotation["segmentation"]:
+        if not isinstance(part, list) or not all(isinstance(value, (int, float)) for value in part):
+            raise _unusable(annotation, "a part of its polygon is no list of numbers x, y, x, y, ...")
+        if len(part) % 2:
+            raise _unusable(annotation, "a part of its polygon has an odd number of coordinates")
+        if not all(math.isfinite(value) and abs(value) <= reach for value in part):
+            raise _unusable(annotation, f"its polygon leaves the image of {width}x{height} pixels by far")
+    return [part for part in annotation["segmentation"] if len(part) >= 6] or [[0.0] * 6]
+
+
+def _unusable(annotation: dict[str, Any], why: str) -> DataError:
+    return DataError(f"annotation {annotation.get('id')} of image {annotation.get('image_id')} is no shape: {why}")
