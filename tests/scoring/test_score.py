@@ -148,9 +148,17 @@ def test_an_exception_from_progress_ends_the_work(pred: Path, truth: Path) -> No
         score_masks(pred, truth, 3, progress=stop)
 
 
-def test_pairs_keep_the_order_of_the_truth_and_skip_hidden_files(pred: Path, truth: Path) -> None:
-    (pred / ".c.png.part.png").write_bytes(b"")
+def test_pairs_keep_the_order_of_the_truth_and_skip_what_macos_keeps_beside_files(pred: Path, truth: Path) -> None:
+    (pred / "._c.png").write_bytes(b"")
+    (truth / "._a.png").write_bytes(b"")
     assert pair_masks(pred, truth) == ([(pred / "a.png", truth / "a.png"), (pred / "b.png", truth / "b.png")], 1)
+
+
+def test_a_mask_whose_name_begins_with_a_dot_is_scored_as_infer_writes_it(pred: Path, truth: Path) -> None:
+    for folder in (pred, truth):
+        (folder / ".e.png").write_bytes((truth / "a.png").read_bytes())
+    pairs, others = pair_masks(pred, truth)
+    assert (pred / ".e.png", truth / ".e.png") in pairs and others == 1
 
 
 def cam_file(

@@ -126,10 +126,10 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
 
 
 def _pngs(folder: Path) -> dict[str, Path]:
-    """PNGs of a folder and below by name without suffix, sorted."""
+    """PNGs of a folder and below by name without suffix, sorted; what macOS keeps beside a file, ._NAME, is none."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}", "check the path")
-    files = (file for file in files_below(folder) if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    files = (file for file in files_below(folder) if file.suffix.lower() == ".png" and not file.name.startswith("._"))
     name = namer(folder)
     return {name(file): file for file in sorted(files)}
 
