@@ -9,6 +9,7 @@ from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import save_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.files import read_json, write_json
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_train
@@ -144,3 +145,27 @@ def test_the_command_says_how_to_go_on_in_one_line(trained, tmp_path, wsss):
     assert (done.returncode, done.stdout, len(errors)) == (3, "", 1)
     assert "has 3 classes, 6 are needed" in errors[0]
     assert "hint: --reset-head" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("reset_head", [False, True])
+def test_a_network_of_as_many_other_classes_is_said(tmp_path, monkeypatch, reset_head):
+    prepare_toy(tmp_path / "data", images=2, val=1, size=32)
+    ctx = Context(torch.device("cpu"), tmp_path / "runs")
+    heard = []
+    monkeypatch.setattr(ctx.ui, "say", heard.append)
+
+    def train(*settings):
+        exp = open_experiment(load_preset("toy", [*SMALL, f"dataset.path={tmp_path / 'data'}", *settings]), ctx.runs)
+        steps = plan_train(exp, None, ctx.ui.say)
+        run_steps(steps, exp, ctx)
+        return steps[-1].path
+
+    first = train()
+    record = read_json(tmp_path / "data/dataset.json")
+    names = [entry["name"] for entry in record["classes"]]
+    record["classes"][1]["name"], record["classes"][2]["name"] = names[2], names[1]
+    write_json(tmp_path / "data/dataset.json", record)
+    heard.clear()
+    train(f"train.init={first}", f"train.reset_head={str(reset_head).lower()}")
+    said = [line for line in heard if line.startswith(f"train.init: {first} was trained for {names[1]}, {names[2]}, ")]
+    assert len(said) == (not reset_head)

@@ -217,20 +217,29 @@ def refuse_limited(path: Path, limit: int) -> None:
         )
 
 
-def refuse_other_classes(weights: Path, classes: Sequence[str]) -> None:
-    """Refuse a network of a run whose classes are not these, in this order; of a file elsewhere none are known.
+def other_classes(weights: Path, classes: Sequence[str]) -> str:
+    """What classes a network of a run was trained for where these are others, or in another order; else empty.
 
     Args:
-        weights: a run, a folder in its checkpoints/, or a file in that.
-        classes: of the data set, background first; nothing is refused where they are not known.
-    Raises:
-        UsageError: as many classes, say, with other names: what one scores would pass for another.
+        weights: a run, a folder in its checkpoints/, or a file in that; of a file elsewhere no classes are known.
+        classes: of the data set, background first; empty where they are not known.
     """
     run = next((place for place in (weights, *weights.resolve().parents[:3]) if is_run(place)), None)
     if run is None or not classes or (before := read_inputs(run).classes) == tuple(classes):
-        return
+        return ""
     then, now = (f"{', '.join(names[1:6])}{', ...' if len(names) > 6 else ''}" for names in (before, classes))
-    raise UsageError(
-        f"{run} was trained for {then}; the data set has {now}",
-        "train on this data set, or prepare it with the classes in that order (--classes of wsss prepare)",
-    )
+    return f"{run} was trained for {then}; the data set has {now}"
+
+
+def refuse_other_classes(weights: Path, classes: Sequence[str]) -> None:
+    """Refuse a network of a run whose classes are not these: what one scores would pass for another.
+
+    Args:
+        weights, classes: as for `other_classes`.
+    Raises:
+        UsageError: they are others, or in another order.
+    """
+    if others := other_classes(weights, classes):
+        raise UsageError(
+            others, "train on this data set, or prepare it with the classes in that order (--classes of wsss prepare)"
+        )

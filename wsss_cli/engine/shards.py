@@ -95,7 +95,8 @@ def _array_task(environment: Mapping[str, str]) -> Shard:
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
         last = int(environment.get("SLURM_ARRAY_TASK_MAX", str(first + (count - 1) * step)))
     except (KeyError, ValueError) as error:
-        raise UsageError(f"--shard array: {', '.join(names)} do not say which task this is: {error}") from None
+        what = f"{error.args[0]} is not set" if isinstance(error, KeyError) else error
+        raise UsageError(f"--shard array: {', '.join(names)} do not say which task this is: {what}") from None
     regular = step >= 1 and last == first + (count - 1) * step
     if not regular or (task - first) % step or not first <= task <= last:
         raise UsageError(

@@ -14,6 +14,7 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
+from wsss_cli.engine.records import other_classes
 from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.kernels.trials import usable
@@ -63,6 +64,8 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         model = build_segmentor(config, dataset.num_classes, ctx.device, weights=not config.init)
         if config.init:
             start_from(model, Path(config.init), reset_head=config.reset_head)
+            if not config.reset_head and (others := other_classes(Path(config.init), dataset.classes)):
+                ctx.ui.say(f"train.init: {others}: its classifiers are taken by number; --reset-head draws them anew")
         put_on_kernels(model, config)
         if config.patience and not _validated_on(preset, dataset):
             ctx.ui.say(f"train.patience: split {preset.dataset.val!r} has no masks, so training goes on to its end")
