@@ -68,7 +68,7 @@ def test_a_row_of_a_terminal_shows_all_that_matters_at_any_width(width, monkeypa
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", screen)
     with console.training_progress("deeplabv3plus, weak", 40_000) as show:
-        show({**TRAIN, "step": 12_000, "loss": 123.4567, "img_s": 1234.5, "eta_s": 40_000.0})
+        show({**TRAIN, "step": 12_000, "loss": 2.34567, "img_s": 123.45, "eta_s": 40_000.0})
         rows = progress._rows[0]
         lines = [line.rstrip() for line in drawn(rows, width)]
     assert len(lines) == 1
@@ -76,8 +76,8 @@ def test_a_row_of_a_terminal_shows_all_that_matters_at_any_width(width, monkeypa
     for part in (
         "deeplabv",
         "12000/40000",
-        "loss 123.4567",
-        "1234.5 img/s",
+        "loss 2.3457",
+        "123.5 img/s",
         "11h07min" if width == 60 else "11 h 07 min left",
     ):
         assert part in lines[0]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
@@ -146,3 +147,21 @@ def test_what_of_the_truth_is_not_scored_stands_under_the_table() -> None:
     scores = {"classes": ["background", "cat", "dog"], "label": [3, 0, 0], "unscored_share": 0.25}
     assert truth_lines(scores) == ["unscored (255 in the truth): 25.00 %", "never in the truth: cat, dog"]
     assert truth_lines({"classes": ["background"], "label": [3], "unscored_share": 0.0}) == []
+
+
+@pytest.mark.parametrize(("width", "apart"), [(60, True), (200, False)])
+def test_rows_that_do_not_fit_a_terminal_are_taken_apart(
+    monkeypatch: pytest.MonkeyPatch, width: int, apart: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = ("method", "backbone", "data", "fps", "device", "mIoU (ms+flip)")
+    row = ("DeepLabV3+", "tf_efficientnet_lite0-D16", "voc-animals", "-", "NVIDIA-H100-80GB-HBM3", "71.23")
+    table = Table("all", heads, (row, row), notes=("note",))
+    assert table.fits(width) == (not apart)
+    shown = io.StringIO()
+    print_table(table, shown, is_terminal=True)
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).strip() for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    assert (lines.count("backbone         tf_efficientnet_lite0-D16") == 2) == apart
+    assert any("fps" in line for line in lines) == (not apart)  # it says nothing
+    assert (lines[0], lines[-1]) == ("all", "note")

@@ -187,7 +187,7 @@ def _rich_progress() -> Any:
     narrow, wide = console.width < NARROW, console.width >= WIDE
     shown = ("loss", "rate", *(["more"] if wide else []), "short" if narrow else "left")
     columns = [
-        text("{task.description}", overflow="ellipsis", max_width=11 if narrow else 20),
+        text("{task.description}", overflow="ellipsis", max_width=13 if narrow else 20),
         *([BarColumn(bar_width=None, table_column=Column(ratio=1))] if wide else []),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         *([] if narrow else [text("{task.percentage:.0f} %")]),

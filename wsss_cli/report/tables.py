@@ -50,8 +50,6 @@ class Table:
         """For a terminal. No cell, title or note is parsed as markup."""
         last = self.footer or ("",) * len(self.columns)
         shown = RichTable(
-            title=Text(_printable(self.title), "bold") if self.title else None,
-            title_justify="left",
             box=box.SIMPLE_HEAD,
             show_footer=bool(self.footer),
             show_header=any(self.columns),
@@ -63,7 +61,23 @@ class Table:
             shown.add_column(Text(_printable(head)), Text(_printable(foot)), justify=side, overflow="fold")  # type: ignore[arg-type]
         for row in self.rows:
             shown.add_row(*(Text(_printable(cell)) for cell in row))
-        return Group(shown, *(Text(_printable(note), "dim") for note in self.notes))
+        title = [Text(_printable(self.title), "bold")] if self.title else []
+        return Group(*title, shown, *(Text(_printable(note), "dim") for note in self.notes))
+
+    def fits(self, width: int) -> bool:
+        """Whether its words do, side by side, in a terminal of so many columns."""
+        columns = zip(*(row for row in (self.columns, *self.rows, self.footer) if row), strict=True)
+        longest = [max(cell_len(word) for cell in column for word in (*cell.split(), "")) for column in columns]
+        return sum(longest) + 3 * len(longest) <= width
+
+    def as_records(self) -> Table:
+        """Each row in lines of its own, one for each cell that says something."""
+        rows: list[tuple[str, str]] = []
+        for row in self.rows:
+            rows += [("", "")] if rows else []
+            rows += [(head, cell) for head, cell in zip(self.columns, row, strict=True) if cell != "-"]
+        rows += [(f"{head}, all", cell) for head, cell in zip(self.columns, self.footer, strict=False) if cell]
+        return Table(self.title, ("", ""), tuple(rows), notes=self.notes, left=frozenset({0, 1}))
 
     def to_plain(self) -> str:
         """Aligned columns without any escape sequence, ending in a line feed."""
@@ -114,6 +128,7 @@ class Table:
 
 
 NARROW = 40
+MANY = 6  # columns, of a table whose rows are taken apart where it does not fit
 
 
 def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> None:
@@ -124,7 +139,8 @@ def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> 
     if is_terminal if is_terminal is not None else file.isatty():
         console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
         if console.width >= NARROW:
-            console.print(table.to_rich())
+            apart = len(table.columns) >= MANY and not table.fits(console.width)
+            console.print((table.as_records() if apart else table).to_rich())
             return
     file.write(table.to_plain())
 
