@@ -239,6 +239,12 @@ def test_a_cam_of_another_image_is_refused(job, tmp_path):
     assert not job.mask.exists()
 
 
+def test_scores_of_no_class_make_no_mask(job):
+    with pytest.raises(DataError, match=r"a\.npz has a map of class 9, which is not in 1\.\.8"):
+        make_pseudo_mask(replace(job, colors=voc_palette(9)))
+    assert not job.mask.exists()
+
+
 def test_an_image_that_is_missing_is_refused(job, tmp_path):
     with pytest.raises(DataError, match=r"nothing\.png"):
         make_pseudo_mask(replace(job, image=tmp_path / "nothing.png"))

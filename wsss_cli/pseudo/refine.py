@@ -195,7 +195,7 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     """Read, refine and write one image's pseudo mask (palette PNG) and confidence (8-bit grey PNG, 255 = certain).
 
     Raises:
-        DataError: the image or the scores cannot be read, or they are of different sizes.
+        DataError: the image or the scores cannot be read, they are of different sizes, or scores are of no class.
     """
     cv2.setNumThreads(1)
     if any(isinstance(step, ParStep) for step in job.settings.steps):
@@ -205,6 +205,11 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     cam, classes, size = read_cam(job.scores)
     if size != image.shape[:2]:
         raise DataError(f"{job.scores} was made for an image of {size[0]}x{size[1]}, {job.image} is another size")
+    if outside := [index for index in classes if not 0 < index < len(job.colors)]:
+        raise DataError(
+            f"{job.scores} has a map of class {outside[0]}, which is not in 1..{len(job.colors) - 1}",
+            "remove it, and run `wsss cam` again",
+        )
     seconds = {"read": time.perf_counter() - begin}
     mask, confidence = pseudo_mask(image, upsample(cam, size), classes, job.settings, seconds)
     begin = time.perf_counter()
