@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from wsss_cli.escapes import visible
+from wsss_cli.escapes import one_line
 
 _quiet = False
 _said = time.monotonic()  # when the last line was said
@@ -33,7 +33,7 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """A line on stderr that is said with --quiet, too: what went wrong, and what helps."""
     note()
-    sys.stderr.write(f"{visible(line)}\n")
+    sys.stderr.write(f"{one_line(line)}\n")
     sys.stderr.flush()
 
 
@@ -41,7 +41,7 @@ def say_at_once(line: str) -> None:
     """A line of talk from a signal handler or another thread, past what is being written."""
     note()
     with contextlib.suppress(OSError):
-        os.write(2, f"{visible(line)}\n".encode())
+        os.write(2, f"{one_line(line)}\n".encode())
 
 
 def note() -> None:

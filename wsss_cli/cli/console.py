@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from wsss_cli.cli.progress import progress as progress
 from wsss_cli.cli.progress import training_progress as training_progress
-from wsss_cli.escapes import visible
+from wsss_cli.escapes import one_line, visible
 from wsss_cli.talk import complain as complain
 from wsss_cli.talk import say as say
 from wsss_cli.talk import say_at_once as say_at_once
@@ -79,7 +79,7 @@ def leave_to_first() -> None:
 def say_of_rank(rank: int, line: str) -> None:
     """A line on the process's own stderr, after `leave_to_first`."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{visible(f'rank {rank}: {line}')}\n".encode())
+        os.write(2, f"{one_line(f'rank {rank}: {line}')}\n".encode())
 
 
 def lost_result() -> OSError | None:

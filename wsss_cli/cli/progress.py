@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wsss_cli.escapes import visible
+from wsss_cli.escapes import one_line
 from wsss_cli.talk import duration, is_quiet, note, said, say, say_at_once
 
 FIRST_S, LONGEST_S = 10.0, 60.0  # between the first two lines, and between two lines at most
@@ -24,7 +24,7 @@ class _Work:
     """What is known of a piece of work: how much of it is done, and what is said of it."""
 
     def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = visible(title), total
+        self.title, self.total = one_line(title), total
         self.done, self.begin = 0, time.monotonic()
         self.loss = self.rate = self.more = ""
         self.left: float | None = None
