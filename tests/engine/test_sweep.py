@@ -7,7 +7,8 @@ import torch
 from light import File, Item
 
 from wsss_cli.engine.context import Context, Silent
-from wsss_cli.engine.sweep import Batch, SweepOptions, grouped, prefetch, sweep, sweep_items
+from wsss_cli.engine.sweep import Batch, SweepOptions, grouped, sweep, sweep_items
+from wsss_cli.engine.work import prefetch
 from wsss_cli.errors import DataError, Preempted, ResourceError, WriteError
 from wsss_cli.files import write_json
 

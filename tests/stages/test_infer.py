@@ -9,7 +9,7 @@ from torch import nn
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import read_mask
-from wsss_cli.engine import sweep as sweep_module
+from wsss_cli.engine import work as work_module
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import ResourceError, UsageError
 from wsss_cli.inference import predict as predict_module
@@ -148,7 +148,7 @@ def test_few_headers_are_read_before_the_first_photograph_is_segmented(network, 
     monkeypatch.setattr(infer_stage, "SIZES_AHEAD", 2)
     monkeypatch.setattr(predict_module, "image_size", lambda path: events.append("header") or image_size(path))
     monkeypatch.setattr(infer_stage, "predict", lambda *args, **how: events.append("network") or predict(*args, **how))
-    monkeypatch.setattr(sweep_module, "THREADS", 1)
+    monkeypatch.setattr(work_module, "THREADS", 1)
     done = run_infer(network, photos, tmp_path / "out", Context(torch.device("cpu"), tmp_path), ms_flip=False)
     assert (done["images"], events.count("header"), events.count("network")) == (7, 7, 7)
     assert "network" in events[:5]

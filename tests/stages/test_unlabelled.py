@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 
-from wsss_cli.cli import console, eval_sources, runs, table
+from wsss_cli.cli import console, eval_sources, runs, stage, table
 from wsss_cli.cli import eval as command
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import write_mask
@@ -128,7 +128,7 @@ def test_a_training_that_sees_no_label_says_so(unlabelled, capsys):
 def test_a_training_without_validations_has_no_best_checkpoint_and_says_so(unlabelled):
     run, _ = train(unlabelled("none", "train.val_interval=0"))
     with pytest.raises(UsageError, match="no best checkpoint"):
-        eval_sources.network(run, ["iou"], "cpu", ms_flip=False, best=True)
+        eval_sources.network(run, ["iou"], stage.working("cpu", run.parent), ms_flip=False, best=True)
 
 
 def test_cams_of_a_split_without_labels_are_made_and_not_scored(unlabelled):

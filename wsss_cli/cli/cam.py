@@ -10,9 +10,11 @@ from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
+    AddressOption,
     DataOption,
     DeviceOption,
     DryRunOption,
+    EngineOption,
     GpusOption,
     JsonOption,
     LimitOption,
@@ -47,6 +49,8 @@ def cam(
     gpus: GpusOption = 1,
     loggers: LoggerOption = None,
     shard: ShardOption = "",
+    engine: EngineOption = "local",
+    address: AddressOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -62,12 +66,14 @@ def cam(
     wsss cam --preset toy --set classifier.consistency.kind=puzzle
     wsss cam --preset toy --shard 3/16
     wsss cam --preset toy --limit 8 --iters 4
+    wsss cam --preset toy --engine ray
 
     The classifier is a run of its own: other scales or another method train none again. Runs again where it stopped.
     Where the data set has masks, the seeds are scored at every background threshold. Shards work in one run at the same
     time; the last of them finishes it.
     """
     part = sharded.chosen(shard, gpus)
+    ray = stage.ray_address(engine, address, gpus, shard, device)
     settings = {"classifier__weights": weights, "classifier__iters": iters}
     resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None, **settings)
     from wsss_cli.stages.plan import plan_cam
@@ -75,7 +81,7 @@ def cam(
     if dry_run:
         return stage.dry_run(resolved, plan_cam, runs, device, json_output)
     if part is None:
-        done = stage.perform(resolved, plan_cam, runs, device, gpus, loggers)
+        done = stage.perform(resolved, plan_cam, runs, device, gpus, loggers, ray)
     else:
         done = sharded.perform(resolved, plan_cam, runs, device, part, json_output)
     cams = done.last

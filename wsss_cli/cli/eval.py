@@ -11,8 +11,10 @@ from wsss_cli.cli import completion, console, eval_sources, sharded, stage
 from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
+    AddressOption,
     BestOption,
     DeviceOption,
+    EngineOption,
     GpusOption,
     JsonOption,
     LimitOption,
@@ -73,6 +75,8 @@ def evaluate(
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
     shard: ShardOption = "",
+    engine: EngineOption = "local",
+    address: AddressOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Score a run or a folder: per-class IoU, mIoU, and the protocol beside them.
@@ -93,9 +97,9 @@ def evaluate(
     last one has the scores, and looks at --min-miou and --confusion.
     """
     columns, kind = _columns(metrics), ""
-    _check_place(confusion)
-    _check_folders(run, pred, truth, num_classes, limit)
+    _check_files(run, pred, truth, num_classes, limit, confusion)
     part = _part(shard, gpus, run)
+    ray = stage.ray_address(engine, address, gpus, shard, device)
     if pred is not None and truth is not None and num_classes is not None:
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
@@ -109,11 +113,11 @@ def evaluate(
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
             on = {"split": split, "data": data, "limit": limit}
-            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "on": on}
-            options |= {"best": best, "weights": weights or "", "views": _views(mode, base)}
-            options |= {"part": part, "as_json": json_output}
+            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "on": on, "best": best, "part": part}
+            options |= {"weights": weights or "", "views": _views(mode, base)}
             stage.on_ranks(gpus, device)
-            scores, table = eval_sources.network(run, columns, device, **options)
+            working = stage.working(device, run.parent, ray=ray)
+            scores, table = eval_sources.network(run, columns, working, as_json=json_output, **options)
     if confusion is not None:
         _write_confusion(confusion, scores)
     below = "" if min_miou is None else _below(_top(scores), min_miou)
@@ -129,9 +133,18 @@ def evaluate(
         stage.finish(scores["file"] or f"{run}, scores not stored", False, scores["lost"], after, json_output)
 
 
-def _check_folders(
-    run: Path | None, pred: Path | None, truth: Path | None, num_classes: int | None, limit: int
+def _check_files(
+    run: Path | None,
+    pred: Path | None,
+    truth: Path | None,
+    num_classes: int | None,
+    limit: int,
+    confusion: Path | None,
 ) -> None:
+    if confusion is not None:
+        from wsss_cli.files import refuse_folder
+
+        refuse_folder(confusion)
     if pred is not None and (run is not None or truth is None or num_classes is None or limit):
         raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit")
     if pred is None and (truth is not None or num_classes is not None):
@@ -224,13 +237,6 @@ def _below(scores: dict[str, Any], gate: float) -> str:
     if miou < gate:
         return f"mIoU {miou} is below --min-miou {gate}"
     return f"--min-miou: the truth holds {seen} of {len(label)} classes" if len(label) > 1 and seen < 2 else ""
-
-
-def _check_place(confusion: Path | None) -> None:
-    if confusion is not None:
-        from wsss_cli.files import refuse_folder
-
-        refuse_folder(confusion)
 
 
 def _write_confusion(file: Path, scores: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss_cli.cli import console, sharded, stage
+from wsss_cli.cli import console, sharded
 from wsss_cli.cli.following import line
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
@@ -109,7 +110,7 @@ def pseudo_run(run: Path, columns: list[str]) -> Scored:
 def network(
     run: Path,
     columns: list[str],
-    device: str,
+    working: AbstractContextManager[Context],
     on: dict[str, Any] | None = None,
     best: bool = False,
     weights: str = "",
@@ -121,6 +122,7 @@ def network(
 
     Args:
         on: fields of `ScoredOn`.
+        working: see `stage.working`.
         best: the checkpoint that validated best, not the last.
         weights: 'ema', 'raw' or empty, see `Which`.
         part: the shard that is counted here; where others are missing, that is said, and the command ends.
@@ -133,7 +135,7 @@ def network(
     from wsss_cli.stages.evaluate import ScoredOn, open_evaluation, score
 
     which = Which("best" if best else "latest", weights)
-    with stage.working(device, run.parent) as ctx:
+    with working as ctx:
         evaluation = open_evaluation(
             run, ctx, boundary="biou" in columns, which=which, on=ScoredOn(**(on or {})), **scoring
         )

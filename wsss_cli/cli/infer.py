@@ -9,8 +9,10 @@ import typer
 
 from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.options import (
+    AddressOption,
     BestOption,
     DeviceOption,
+    EngineOption,
     GpusOption,
     JsonOption,
     LimitOption,
@@ -40,6 +42,8 @@ def infer(
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
     shard: ShardOption = "",
+    engine: EngineOption = "local",
+    address: AddressOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Segment photographs with a trained network: palette PNGs, and overlays to look at.
@@ -51,6 +55,7 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --shard 3/16
+    wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --engine ray
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
     to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are not searched,
@@ -63,11 +68,12 @@ def infer(
     from wsss_cli.stages.infer import find_images, run_infer
 
     part = sharded.chosen(shard, gpus)
+    ray = stage.ray_address(engine, address, gpus, shard, device)
     paths = find_images(images, out, console.say)
     limited = f"limit {limit}: the first {limit} of {len(paths)} photographs" if 0 < limit < len(paths) else ""
     paths = paths[:limit] if limited else paths
     stage.on_ranks(gpus, device)
-    with stage.working(device, run.parent) as ctx:
+    with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
         summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "", shard=part)
     if json_output:

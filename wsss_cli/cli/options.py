@@ -56,6 +56,16 @@ ShardOption = Annotated[
         "--shard", metavar="I/N", help="Make part I of N of the images; array: the part of this task of a Slurm array."
     ),
 ]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Who works through the images: this process, or workers of a Ray cluster."),
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Of the Ray cluster; if left out, RAY_ADDRESS, else one on this machine."
+    ),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, max=2**62 - 1, help="Of every random choice, in place of the preset's."),

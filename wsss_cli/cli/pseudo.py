@@ -11,9 +11,11 @@ from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.following import following
 from wsss_cli.cli.options import (
     RUNS,
+    AddressOption,
     DataOption,
     DeviceOption,
     DryRunOption,
+    EngineOption,
     GpusOption,
     JsonOption,
     LimitOption,
@@ -49,6 +51,8 @@ def pseudo(
     gpus: GpusOption = 1,
     loggers: LoggerOption = None,
     shard: ShardOption = "",
+    engine: EngineOption = "local",
+    address: AddressOption = "",
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -62,12 +66,14 @@ def pseudo(
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
     wsss pseudo --preset toy --shard 3/16
     wsss pseudo --preset toy --limit 8 --set classifier.iters=4
+    wsss pseudo --preset toy --engine ray
 
     Writes palette PNGs and a confidence map beside each. Makes the CAMs first where no cam run fits.
     """
     if cams is not None and network is not None:
         raise UsageError("--cams and --network are two sources of masks", "give one of them")
     part = sharded.chosen(shard, gpus)
+    ray = stage.ray_address(engine, address, gpus, shard, device)
     resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None)
     from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
@@ -77,7 +83,7 @@ def pseudo(
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)
     if part is None:
-        done = stage.perform(resolved, plan, runs, device, gpus, loggers)
+        done = stage.perform(resolved, plan, runs, device, gpus, loggers, ray)
     else:
         done = sharded.perform(resolved, plan, runs, device, part, json_output)
     masks = done.last

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.ranks.who import here
 
 if TYPE_CHECKING:
@@ -99,14 +99,43 @@ def _in_time(took: Took | None) -> str:
     return f"{in_words(took.seconds)} at the pace of {took.run}{f' ({took.device})' if took.device else ''}"
 
 
+def ray_address(engine: str, address: str, gpus: int, shard: str, device: str) -> str | None:
+    """The address of the Ray cluster that --engine ray means, empty where it is left out; None: there is none.
+
+    Raises:
+        UsageError: options that do not go together, or Ray is not installed.
+    """
+    if engine != "ray":
+        if address:
+            raise UsageError("--address is that of a Ray cluster", "it goes with --engine ray")
+        return None
+    if gpus > 1 or here().world > 1 or shard:
+        raise UsageError(
+            "--engine ray divides the images among its own workers", "leave out --gpus, --shard and torchrun"
+        )
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--engine ray takes each GPU of the cluster, not --device {device}", "give --device cuda")
+    from wsss_cli.engine.devices import check_ray
+
+    check_ray()
+    return address
+
+
 def perform(
-    preset: Preset, plan: Plan, runs: Path, device: str, gpus: int = 1, loggers: Sequence[str] | None = None
+    preset: Preset,
+    plan: Plan,
+    runs: Path,
+    device: str,
+    gpus: int = 1,
+    loggers: Sequence[str] | None = None,
+    ray: str | None = None,
 ) -> Outcome:
     """Run what is not done of a plan, if nothing is known to go wrong; torch is loaded only where there is work.
 
     Args:
         gpus: ranks that are started for it here, where this process is none; they do all else, too.
         loggers: that trainings are sent on to.
+        ray: as `ray_address` gives it.
     Raises:
         WsssError: what `dry_run` finds, all of it, before anything is done.
     """
@@ -128,7 +157,7 @@ def perform(
     if not all(step.done for step in steps):
         from wsss_cli.stages.pipeline import run_steps
 
-        with working(device, runs, loggers) as ctx:
+        with working(device, runs, loggers, ray) as ctx:
             run_steps(steps, exp, ctx)
     return outcome(steps)
 
@@ -166,8 +195,13 @@ def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experi
 
 
 @contextlib.contextmanager
-def working(device: str, runs: Path, loggers: Sequence[str] | None = None) -> Iterator[Context]:
-    """A context whose stop flag listens to signals while the body works."""
+def working(device: str, runs: Path, loggers: Sequence[str] | None = None, ray: str | None = None) -> Iterator[Context]:
+    """A context whose stop flag listens to signals while the body works.
+
+    Args:
+        loggers: that trainings are sent on to.
+        ray: address of a Ray cluster whose workers go through the images, see `ray_address`; None: this process does.
+    """
     from wsss_cli.engine.context import make_context
     from wsss_cli.ranks.group import joined, look_at_others
 
@@ -178,7 +212,13 @@ def working(device: str, runs: Path, loggers: Sequence[str] | None = None) -> It
     with ctx.stop.listening(), joined(ctx.stop.check):
         if here().world > 1:
             ctx.stop.look = look_at_others
-        yield ctx
+        if ray is None:
+            yield ctx
+            return
+        from wsss_cli.engine.on_ray import ray_pool
+
+        with ray_pool(ray, ctx.stop.check) as ctx.pool:
+            yield ctx
 
 
 def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: str, json_output: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import torch
@@ -15,6 +15,9 @@ import torch
 from wsss_cli.engine.devices import check_device, check_number
 from wsss_cli.engine.stop import Stop
 from wsss_cli.ranks.who import cores_here, here
+
+if TYPE_CHECKING:
+    from wsss_cli.engine.sweep import Pool
 
 Event = dict[str, Any]
 
@@ -51,11 +54,18 @@ class Silent:
 
 @dataclass
 class Context:
+    """Where and how work runs.
+
+    Attributes:
+        pool: what works through batches in place of this process.
+    """
+
     device: torch.device
     runs: Path
     ui: Ui = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
     loggers: tuple[str, ...] = ()  # that trainings are sent on to
+    pool: Pool | None = None
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Automatic mixed precision as the preset asks for it ('auto', 'fp32', 'bf16')."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 from importlib.metadata import PackageNotFoundError, version
 
@@ -81,3 +82,13 @@ def cuda_devices() -> int:
         if getattr(driver, begin)(0) == 0 and getattr(driver, count)(ctypes.byref(number)) == 0:
             return number.value
     return 0
+
+
+def check_ray() -> None:
+    """See that Ray is there, without importing it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--engine ray needs Ray, which is not installed", "install wsss[ray]: pip install 'wsss[ray]'")

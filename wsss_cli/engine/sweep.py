@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from wsss_cli.engine.halving import Halving
-from wsss_cli.errors import DataError
-from wsss_cli.processes import in_processes, in_threads
+from wsss_cli.engine.work import THREADS, Entry, Loss, Work
 from wsss_cli.ranks.who import turns_of, works_alone
 from wsss_cli.rows import Each, Rows
 
@@ -31,10 +27,8 @@ Computed = TypeVar("Computed")
 Result = TypeVar("Result")
 Lost = list[dict[str, str]]
 Size = tuple[int, int]
-Place = tuple[int, int]  # number of a batch, and of an item in it
 Log = Callable[[str], object]
 PART = 1_000_000  # items whose sizes are looked up at a time
-THREADS = 4  # that read ahead, and as many that write behind
 
 
 @dataclass(frozen=True)
@@ -73,9 +67,12 @@ class SweepOptions:
     total: int | None = None
 
 
-@dataclass(frozen=True)
-class _Loss:
-    reason: str
+class Pool(Protocol):
+    """Processes of several machines that take the place of this one."""
+
+    def entries(self, work: Work, numbered: Iterable[tuple[int, Batch[Any]]]) -> Generator[Entry, None, None]:
+        """As `Work.entries`, in no order."""
+        ...
 
 
 def sweep(
@@ -95,7 +92,7 @@ def sweep(
     is short is halved, and so are those after it.
 
     Ranks take turns at the batches. The first one is told of what all of them finish and lose, in no order; the others
-    yield nothing. They begin and end together.
+    yield nothing. They begin and end together. Where the context has a pool, its processes do the work, in no order.
 
     Args:
         batches: what is still to be done; the same on all ranks.
@@ -109,27 +106,10 @@ def sweep(
     Raises:
         ResourceError: memory is short for one item by itself, or a worker process died.
     """
-    as_they_come = options.total is not None and works_alone()  # several ranks must know all that there is
+    here = works_alone() and ctx.pool is None  # several processes must know all that there is
+    as_they_come = options.total is not None and here
     todo = batches if isinstance(batches, Sequence) or as_they_come else list(batches)
-    now = [0]  # items of the batch that is computed
-
-    def jobs() -> Iterator[tuple[Place, Item, Computed | _Loss]]:
-        halving = Halving(compute, options, ctx)
-        numbered = (
-            ((number, todo[number]) for number in turns_of(len(todo)))
-            if isinstance(todo, Sequence)
-            else enumerate(todo)
-        )
-        reading = prefetch(numbered, partial(_read, load), THREADS, THREADS)
-        with closing(reading):
-            for number, batch, outcomes in reading:
-                ctx.stop.check()
-                now[0] = len(batch.items)
-                results = halving.run([one[0] for one in outcomes if not isinstance(one, _Loss)], batch)
-                for at, (item, outcome) in enumerate(zip(batch.items, outcomes, strict=True)):
-                    yield (number, at), item, outcome if isinstance(outcome, _Loss) else next(results)
-
-    yield from _finished(jobs(), todo, finish, options, lost, ctx, log, lambda: 2 * now[0] + options.workers)
+    yield from _results(Work(load, compute, finish, options, ctx), todo, lost, log)
 
 
 def sweep_items(
@@ -143,65 +123,45 @@ def sweep_items(
     """A `sweep` without batches: `work`, which is all there is to do with an item, runs in threads or processes."""
 
     todo = Each(Rows(items, range(len(items))), lambda item: Batch([item]))
-
-    def jobs() -> Iterator[tuple[Place, Item, Item]]:
-        for number in turns_of(len(items)):
-            ctx.stop.check()
-            item = items[number]
-            yield (number, 0), item, item
-
-    yield from _finished(jobs(), todo, work, options, lost, ctx, log, lambda: 2 * options.workers)
+    yield from _results(Work(None, None, work, options, ctx), todo, lost, log)
 
 
-def _finished(
-    jobs: Iterable[tuple[Place, Item, Any]],
-    todo: Iterable[Batch[Item]],
-    finish: Callable[[Any], Result],
-    options: SweepOptions,
-    lost: Lost,
-    ctx: Context,
-    log: Log,
-    limit: Callable[[], int],
-) -> Iterator[tuple[Item, Result]]:
-    handed: deque[tuple[Place, Item]] = deque()
+def _results(
+    work: Work, todo: Sequence[Batch[Item]] | Iterable[Batch[Item]], lost: Lost, log: Log
+) -> Iterator[tuple[Item, Any]]:
+    options, ctx = work.options, work.ctx
     total = _count(todo) if options.total is None else options.total
-
-    def hand() -> Iterator[Any]:
-        for place, item, job in jobs:
-            handed.append((place, item))
-            yield job
-
-    work, check = partial(_outcome, finish), ctx.stop.check
-    if options.processes:
-        workers = options.workers if total > 1 else 1
-        outcomes = in_processes(work, hand(), workers, heavy=True, ahead=options.ahead, check=check)
-    else:
-        outcomes = in_threads(work, hand(), options.workers, limit=limit)
-    entries: Iterator[tuple[Place, Item, Any]] = ((*handed.popleft(), outcome) for outcome in outcomes)
-    if shares := not works_alone():
+    shares = not works_alone()
+    numbered: Iterable[tuple[int, Batch[Item]]] = enumerate(todo)
+    if shares:
         assert isinstance(todo, Sequence)
-        entries = _of_all_ranks(entries, todo, options.title, check)
+        numbered = ((number, todo[number]) for number in turns_of(len(todo)))
+    entries = work.entries(numbered, total) if ctx.pool is None else ctx.pool.entries(work, numbered)
     before, places = len(lost), []
-    with ctx.ui.progress(total, options.title) as bar, closing(outcomes):
-        for place, item, outcome in entries:
-            if isinstance(outcome, _Loss):
+    with ctx.ui.progress(total, options.title) as bar, closing(entries):
+        everything: Iterator[Entry] = entries
+        if shares:
+            assert isinstance(todo, Sequence)
+            everything = _of_all_ranks(entries, todo, options.title, ctx.stop.check)
+        for place, item, outcome in everything:
+            if isinstance(outcome, Loss):
                 places.append(place)
                 lost.append({"id": item.id, "reason": outcome.reason})
                 log(f"lost {item.id}: {outcome.reason}")
             else:
                 yield item, outcome[0]
             bar.advance(1)
-    if shares:
+    if shares or ctx.pool is not None:
         in_order = sorted(zip(places, lost[before:], strict=True), key=lambda pair: pair[0])
         lost[before:] = [entry for _, entry in in_order]
 
 
 def _of_all_ranks(
-    entries: Iterator[tuple[Place, Item, Any]],
+    entries: Iterator[Entry],
     todo: Sequence[Batch[Item]],
     title: str,
     check: Callable[[], object],
-) -> Iterator[tuple[Place, Item, Any]]:
+) -> Iterator[Entry]:
     from wsss_cli.ranks.sharing import shared  # torch, see above
 
     batch_of = lru_cache(maxsize=8)(todo.__getitem__)
@@ -215,40 +175,6 @@ def _count(todo: Iterable[Batch[Any]]) -> int:
     if isinstance(todo, Grouped):
         return todo.items
     return len(todo) if isinstance(todo, Each) else sum(len(batch.items) for batch in todo)
-
-
-def _read(
-    load: Callable[[Item], Loaded], numbered: tuple[int, Batch[Item]]
-) -> tuple[int, Batch[Item], list[tuple[Loaded] | _Loss]]:
-    number, batch = numbered
-    return number, batch, [_outcome(load, item) for item in batch.items]
-
-
-def _outcome(work: Callable[[Any], Result], item: Any) -> tuple[Result] | _Loss:
-    """What became of an item: (result,), or what is wrong with it."""
-    if isinstance(item, _Loss):
-        return item
-    try:
-        return (work(item),)
-    except DataError as error:
-        return _Loss(error.message)
-
-
-def prefetch(
-    items: Iterable[Any], load: Callable[[Any], Result], workers: int, ahead: int
-) -> Generator[Result, None, None]:
-    """Apply `load` in threads, `ahead` items before they are needed; results in order."""
-    pool = ThreadPoolExecutor(max(workers, 1), "read")
-    try:
-        queue: deque[Future[Result]] = deque()
-        for item in items:
-            queue.append(pool.submit(load, item))
-            if len(queue) > ahead:
-                yield queue.popleft().result()
-        while queue:
-            yield queue.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Grouped(Sequence[Batch[Item]]):
@@ -308,7 +234,7 @@ def grouped(
     keys = listed[:, 0].astype(np.uint64) << np.uint64(32) | listed[:, 1]
     unknown = np.flatnonzero(keys == 0)
     numbered = Each(Rows(range(len(items)), unknown), lambda number: _Numbered(number, items[number]))
-    quiet = replace(ctx, ui=Silent())
+    quiet = replace(ctx, ui=Silent(), pool=None)
     read = sweep_items(numbered, lambda one: size_of(one.item), SweepOptions("sizes"), lost, quiet, log)
     for one, (height, width) in read:
         keys[one.number] = height << 32 | width

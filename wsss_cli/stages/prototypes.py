@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,8 @@ def class_prototypes(
 
     lost: Lost = []  # without prototypes from them the class has those of its other images
     options = SweepOptions("prototypes")
-    for one, pair in sweep([Batch([one]) for one in drawn], load, compute, _as_it_is, options, lost, ctx, run.log):
+    here = replace(ctx, pool=None)  # in order: a class is done with its last image
+    for one, pair in sweep([Batch([one]) for one in drawn], load, compute, _as_it_is, options, lost, here, run.log):
         for index in [index for index in features if index < one.index]:
             cluster(index)
         features[one.index].append(pair)
