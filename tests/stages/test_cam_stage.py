@@ -24,8 +24,9 @@ from wsss_cli.models.backbones import Backbone
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
 from wsss_cli.stages import cam, classifier, pipeline
+from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import open_experiment, outcome, plan_cam
+from wsss_cli.stages.plan import open_experiment, plan_cam
 
 
 class Info:

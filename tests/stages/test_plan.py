@@ -8,10 +8,10 @@ from wsss_cli.engine.records import read_inputs
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
 from wsss_cli.stages.opening import open_step
+from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.plan import (
     given_classifier,
     open_experiment,
-    outcome,
     plan_cam,
     plan_pseudo,
     plan_relabel,

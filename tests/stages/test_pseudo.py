@@ -16,9 +16,10 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.pseudo.thresholds import otsu, score_histogram
 from wsss_cli.scoring.cams import cam_curve
+from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.pipeline import run_steps
-from wsss_cli.stages.plan import open_experiment, outcome, plan_pseudo
+from wsss_cli.stages.plan import open_experiment, plan_pseudo
 
 IMAGES = 4
 

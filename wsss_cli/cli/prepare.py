@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import console
+from wsss_cli.cli import console, labels
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption
@@ -19,6 +19,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
 app = App(help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.")
+app.command("labels")(labels.labels)
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
 ]

@@ -13,7 +13,8 @@ from wsss_cli.ranks.who import here
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.shards import Shard
-    from wsss_cli.stages.plan import Outcome, Plan
+    from wsss_cli.stages.outcome import Outcome
+    from wsss_cli.stages.plan import Plan
 
 
 def chosen(text: str, gpus: int) -> Shard | None:
@@ -37,7 +38,7 @@ def perform(preset: Preset, plan: Plan, runs: Path, device: str, shard: Shard, j
         WsssError: all that is known to fail, before anything is done.
     """
     from wsss_cli.engine.outputs import is_whole
-    from wsss_cli.stages.plan import outcome
+    from wsss_cli.stages.outcome import outcome
 
     exp, steps = stage.checked(preset, plan, runs, device)
     last = steps[-1]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.context import Context
     from wsss_cli.stages.estimate import Took
-    from wsss_cli.stages.plan import Experiment, Outcome, Plan, Step
+    from wsss_cli.stages.outcome import Outcome
+    from wsss_cli.stages.plan import Experiment, Plan, Step
 
 
 def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
@@ -140,7 +141,7 @@ def perform(
         WsssError: what `dry_run` finds, all of it, before anything is done.
     """
     from wsss_cli.engine.loggers import check_loggers
-    from wsss_cli.stages.plan import outcome
+    from wsss_cli.stages.outcome import outcome
 
     check_loggers(loggers or ())
     if here().world > 1:

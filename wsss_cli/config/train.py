@@ -42,8 +42,15 @@ class AugmentConfig(Model):
 
 
 class TrainConfig(TrainingConfig):
-    supervision: Literal["weak", "full"] = Field(
-        "weak", description="weak: pseudo masks of an earlier stage; full: the masks of the data set"
+    supervision: Literal["weak", "mixed", "full"] = Field(
+        "weak",
+        description="weak: pseudo masks of an earlier stage; mixed: these, and in their place the labels that the data "
+        "set has of its own (wsss prepare labels); full: the masks of the data set",
+    )
+    trusted_share: Annotated[Fraction, Added(neutral=0.0)] = Field(
+        0.0,
+        description="with supervision = 'mixed': share of the samples that have whole masks of the data set, at least; "
+        "they are repeated. 0: as many as there are",
     )
     backbone: BackboneConfig = BackboneConfig()
     head: Head = DeepLabConfig()
@@ -91,6 +98,12 @@ class TrainConfig(TrainingConfig):
     def _patience_has_scores(self) -> TrainConfig:
         if self.patience and not self.val_interval:
             raise ValueError("patience counts validations, and val_interval is 0: there are none; set val_interval")
+        return self
+
+    @model_validator(mode="after")
+    def _trusted_is_mixed(self) -> TrainConfig:
+        if self.trusted_share and self.supervision != "mixed":
+            raise ValueError("trusted_share is for supervision = 'mixed'")
         return self
 
     @model_validator(mode="after")

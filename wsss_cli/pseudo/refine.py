@@ -17,6 +17,7 @@ from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.refine import CrfStep, ParStep
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, label_unary
+from wsss_cli.data.given import Labels
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
@@ -51,7 +52,11 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One image's way from scores to pseudo mask; sent to a worker process."""
+    """One image's way from scores to pseudo mask; sent to a worker process.
+
+    Attributes:
+        given: labels that take the place of what the scores say, where the image has any.
+    """
 
     id: str
     image: Path
@@ -60,6 +65,7 @@ class MaskJob:
     confidence: Path
     settings: RefineSettings
     colors: tuple[tuple[int, int, int], ...]
+    given: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,10 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     cv2.setNumThreads(1)
     if any(isinstance(step, ParStep) for step in job.settings.steps):
         import wsss_cli.pseudo.par  # noqa: F401 - here, so that its time is in no image's
+    if job.given is not None and job.given.kind == "mask":  # nothing is left for scores to tell
+        mask = job.given.read()
+        write_pseudo_mask(job.mask, job.confidence, *job.given.over(mask, mask), job.colors)
+        return Cost({}, _peak_mib())
     begin = time.perf_counter()
     image = read_image(job.image)
     cam, classes, size = read_cam(job.scores)
@@ -212,6 +222,8 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
         )
     seconds = {"read": time.perf_counter() - begin}
     mask, confidence = pseudo_mask(image, upsample(cam, size), classes, job.settings, seconds)
+    if job.given is not None:
+        mask, confidence = job.given.over(mask, confidence)
     begin = time.perf_counter()
     write_pseudo_mask(job.mask, job.confidence, mask, confidence, job.colors)
     seconds["write"] = time.perf_counter() - begin

@@ -17,8 +17,9 @@ from wsss_cli.locks import locked
 from wsss_cli.report.pictures import write_picture
 from wsss_cli.stages.examples import Sources, example, examples_sheet
 from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.outcome import Outcome, outcome
 from wsss_cli.stages.pipeline import check_networks, run_step
-from wsss_cli.stages.plan import Outcome, open_experiment, outcome, plan_run
+from wsss_cli.stages.plan import open_experiment, plan_run
 from wsss_cli.stages.train import check_training
 from wsss_cli.talk import silent
 

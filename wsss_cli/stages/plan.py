@@ -8,9 +8,8 @@ A run is known by its identity, whatever the name of the preset that it was made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from wsss_cli.config.affinity import needs
 from wsss_cli.config.cam import ReCamConfig
@@ -21,7 +20,6 @@ from wsss_cli.engine.outputs import is_whole
 from wsss_cli.engine.records import (
     find_runs,
     is_run,
-    limit_of,
     read_inputs,
     read_record,
     read_run,
@@ -30,8 +28,9 @@ from wsss_cli.engine.records import (
 )
 from wsss_cli.engine.rundir import find_checkpoint, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
-from wsss_cli.files import read_json, sha256_file
+from wsss_cli.files import sha256_file
 from wsss_cli.scoring.results import finished_eval
+from wsss_cli.stages.trusted import given_to
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
@@ -71,40 +70,6 @@ class Step:
 
 
 Plan = Callable[[Experiment], list[Step]]
-
-
-@dataclass
-class Result:
-    """What a stage leaves: its run directory, its scores, and the items it lost; skipped: it was there before."""
-
-    run: Path
-    scores: dict[str, Any] = field(default_factory=dict)
-    lost: list[dict[str, str]] = field(default_factory=list)
-    skipped: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the steps of a plan left.
-
-    Attributes:
-        results: by stage, in order; of several rounds the last.
-        lost: items that those lost that had something to do, each with the first reason: an image without a CAM has no
-            pseudo mask either.
-    """
-
-    results: dict[str, Result]
-    lost: list[dict[str, str]]
-
-    @property
-    def last(self) -> Result:
-        return list(self.results.values())[-1]
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that a stage's command prints with --json."""
-        last = self.last
-        limit = {"limit": limit} if (limit := limit_of(last.run)) else {}
-        return {"run": str(last.run), "skipped": last.skipped, "lost": self.lost, "scores": last.scores, **limit}
 
 
 def open_experiment(preset: Preset, runs: Path) -> Experiment:
@@ -160,7 +125,7 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
     Raises:
         UsageError: masks for a training on true ones.
     """
-    if exp.preset.train.supervision == "weak":
+    if exp.preset.train.supervision != "full":
         return in_order(_rounds(exp, _masks(exp, masks, say)))
     if masks is not None:
         raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
@@ -171,7 +136,7 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
 
 def plan_run(exp: Experiment, say: Say) -> list[Step]:
     """What `wsss run` does: every stage with this preset's own settings, and the evaluation where there are masks."""
-    if exp.preset.train.supervision == "weak":
+    if exp.preset.train.supervision != "full":
         pseudo = _again(_pseudo(exp, _again(_cam(exp))))
         targets = [pseudo.reads[0], pseudo, *_rounds(exp, pseudo)]
     else:
@@ -203,7 +168,8 @@ def in_order(targets: Sequence[Step]) -> list[Step]:
 
 def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
     """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same."""
-    upstream = " ".join(read.identity for read in reads)
+    trusted = given_to(exp.preset, exp.dataset, stage)
+    upstream = " ".join([*(read.identity for read in reads), *([trusted] if trusted else [])])
     step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
     limit = exp.preset.dataset.limit
     name = f"{exp.preset.name}-limit{limit}" if limit else exp.preset.name
@@ -309,8 +275,10 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
         return exact
     if is_run(exact.path):
         return None  # begun with these settings: it is to be finished rather than replaced by another
+    trusted = given_to(exp.preset, exp.dataset, exact.kind)
     for path, record in find_runs(exp.runs, exact.kind):
-        if is_whole(path) and read_inputs(path).dataset_fingerprint == exp.dataset.fingerprint:
+        inputs = read_inputs(path)
+        if inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.given == trusted and is_whole(path):
             name = exp.preset.name
             say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
             return Step(exact.kind, path, record.identity, done=True)
@@ -323,25 +291,9 @@ def _given(exp: Experiment, kind: str, path: Path) -> Step:
     if exp.dataset.classes and read_inputs(path).classes != exp.dataset.classes:
         raise UsageError(f"{path} was made with other classes than the data set {exp.dataset.root} has")
     refuse_limited(path, exp.preset.dataset.limit)
+    if kind == "pseudo" and read_inputs(path).given != (trusted := given_to(exp.preset, exp.dataset, kind)):
+        raise UsageError(
+            f"{path} was made {'without the' if trusted else 'with'} labels of {exp.dataset.root}/given",
+            f"--set train.supervision={'weak' if trusted else 'mixed'}, or leave out --masks",
+        )
     return Step(kind, path, record.identity, done=True)
-
-
-# -- a step's directory ------------------------------------------------------------------------------------------------
-
-
-def outcome(steps: Sequence[Step]) -> Outcome:
-    """What the runs of finished steps say of themselves."""
-    pairs = [(step, _result(step)) for step in steps if is_run(step.path)]
-    lost = [entry for step, result in pairs if not step.done for entry in result.lost]
-    results: dict[str, Result] = {}
-    for step, result in pairs:
-        results.pop(step.stage, None)
-        results[step.stage] = result
-    return Outcome(results, list({entry["id"]: entry for entry in reversed(lost)}.values())[::-1])
-
-
-def _result(step: Step) -> Result:
-    file = step.path / "eval.json"
-    scores = read_json(file) if step.kind in ("cam", "pseudo", "eval") and file.is_file() else {}
-    lost = scores["lost"] if step.stage == "eval" else read_record(step.path).lost
-    return Result(step.path, scores, [{"id": entry["id"], "reason": entry["reason"]} for entry in lost], step.done)

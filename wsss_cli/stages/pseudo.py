@@ -18,6 +18,7 @@ from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.given import Given
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import read_inputs
 from wsss_cli.engine.rundir import RunDir
@@ -35,6 +36,7 @@ from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.scored import score_samples, with_masks
 from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
+from wsss_cli.stages.trusted import trusted_labels, whole_masks
 from wsss_cli.stages.walk import run_walk
 
 
@@ -57,7 +59,7 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
             settings["walk_seconds_per_image"] = walk_seconds
         how = _protocol(preset.pseudo, chosen, backend_for(ctx.device.type))
         only_first(lambda: score_pseudo(dataset, preset, run, ctx, how, settings))
-        lost += _without_scores(samples, cam_run, walked)
+        lost += _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
 
@@ -76,11 +78,12 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     else:
         chosen = choose_thresholds(preset, exp.dataset, walked, cam_run, ctx)
         lost, _ = _refine(samples, exp.dataset, preset, walked, chosen, run, ctx)
-    return lost + _without_scores(samples, cam_run, walked)
+    return lost + _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
 
 
-def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files) -> Lost:
-    """Images that have no scores to make a mask from."""
+def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files, given: Given | None) -> Lost:
+    """Images that have no scores to make a mask from, and no whole mask of the data set."""
+    samples = Rows(samples, np.flatnonzero(~whole_masks(given, samples))) if given else samples
     with_cam = cam_files(cam_run).there(samples)
     without = Rows(samples, np.flatnonzero(~with_cam))
     lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in names_of(without)]
@@ -133,14 +136,18 @@ def _refine(
         crf,
     )
     masks, confidence = mask_files(run.path), confidence_files(run.path)
+    given = trusted_labels(preset, dataset)
 
     def job(sample: Sample) -> MaskJob:
         name = sample.id
-        return MaskJob(
-            name, sample.image, scores.of(name), masks.of(name), confidence.of(name), settings, dataset.colors
-        )
+        files = (scores.of(name), masks.of(name), confidence.of(name))
+        return MaskJob(name, sample.image, *files, settings, dataset.colors, given.of(name) if given else None)
 
-    jobs = Each(agreed(samples, lambda: np.flatnonzero(scores.there(samples) & ~masks.there(samples))), job)
+    def pending() -> np.ndarray:
+        can = scores.there(samples) | whole_masks(given, samples)
+        return np.flatnonzero(can & ~masks.there(samples))
+
+    jobs = Each(agreed(samples, pending), job)
     # what shares the GPU does so in threads of this process; where a CRF needs none, processes are faster
     threads = on_gpu and (has_par or crf == "triton")
     lost: Lost = []
@@ -174,10 +181,12 @@ def score_pseudo(
     masks, masked = mask_files(run.path), score_samples(dataset, preset)
     scored = with_masks(masks, masked)
     without = len(masked) - len(scored)
-    teacher = read_inputs(run.path).teacher
+    inputs = read_inputs(run.path)
+    teacher, given = inputs.teacher, inputs.given_words
     protocol = [
         f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
         "255 in the truth ignored",
+        *([f"{given} stand in them and count in these figures"] if given else []),
         *([f"made from scores of {teacher}: not of image tags alone"] if teacher else []),
         *([f"{without} of {len(masked)} true masks have no pseudo mask"] if without else []),
         *dataset.protocol,

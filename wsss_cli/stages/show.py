@@ -35,6 +35,7 @@ from wsss_cli.stages.lineage import Link, is_there, read_link, tell
 from wsss_cli.stages.paths import cam_path, confidence_files, mask_path
 from wsss_cli.stages.plan import Experiment, plan_train
 from wsss_cli.stages.training_data import training_item, training_samples
+from wsss_cli.stages.trusted import trusted_labels
 from wsss_cli.talk import silent
 
 SHEET = "examples.jpg"  # what a run leaves
@@ -166,7 +167,7 @@ def _training(exp: Experiment, masks: Path | None, ctx: Context) -> tuple[Sequen
     run = source.path if source else None
     if source is not None:
         ctx.ui.say(f"masks: {source.path}")
-    samples = training_samples(listed, preset.train, run)
+    samples = training_samples(listed, preset.train, run, trusted_labels(preset, exp.dataset))
     trust = confidence_files(run) if run else None
     make = partial(training_item, config=preset.train, num_classes=exp.dataset.num_classes, confidence=trust)
     return samples, make

@@ -16,7 +16,7 @@ from typing import Any
 from wsss_cli.cam.imported import Imported, ImportJob, Kind, import_scores
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.sources.results import Results, places_by_name, read_results
+from wsss_cli.data.sources.results import Results, place_of, places_by_name, read_results
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
@@ -127,7 +127,7 @@ def _source(
         mine: dict[int, str] = {}
         strangers = 0
         for file in files:
-            place = _place(file, places)
+            place = place_of(file, places)
             strangers += place is None
             if place is not None:
                 if place in mine:
@@ -169,15 +169,6 @@ def _listed(folder: Path) -> tuple[Kind, list[str]]:
         what = "neither .png nor .npz files" if not there else "both .png and .npz files"
         raise DataError(f"{folder} has {what}", "label maps end in .png, scores in .npz; one kind is taken")
     return ENDINGS[there[0]], sorted(by_ending[there[0]])
-
-
-def _place(file: str, places: Mapping[str, int]) -> int | None:
-    path = Path(file)
-    for name in (path.with_suffix("").as_posix(), path.stem):
-        place = places.get(name)
-        if place is not None and place >= 0:
-            return place
-    return None
 
 
 def _file_job(

@@ -32,6 +32,7 @@ from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples
+from wsss_cli.stages.trusted import trusted_labels
 from wsss_cli.weights.formats import read_holds, recognise
 from wsss_cli.weights.load import differences, load_into, load_state
 from wsss_cli.weights.tables import without_prefix
@@ -49,7 +50,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     config = on_usable_kernels(config, ctx.device)
     masks = step.reads[0].path if step.reads else None
     listed = dataset.split(preset.dataset.train)
-    samples = training_samples(listed, config, masks)
+    samples = training_samples(listed, config, masks, trusted_labels(preset, dataset))
     unmasked = mask_files(masks).without_file(listed) if masks else ()
     without = [(name, f"{masks} has no mask of it") for name in names_of(unmasked)]
     trust = confidence_files(masks) if masks else None

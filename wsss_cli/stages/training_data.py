@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
+from wsss_cli.data.given import Given
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make
 from wsss_cli.data.masks import read_mask
@@ -18,16 +20,21 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
-from wsss_cli.rows import Each
+from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.preflight import check_true_masks
+from wsss_cli.stages.trusted import whole_masks
 
 
-def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None) -> Sequence[Sample]:
+def training_samples(
+    samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None, given: Given | None = None
+) -> Sequence[Sample]:
     """The samples that have masks to train on.
 
     Args:
         pseudo_run: whose masks take the place of true ones; None: full supervision.
+        given: the data set's own labels, of mixed supervision; photographs with whole masks are repeated until they
+            are `config.trusted_share` of the samples.
     Raises:
         DataError: there are no pseudo masks of them, or none of their confidence where it is asked for; with full
             supervision, not all have a true mask.
@@ -41,7 +48,33 @@ def training_samples(samples: Sequence[Sample], config: TrainConfig, pseudo_run:
         raise DataError(f"{pseudo_run} has no mask of any image of the train split")
     if config.noise.confidence != "none":
         check_confidence(pseudo_run, masks.base)
-    return masks
+    whole = whole_masks(given, masks) if config.trusted_share else None
+    if whole is None:
+        return masks
+    if not whole.any():
+        raise DataError(
+            "train.trusted_share asks for whole masks, and no training photograph has one",
+            "wsss prepare labels DATASET MASKS --kind mask adds some, or --set train.trusted_share=0",
+        )
+    return Rows(masks, repeated(whole, config.trusted_share))
+
+
+def repeated(trusted: np.ndarray, share: float) -> np.ndarray:
+    """Places of samples, those that are trusted as often as makes them `share` of all at least.
+
+    Args:
+        trusted: bool [N], some of them true.
+        share: in 0..1; 1 leaves the others out.
+    Returns:
+        Places, int64 [M], each sample by itself first.
+    """
+    count = int(trusted.sum())
+    others = np.flatnonzero(~trusted)
+    if share >= 1 or not len(others):
+        return np.flatnonzero(trusted)
+    wanted = max(count, math.ceil(round(share / (1 - share) * len(others), 6)))
+    more = np.resize(np.flatnonzero(trusted), wanted - count)
+    return np.concatenate([np.arange(len(trusted)), more])
 
 
 def training_item(

@@ -86,7 +86,7 @@ def read_results(
         score = _score(entry, where)
         if not isinstance(entry.get("segmentation"), (list, dict)):
             raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
-        place = _place(image, places)
+        place = place_of(image, places)
         index = _class(renames.get(label, label), classes)
         if place is None:
             others += 1
@@ -111,7 +111,7 @@ def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
     return places
 
 
-def _place(image: str, places: Mapping[str, int]) -> int | None:
+def place_of(image: str, places: Mapping[str, int]) -> int | None:
     """The place of the photograph that a name in a file means; None: it is not in the list.
 
     Raises:

@@ -1,0 +1,164 @@
+"""Mixed supervision: a data set's own labels in place of pseudo masks, in every stage and beside every figure."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from wsss_cli.cam.store import write_cam
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.given import add_given, clear_given, read_given
+from wsss_cli.data.masks import read_mask
+from wsss_cli.data.sources.drawn import drawn
+from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import Inputs, read_inputs
+from wsss_cli.engine.rundir import find_checkpoint, open_run
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.inference.network import load_network
+from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
+from wsss_cli.stages.pipeline import run_step
+from wsss_cli.stages.plan import open_experiment, plan_pseudo, plan_relabel, plan_train
+from wsss_cli.stages.training_data import repeated
+from wsss_cli.talk import silent
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A data set of six photographs, and a cam run of maps that say nothing of the truth."""
+    prepare_toy(tmp_path / "toy", images=6, val=2, size=48)
+    dataset = open_dataset(tmp_path / "toy")
+    cam = tmp_path / "runs/cam-toy-1"
+    inputs = Inputs(dataset=str(dataset.root), classes=dataset.classes, colors=dataset.colors, dataset_name="toy")
+    with open_run(cam, "cam", load_preset("toy", [f'dataset.path="{dataset.root}"']), "1", inputs) as run:
+        for sample in dataset.split("train"):
+            maps = np.linspace(0, 1, len(sample.labels) * 48 * 48, dtype=np.float32).reshape(-1, 48, 48)
+            write_cam(cam_path(cam, sample.id), maps, sample.labels, (48, 48))
+        run.finish()
+    return tmp_path
+
+
+SMALL = ["train.crop=32", "train.batch=2", "train.iters=2", "train.val_interval=0", "train.aux.weight=0"]
+MASKS = ["pseudo.steps=[]", "pseudo.threshold.kind=fixed", "pseudo.threshold.fg=0.6", "pseudo.threshold.bg=0.3"]
+
+
+def experiment(home, *settings):
+    preset = load_preset("toy", [f'dataset.path="{home / "toy"}"', *SMALL, *MASKS, *settings])
+    return open_experiment(preset, home / "runs")
+
+
+def context(home):
+    return Context(torch.device("cpu"), home / "runs")
+
+
+def give(home, kind, change, places):
+    dataset = open_dataset(home / "toy")
+    samples = dataset.split("train")
+    chosen = [samples[place] for place in places]
+    add_given(dataset, [(one, change(read_mask(one.mask))) for one in chosen], kind, "by hand")
+    return chosen
+
+
+def pseudo_of(home, *settings):
+    exp = experiment(home, *settings)
+    *_, step = plan_pseudo(exp, home / "runs/cam-toy-1", silent)
+    run_step(step, exp, context(home))
+    return step.path
+
+
+def test_masks_have_what_is_given_and_say_so(home):
+    whole = give(home, "mask", lambda mask: mask, [0, 1])
+    partial = give(home, "partial", lambda mask: drawn(mask, "scribbles", 0), [2])
+    plain, mixed = pseudo_of(home), pseudo_of(home, "train.supervision=mixed")
+    assert plain != mixed and not read_inputs(plain).given
+    for sample in open_dataset(home / "toy").split("train"):
+        before, after = (read_mask(mask_path(run, sample.id)) for run in (plain, mixed))
+        truth, sure = read_mask(sample.mask), read_mask(confidence_path(mixed, sample.id))
+        if sample in whole:
+            assert (after == truth).all() and (sure == 255 * (truth != 255)).all()
+        elif sample in partial:
+            said = drawn(truth, "scribbles", 0) != 255
+            assert said.any() and (after[said] == truth[said]).all() and (after[~said] == before[~said]).all()
+            assert (sure[said] == 255).all()
+        else:
+            assert (after == before).all()
+    words = "2 whole masks and 1 partial label maps of 6 photographs (by hand)"
+    assert read_inputs(mixed).given_words == words
+    protocol = json.loads((mixed / "eval.json").read_text())["protocol"]
+    assert f"{words} stand in them and count in these figures" in protocol
+
+
+def test_other_labels_are_another_run_and_masks_without_them_are_not_taken(home):
+    give(home, "mask", lambda mask: mask, [0])
+    first = pseudo_of(home, "train.supervision=mixed")
+    assert pseudo_of(home, "train.supervision=mixed") == first
+    give(home, "mask", lambda mask: mask, [1])
+    assert pseudo_of(home, "train.supervision=mixed") != first
+    exp = experiment(home, "train.supervision=mixed")
+    with pytest.raises(UsageError, match="was made without the labels"):
+        plan_train(exp, pseudo_of(home), silent)
+    with pytest.raises(UsageError, match="was made with labels"):
+        plan_train(experiment(home), first, silent)
+    clear_given(home / "toy")
+    assert not read_given(home / "toy").entries
+    with pytest.raises(DataError, match="has no labels of its own"):
+        pseudo_of(home, "train.supervision=mixed")
+
+
+def test_a_whole_mask_needs_no_cam(home):
+    (sample,) = give(home, "mask", lambda mask: mask, [3])
+    cam_path(home / "runs/cam-toy-1", sample.id).unlink()
+    run = pseudo_of(home, "train.supervision=mixed")
+    assert (read_mask(mask_path(run, sample.id)) == read_mask(sample.mask)).all()
+    assert json.loads((run / "run.json").read_text())["lost"] == []
+
+
+def test_a_label_map_that_was_changed_loses_its_photograph(home):
+    (sample,) = give(home, "mask", lambda mask: mask, [3])
+    file = read_given(home / "toy").file(sample.id)
+    file.write_bytes(file.read_bytes()[:-9])
+    run = pseudo_of(home, "train.supervision=mixed")
+    (entry,) = json.loads((run / "run.json").read_text())["lost"]
+    assert entry["id"] == sample.id and "is another one than" in entry["reason"]
+
+
+def weights(home, *settings, masks=None):
+    exp = experiment(home, *settings)
+    step = plan_train(exp, masks, silent)[-1]
+    run_step(step, exp, context(home))
+    return step.path, (find_checkpoint(step.path / "checkpoints") / "model.safetensors").read_bytes()
+
+
+def test_mixed_with_all_masks_is_full_supervision_to_the_bit(home):
+    give(home, "mask", lambda mask: mask, range(6))
+    masks = pseudo_of(home, "train.supervision=mixed")
+    mixed, of_mixed = weights(home, "train.supervision=mixed", masks=masks)
+    full, of_full = weights(home, "train.supervision=full")
+    assert mixed != full and of_mixed == of_full
+    origin = load_network(mixed, context(home)).origin
+    assert origin.startswith("mixed supervision, 6 whole masks of 6 photographs (by hand) given, 2 iterations")
+    again = experiment(home, "train.supervision=mixed", "relabel.steps=[]")
+    step = plan_relabel(again, mixed)[-1]
+    run_step(step, again, context(home))
+    for sample in open_dataset(home / "toy").split("train"):  # a further round leaves them as they are
+        assert (read_mask(mask_path(step.path, sample.id)) == read_mask(sample.mask)).all()
+
+
+def test_trusted_masks_are_repeated_until_they_are_their_share():
+    trusted = np.array([0, 1, 0, 0, 0, 1, 0, 0], bool)
+    assert repeated(trusted, 0.1).tolist() == list(range(8))
+    half = repeated(trusted, 0.5)
+    assert half[:8].tolist() == list(range(8)) and np.bincount(half).tolist() == [1, 3, 1, 1, 1, 3, 1, 1]
+    assert repeated(trusted, 1.0).tolist() == [1, 5]
+    assert np.isin(repeated(trusted, 0.75), [1, 5]).mean() >= 0.75
+
+
+def test_a_share_without_whole_masks_is_refused(home):
+    give(home, "partial", lambda mask: drawn(mask, "points", 0), [0])
+    masks = pseudo_of(home, "train.supervision=mixed")
+    with pytest.raises(DataError, match="no training photograph has one"):
+        weights(home, "train.supervision=mixed", "train.trusted_share=0.5", masks=masks)
+    with pytest.raises(UsageError, match="trusted_share is for supervision = 'mixed'"):
+        experiment(home, "train.trusted_share=0.5")

@@ -1,0 +1,179 @@
+"""Labels of a data set that may be trained on, beside the truth that it is scored with: whole masks, and partial ones.
+
+given/<id>.png    class indices; 255: nothing is said (of a whole mask: no label)
+given/index.csv   id,kind,sha256,source: which there are; written last
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.images import image_size
+from wsss_cli.data.masks import check_values, read_mask, write_mask
+from wsss_cli.errors import DataError
+from wsss_cli.files import remove_temporaries, sha256_file, write_text
+from wsss_cli.labels import IGNORE
+
+Kind = Literal["mask", "partial"]
+FOLDER, INDEX, COLUMNS = "given", "index.csv", ["id", "kind", "sha256", "source"]
+NONE = "wsss prepare labels adds labels to a data set"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A label map: whole ('mask'), or 'partial'; SHA-256 of its file; what it came from, in words."""
+
+    kind: Kind
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label map of a photograph: its kind, its file, and the SHA-256 that this has."""
+
+    kind: Kind
+    file: Path
+    sha256: str
+
+    def read(self) -> np.ndarray:
+        """Class indices and 255, uint8 [H, W].
+
+        Raises:
+            DataError: it is gone, damaged, or another one than the index says.
+        """
+        if sha256_file(self.file) != self.sha256:
+            raise DataError(f"{self.file} is another one than {INDEX} says", "add it again: wsss prepare labels")
+        return read_mask(self.file)
+
+    def over(self, pseudo: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A pseudo mask with what is given in its place: all of it by a whole mask, what is said by a partial one.
+
+        Args:
+            pseudo: class indices or 255, uint8 [H, W].
+            confidence: of it, float32 [H, W] in [0, 1].
+        Returns:
+            (mask, confidence); what is given is certain.
+        Raises:
+            DataError: as `read`; or the sizes differ.
+        """
+        labels = self.read()
+        if labels.shape != pseudo.shape:
+            raise DataError(f"{self.file} is {labels.shape[0]}x{labels.shape[1]}, its photograph another size")
+        said = labels != IGNORE
+        if self.kind == "mask":
+            return labels, said.astype(np.float32)
+        return np.where(said, labels, pseudo), np.where(said, np.float32(1), confidence)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The labels of a data set, by id of their photographs.
+
+    Attributes:
+        fingerprint: SHA-256 of the index, which has that of every file; empty where there are none.
+    """
+
+    folder: Path
+    entries: Mapping[str, Entry]
+    fingerprint: str
+
+    def file(self, name: str) -> Path:
+        """The label map of a photograph."""
+        return self.folder / f"{name}.png"
+
+    def of(self, name: str) -> Labels | None:
+        """Those of a photograph; None: it has none."""
+        entry = self.entries.get(name)
+        return Labels(entry.kind, self.file(name), entry.sha256) if entry else None
+
+
+def read_given(root: Path) -> Given:
+    """The labels of a data set directory; none where it has no index.
+
+    Raises:
+        DataError: the index is damaged.
+    """
+    folder = root / FOLDER
+    try:
+        data = (folder / INDEX).read_bytes()
+    except FileNotFoundError:
+        return Given(folder, {}, "")
+    except OSError as error:
+        raise DataError(f"cannot read {folder / INDEX}: {error.strerror}") from error
+    entries: dict[str, Entry] = {}
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{folder / INDEX} is damaged: {error}", NONE) from error
+    if not rows or rows[0] != COLUMNS:
+        raise DataError(f"{folder / INDEX} has not the columns {','.join(COLUMNS)}", NONE)
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(COLUMNS) or row[1] not in ("mask", "partial") or row[0] in entries:
+            raise DataError(f"{folder / INDEX}, line {number}: {','.join(row)[:200]!r} is no entry", NONE)
+        entries[row[0]] = Entry(cast(Kind, row[1]), row[2], row[3])
+    return Given(folder, entries, hashlib.sha256(data).hexdigest())
+
+
+def add_given(
+    dataset: Dataset,
+    maps: Iterable[tuple[Sample, np.ndarray]],
+    kind: Kind,
+    source: str,
+    check: Callable[[], object] = lambda: None,
+) -> Given:
+    """Add label maps to a data set; those of photographs that have one already take its place.
+
+    Args:
+        maps: (photograph, class indices and 255, uint8 [H, W]).
+        source: what they came from, in words.
+        check: called for each; what it raises ends the work, and nothing is added.
+    Raises:
+        DataError: one has another size than its photograph, or a value that is no class.
+    """
+    before = read_given(dataset.root)
+    entries = dict(before.entries)
+    if before.folder.is_dir():
+        remove_temporaries(before.folder)
+    for sample, labels in maps:
+        check()
+        file = before.file(sample.id)
+        size = image_size(sample.image)
+        if labels.shape != size:
+            raise DataError(
+                f"the label map of {sample.id} is {labels.shape[0]}x{labels.shape[1]}, its photograph "
+                f"{size[0]}x{size[1]}",
+                "label maps have the size of the photograph as it is shown (EXIF applied)",
+            )
+        check_values(labels, dataset.num_classes, file)
+        write_mask(file, labels, dataset.colors)
+        entries[sample.id] = Entry(kind, sha256_file(file), source)
+    write_index(before.folder, entries)
+    return read_given(dataset.root)
+
+
+def clear_given(root: Path) -> None:
+    """Take away the labels of a data set; the index first, so that none is believed that is gone."""
+    folder = root / FOLDER
+    if folder.is_dir():
+        (folder / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def write_index(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """Write which labels there are, in the order of their ids."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows((name, one.kind, one.sha256, one.source) for name, one in sorted(entries.items()))
+    write_text(folder / INDEX, text.getvalue())

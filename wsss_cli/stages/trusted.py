@@ -1,0 +1,80 @@
+"""A data set's own labels in the pseudo masks of mixed supervision: which stages have them, what is said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from wsss_cli.config.schema import Preset
+from wsss_cli.data.columns import names_of
+from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.given import FOLDER, INDEX, Given, read_given
+from wsss_cli.errors import DataError
+
+STAGES = ("pseudo", "relabel")  # that make masks
+
+
+def given_to(preset: Preset, dataset: Dataset, stage: str) -> str:
+    """Fingerprint of the labels that a stage puts in place of pseudo masks; empty: none.
+
+    Raises:
+        DataError: supervision is mixed, and the data set has no labels.
+    """
+    if preset.train.supervision != "mixed" or stage not in STAGES or not dataset.classes:
+        return ""
+    return own_labels(dataset).fingerprint
+
+
+def trusted_labels(preset: Preset, dataset: Dataset) -> Given | None:
+    """The labels that stand in place of pseudo masks; None: supervision is not mixed."""
+    return own_labels(dataset) if preset.train.supervision == "mixed" else None
+
+
+def own_labels(dataset: Dataset) -> Given:
+    """The labels of a data set.
+
+    Raises:
+        DataError: it has none, or their index is damaged.
+    """
+    file = dataset.root / FOLDER / INDEX
+    try:
+        stamp = file.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    given = _read(dataset.root, stamp)
+    if not given.entries:
+        raise DataError(
+            f"{dataset.root} has no labels of its own to mix with pseudo masks",
+            f"wsss prepare labels {dataset.root} MASKS adds them; train.supervision=weak does without",
+        )
+    return given
+
+
+@lru_cache(maxsize=2)
+def _read(root: Path, stamp: int) -> Given:
+    return read_given(root)
+
+
+def whole_masks(given: Given | None, samples: Sequence[Sample]) -> np.ndarray:
+    """Which photographs have a whole mask, bool [N]."""
+    if given is None:
+        return np.zeros(len(samples), bool)
+    entries = given.entries
+    names = names_of(samples)
+    return np.fromiter((name in entries and entries[name].kind == "mask" for name in names), bool, len(samples))
+
+
+def in_words(given: Given, dataset: Dataset, split: str) -> str:
+    """How many photographs of a split have which labels, and where these come from."""
+    listed = set(dataset.split(split).names())
+    there = [entry for name, entry in given.entries.items() if name in listed]
+    kinds = Counter[str](entry.kind for entry in there)
+    sources = ", ".join(sorted({entry.source for entry in there if entry.source})[:4])
+    words = {"mask": "whole masks", "partial": "partial label maps"}
+    parts = [f"{kinds[kind]:,} {name}" for kind, name in words.items() if kinds[kind]]
+    named = f" ({sources})" if sources else ""
+    return f"{' and '.join(parts) or 'no labels'} of {len(listed):,} photographs{named}"
