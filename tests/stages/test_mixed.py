@@ -9,10 +9,10 @@ import torch
 from wsss_cli.cam.store import write_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.given import add_given, clear_given, read_given
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.drawn import drawn
 from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs, read_inputs
 from wsss_cli.engine.rundir import find_checkpoint, open_run
@@ -57,7 +57,7 @@ def give(home, kind, change, places):
     dataset = open_dataset(home / "toy")
     samples = dataset.split("train")
     chosen = [samples[place] for place in places]
-    add_given(dataset, [(one, change(read_mask(one.mask))) for one in chosen], kind, "by hand")
+    add_trusted(dataset, [(one, change(read_mask(one.mask))) for one in chosen], kind, "by hand")
     return chosen
 
 
@@ -72,7 +72,7 @@ def test_masks_have_what_is_given_and_say_so(home):
     whole = give(home, "mask", lambda mask: mask, [0, 1])
     partial = give(home, "partial", lambda mask: drawn(mask, "scribbles", 0), [2])
     plain, mixed = pseudo_of(home), pseudo_of(home, "train.supervision=mixed")
-    assert plain != mixed and not read_inputs(plain).given
+    assert plain != mixed and not read_inputs(plain).trusted
     for sample in open_dataset(home / "toy").split("train"):
         before, after = (read_mask(mask_path(run, sample.id)) for run in (plain, mixed))
         truth, sure = read_mask(sample.mask), read_mask(confidence_path(mixed, sample.id))
@@ -85,7 +85,7 @@ def test_masks_have_what_is_given_and_say_so(home):
         else:
             assert (after == before).all()
     words = "2 whole masks and 1 partial label maps of 6 photographs (by hand)"
-    assert read_inputs(mixed).given_words == words
+    assert read_inputs(mixed).trusted_words == words
     protocol = json.loads((mixed / "eval.json").read_text())["protocol"]
     assert f"{words} stand in them and count in these figures" in protocol
 
@@ -101,8 +101,8 @@ def test_other_labels_are_another_run_and_masks_without_them_are_not_taken(home)
         plan_train(exp, pseudo_of(home), silent)
     with pytest.raises(UsageError, match="was made with labels"):
         plan_train(experiment(home), first, silent)
-    clear_given(home / "toy")
-    assert not read_given(home / "toy").entries
+    clear_trusted(home / "toy")
+    assert not read_trusted(home / "toy").entries
     with pytest.raises(DataError, match="has no labels of its own"):
         pseudo_of(home, "train.supervision=mixed")
 
@@ -117,7 +117,7 @@ def test_a_whole_mask_needs_no_cam(home):
 
 def test_a_label_map_that_was_changed_loses_its_photograph(home):
     (sample,) = give(home, "mask", lambda mask: mask, [3])
-    file = read_given(home / "toy").file(sample.id)
+    file = read_trusted(home / "toy").file(sample.id)
     file.write_bytes(file.read_bytes()[:-9])
     run = pseudo_of(home, "train.supervision=mixed")
     (entry,) = json.loads((run / "run.json").read_text())["lost"]

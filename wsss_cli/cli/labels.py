@@ -44,8 +44,8 @@ def labels(
 ) -> None:
     """Add labels that may be trained on to a data set: a few whole masks, scribbles, points, boxes.
 
-    They lie in DATASET/given, beside the truth that results are scored with. `--set train.supervision=mixed` puts them
-    in place of pseudo masks. A label map of a photograph that has one already takes its place.
+    They lie in DATASET/trusted, beside the truth that results are scored with. `--set train.supervision=mixed` puts
+    them in place of pseudo masks. A label map of a photograph that has one already takes its place.
 
     \b
     wsss prepare labels data/mine corrected/
@@ -55,7 +55,7 @@ def labels(
     """
     from wsss_cli.cli.preparing import alone
     from wsss_cli.data.dataset import open_dataset
-    from wsss_cli.data.given import add_given, clear_given, read_given
+    from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 
     if masks is not None and draw is not None:
         raise UsageError("MASKS and --draw are two sources of labels", "give one of them")
@@ -64,24 +64,24 @@ def labels(
     opened = open_dataset(dataset, console.say)
     with alone(dataset), Stop(console.say_at_once).listening() as stop:
         if clear:
-            clear_given(opened.root)
-        before = read_given(opened.root).entries
+            clear_trusted(opened.root)
+        before = read_trusted(opened.root).entries
         if masks is not None:
             source, maps = f"from {masks.name or masks}", _from_folder(opened, split, masks)
-            add_given(opened, maps, kind, source, stop.check)
+            add_trusted(opened, maps, kind, source, stop.check)
         elif draw is not None:
             source = f"{draw} drawn from true masks, share {share:g}, seed {seed}"
             maps = _drawn(opened, split, draw, share, seed)
-            add_given(opened, maps, "mask" if draw == "masks" else "partial", source, stop.check)
-        given = read_given(opened.root)
-    kinds = Counter(entry.kind for entry in given.entries.values())
-    new = sum(entry != before.get(name) for name, entry in given.entries.items())
+            add_trusted(opened, maps, "mask" if draw == "masks" else "partial", source, stop.check)
+        trusted = read_trusted(opened.root)
+    kinds = Counter(entry.kind for entry in trusted.entries.values())
+    new = sum(entry != before.get(name) for name, entry in trusted.entries.items())
     if json_output:
         object_ = {"dataset": str(dataset), "new": new, "masks": kinds["mask"], "partial": kinds["partial"]}
-        console.result_json({**object_, "fingerprint": given.fingerprint})
+        console.result_json({**object_, "fingerprint": trusted.fingerprint})
         return
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
-    if given.entries:
+    if trusted.entries:
         console.say(f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', 'train.supervision=mixed')}")
 
 

@@ -78,8 +78,8 @@ class Inputs(Form):
     dataset_fingerprint: str = ""
     split_sha256: dict[str, str] = Field(default_factory=dict)
     protocol: tuple[str, ...] = ()
-    given: str = ""  # fingerprint of the data set's own labels that stand in the masks it goes back to; empty: none
-    given_words: str = ""  # which those are
+    trusted: str = ""  # fingerprint of the data set's own labels that stand in the masks it goes back to; empty: none
+    trusted_words: str = ""  # which those are
     teacher: str = ""  # whose scores or masks the run goes back to, in words; empty: tags or true masks alone
     limit: int = 0
     classifier_run: str | None = None

@@ -110,7 +110,7 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network
     state, meta = load_weights(checkpoint, AVERAGE if averaged else MODEL)
     model = _filled(preset, len(inputs.classes), state, ctx, f"{checkpoint} does not fit the network of {run}")
     taught = f" by masks of {inputs.teacher}" if inputs.teacher else ""
-    taught += f", {inputs.given_words} given" if inputs.given_words else ""
+    taught += f", {inputs.trusted_words} given" if inputs.trusted_words else ""
     origin = (
         f"{preset.train.supervision} supervision{taught}, {meta['step']} iterations ({which.checkpoint} checkpoint)"
     )

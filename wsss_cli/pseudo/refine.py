@@ -17,9 +17,9 @@ from wsss_cli.cam.store import read_cam, upsample
 from wsss_cli.config.refine import CrfStep, ParStep
 from wsss_cli.crf import dense_crf
 from wsss_cli.crf.dense import Backend, label_unary
-from wsss_cli.data.given import Labels
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
+from wsss_cli.data.trusted import Labels
 from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
 from wsss_cli.labels import IGNORE
@@ -55,7 +55,7 @@ class MaskJob:
     """One image's way from scores to pseudo mask; sent to a worker process.
 
     Attributes:
-        given: labels that take the place of what the scores say, where the image has any.
+        trusted: labels that take the place of what the scores say, where the image has any.
     """
 
     id: str
@@ -65,7 +65,7 @@ class MaskJob:
     confidence: Path
     settings: RefineSettings
     colors: tuple[tuple[int, int, int], ...]
-    given: Labels | None = None
+    trusted: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     cv2.setNumThreads(1)
     if any(isinstance(step, ParStep) for step in job.settings.steps):
         import wsss_cli.pseudo.par  # noqa: F401 - here, so that its time is in no image's
-    if job.given is not None and job.given.kind == "mask":  # nothing is left for scores to tell
-        mask = job.given.read()
-        write_pseudo_mask(job.mask, job.confidence, *job.given.over(mask, mask), job.colors)
+    if job.trusted is not None and job.trusted.kind == "mask":  # nothing is left for scores to tell
+        mask = job.trusted.read()
+        write_pseudo_mask(job.mask, job.confidence, *job.trusted.over(mask, mask), job.colors)
         return Cost({}, _peak_mib())
     begin = time.perf_counter()
     image = read_image(job.image)
@@ -222,8 +222,8 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
         )
     seconds = {"read": time.perf_counter() - begin}
     mask, confidence = pseudo_mask(image, upsample(cam, size), classes, job.settings, seconds)
-    if job.given is not None:
-        mask, confidence = job.given.over(mask, confidence)
+    if job.trusted is not None:
+        mask, confidence = job.trusted.over(mask, confidence)
     begin = time.perf_counter()
     write_pseudo_mask(job.mask, job.confidence, mask, confidence, job.colors)
     seconds["write"] = time.perf_counter() - begin

@@ -15,7 +15,7 @@ from wsss_cli.ranks.who import here, works_alone
 from wsss_cli.rows import Rows
 from wsss_cli.stages.paths import Files, spread_for
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.trusted import given_to, in_words, own_labels
+from wsss_cli.stages.trusted import in_words, own_labels, trusted_by
 
 Held = TypeVar("Held")
 Item = TypeVar("Item")
@@ -72,7 +72,7 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
     runs: dict[str, Any] = {f"{read.kind}_run": str(read.path) for read in step.reads}
     runs |= {f"{read.kind}_identity": read.identity for read in step.reads}
     teachers = [read_inputs(read.path).teacher for read in step.reads if is_run(read.path)]
-    given, words = _labels_of(step, exp)
+    trusted, words = _labels_of(step, exp)
     return Inputs(
         dataset=str(dataset.root),
         dataset_name=dataset.name,
@@ -81,8 +81,8 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
         classes=dataset.classes,
         colors=dataset.colors,
         protocol=dataset.protocol,
-        given=given,
-        given_words=words,
+        trusted=trusted,
+        trusted_words=words,
         teacher=", ".join(dict.fromkeys(filter(None, teachers))),
         limit=dataset.limit,
         **runs,
@@ -91,11 +91,11 @@ def step_inputs(step: Step, exp: Experiment) -> Inputs:
 
 def _labels_of(step: Step, exp: Experiment) -> tuple[str, str]:
     """Fingerprint and words of the data set's own labels that the masks of a step, or those it reads, have in them."""
-    if fingerprint := given_to(exp.preset, exp.dataset, step.stage):
+    if fingerprint := trusted_by(exp.preset, exp.dataset, step.stage):
         return fingerprint, in_words(own_labels(exp.dataset), exp.dataset, exp.preset.dataset.train)
     for read in step.reads:
-        if is_run(read.path) and (inputs := read_inputs(read.path)).given:
-            return inputs.given, inputs.given_words
+        if is_run(read.path) and (inputs := read_inputs(read.path)).trusted:
+            return inputs.trusted, inputs.trusted_words
     return "", ""
 
 

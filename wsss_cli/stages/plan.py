@@ -30,7 +30,7 @@ from wsss_cli.engine.rundir import find_checkpoint, run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import sha256_file
 from wsss_cli.scoring.results import finished_eval
-from wsss_cli.stages.trusted import given_to
+from wsss_cli.stages.trusted import trusted_by
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
@@ -168,7 +168,7 @@ def in_order(targets: Sequence[Step]) -> list[Step]:
 
 def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
     """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same."""
-    trusted = given_to(exp.preset, exp.dataset, stage)
+    trusted = trusted_by(exp.preset, exp.dataset, stage)
     upstream = " ".join([*(read.identity for read in reads), *([trusted] if trusted else [])])
     step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
     limit = exp.preset.dataset.limit
@@ -275,10 +275,10 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
         return exact
     if is_run(exact.path):
         return None  # begun with these settings: it is to be finished rather than replaced by another
-    trusted = given_to(exp.preset, exp.dataset, exact.kind)
+    trusted = trusted_by(exp.preset, exp.dataset, exact.kind)
     for path, record in find_runs(exp.runs, exact.kind):
         inputs = read_inputs(path)
-        if inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.given == trusted and is_whole(path):
+        if inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.trusted == trusted and is_whole(path):
             name = exp.preset.name
             say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
             return Step(exact.kind, path, record.identity, done=True)
@@ -291,9 +291,9 @@ def _given(exp: Experiment, kind: str, path: Path) -> Step:
     if exp.dataset.classes and read_inputs(path).classes != exp.dataset.classes:
         raise UsageError(f"{path} was made with other classes than the data set {exp.dataset.root} has")
     refuse_limited(path, exp.preset.dataset.limit)
-    if kind == "pseudo" and read_inputs(path).given != (trusted := given_to(exp.preset, exp.dataset, kind)):
+    if kind == "pseudo" and read_inputs(path).trusted != (wanted := trusted_by(exp.preset, exp.dataset, kind)):
         raise UsageError(
-            f"{path} was made {'without the' if trusted else 'with'} labels of {exp.dataset.root}/given",
-            f"--set train.supervision={'weak' if trusted else 'mixed'}, or leave out --masks",
+            f"{path} was made {'without the' if wanted else 'with'} labels of {exp.dataset.root}/trusted",
+            f"--set train.supervision={'weak' if wanted else 'mixed'}, or leave out --masks",
         )
     return Step(kind, path, record.identity, done=True)

@@ -18,7 +18,7 @@ from wsss_cli.config.thresholds import FixedThreshold
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.given import Given
+from wsss_cli.data.trusted import TrustedLabels
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import read_inputs
 from wsss_cli.engine.rundir import RunDir
@@ -81,9 +81,9 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     return lost + _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
 
 
-def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files, given: Given | None) -> Lost:
+def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files, trusted: TrustedLabels | None) -> Lost:
     """Images that have no scores to make a mask from, and no whole mask of the data set."""
-    samples = Rows(samples, np.flatnonzero(~whole_masks(given, samples))) if given else samples
+    samples = Rows(samples, np.flatnonzero(~whole_masks(trusted, samples))) if trusted else samples
     with_cam = cam_files(cam_run).there(samples)
     without = Rows(samples, np.flatnonzero(~with_cam))
     lost = [{"id": name, "reason": f"{cam_run} has no CAM of it"} for name in names_of(without)]
@@ -136,15 +136,15 @@ def _refine(
         crf,
     )
     masks, confidence = mask_files(run.path), confidence_files(run.path)
-    given = trusted_labels(preset, dataset)
+    trusted = trusted_labels(preset, dataset)
 
     def job(sample: Sample) -> MaskJob:
         name = sample.id
         files = (scores.of(name), masks.of(name), confidence.of(name))
-        return MaskJob(name, sample.image, *files, settings, dataset.colors, given.of(name) if given else None)
+        return MaskJob(name, sample.image, *files, settings, dataset.colors, trusted.of(name) if trusted else None)
 
     def pending() -> np.ndarray:
-        can = scores.there(samples) | whole_masks(given, samples)
+        can = scores.there(samples) | whole_masks(trusted, samples)
         return np.flatnonzero(can & ~masks.there(samples))
 
     jobs = Each(agreed(samples, pending), job)
@@ -182,11 +182,11 @@ def score_pseudo(
     scored = with_masks(masks, masked)
     without = len(masked) - len(scored)
     inputs = read_inputs(run.path)
-    teacher, given = inputs.teacher, inputs.given_words
+    teacher, trusted = inputs.teacher, inputs.trusted_words
     protocol = [
         f"pseudo masks on {dataset.name}/{preset.dataset.score} ({len(scored)} images), {how}; "
         "255 in the truth ignored",
-        *([f"{given} stand in them and count in these figures"] if given else []),
+        *([f"{trusted} stand in them and count in these figures"] if trusted else []),
         *([f"made from scores of {teacher}: not of image tags alone"] if teacher else []),
         *([f"{without} of {len(masked)} true masks have no pseudo mask"] if without else []),
         *dataset.protocol,

@@ -17,8 +17,8 @@ from wsss_cli.config.refine import RelabelConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.given import Labels
 from wsss_cli.data.images import read_image
+from wsss_cli.data.trusted import Labels
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import read_inputs, read_run, required
 from wsss_cli.engine.rundir import RunDir
@@ -52,7 +52,7 @@ class RelabelJob:
     mask: Path
     confidence: Path
     colors: tuple[tuple[int, int, int], ...]
-    given: Labels | None = None
+    trusted: Labels | None = None
 
 
 def run_relabel(step: Step, exp: Experiment, ctx: Context) -> None:
@@ -195,7 +195,7 @@ def _label(
     views = EvalConfig.model_validate(
         {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}
     )
-    given = trusted_labels(preset, dataset)
+    trusted = trusted_labels(preset, dataset)
     lost: Lost = []
     batches = image_batches(samples, views, lost, ctx, run.log, ms_flip=True)
 
@@ -210,7 +210,7 @@ def _label(
             if cams is not None and cam is not None:
                 scores = cams.scaled(upsample(cam, image.shape[:2]), sample.labels)
                 of_tags = mixed(of_tags, scores, cams.background, config.cam_weight)
-            labels = given.of(sample.id) if given else None
+            labels = trusted.of(sample.id) if trusted else None
             yield RelabelJob(sample.id, image, of_tags, sample.labels, mask, confidence, dataset.colors, labels)
 
     crf = backend_for(ctx.device.type)
@@ -241,8 +241,8 @@ def _read(sample: Sample, cams: FirstScores | None) -> ReadSample:
 
 def _finish(job: RelabelJob, config: RelabelConfig, device: str, crf: Backend) -> None:
     labels, confidence = refined(job.image, job.probabilities, job.classes, config, device, crf)
-    if job.given is not None:
-        labels, confidence = job.given.over(labels, confidence)
+    if job.trusted is not None:
+        labels, confidence = job.trusted.over(labels, confidence)
     write_pseudo_mask(job.mask, job.confidence, labels, confidence, job.colors)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
-from wsss_cli.data.given import Given
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.transforms import train_sample
+from wsss_cli.data.trusted import TrustedLabels
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
@@ -27,13 +27,13 @@ from wsss_cli.stages.trusted import whole_masks
 
 
 def training_samples(
-    samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None, given: Given | None = None
+    samples: Sequence[Sample], config: TrainConfig, pseudo_run: Path | None, trusted: TrustedLabels | None = None
 ) -> Sequence[Sample]:
     """The samples that have masks to train on.
 
     Args:
         pseudo_run: whose masks take the place of true ones; None: full supervision.
-        given: the data set's own labels, of mixed supervision; photographs with whole masks are repeated until they
+        trusted: the data set's own labels, of mixed supervision; photographs with whole masks are repeated until they
             are `config.trusted_share` of the samples.
     Raises:
         DataError: there are no pseudo masks of them, or none of their confidence where it is asked for; with full
@@ -48,7 +48,7 @@ def training_samples(
         raise DataError(f"{pseudo_run} has no mask of any image of the train split")
     if config.noise.confidence != "none":
         check_confidence(pseudo_run, masks.base)
-    whole = whole_masks(given, masks) if config.trusted_share else None
+    whole = whole_masks(trusted, masks) if config.trusted_share else None
     if whole is None:
         return masks
     if not whole.any():

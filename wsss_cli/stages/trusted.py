@@ -12,13 +12,13 @@ import numpy as np
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.given import FOLDER, INDEX, Given, read_given
+from wsss_cli.data.trusted import FOLDER, INDEX, TrustedLabels, read_trusted
 from wsss_cli.errors import DataError
 
 STAGES = ("pseudo", "relabel")  # that make masks
 
 
-def given_to(preset: Preset, dataset: Dataset, stage: str) -> str:
+def trusted_by(preset: Preset, dataset: Dataset, stage: str) -> str:
     """Fingerprint of the labels that a stage puts in place of pseudo masks; empty: none.
 
     Raises:
@@ -29,12 +29,12 @@ def given_to(preset: Preset, dataset: Dataset, stage: str) -> str:
     return own_labels(dataset).fingerprint
 
 
-def trusted_labels(preset: Preset, dataset: Dataset) -> Given | None:
+def trusted_labels(preset: Preset, dataset: Dataset) -> TrustedLabels | None:
     """The labels that stand in place of pseudo masks; None: supervision is not mixed."""
     return own_labels(dataset) if preset.train.supervision == "mixed" else None
 
 
-def own_labels(dataset: Dataset) -> Given:
+def own_labels(dataset: Dataset) -> TrustedLabels:
     """The labels of a data set.
 
     Raises:
@@ -45,33 +45,33 @@ def own_labels(dataset: Dataset) -> Given:
         stamp = file.stat().st_mtime_ns
     except OSError:
         stamp = 0
-    given = _read(dataset.root, stamp)
-    if not given.entries:
+    trusted = _read(dataset.root, stamp)
+    if not trusted.entries:
         raise DataError(
             f"{dataset.root} has no labels of its own to mix with pseudo masks",
             f"wsss prepare labels {dataset.root} MASKS adds them; train.supervision=weak does without",
         )
-    return given
+    return trusted
 
 
 @lru_cache(maxsize=2)
-def _read(root: Path, stamp: int) -> Given:
-    return read_given(root)
+def _read(root: Path, stamp: int) -> TrustedLabels:
+    return read_trusted(root)
 
 
-def whole_masks(given: Given | None, samples: Sequence[Sample]) -> np.ndarray:
+def whole_masks(trusted: TrustedLabels | None, samples: Sequence[Sample]) -> np.ndarray:
     """Which photographs have a whole mask, bool [N]."""
-    if given is None:
+    if trusted is None:
         return np.zeros(len(samples), bool)
-    entries = given.entries
+    entries = trusted.entries
     names = names_of(samples)
     return np.fromiter((name in entries and entries[name].kind == "mask" for name in names), bool, len(samples))
 
 
-def in_words(given: Given, dataset: Dataset, split: str) -> str:
+def in_words(trusted: TrustedLabels, dataset: Dataset, split: str) -> str:
     """How many photographs of a split have which labels, and where these come from."""
     listed = set(dataset.split(split).names())
-    there = [entry for name, entry in given.entries.items() if name in listed]
+    there = [entry for name, entry in trusted.entries.items() if name in listed]
     kinds = Counter[str](entry.kind for entry in there)
     sources = ", ".join(sorted({entry.source for entry in there if entry.source})[:4])
     words = {"mask": "whole masks", "partial": "partial label maps"}

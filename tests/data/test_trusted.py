@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.given import add_given, read_given
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.drawn import drawn
 from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.data.trusted import add_trusted, read_trusted
 from wsss_cli.errors import DataError, UsageError
 
 
@@ -32,14 +32,14 @@ def run(*arguments):
 
 def test_what_is_added_is_what_is_read_and_the_newest_counts(dataset):
     samples = dataset.split("train")
-    assert read_given(dataset.root).fingerprint == ""
-    first = add_given(dataset, [(one, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
+    assert read_trusted(dataset.root).fingerprint == ""
+    first = add_trusted(dataset, [(one, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
     assert [first.of(one.id).kind for one in samples[:3]] == ["mask"] * 3 and first.of(samples[3].id) is None
     assert (first.of(samples[0].id).read() == read_mask(samples[0].mask)).all()
     partial = np.full(read_mask(samples[0].mask).shape, 255, np.uint8)
-    second = add_given(dataset, [(samples[0], partial)], "partial", "scribbles")
+    second = add_trusted(dataset, [(samples[0], partial)], "partial", "scribbles")
     assert second.of(samples[0].id).kind == "partial" and second.of(samples[1].id).kind == "mask"
-    assert first.fingerprint != second.fingerprint == read_given(dataset.root).fingerprint
+    assert first.fingerprint != second.fingerprint == read_trusted(dataset.root).fingerprint
 
 
 def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
@@ -47,12 +47,12 @@ def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
     labels = np.full(read_mask(sample.mask).shape, 255, np.uint8)
     labels[:10], labels[10:20] = 1, 0
     pseudo, sure = np.full(labels.shape, 2, np.uint8), np.full(labels.shape, 0.25, np.float32)
-    part = add_given(dataset, [(sample, labels)], "partial", "").of(sample.id)
+    part = add_trusted(dataset, [(sample, labels)], "partial", "").of(sample.id)
     mask, confidence = part.over(pseudo, sure)
     assert np.unique(mask[:10]).tolist() == [1] and np.unique(mask[10:20]).tolist() == [0]
     assert np.unique(mask[20:]).tolist() == [2]
     assert (confidence[:20] == 1).all() and (confidence[20:] == 0.25).all()
-    whole = add_given(dataset, [(sample, labels)], "mask", "").of(sample.id)
+    whole = add_trusted(dataset, [(sample, labels)], "mask", "").of(sample.id)
     mask, confidence = whole.over(pseudo, sure)
     assert (mask == labels).all() and (confidence == (labels != 255)).all()
 
@@ -60,15 +60,15 @@ def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_added(dataset):
     sample = dataset.split("train")[0]
     with pytest.raises(DataError, match="is 5x5, its photograph 64x64"):
-        add_given(dataset, [(sample, np.zeros((5, 5), np.uint8))], "mask", "")
+        add_trusted(dataset, [(sample, np.zeros((5, 5), np.uint8))], "mask", "")
     with pytest.raises(DataError, match="9"):
-        add_given(dataset, [(sample, np.full((64, 64), 9, np.uint8))], "mask", "")
-    assert not read_given(dataset.root).entries
+        add_trusted(dataset, [(sample, np.full((64, 64), 9, np.uint8))], "mask", "")
+    assert not read_trusted(dataset.root).entries
 
 
 def test_a_file_that_was_changed_by_hand_is_not_believed(dataset):
     sample = dataset.split("train")[0]
-    labels = add_given(dataset, [(sample, read_mask(sample.mask))], "mask", "").of(sample.id)
+    labels = add_trusted(dataset, [(sample, read_mask(sample.mask))], "mask", "").of(sample.id)
     write_mask(labels.file, np.zeros((64, 64), np.uint8), dataset.colors)
     with pytest.raises(DataError, match="is another one than"):
         labels.read()
@@ -81,10 +81,10 @@ def test_a_file_that_was_changed_by_hand_is_not_believed(dataset):
     "text", ["id,kind\n", "id,kind,sha256,source\na,half,x,y\n", "id,kind,sha256,source\na\n", '"']
 )
 def test_a_damaged_index_is_one_line(dataset, text):
-    (dataset.root / "given").mkdir()
-    (dataset.root / "given/index.csv").write_text(text)
+    (dataset.root / "trusted").mkdir()
+    (dataset.root / "trusted/index.csv").write_text(text)
     with pytest.raises(DataError, match=r"index\.csv"):
-        read_given(dataset.root)
+        read_trusted(dataset.root)
 
 
 def test_the_command_takes_a_folder_draws_and_clears(dataset, tmp_path):
@@ -100,9 +100,9 @@ def test_the_command_takes_a_folder_draws_and_clears(dataset, tmp_path):
     assert "3 whole masks, 0 partial (0 new)" in run(dataset.root, tmp_path / "mine")
     told = json.loads(run(dataset.root, "--draw", "scribbles", "--share", "0.5", "--seed", "3", "--clear", "--json"))
     assert (told["masks"], told["partial"]) == (0, 4)
-    chosen = set(read_given(dataset.root).entries)
+    chosen = set(read_trusted(dataset.root).entries)
     run(dataset.root, "--draw", "scribbles", "--share", "0.5", "--seed", "3", "--clear")
-    assert set(read_given(dataset.root).entries) == chosen  # the same seed, the same photographs
+    assert set(read_trusted(dataset.root).entries) == chosen  # the same seed, the same photographs
     assert "0 whole masks, 0 partial" in run(dataset.root, "--clear")
     for arguments, error, words in (
         ([], UsageError, "nothing to add"),

@@ -1,7 +1,7 @@
 """Labels of a data set that may be trained on, beside the truth that it is scored with: whole masks, and partial ones.
 
-given/<id>.png    class indices; 255: nothing is said (of a whole mask: no label)
-given/index.csv   id,kind,sha256,source: which there are; written last
+trusted/<id>.png    class indices; 255: nothing is said (of a whole mask: no label)
+trusted/index.csv   id,kind,sha256,source: which there are; written last
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wsss_cli.files import remove_temporaries, sha256_file, write_text
 from wsss_cli.labels import IGNORE
 
 Kind = Literal["mask", "partial"]
-FOLDER, INDEX, COLUMNS = "given", "index.csv", ["id", "kind", "sha256", "source"]
+FOLDER, INDEX, COLUMNS = "trusted", "index.csv", ["id", "kind", "sha256", "source"]
 NONE = "wsss prepare labels adds labels to a data set"
 
 
@@ -77,7 +77,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Given:
+class TrustedLabels:
     """The labels of a data set, by id of their photographs.
 
     Attributes:
@@ -98,7 +98,7 @@ class Given:
         return Labels(entry.kind, self.file(name), entry.sha256) if entry else None
 
 
-def read_given(root: Path) -> Given:
+def read_trusted(root: Path) -> TrustedLabels:
     """The labels of a data set directory; none where it has no index.
 
     Raises:
@@ -108,7 +108,7 @@ def read_given(root: Path) -> Given:
     try:
         data = (folder / INDEX).read_bytes()
     except FileNotFoundError:
-        return Given(folder, {}, "")
+        return TrustedLabels(folder, {}, "")
     except OSError as error:
         raise DataError(f"cannot read {folder / INDEX}: {error.strerror}") from error
     entries: dict[str, Entry] = {}
@@ -122,16 +122,16 @@ def read_given(root: Path) -> Given:
         if len(row) != len(COLUMNS) or row[1] not in ("mask", "partial") or row[0] in entries:
             raise DataError(f"{folder / INDEX}, line {number}: {','.join(row)[:200]!r} is no entry", NONE)
         entries[row[0]] = Entry(cast(Kind, row[1]), row[2], row[3])
-    return Given(folder, entries, hashlib.sha256(data).hexdigest())
+    return TrustedLabels(folder, entries, hashlib.sha256(data).hexdigest())
 
 
-def add_given(
+def add_trusted(
     dataset: Dataset,
     maps: Iterable[tuple[Sample, np.ndarray]],
     kind: Kind,
     source: str,
     check: Callable[[], object] = lambda: None,
-) -> Given:
+) -> TrustedLabels:
     """Add label maps to a data set; those of photographs that have one already take its place.
 
     Args:
@@ -141,7 +141,7 @@ def add_given(
     Raises:
         DataError: one has another size than its photograph, or a value that is no class.
     """
-    before = read_given(dataset.root)
+    before = read_trusted(dataset.root)
     entries = dict(before.entries)
     if before.folder.is_dir():
         remove_temporaries(before.folder)
@@ -159,10 +159,10 @@ def add_given(
         write_mask(file, labels, dataset.colors)
         entries[sample.id] = Entry(kind, sha256_file(file), source)
     write_index(before.folder, entries)
-    return read_given(dataset.root)
+    return read_trusted(dataset.root)
 
 
-def clear_given(root: Path) -> None:
+def clear_trusted(root: Path) -> None:
     """Take away the labels of a data set; the index first, so that none is believed that is gone."""
     folder = root / FOLDER
     if folder.is_dir():
