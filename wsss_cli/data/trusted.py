@@ -13,16 +13,15 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, cast
 
 from wsss_cli.data.dataset import Dataset, Sample
-from wsss_cli.data.images import image_size
-from wsss_cli.data.masks import check_values, read_mask, write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, sha256_file, write_text
 from wsss_cli.labels import IGNORE
+
+if TYPE_CHECKING:
+    import numpy as np  # which planning does without
 
 Kind = Literal["mask", "partial"]
 FOLDER, INDEX, COLUMNS = "trusted", "index.csv", ["id", "kind", "sha256", "source"]
@@ -52,6 +51,8 @@ class Labels:
         Raises:
             DataError: it is gone, damaged, or another one than the index says.
         """
+        from wsss_cli.data.masks import read_mask
+
         if sha256_file(self.file) != self.sha256:
             raise DataError(f"{self.file} is another one than {INDEX} says", "add it again: wsss prepare labels")
         return read_mask(self.file)
@@ -67,6 +68,8 @@ class Labels:
         Raises:
             DataError: as `read`; or the sizes differ.
         """
+        import numpy as np
+
         labels = self.read()
         if labels.shape != pseudo.shape:
             raise DataError(f"{self.file} is {labels.shape[0]}x{labels.shape[1]}, its photograph another size")
@@ -141,6 +144,9 @@ def add_trusted(
     Raises:
         DataError: one has another size than its photograph, or a value that is no class.
     """
+    from wsss_cli.data.images import image_size
+    from wsss_cli.data.masks import check_values, write_mask
+
     before = read_trusted(dataset.root)
     entries = dict(before.entries)
     if before.folder.is_dir():

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.trusted import FOLDER, INDEX, TrustedLabels, read_trusted
 from wsss_cli.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np  # which planning does without
 
 STAGES = ("pseudo", "relabel")  # that make masks
 
@@ -61,6 +63,8 @@ def _read(root: Path, stamp: int) -> TrustedLabels:
 
 def whole_masks(trusted: TrustedLabels | None, samples: Sequence[Sample]) -> np.ndarray:
     """Which photographs have a whole mask, bool [N]."""
+    import numpy as np
+
     if trusted is None:
         return np.zeros(len(samples), bool)
     entries = trusted.entries
