@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle_of
+from typer.testing import CliRunner
 
 from wsss_cli.cam.store import read_cam, write_cam
+from wsss_cli.cli.app import app
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, write_mask
@@ -18,7 +20,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import open_experiment, plan_pseudo
-from wsss_cli.stages.teacher import Source, run_import
+from wsss_cli.stages.teacher import Counts, Source, run_import
 from wsss_cli.talk import silent
 
 
@@ -151,7 +153,7 @@ def test_classes_that_no_tag_asks_for_are_dropped_and_counted(dataset, tmp_path,
     done = take(dataset, label_maps(dataset, tmp_path / "maps", more), ctx)
     tagged = sum(other in one.labels for one in dataset.split("train"))
     counts = done.counts[dataset.classes[other]]
-    assert (counts.tagged, counts.taken, counts.untagged) == (tagged, tagged, 6 - tagged)
+    assert (counts.tagged, counts.taken, counts.others, counts.untagged) == (tagged, tagged, 6 - tagged, 6 - tagged)
     cam, classes, _ = read_cam(cam_path(done.run, sample.id))
     assert classes == sample.labels and not cam[:, :8].any()
     again = take(dataset, tmp_path / "maps", ctx)
@@ -243,3 +245,49 @@ def test_masks_of_a_teacher_name_it(dataset, tmp_path, ctx):
     assert scores["background"]["miou"] > 95
     assert mask_path(step.path, dataset.split("train")[0].id).is_file()
     assert "teacher: a friend" in (step.path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("tagged", "taken", "others", "untagged", "advice"),
+    [
+        (100, 95, 100, 5, "teacher"),
+        (100, 95, 100, 6, "both"),
+        (100, 89, 100, 0, "both"),
+        (100, 49, 100, 0, "CAM"),
+        (100, 90, 100, 46, "CAM"),
+        (10, 10, 0, 0, "teacher"),
+        (0, 0, 9, 3, "-"),
+    ],
+)
+def test_advice_follows_from_hits_and_false_finds(tagged, taken, others, untagged, advice):
+    assert Counts(tagged, taken, others, untagged).advice == advice
+
+
+def test_advice_is_shown_by_the_command(dataset, tmp_path, ctx):
+    done = take(dataset, label_maps(dataset, tmp_path / "maps"), ctx)
+    arguments = ["advise", done.run.name, "--runs", str(ctx.runs)]
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert told["teacher"] == "a friend"
+    name = dataset.classes[dataset.split("train")[0].labels[0]]
+    assert told["classes"][name]["hit"] == 1 and told["classes"][name]["advice"] == "teacher"
+    assert "false tells nothing" in CliRunner().invoke(app, arguments).stdout
+
+
+def test_without_thresholds_the_background_is_what_is_left(dataset, tmp_path, ctx):
+    def unknown(mask):
+        mask = mask.copy()
+        mask[:6] = 255
+        return mask
+
+    done = take(dataset, label_maps(dataset, tmp_path / "maps", unknown), ctx)
+    preset = load_preset(
+        "toy", [f'dataset.path="{dataset.root}"', "pseudo.steps=[]", "pseudo.threshold.kind=complement"]
+    )
+    exp = open_experiment(preset, ctx.runs)
+    *_, step = plan_pseudo(exp, done.run, silent)
+    run_step(step, exp, ctx)
+    for sample in dataset.split("train"):
+        assert (read_mask(mask_path(step.path, sample.id)) == unknown(read_mask(sample.mask))).all()
+    assert "background 1 less the highest score" in (step.path / "eval.json").read_text()
+    with pytest.raises(UsageError, match="complement, which has none"):
+        load_preset("toy", ["pseudo.threshold.kind=complement", "rounds=2", "relabel.cam_weight=0.5"])

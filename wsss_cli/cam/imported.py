@@ -18,6 +18,7 @@ from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 
+PRESENT = 0.5  # score above which a pixel says that a class is there
 Kind = Literal["label maps", "scores", "results"]
 
 
@@ -67,7 +68,7 @@ def import_scores(job: ImportJob) -> Imported:
             planes = _of_scores(job, size)
         case _:
             planes = _of_instances(job, size)
-    there = {label for label, plane in planes.items() if plane.any()}
+    there = {label for label, plane in planes.items() if (plane > PRESENT).any()}
     empty = np.zeros(next(iter(planes.values())).shape if planes else size, np.float32)
     stack = [planes.get(label, empty) for label in job.labels]
     write_cam(job.out, np.stack(stack) if stack else np.zeros((0, *empty.shape), np.float32), job.labels, size)

@@ -75,6 +75,7 @@ app = App(
 )
 app.add_typer(prepare.app, name="prepare", rich_help_panel=DATA)
 app.command("import-scores", rich_help_panel=DATA)(import_scores.import_scores)
+app.command("advise", rich_help_panel=DATA)(import_scores.advise)
 app.command("verify", rich_help_panel=DATA)(verify.verify)
 app.command("run", rich_help_panel=STAGES)(run.run)
 app.command("cam", rich_help_panel=STAGES)(cam.cam)

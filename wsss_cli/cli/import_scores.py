@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsss_cli.cli import console, stage
+from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsss_cli.stages.teacher import Counts
+
+ONLY_TAGGED = "no score of a class that is not tagged: where the teacher was asked for tags alone, false tells nothing"
 
 
 def import_scores(
@@ -55,17 +61,10 @@ def import_scores(
         opened = open_dataset(dataset, console.say)
         done = run_import(opened, split, Source(source, teacher, renames, names), name or _name(source), ctx)
     if json_output:
-        counts = {label: vars(one) for label, one in done.counts.items()}
-        object_ = {"run": str(done.run), "lost": done.lost, "classes": counts, "notes": done.notes}
+        object_ = {"run": str(done.run), "lost": done.lost, "classes": _plain(done.counts), "notes": done.notes}
         console.result_json({**object_, "scores": done.scores, "skipped": done.skipped})
     else:
-        from wsss_cli.report.tables import Table
-
-        rows = tuple(
-            (label, f"{one.tagged:,}", f"{one.taken:,}", f"{one.untagged:,}") for label, one in done.counts.items()
-        )
-        columns = ("class", "tagged", "with scores", "dropped: not tagged")
-        console.table(Table(f"{teacher}: photographs by class", columns, rows, notes=done.notes))
+        _show(teacher, done.counts, done.notes)
         console.result(str(done.run))
     following = shlex.join(
         ["wsss", "pseudo", "--preset", "NAME", "--data", str(dataset), "--cams", str(done.run), "--runs", str(runs)]
@@ -83,3 +82,56 @@ def _pair(text: str) -> tuple[str, str]:
 def _name(source: Path) -> str:
     plain = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in source.stem or source.name)
     return plain.strip("-.") or "teacher"
+
+
+def advise(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", autocompletion=completion.runs("cam"), help="A run of import-scores.")
+    ],
+    runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
+) -> None:
+    """Say for each class whether a teacher is any good here, by the tags alone.
+
+    hits: share of the photographs with the tag in which a score passes one half; false: the same among those without
+    it. teacher: hits from 90 %, false up to 5 %; CAM: hits below 50 %, or false above half of the hits; both: between
+    these. The limits are proposals, which nobody has measured. A teacher that was asked for the tagged classes alone
+    has no false finds to be told by.
+
+    \b
+    wsss advise runs/cam-sam3-1a2b3c4d
+    """
+    from wsss_cli.data.dataset import open_dataset
+    from wsss_cli.engine.records import is_run, read_inputs
+    from wsss_cli.stages.teacher import counted
+
+    path = run if is_run(run) else runs / run
+    inputs = read_inputs(path)
+    counts = counted(path, open_dataset(inputs.dataset, console.say))
+    if json_output:
+        console.result_json({"run": str(path), "teacher": inputs.teacher, "classes": _plain(counts)})
+        return
+    _show(inputs.teacher, counts, ())
+
+
+def _plain(counts: Mapping[str, Counts]) -> dict[str, dict[str, Any]]:
+    return {
+        label: {**vars(one), "hit": one.hit, "false": one.false, "advice": one.advice} for label, one in counts.items()
+    }
+
+
+def _show(teacher: str, counts: Mapping[str, Counts], notes: Sequence[str]) -> None:
+    from wsss_cli.report.tables import Table
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.0f} %"
+
+    rows = tuple(
+        (label, f"{one.tagged:,}", f"{one.taken:,}", share(one.hit), f"{one.untagged:,}", share(one.false), one.advice)
+        for label, one in counts.items()
+    )
+    columns = ("class", "tagged", "with scores", "hits", "dropped: not tagged", "false", "take")
+    asked = [] if any(one.untagged for one in counts.values()) else [ONLY_TAGGED]
+    console.table(
+        Table(f"{teacher}: photographs by class", columns, rows, notes=(*notes, *asked), left=frozenset({0, 6}))
+    )

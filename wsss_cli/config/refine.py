@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Scale, Workers
-from wsss_cli.config.thresholds import FixedThreshold, PseudoThreshold
+from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, PseudoThreshold, SelfThreshold
 
 CRF_SETS = {
     # IRN `misc/imutils.py: crf_inference_label`, on labels
@@ -90,7 +90,7 @@ class PseudoConfig(Model):
     @property
     def per_class(self) -> bool:
         """Whether each class has a background threshold of its own."""
-        return not isinstance(self.threshold, FixedThreshold) and self.threshold.per_class
+        return isinstance(self.threshold, (ClassCurveThreshold, SelfThreshold)) and self.threshold.per_class
 
     @property
     def walks(self) -> tuple[IrnWalk | PsaWalk, ...]:

@@ -85,6 +85,15 @@ class Preset(Model):
         return self
 
     @model_validator(mode="after")
+    def _rounds_have_a_background(self) -> Preset:
+        if self.relabel.cam_weight > 0 and self.rounds > 1 and self.pseudo.threshold.kind == "complement":
+            raise ValueError(
+                "relabel.cam_weight mixes scores with a background threshold, and pseudo.threshold is of kind "
+                "complement, which has none; --set relabel.cam_weight=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _walks_have_networks(self) -> Preset:
         for step in self.pseudo.walks:
             table = needs(step)

@@ -58,5 +58,16 @@ class SelfThreshold(Offsets):
     per_class: bool = Field(False, description="a background threshold for each class")
 
 
+class ComplementThreshold(Model):
+    """No threshold: the background's score of a pixel is 1 less the highest of its classes; equal ones decide nothing.
+
+    For scores that are probabilities, as a teacher's; those of CAMs are not.
+    """
+
+    kind: Literal["complement"] = "complement"
+
+
 IrnThreshold = Annotated[FixedThreshold | CurveThreshold, Field(discriminator="kind")]
-PseudoThreshold = Annotated[FixedThreshold | ClassCurveThreshold | SelfThreshold, Field(discriminator="kind")]
+PseudoThreshold = Annotated[
+    FixedThreshold | ClassCurveThreshold | SelfThreshold | ComplementThreshold, Field(discriminator="kind")
+]

@@ -25,6 +25,7 @@ from wsss_cli.files import write_bytes
 from wsss_cli.labels import IGNORE
 
 LabelStep = CrfStep | ParStep
+TIE = 2 / 255  # scores are stored in 8 bits
 Seconds = dict[str, float]
 
 
@@ -39,6 +40,7 @@ class RefineSettings:
         class_factors: factor on the scores of class 1, 2, ...; empty: all 1. See `pseudo.thresholds`.
         device: of PAR.
         crf: what computes the dense CRF.
+        complement: in place of thresholds, the background's score is 1 less the highest of the classes.
     """
 
     fg_threshold: float
@@ -48,6 +50,7 @@ class RefineSettings:
     class_factors: tuple[float, ...] = ()
     device: str = "cpu"
     crf: Backend = "lattice"
+    complement: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def pseudo_mask(
     """Label map and confidence of one image.
 
     A pixel gets a class where the run with the high background threshold says that class, background where both runs
-    say background, and 255 elsewhere. With two equal thresholds there is one run.
+    say background, and 255 elsewhere. With two equal thresholds there is one run, and so there is without any, where
+    255 stands where background and class are equal.
 
     Args:
         image: RGB, uint8 [H, W, 3].
@@ -107,14 +111,18 @@ def pseudo_mask(
         return np.zeros((height, width), np.uint8), np.ones((height, width), np.float32)
     if settings.class_factors:
         cam = cam * np.array([settings.class_factors[index - 1] for index in classes], np.float32)[:, None, None]
+    highest = cam.max(axis=0)
     levels = dict.fromkeys((settings.fg_threshold, settings.bg_threshold))  # once, where they are equal
-    stacks = [np.concatenate([np.full((1, height, width), level, np.float32), cam]) for level in levels]
+    grounds = [1 - highest] if settings.complement else [np.full_like(highest, level) for level in levels]
+    stacks = [np.concatenate([ground[None], cam]) for ground in grounds]
     posteriors = refine(image, stacks, settings.steps, device=settings.device, crf=settings.crf, seconds=seconds)
     high, low = posteriors[0].argmax(axis=0), posteriors[-1].argmax(axis=0)
     mean = (posteriors[0] + posteriors[-1]) / 2
     confidence = np.take_along_axis(mean, high[None], axis=0)[0]
     values = np.asarray((0, *classes), np.uint8)[high]
     undecided = ((high == 0) & (low != 0)) | (confidence < settings.min_confidence)
+    if settings.complement:
+        undecided |= np.abs(2 * highest - 1) < TIE
     return np.where(undecided, np.uint8(IGNORE), values), np.where(undecided, np.float32(0), confidence)
 
 

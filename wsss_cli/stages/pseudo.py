@@ -14,7 +14,7 @@ from wsss_cli.config.affinity import needs
 from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
 from wsss_cli.config.refine import Step as RefineStep
 from wsss_cli.config.schema import Preset
-from wsss_cli.config.thresholds import FixedThreshold
+from wsss_cli.config.thresholds import ComplementThreshold, FixedThreshold
 from wsss_cli.crf.dense import Backend, backend_for
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
@@ -73,7 +73,7 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     networks = {network.stage: network.path for network in step.reads[1:]}
     walked, _ = _walked(samples, preset, cam_run, networks, run, ctx)
     lost: Lost = []
-    if preset.pseudo.walks and not isinstance(preset.pseudo.threshold, FixedThreshold):
+    if preset.pseudo.walks and not isinstance(preset.pseudo.threshold, (FixedThreshold, ComplementThreshold)):
         ctx.ui.say("thresholds are those of all walked scores: the last shard makes the masks, of all images")
     else:
         chosen = choose_thresholds(preset, exp.dataset, walked, cam_run, ctx)
@@ -134,6 +134,7 @@ def _refine(
         chosen.factors,
         str(ctx.device) if on_gpu and has_par else "cpu",
         crf,
+        chosen.complement,
     )
     masks, confidence = mask_files(run.path), confidence_files(run.path)
     trusted = trusted_labels(preset, dataset)
@@ -224,6 +225,8 @@ def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
 
 
 def _protocol(config: PseudoConfig, chosen: Thresholds, crf: Backend) -> str:
+    if chosen.complement:
+        return f"background 1 less the highest score, {steps_in_words(config.steps, config.min_confidence, crf)}"
     how = config.threshold.kind + (", a threshold for each class" if config.per_class else "")
     steps = steps_in_words(config.steps, config.min_confidence, crf)
     return f"thresholds {chosen.fg:g} and {chosen.bg:g} ({how}), {steps}"

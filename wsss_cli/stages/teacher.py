@@ -21,7 +21,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
-from wsss_cli.errors import DataError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import sha256_file, write_json
 from wsss_cli.processes import check_stop, cores
 from wsss_cli.rows import Each
@@ -29,6 +29,7 @@ from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.paths import Files, cam_files, spread_for
 from wsss_cli.stages.scored import score_samples, with_masks
 
+HIGH_HIT, LOW_HIT, FEW_FALSE = 0.9, 0.5, 0.05  # of `Counts.advice`
 JOURNAL = "teacher.jsonl"  # a line for each photograph that is done
 ENDINGS: dict[str, Kind] = {".png": "label maps", ".npz": "scores"}
 
@@ -52,11 +53,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a class the photographs with the tag, with the tag and scores, and with scores that no tag asks for."""
+    """Of a class the photographs with its tag, those of them where a score passes one half, all without the tag, and
+    those of them where a score does."""
 
     tagged: int = 0
     taken: int = 0
+    others: int = 0
     untagged: int = 0
+
+    @property
+    def hit(self) -> float | None:
+        """Share of the tagged photographs in which the teacher finds the class; None: none is tagged."""
+        return self.taken / self.tagged if self.tagged else None
+
+    @property
+    def false(self) -> float | None:
+        """Share of the photographs without the tag in which it finds it all the same; None: all have the tag."""
+        return self.untagged / self.others if self.others else None
+
+    @property
+    def advice(self) -> str:
+        """'teacher', 'CAM' or 'both', by thresholds that are proposals: nobody has measured them."""
+        hit, false = self.hit, self.false or 0.0
+        if hit is None:
+            return "-"
+        if hit < LOW_HIT or false > hit / 2:
+            return "CAM"
+        return "teacher" if hit >= HIGH_HIT and false <= FEW_FALSE else "both"
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,7 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
         lost += _make(samples, jobs, set(without), run, ctx)
         scores = _score(dataset, preset, source.teacher, run, ctx)
         run.finish(lost=lost)
-    return Import(path, lost, _counted(path, dataset), notes, scores, skipped)
+    return Import(path, lost, counted(path, dataset), notes, scores, skipped)
 
 
 Job = Callable[[int, Path], ImportJob]  # (place in the list, the CAM file)
@@ -243,19 +266,25 @@ def _journal(run: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
 
 
-def _counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
+def counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
+    """What a teacher has found, by class.
+
+    Raises:
+        UsageError: the run is none of a teacher's scores.
+    """
+    if not (run / JOURNAL).is_file():
+        raise UsageError(f"{run} is no run of a teacher's scores", "wsss import-scores makes one")
     table = [[0, 0, 0] for _ in dataset.classes]
-    seen = {
-        line["id"]: Imported(**{key: tuple(line[key]) for key in ("tagged", "untagged", "missing")})
-        for line in _journal(run)
-    }
+    keys = ("tagged", "untagged", "missing")
+    seen = {line["id"]: Imported(*(tuple(line[key]) for key in keys)) for line in _journal(run)}
     for one in seen.values():
         for label in (*one.tagged, *one.missing):
             table[label][0] += 1
         for column, labels in ((1, one.tagged), (2, one.untagged)):
             for label in labels:
                 table[label][column] += 1
-    return {name: Counts(*row) for name, row in zip(dataset.classes[1:], table[1:], strict=True)}
+    rows = zip(dataset.classes[1:], table[1:], strict=True)
+    return {name: Counts(tagged, taken, len(seen) - tagged, more) for name, (tagged, taken, more) in rows}
 
 
 def _score(dataset: Dataset, preset: Preset, teacher: str, run: RunDir, ctx: Context) -> dict[str, Any]:

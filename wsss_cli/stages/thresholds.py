@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsss_cli.config.schema import Preset
-from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, Offsets
+from wsss_cli.config.thresholds import ClassCurveThreshold, ComplementThreshold, FixedThreshold, Offsets
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
@@ -34,12 +34,14 @@ class Thresholds:
         fg, bg: confident foreground, confident background.
         best: the threshold that both are offsets from; None where they are fixed.
         by_class: own threshold of class 1, 2, ..., None: `best`; empty: one for all.
+        complement: there are none: the background's score is 1 less the highest of the classes.
     """
 
     fg: float
     bg: float
     best: float | None = None
     by_class: tuple[float | None, ...] = ()
+    complement: bool = False
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -58,6 +60,8 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Files, cam_run: 
     config = preset.pseudo.threshold
     if isinstance(config, FixedThreshold):
         return Thresholds(config.fg, config.bg)
+    if isinstance(config, ComplementThreshold):
+        return Thresholds(0.5, 0.5, complement=True)
     if isinstance(config, ClassCurveThreshold):
         best, by_class = _from_curve(preset, dataset, scores, cam_run, ctx)
     else:
