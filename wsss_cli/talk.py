@@ -68,3 +68,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def counted(count: int, thing: str) -> str:
+    """'1 image', '1,234 images'."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wsss_cli.engine.checkpoint import load_newest, load_trainer, load_weights, mark_best, save_checkpoint
-from wsss_cli.engine.rundir import find_checkpoint
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.errors import WeightsError, WriteError
 from wsss_cli.files import read_json, remove_temporaries, sha256_file, write_json
 

@@ -14,8 +14,9 @@ from wsss_cli.engine.checkpoint import load_trainer, load_weights, save_checkpoi
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
 from wsss_cli.engine.meter import Meter
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import Inputs
-from wsss_cli.engine.rundir import find_checkpoint, open_run, read_metrics
+from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import DataError, DivergedError, Interrupted, Preempted, ResourceError, WeightsError
 
 SGD = SgdConfig(lr=0.05, momentum=0.9, weight_decay=1e-3)

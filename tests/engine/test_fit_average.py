@@ -10,8 +10,9 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.engine.checkpoint import AVERAGE, load_weights
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.fit import fit
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import Inputs, read_record
-from wsss_cli.engine.rundir import find_checkpoint, open_run
+from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import Preempted
 from wsss_cli.models.average import Average
 

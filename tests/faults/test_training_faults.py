@@ -18,8 +18,9 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import Inputs
-from wsss_cli.engine.rundir import find_checkpoint, open_run
+from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, DivergedError, Preempted, ResourceError
 from wsss_cli.stages.training import train_network
 

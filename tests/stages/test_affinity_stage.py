@@ -14,8 +14,9 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import RunRecord, read_inputs, read_record
-from wsss_cli.engine.rundir import RunDir, find_checkpoint, read_metrics
+from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import DataError, Preempted, UsageError
 from wsss_cli.files import write_json
 from wsss_cli.stages import affinity

@@ -17,8 +17,8 @@ from wsss_cli.data.images import image_size
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import read_inputs
-from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import DataError, Preempted, UsageError, WeightsError
 from wsss_cli.models.backbones import Backbone
 from wsss_cli.models.build import build_classifier

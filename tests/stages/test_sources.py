@@ -12,7 +12,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.rundir import find_checkpoint
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.errors import DataError, Preempted, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.labels import voc_palette

@@ -29,6 +29,7 @@ from wsss_cli.files import files_below
 if TYPE_CHECKING:
     from wsss_cli.engine.shards import Shard
 
+FOLDERS = "wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21"
 BaseOption = Annotated[
     Literal["image", "short512"] | None,
     typer.Option(help="Scale 1: the original image (MMSegmentation 1.x) or short side 512 (0.x)."),
@@ -146,9 +147,9 @@ def _check_files(
 
         refuse_folder(confusion)
     if pred is not None and (run is not None or truth is None or num_classes is None or limit):
-        raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit")
+        raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit", FOLDERS)
     if pred is None and (truth is not None or num_classes is not None):
-        raise UsageError("--truth and --num-classes go with --pred")
+        raise UsageError("--truth and --num-classes go with --pred", FOLDERS)
 
 
 def _check_limit(run: Path, kind: str, part: Shard | None) -> None:
@@ -191,7 +192,7 @@ def _columns(metrics: str) -> list[str]:
 
 def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
     if not pred.is_dir():
-        raise DataError(f"{pred} is no folder")
+        raise DataError(f"{pred} is no folder", "--pred takes a folder of masks (.png) or of CAMs (.npz)")
     cams = sorted(path for path in files_below(pred) if path.suffix == ".npz")
     if cams:
         return eval_sources.cam_folder(pred, cams, truth, num_classes)

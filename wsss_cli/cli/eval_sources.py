@@ -62,7 +62,9 @@ def cam_folder(pred: Path, cams: list[Path], truth: Path, num_classes: int) -> S
     pairs = [(cam, truth / f"{name(cam)}.png") for cam in cams]
     pairs = [(cam, mask) for cam, mask in pairs if mask.is_file()]
     if not pairs:
-        raise DataError(f"no CAM in {pred} has a true mask of its name in {truth}")
+        raise DataError(
+            f"no CAM in {pred} has a true mask of its name in {truth}", "the true mask of 001.npz is 001.png"
+        )
     with console.progress(len(pairs), "seed curve") as bar, Stop(console.say_at_once).listening() as stop:
         curve = cam_curve(pairs, num_classes, check=stop.check, workers=cores(), progress=bar.advance)
     true_masks = sum(path.suffix.lower() == ".png" for path in files_below(truth))

@@ -9,6 +9,7 @@ import typer
 
 from wsss_cli.cli import completion, console
 from wsss_cli.cli.options import BestOption, JsonOption, WeightsOption
+from wsss_cli.errors import UsageError
 
 
 def export(
@@ -19,8 +20,11 @@ def export(
             help="A training run, one of its checkpoints, or an imported directory.",
         ),
     ],
-    form: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="Kind of file.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    form: Annotated[
+        Literal["onnx", "torchscript"] | None,
+        typer.Option("--format", help="Kind of file; if left out, as its name says: .onnx, or .pt for TorchScript."),
+    ] = None,
     output: Annotated[
         Literal["labels", "logits"], typer.Option(help="uint8 [1, H, W], or float32 [1, K, H, W].")
     ] = "labels",
@@ -31,7 +35,7 @@ def export(
     """Write a trained network as one file for other programs, and check that the file agrees with the network.
 
     \b
-    wsss export runs/train-toy-1a2b3c4d --format torchscript --out toy.pt
+    wsss export runs/train-toy-1a2b3c4d --out toy.pt
     wsss export runs/train-toy-1a2b3c4d --format onnx --out toy.onnx
     wsss export zoo/r50 --format onnx --output logits --out r50.onnx
 
@@ -45,6 +49,7 @@ def export(
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.interchange.export import require_onnx, run_export
 
+    form = form or _form_of(out)
     if form == "onnx":
         require_onnx()
     which = Which("best" if best else "latest", weights or "")
@@ -64,3 +69,17 @@ def export(
             f"note: `wsss infer` resizes photographs to a short side of {base.short_side}; do so before this file"
         )
     console.say(f"{'already there' if exported['kept'] else 'done'}: {out}")
+
+
+def _form_of(out: Path) -> Literal["onnx", "torchscript"]:
+    """The kind of file that a name says.
+
+    Raises:
+        UsageError: it says none.
+    """
+    match out.suffix.lower():
+        case ".onnx":
+            return "onnx"
+        case ".pt" | ".ts" | ".torchscript":
+            return "torchscript"
+    raise UsageError(f"--out {out}: its ending does not say what file is meant", "add --format onnx or torchscript")

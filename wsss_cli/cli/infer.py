@@ -21,6 +21,7 @@ from wsss_cli.cli.options import (
     ShardOption,
     WeightsOption,
 )
+from wsss_cli.talk import counted
 
 
 def infer(
@@ -80,7 +81,7 @@ def infer(
         console.result_json({**summary, "limit": limit} if limited else summary)
     else:
         note = f" ({summary['kept']} were there already)" if summary["kept"] else ""
-        console.result(f"{summary['images']} masks in {summary['masks']}{note}")
+        console.result(f"{counted(summary['images'], 'mask')} in {summary['masks']}{note}")
         if limited:
             console.result(limited)
         if summary["overlays"]:

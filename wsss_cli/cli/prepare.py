@@ -243,7 +243,7 @@ def folder(
     if left_out:
         lost = DataError(
             f"photographs left out: {len(left_out)}, first: {left_out[0]['problem']}; all others are in",
-            f"{out}/findings.json lists each with its fix",
+            f"{out}/findings.json lists each with its fix; the data set can be used as it is",
         )
         if not json_output:
             raise lost

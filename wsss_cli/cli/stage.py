@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsss_cli.cli import console
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.ranks.who import here
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
@@ -191,7 +192,7 @@ def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experi
     if faults:
         raise as_one(faults)
     if limit := preset.dataset.limit:
-        console.say(f"limit {limit}: the first {limit} photographs of each split alone")
+        console.say(f"limit {limit}: the first {counted(limit, 'photograph')} of each split alone")
     return exp, steps
 
 

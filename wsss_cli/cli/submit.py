@@ -11,6 +11,7 @@ import typer
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.errors import UsageError
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +77,13 @@ def submit(
     for option, name in (("--partition", partition), ("--account", account)):
         if name and not NAME.fullmatch(name):
             raise UsageError(
-                f"{option} {name!r}: no name that Slurm takes", f"as in {option} gpu: no spaces, no quotes"
+                f"{option} {name!r}: this is no name that Slurm takes", f"as in {option} gpu: no spaces, no quotes"
             )
     if mem and not SIZE.fullmatch(mem):
-        raise UsageError(f"--mem {mem!r}: no size", "a whole number of megabytes, or one with K, M, G or T: --mem 64G")
+        raise UsageError(
+            f"--mem {mem!r}: this is no amount of memory",
+            "a whole number of megabytes, or one with K, M, G or T: --mem 64G",
+        )
     resources = planning.Resources(gpus, shards, _minutes(time), cpus, mem, partition, account, _extras(extra or ()))
     arguments, settings = _run_command(ctx, command)
     from wsss_cli.cli.run import plan_of, preset_of
@@ -135,7 +139,7 @@ def _minutes(time: str) -> int:
     parts = clock.split(":")
     fields = [days, *parts] if dash else parts
     if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 8 for part in fields):
-        raise UsageError(f"--time {time}: no time", "minutes, H:MM:SS or D-HH:MM:SS")
+        raise UsageError(f"--time {time}: this is no time that Slurm takes", "minutes, H:MM:SS or D-HH:MM:SS")
     numbers = [int(part) for part in parts]
     if dash or len(numbers) == 3:
         hours, minutes, seconds = [*numbers, 0, 0][:3]
@@ -143,7 +147,7 @@ def _minutes(time: str) -> int:
         hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     total = ((int(days or 0) * 24 + hours) * 60 + minutes) + (seconds + 59) // 60
     if total < 1:
-        raise UsageError(f"--time {time}: a job has a minute at least", "give more")
+        raise UsageError(f"--time {time}: a job needs a minute at least", "give more")
     return total
 
 
@@ -160,7 +164,10 @@ def _extra(text: str) -> tuple[str, str]:
     """(name, value) of an option of sbatch; a flag's value is empty."""
     name, _, value = text.removeprefix("--").partition("=")
     if not name.replace("-", "").isalnum() or any(character.isspace() for character in value):
-        raise UsageError(f"--extra {text}: no option of sbatch", "--extra constraint=a100, or --extra exclusive")
+        raise UsageError(
+            f"--extra {text}: sbatch has no option that looks like this",
+            "--extra constraint=a100, or --extra exclusive",
+        )
     if name in OWN:
         raise UsageError(f"--extra {name}: wsss submit sets it", f"give {OWN[name]}" if OWN[name] else "leave it out")
     return name, value
@@ -186,7 +193,7 @@ def _print_scripts(jobs: Sequence[Job], resources: Any, json_output: bool) -> No
         return
     for job in jobs:
         console.result(f"# {job.name}\n{script(job, resources)}\n")
-    console.say(f"{len(jobs)} jobs; nothing was submitted")
+    console.say(f"{counted(len(jobs), 'job')}; nothing was submitted")
 
 
 def _submit(jobs: Sequence[Job], resources: Any, logs: Path, json_output: bool) -> None:
@@ -200,7 +207,9 @@ def _submit(jobs: Sequence[Job], resources: Any, logs: Path, json_output: bool) 
     submitted = submit(jobs, resources, logs, tell)
     if json_output:
         console.result_json({"jobs": [{"name": job.name, "id": job.id, "log": job.log} for job in submitted]})
-    console.say(f"{len(submitted)} jobs submitted; squeue -j {','.join(job.id for job in submitted)}; wsss runs list")
+    console.say(
+        f"{counted(len(submitted), 'job')} submitted; squeue -j {','.join(job.id for job in submitted)}; wsss runs list"
+    )
 
 
 def _run_here(jobs: Sequence[Job], json_output: bool) -> None:

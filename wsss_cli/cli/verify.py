@@ -15,6 +15,7 @@ from wsss_cli.cli.options import JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from wsss_cli.data.verify import Finding, Report
@@ -76,7 +77,7 @@ def verify(
     else:
         _show(target, report, limit)
     if report.findings:
-        error = DataError(f"{_counted(len(report.findings), 'finding')} in {target}")
+        error = DataError(f"{counted(len(report.findings), 'finding')} in {target}")
         if not json_output:
             raise error
         console.complain(f"error: {error.message}")
@@ -124,7 +125,7 @@ def _show(target: Path, report: Report, limit: int) -> None:
     from wsss_cli.report.tables import Table
 
     looked_at = ", ".join(f"{name} {count:,}" for name, count in report.checked.items())
-    result = _counted(len(report.findings), "finding") if report.findings else "no findings"
+    result = counted(len(report.findings), "finding") if report.findings else "no findings"
     title = f"{target}: {looked_at}: {result}"
     notes = [f"note: {line}" for line in _some(report.notes, limit)]
     notes += [f"{code}: {fix}" for code, fix in {f.code: f.fix for f in reversed(report.findings)}.items() if fix][::-1]
@@ -142,7 +143,3 @@ def _some(findings: list[Finding], limit: int) -> list[str]:
     shown = findings if limit == 0 or len(findings) <= limit else findings[:limit]
     more = len(findings) - len(shown)
     return [*(one.problem for one in shown), *([f"... and {more:,} more (--limit 0 shows all)"] if more else [])]
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count:,} {word}{'s' * (count != 1)}"

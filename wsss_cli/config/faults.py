@@ -63,11 +63,24 @@ def _overlap(one: str, other: str) -> bool:
 
 def _sentence(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
     key, _ = _place(detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
+    message = _words(detail, key)
     shown = "" if isinstance(detail["input"], dict) else json.dumps(detail["input"], default=str)
     quoted = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
     origin = next((f" from {where}" for name, where in origins.items() if f"{key}.".startswith(f"{name}.")), "")
     return f"{key or 'preset'}{quoted}{origin}: {message[:1].lower()}{message[1:]}"
+
+
+def _words(detail: ErrorDetails, key: str) -> str:
+    """What is wrong, in words of presets."""
+    text = detail["input"]
+    if detail["type"] == "tuple_type" and isinstance(text, str) and text:
+        items = ", ".join(part.strip() for part in text.strip("[]() ").split(","))
+        return f"a list is needed, as TOML writes it: --set '{key}=[{items}]'"
+    message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
+    article = "an" if message.startswith("Input should be a valid integer") else "a"
+    return message.replace("Input should be a valid ", f"it should be {article} ").replace(
+        "Input should be ", "it should be "
+    )
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[str, list[type[BaseModel]]]:

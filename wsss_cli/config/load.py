@@ -100,7 +100,9 @@ def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path:
     try:
         preset = Preset.model_validate_json(json.dumps(merged, default=str), context=context)
     except ValidationError as error:
-        raise fault(error.errors(), sources, path.stem, f"wsss presets show {shlex.quote(name_or_path)}") from None
+        raise fault(
+            error.errors(), sources, path.stem, f"wsss presets show {shlex.quote(name_or_path)} --describe"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"preset {path.stem}: {error}") from None
     if not re.fullmatch(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}", preset.name):

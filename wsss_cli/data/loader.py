@@ -92,7 +92,10 @@ class Batches:
                 return dict(self.make(sample, np.random.default_rng((self.seed, epoch, index)))), lost
             except DataError as error:
                 lost.append((sample.id, error.message))
-        raise DataError(f"{len(lost)} training images in a row cannot be read, first: {lost[0][0]}: {lost[0][1]}")
+        raise DataError(
+            f"{len(lost)} training images in a row cannot be read, first: {lost[0][0]}: {lost[0][1]}",
+            "wsss verify DATASET names all that cannot",
+        )
 
     def fill(self, step: int, arrays: Arrays, at: Callable[[int], object]) -> Lost:
         """Make a step's rows in `arrays` [len(rows), ...]; `at` is called with the index of each sample first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,8 @@ def read_dataset(root: Path) -> DatasetRecord:
     Raises:
         DataError: there is none, it cannot be taken, or it was written by a newer version.
     """
+    if (root.parent / "dataset.json").is_file() and not (root / "dataset.json").is_file():
+        raise DataError(f"{root} lies in a data set and is none", f"give the folder: {shlex.quote(str(root.parent))}")
     if not (root / "dataset.json").is_file():
         raise DataError(
             f"no data set at {root} (it has no dataset.json)",

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.engine.rundir import find_checkpoint, pointed
+from wsss_cli.engine.pointers import find_checkpoint, pointed
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json, write_text
 

@@ -29,6 +29,7 @@ from wsss_cli.ranks.gradients import Losses, spread_losses, summed_later
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import here
+from wsss_cli.talk import counted
 
 Batch = dict[str, Any]
 Scores = dict[str, float | None]
@@ -225,7 +226,7 @@ def _step(
             raise
         images = len(parts[0]["image"])
         raise ResourceError(
-            f"out of memory in a training step of {images} images: {' '.join(str(error).split())[:120]}",
+            f"out of memory in a training step of {counted(images, 'image')}: {' '.join(str(error).split())[:120]}",
             "lower batch or crop of this stage's settings, raise its accumulate, or set its precision to bf16 on a GPU",
         ) from error
     assert sums is not None

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from wsss_cli.config.forms import Form, read_form, write_form
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.talk import silent
+from wsss_cli.talk import counted, silent
 
 State = Literal["created", "running", "killed", "preempted", "failed", "done"]  # killed: shown, never written
 Color = tuple[int, int, int]
@@ -111,7 +111,9 @@ def read_record(path: Path) -> RunRecord:
         DataError: the record is damaged or was written by a newer version.
     """
     if not is_run(path):
-        raise UsageError(f"{path} is no run directory", "wsss runs list names those there are")
+        near = Path("runs") / Path(path).name
+        meant = f"did you mean {near}? " if is_run(near) else ""
+        raise UsageError(f"{path} is no run directory", f"{meant}wsss runs list names those there are")
     return read_form(Path(path) / "run.json", RunRecord)
 
 
@@ -150,7 +152,9 @@ def read_run(path: Path, stage: str) -> RunRecord:
     """
     record = read_record(path)
     if record.stage != stage:
-        raise UsageError(f"{path} is a {record.stage} run; a {stage} run is needed here")
+        raise UsageError(
+            f"{path} is a {record.stage} run; a {stage} run is needed here", "wsss runs list names those there are"
+        )
     if record.state != "done":
         raise UsageError(f"{path} is not finished (state: {record.state})", "run its command again to finish it")
     return record
@@ -214,7 +218,7 @@ def refuse_limited(path: Path, limit: int) -> None:
     """
     if not limit and (before := limit_of(path)):
         raise UsageError(
-            f"{path} was made with a limit of {before} images: what comes of it is not a result",
+            f"{path} was made with a limit of {counted(before, 'image')}: what comes of it is not a result",
             f"give --limit {before}, too, or another run",
         )
 

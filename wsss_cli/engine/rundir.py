@@ -39,7 +39,6 @@ from wsss_cli.errors import (
     Interrupted,
     Preempted,
     UsageError,
-    WeightsError,
     WriteError,
     WsssError,
 )
@@ -200,7 +199,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot create the run directory {path}: {error.strerror}") from error
+        raise DataError(
+            f"cannot create the run directory {path}: {error.strerror}", "choose another place with --runs"
+        ) from error
 
 
 def begin_attempt() -> Attempt:
@@ -302,42 +303,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             by_package[package] = version(package)
     return by_package
-
-
-def pointed(folder: Path, pointer: str) -> str:
-    """The name of the checkpoint folder that a pointer, `latest` or `best`, names; empty where it names none."""
-    file = folder / pointer
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
-def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
-    """The checkpoint folder that `latest` or `best` names; None where there is none yet.
-
-    Where the latest has been taken away (a damaged one, say), the newest of the others takes its place.
-    """
-    folder = Path(folder)
-    name = pointed(folder, pointer)
-    if name and (folder / name).is_dir():
-        return folder / name
-    return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
-
-
-def weight_file(path: Path) -> Path:
-    """The weights of a train run's last checkpoint (averaged ones where it has them), of a checkpoint folder or of an
-    imported directory; a file itself.
-
-    Raises:
-        WeightsError: a directory without weights.
-    """
-    if not path.is_dir():
-        return path
-    folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
-    if folder is None:
-        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
-    if not (folder / "model.safetensors").is_file():
-        raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
-    averaged = folder / "ema.safetensors"
-    return averaged if averaged.is_file() else folder / "model.safetensors"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -77,7 +77,9 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
         return _array_task(environment)
     number, slash, of = text.partition("/")
     if not (slash and all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, of))):
-        raise UsageError(f"--shard {text}: no shard", "3/16 is the third of sixteen; array takes it from Slurm")
+        raise UsageError(
+            f"--shard {text}: this names no shard", "3/16 is the third of sixteen; array takes it from Slurm"
+        )
     shard = Shard(int(number), int(of))
     if not 1 <= shard.number <= shard.of <= MOST:
         raise UsageError(f"--shard {text}: shards of {of} are 1/{of} to {of}/{of}, of {MOST} at most")

@@ -16,8 +16,8 @@ from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import AVERAGE, MODEL, load_weights
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint
 from wsss_cli.engine.records import is_run, read_inputs, read_record
-from wsss_cli.engine.rundir import find_checkpoint
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
@@ -74,7 +74,7 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
             weights, where those are asked for.
         WeightsError: the checkpoint is damaged, or the network gives scores that are not finite.
     """
-    run = Path(run)
+    run = checkpoint_named(Path(run))
     if not is_run(run) and (run / "meta.json").is_file():
         above = run.resolve().parent.parent
         if is_run(above):
@@ -96,7 +96,7 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
 
 def _check_stage(run: Path) -> None:
     if (stage := read_record(run).stage) != "train":
-        raise UsageError(f"{run} is a {stage} run; a train run is needed here")
+        raise UsageError(f"{run} is a {stage} run; a train run is needed here", "wsss runs list names those there are")
 
 
 def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network:

@@ -20,8 +20,8 @@ from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.sources.devkit import CLASSES
 from wsss_cli.engine.checkpoint import LAYOUT
+from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import is_run, read_record
-from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, sha256_file, write_bytes, write_json
 from wsss_cli.labels import voc_palette

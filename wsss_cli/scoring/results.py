@@ -10,8 +10,9 @@ from typing import Any
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import not_a_result
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import find_runs, limit_of, read_inputs, read_run
-from wsss_cli.engine.rundir import find_checkpoint, read_metrics
+from wsss_cli.engine.rundir import read_metrics
 from wsss_cli.errors import UsageError
 from wsss_cli.files import read_json
 from wsss_cli.talk import silent

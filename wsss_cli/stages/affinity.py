@@ -24,7 +24,8 @@ from wsss_cli.data.transforms import affinity_sample
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
-from wsss_cli.engine.rundir import RunDir, find_checkpoint
+from wsss_cli.engine.pointers import find_checkpoint
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json

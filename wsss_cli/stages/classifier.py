@@ -22,7 +22,7 @@ from wsss_cli.data.transforms import classifier_sample
 from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
-from wsss_cli.engine.rundir import find_checkpoint
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier

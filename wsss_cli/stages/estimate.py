@@ -14,8 +14,9 @@ from wsss_cli.config.cam import CamConfig, ReCamConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Sample
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import RunRecord, find_runs, read_inputs
-from wsss_cli.engine.rundir import find_checkpoint, read_metrics
+from wsss_cli.engine.rundir import read_metrics
 from wsss_cli.engine.shards import read_shards
 from wsss_cli.errors import DataError, ResourceError, UsageError
 from wsss_cli.files import read_json

@@ -16,6 +16,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.pointers import checkpoint_named
 from wsss_cli.engine.shards import shards_at_work
 from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import BusyError, DataError
@@ -47,6 +48,7 @@ class ScoredOn:
     limit: int = 0
 
 
+NO_MASKS = "give `wsss prepare` masks of some photographs, or look at what the network predicts: wsss infer, wsss show"
 OWN_SPLIT = ScoredOn()
 
 
@@ -144,6 +146,7 @@ def open_evaluation(
     Raises:
         DataError: the split has no masks, or the data set other classes.
     """
+    run = checkpoint_named(run)
     network = load_network(run, ctx, which)
     split, data = on.split, on.data
     trial = on.limit not in (0, network.preset.dataset.limit)
@@ -151,7 +154,7 @@ def open_evaluation(
     split = split or network.preset.dataset.val
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
-        raise DataError(f"split {split!r} of {dataset.root} has no masks to score against")
+        raise DataError(f"split {split!r} of {dataset.root} has no masks to score against", NO_MASKS)
     check_classes(dataset, network.classes, run)
     changed = [] if data else changed_list(network, dataset, split, ctx)
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})

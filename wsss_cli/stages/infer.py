@@ -69,12 +69,14 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if not matches:
             raise UsageError(
                 f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
-                f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
+                f"give {passed[0]} itself"
+                if passed
+                else f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
             )
         if unread:
             say(f"{name}: passed over, as these endings are not read: {unread}")
         if passed:
-            say(f"{name}{_not_searched(passed)}; give them too, or call it for each, with an --out of its own")
+            say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)
     paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
     stems = np.sort(np.fromiter((hash(_stem(path)) for path in paths), np.int64, len(paths)))
@@ -83,7 +85,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if twice := [name for name, count in counts.items() if count > 1]:
             raise UsageError(
                 f"two images are named {twice[0]}; their masks would overwrite each other",
-                "call it for each folder, with an --out of its own",
+                "run wsss infer once for each folder, with an --out of its own",
             )
     return Each(paths, Path)
 

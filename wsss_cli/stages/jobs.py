@@ -113,7 +113,7 @@ def until(steps: Sequence[Step], name: str) -> list[Step]:
     """
     by_name = names(steps)
     if name not in by_name:
-        raise UsageError(f"--until {name}: no step of this plan", f"choose of {', '.join(by_name)}")
+        raise UsageError(f"--until {name}: this preset has no such step", f"choose of {', '.join(by_name)}")
     return in_order([by_name[name]])
 
 

@@ -17,6 +17,7 @@ from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.outputs import is_whole
+from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint
 from wsss_cli.engine.records import (
     find_runs,
     is_run,
@@ -26,7 +27,7 @@ from wsss_cli.engine.records import (
     refuse_limited,
     refuse_other_classes,
 )
-from wsss_cli.engine.rundir import find_checkpoint, run_path
+from wsss_cli.engine.rundir import run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import sha256_file
 from wsss_cli.scoring.results import finished_eval
@@ -206,6 +207,7 @@ def given_classifier(preset: Preset, path: Path) -> Step:
     Raises:
         WeightsError: there is nothing to load.
     """
+    path = checkpoint_named(path)
     while is_run(path) and not (path / "checkpoints").is_dir():  # a cam run, whose CAMs another run's network made
         inputs = read_inputs(path)
         before = inputs.classifier_run or inputs.recam_run
@@ -227,7 +229,10 @@ def given_classifier(preset: Preset, path: Path) -> Step:
         )
     file, part = (folder / "model.safetensors", "") if folder else split_choice(path)
     if not file.is_file():
-        raise WeightsError(f"classifier.weights: there is no {file}", "--set classifier.weights=RUN or FILE")
+        raise WeightsError(
+            f"classifier.weights: there is no {file}",
+            "name a classifier run or a weight file: --weights, or --set classifier.weights=...",
+        )
     content = f"{sha256_file(file)}:{part}" if part else sha256_file(file)
     return Step("classifier", folder or path, weights_identity(preset.classifier, content), done=True)
 

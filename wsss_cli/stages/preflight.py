@@ -16,8 +16,8 @@ from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
-from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.ranks.who import here
 from wsss_cli.stages.estimate import check_room

@@ -12,6 +12,7 @@ from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
 from wsss_cli.inference.network import Network
+from wsss_cli.talk import counted as plural
 
 
 def changed_list(network: Network, dataset: Dataset, split: str, ctx: Context) -> list[str]:
@@ -40,7 +41,7 @@ def check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
 
 def counted(masks: int, lost: int) -> str:
     """'95 of 100 images; 5 lost'."""
-    return f"{masks - lost} of {masks} images; {lost} lost" if lost else f"{masks} images"
+    return f"{masks - lost} of {plural(masks, 'image')}; {lost} lost" if lost else plural(masks, "image")
 
 
 def _listed(classes: Sequence[str]) -> str:

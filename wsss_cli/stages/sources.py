@@ -16,8 +16,9 @@ from typing import Any
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
+from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import is_run, read_inputs
-from wsss_cli.engine.rundir import RunDir, weight_file
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.files import read_json, sha256_file, write_text
 from wsss_cli.stages.paths import mask_files

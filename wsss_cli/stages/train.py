@@ -14,8 +14,8 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
+from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import other_classes
-from wsss_cli.engine.rundir import weight_file
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.kernels.trials import usable
 from wsss_cli.models.build import build_segmentor

@@ -14,8 +14,9 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.data.verify import Check, Finding, Progress, Report
 from wsss_cli.engine.outputs import LIST, damaged_outputs
+from wsss_cli.engine.pointers import find_checkpoint, pointed
 from wsss_cli.engine.records import Inputs, RunRecord, is_run, read_inputs, read_record
-from wsss_cli.engine.rundir import find_checkpoint, pointed, state_of
+from wsss_cli.engine.rundir import state_of
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.labels import IGNORE

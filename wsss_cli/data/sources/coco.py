@@ -18,11 +18,12 @@ from wsss_cli.data.sources.download import fetch_archives
 from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, read_instances, read_span
 from wsss_cli.data.sources.orientation import Orientation, decide_orientation
 from wsss_cli.data.sources.shapes import paint
-from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
+from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
 from wsss_cli.errors import DataError
 from wsss_cli.files import sha256_file, write_text
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
+from wsss_cli.talk import counted
 
 SOURCE = "MS COCO 2014 instances"
 SPLITS = ("train", "val")

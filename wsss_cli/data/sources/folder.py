@@ -22,7 +22,7 @@ from wsss_cli.data.sources.mask_checks import (
     refuse_useless,
 )
 from wsss_cli.data.sources.photographs import Photographs
-from wsss_cli.data.sources.summary import Finding, Prepared, counted, summarise, summary_lines
+from wsss_cli.data.sources.summary import Finding, Prepared, summarise, summary_lines
 from wsss_cli.data.sources.table import Table, read_table, show_some
 from wsss_cli.data.sources.tags import (
     Layout,
@@ -39,6 +39,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import files_below
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
+from wsss_cli.talk import counted
 
 
 @dataclass(frozen=True)

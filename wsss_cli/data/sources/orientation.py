@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from wsss_cli.data.images import stored_size
-from wsss_cli.data.sources.summary import counted
 from wsss_cli.errors import DataError
 from wsss_cli.processes import Check, in_processes
+from wsss_cli.talk import counted
 
 Orientation = Literal["auto", "stored", "shown"]
 Size = tuple[int, int]

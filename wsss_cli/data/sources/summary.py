@@ -9,6 +9,7 @@ from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.sources.table import show_some
+from wsss_cli.talk import counted
 
 Finding = dict[str, str]
 
@@ -66,8 +67,3 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         named = "no image has two classes" if len(alone) == seen else f"alone in every image: {', '.join(alone)}"
         lines += [named] if seen > 1 else []
     return lines
-
-
-def counted(count: int, thing: str) -> str:
-    """'1 image', '1,234 images'."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -21,12 +21,13 @@ from wsss_cli.data.sources.mask_checks import (
     refuse_useless,
 )
 from wsss_cli.data.sources.sbd import read_labels
-from wsss_cli.data.sources.summary import Prepared, counted, summarise, summary_lines
+from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
+from wsss_cli.talk import counted
 
 SOURCE = "PASCAL VOC 2012 + SBD"
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}

@@ -1,0 +1,90 @@
+"""What newcomers meet: mistakes that are easily made, and the line that says what was meant."""
+
+import json
+import shlex
+
+import pytest
+from command import ROOT, python, wsss
+
+from wsss_cli.talk import counted
+
+QUICK = ("--preset", "toy", "--limit", "3", "--iters", "1", "--device", "cpu")
+SMALL = ("--set", "classifier.crop=64", "--set", "train.crop=64", "--set", "cam.scales=[1.0]")
+SETTINGS = (*SMALL, "--set", "classifier.iters=1", "--data", "data/my toy")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a data set and a training, run."""
+    folder = tmp_path_factory.mktemp("messages")
+    assert wsss(folder, "prepare", "toy", "--images", "4", "--size", "64", "--out", "data/my toy").returncode == 0
+    assert wsss(folder, "train", *QUICK, *SETTINGS).returncode == 0
+    (next((folder / "runs").glob("train-*"))).rename(folder / "run")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "hint"),
+    [
+        (
+            "cam --preset toy --set cam.scales=1.0,0.5",
+            'cam.scales (given: "1.0,0.5") from --set: a list is needed, as TOML writes it: '
+            "--set 'cam.scales=[1.0, 0.5]'",
+            "wsss presets show toy --describe",
+        ),
+        ("cam --preset toy --set cam.flip=maybe", '(given: "maybe") from --set: it should be a boolean', "--describe"),
+        ("cam --preset toy --set classifier.iters=1.5", "it should be an integer", "--describe"),
+        (
+            "cam --preset toy --data 'data/my toy/dataset.json'",
+            "data/my toy/dataset.json lies in a data set and is none",
+            "give the folder: 'data/my toy'",
+        ),
+        ("cam --preset toy --data 'data/my toy/splits'", "lies in a data set", "give the folder: 'data/my toy'"),
+        ("export run --out file.bin", "--out file.bin: its ending does not say", "add --format onnx or torchscript"),
+        ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
+        ("infer run 'data/my toy' --out masks", "data/my toy names no image", "give data/my toy/JPEGImages itself"),
+        ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),
+        ("infer run photo.jpg", "Missing option '--out'.", "see wsss infer --help"),
+        ("eval --base x", "Invalid value for '--base'", "see wsss eval --help"),
+    ],
+)
+def test_a_mistake_is_one_line_and_what_was_meant(home, command, error, hint):
+    done = wsss(home, *shlex.split(command))
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    (helps,) = (line for line in done.stderr.splitlines() if line.startswith("hint: "))
+    assert done.returncode in (2, 3)
+    assert error in said
+    assert hint in helps
+
+
+def test_a_run_that_is_named_without_its_folder_is_suggested(home):
+    name = next((home / "runs").glob("classifier-*")).name
+    assert f"hint: did you mean runs/{name}? wsss runs list" in wsss(home, "eval", name).stderr
+
+
+def test_the_names_of_checkpoints_are_taken_where_a_run_is(home):
+    latest = "run/checkpoints/latest"
+    images = ("data/my toy/JPEGImages", "--limit", "1")
+    assert wsss(home, "infer", latest, *images, "--out", "masks").stdout.startswith("1 mask in masks/masks\n")
+    assert json.loads(wsss(home, "eval", latest, "--limit", "2", "--json").stdout)["step"] == 1
+    started = wsss(home, "train", *QUICK, *SETTINGS, "--init", latest, "--dry-run")
+    assert started.returncode == 0
+    classifier = next((home / "runs").glob("classifier-*")) / "checkpoints/latest"
+    planned = json.loads(wsss(home, "cam", *QUICK, *SETTINGS, "--weights", classifier, "--dry-run", "--json").stdout)
+    assert [(stage["stage"], stage["done"]) for stage in planned["stages"]] == [("classifier", True), ("cam", False)]
+
+
+def test_a_file_that_ends_in_pt_is_torchscript(home):
+    done = wsss(home, "export", "run", "--out", "net.pt")
+    assert (done.returncode, (home / "net.pt").is_file()) == (0, True)
+
+
+def test_one_thing_is_one():
+    assert [counted(count, "image") for count in (0, 1, 2, 1234)] == ["0 images", "1 image", "2 images", "1,234 images"]
+
+
+def test_the_script_lists_messages_of_the_source(tmp_path):
+    done = python(tmp_path, ROOT / "benchmarks/list_messages.py", "errors", "no preset")
+    assert "config/load.py" in done.stdout
+    assert "there is no preset {name}" in done.stdout
+    assert "-> {meant}wsss presets list names all" in done.stdout
