@@ -307,7 +307,7 @@ def test_infer_names_what_it_cannot_read_does_the_others_and_goes_on(wsss, home,
     (photos / "torn.jpg").write_bytes(good[2].read_bytes())
     done = wsss("infer", run, "photos/*.jpg", "--out", "predicted")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "1 masks in predicted/masks (2 were there already)"
+    assert done.stdout.splitlines()[0] == "1 mask in predicted/masks (2 were there already)"
     assert (home / "predicted/masks/torn.png").is_file()
 
 

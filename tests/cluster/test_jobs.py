@@ -65,7 +65,9 @@ def test_a_step_is_named_by_its_stage_and_round_whatever_is_done(steps):
     assert list(names(steps)) == order
     assert [step.stage for step in until(steps, "psa") if not step.done] == ["cam", "psa"]  # not the other network
     assert [step.stage for step in until(steps, "train-2")][-3:] == ["train", "relabel", "train"]
-    with pytest.raises(UsageError, match=r"--until recam: no step of this plan \(choose of classifier, cam, irn"):
+    with pytest.raises(
+        UsageError, match=r"--until recam: this preset has no such step \(choose of classifier, cam, irn"
+    ):
         until(steps, "recam")
 
 
@@ -192,7 +194,7 @@ def test_a_dry_run_prints_the_jobs_and_submits_nothing(data, capsys, tmp_path):
         (["cam", "-p", "toy"], "only run is submitted"),
         (["run", "-p", "toy", "--gpus", "2"], "--gpus is an option of submit"),
         (["run", "-p", "toy", "--dry-run"], "--dry-run is an option of submit"),
-        (["run", "-p", "toy", "--until", "irn"], "no step of this plan"),
+        (["run", "-p", "toy", "--until", "irn"], "this preset has no such step"),
     ],
 )
 def test_a_command_that_cannot_be_submitted_is_refused(data, command, message):
@@ -203,11 +205,11 @@ def test_a_command_that_cannot_be_submitted_is_refused(data, command, message):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--partition", "gpu long", "--partition 'gpu long': no name"),
-        ("--partition", "gpu\n#SBATCH --exclusive", "--partition .*: no name"),
-        ("--account", " ", "--account ' ': no name"),
-        ("--mem", "64 GB", "--mem '64 GB': no size"),
-        ("--mem", "-5G", "--mem '-5G': no size"),
+        ("--partition", "gpu long", "--partition 'gpu long': this is no name"),
+        ("--partition", "gpu\n#SBATCH --exclusive", "--partition .*: this is no name"),
+        ("--account", " ", "--account ' ': this is no name"),
+        ("--mem", "64 GB", "--mem '64 GB': this is no amount of memory"),
+        ("--mem", "-5G", "--mem '-5G': this is no amount of memory"),
     ],
 )
 def test_what_would_end_the_options_of_a_script_early_is_refused(data, option, value, message):

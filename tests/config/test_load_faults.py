@@ -40,7 +40,7 @@ def test_each_bad_value_has_a_line_with_its_key():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=" + "9" * 5000, "valid integer"),
+        ("seed=" + "9" * 5000, "it should be an integer"),
         ("cam.scales=" + "[" * 5000, "nested too deeply"),
         ("cam.scales=" + "[" * 250 + "]" * 250, "preset toy"),
         ("dataset.path=/d/\udcff", "not UTF-8"),

@@ -97,7 +97,7 @@ def test_no_truth_is_refused(pred: Path, tmp_path: Path) -> None:
         score_masks(pred, tmp_path / "empty", 3)
     with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
         score_masks(pred, tmp_path / "nowhere", 3)
-    with pytest.raises(DataError, match="1 of 1 images have no true mask, the first is 'a'"):
+    with pytest.raises(DataError, match="images without a true mask: 1 of 1, the first is 'a'"):
         score_masks(pred, [Sample("a", tmp_path / "a.jpg", None, ())], 3)
 
 

@@ -206,7 +206,7 @@ def test_tags_from_a_file_need_training_images_only(root: Path, tmp_path: Path) 
 def test_tags_without_an_image_and_images_without_tags(root: Path, tmp_path: Path) -> None:
     lines = "t1 cat\nt2 dog\ns1 cat\ns2 dog\n"
     (tmp_path / "tags.txt").write_text(lines + "ghost cat\n")
-    with pytest.raises(DataError, match="tags 1 images that are not there, the first: ghost"):
+    with pytest.raises(DataError, match="tags 1 image not there, the first: ghost"):
         _prepare(root, tmp_path / "out", tags=tmp_path / "tags.txt")
     (tmp_path / "tags.txt").write_text(lines.replace("s2 dog\n", ""))
     with pytest.raises(DataError, match=r"1 listed images have no tags.*the first: s2"):

@@ -119,7 +119,9 @@ def test_folders_that_infer_does_not_search_are_named(photos, given, images, sai
     heard = []
     paths = find_images([given], photos / "out", heard.append)
     assert [path.as_posix() for path in paths] == images
-    assert heard == ([f"{given}: {said}; give them too, or call it for each, with an --out of its own"] if said else [])
+    assert heard == (
+        [f"{given}: {said}; give them too, or run this for each, with an --out of its own"] if said else []
+    )
 
 
 @pytest.mark.parametrize("given", ["photos", "photos/*", "[ph] x*?/*.*", "[ph] x*?"])

@@ -77,6 +77,7 @@ def _words(detail: ErrorDetails, key: str) -> str:
         items = ", ".join(part.strip() for part in text.strip("[]() ").split(","))
         return f"a list is needed, as TOML writes it: --set '{key}=[{items}]'"
     message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
+    message = message.replace("valid array", "valid list")
     article = "an" if message.startswith("Input should be a valid integer") else "a"
     return message.replace("Input should be a valid ", f"it should be {article} ").replace(
         "Input should be ", "it should be "

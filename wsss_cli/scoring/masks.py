@@ -109,7 +109,7 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
         without = [sample.id for sample in truth if sample.mask is None]
         if without:
             raise DataError(
-                f"{len(without)} of {len(truth)} images have no true mask, the first is '{without[0]}'",
+                f"images without a true mask: {len(without)} of {len(truth)}, the first is '{without[0]}'",
                 "scores need true masks: choose a split that has them",
             )
         true_masks, where = {sample.id: sample.mask for sample in truth if sample.mask}, "the split"

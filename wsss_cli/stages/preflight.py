@@ -73,8 +73,7 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
         samples = dataset.split(preset.dataset.train) if stages != {"eval"} else []
         if samples and not any(sample.image.is_file() for sample in samples):
             raise DataError(
-                f"none of the {len(samples)} images of split {preset.dataset.train!r} is there, first: "
-                f"{samples[0].image}",
+                f"none of the images of split {preset.dataset.train!r} is there, first: {samples[0].image}",
                 "put them back, or run `wsss prepare` again",
             )
         if "classifier" in stages and not any(sample.labels for sample in samples):

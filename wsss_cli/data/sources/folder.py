@@ -105,7 +105,7 @@ def prepare_folder(
     lost = {finding["id"] for finding in findings if finding["lost"] == "photograph"}
     if len(lost) == len(rows):
         raise DataError(
-            f"none of the {len(rows)} images of {table} can be used, first: {findings[0]['problem']}",
+            f"none of the images of {table} can be used, first: {findings[0]['problem']}",
             findings[0]["fix"],
         )
     refuse_useless(list(looks.values()))

@@ -187,7 +187,7 @@ def _tags(source: VocSource, lists: dict[str, list[str]], masks: dict[str, Path 
     stray = [name for name in tags if not (source.root / "JPEGImages" / f"{name}.jpg").is_file()]
     if source.tags is not None and stray:
         raise DataError(
-            f"{path} tags {len(stray)} images that are not there, the first: {stray[0]}",
+            f"{path} tags {counted(len(stray), 'image')} not there, the first: {stray[0]}",
             "correct the file or add the images",
         )
     untagged = [name for name in ids if name not in tags]
