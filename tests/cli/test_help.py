@@ -113,7 +113,7 @@ def test_commands_presets_and_settings_are_offered(offered):
     assert {"cam.scales", "cam.flip", "cam.method.layer"} <= set(offered("wsss run --set cam."))
     assert all(key.startswith("cam.") for key in offered("wsss run --set cam."))
     assert offered("wsss run --set cam.sc") == ["cam.scales", "cam.scales="]  # two, or bash would add a space
-    assert offered("wsss run --set train.supervision=") == ["train.supervision=weak", "train.supervision=full"]
+    assert offered("wsss run --set eval.mode=") == ["eval.mode=whole", "eval.mode=slide"]
 
 
 def test_runs_of_the_stage_that_is_asked_for_are_offered(offered, tmp_path):
