@@ -73,4 +73,5 @@ def test_the_table_of_options_says_what_commands_have():
             there[f"{name} {words}".strip()] = tuple(
                 option in options for option in ("--seed", "--iters", "--device", "--json")
             )
-    assert listed == there
+    assert listed.items() <= there.items()
+    assert {name.split()[0] for name in there} == {name.split()[0] for name in listed}
