@@ -11,6 +11,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 CLASSES = {  # the first that the name of a test matches: (title, what one trial is)
+    r"test_many_ranks": "one of two ranks that is killed, asked to stop, or cannot write",
     r"test_storm.*kills": "kills at chance moments of the pipeline, six in each",
     r"test_storm.*signals": "signals at chance moments of the pipeline, three in each",
     r"test_(more_)?phases|test_signals|test_stop": "a signal in a phase of a command",

@@ -1,5 +1,6 @@
 """The command line in a process of its own, as a user starts it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -52,6 +53,21 @@ def start(folder, *arguments, **more):
         text=True,
         start_new_session=True,
     )
+
+
+def ranks_below(pid):
+    """{rank: process id} of the ranks that a command with --gpus has started."""
+    with contextlib.suppress(OSError):
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return dict(sorted(pair for child in children for pair in _rank(child)))
+    return {}
+
+
+def _rank(pid):
+    with contextlib.suppress(OSError):  # it has ended
+        entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        return [(int(entry[5:]), pid) for entry in entries if entry.startswith("RANK=")]
+    return []
 
 
 def left_of(group, seconds):

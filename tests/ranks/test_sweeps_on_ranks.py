@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import PATIENCE, environment, wsss
-from PIL import Image
+from command import PATIENCE, environment, ranks_below, wsss
+from sizes import toy_of_sizes
 
 from wsss_cli.config.load import load_preset
-from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.inference.network import load_network
 from wsss_cli.stages.infer import find_images, run_infer
@@ -39,14 +38,8 @@ CLOCK = {"seconds_per_image", "timed_images", "peak_memory_mib", "run", "file"}
 
 def prepared(folder):
     """Toy images of three sizes, one of them with a single image."""
-    toy = folder / "data" / "toy"
-    prepare_toy(toy, images=8, val=4, seed=0, size=64)
-    for number, image in enumerate(sorted((toy / "JPEGImages").iterdir())):
-        width = {0: 32, 2: 32, 5: 32, 4: 96}.get(number, 64)
-        for file in (image, toy / "SegmentationClass" / f"{image.stem}.png"):
-            with Image.open(file) as picture:  # masks have a palette
-                resized = picture.resize((width, 64), Image.Resampling.NEAREST)
-            resized.save(file)
+    widths = [{0: 32, 2: 32, 5: 32, 4: 96}.get(number, 64) for number in range(12)]
+    toy_of_sizes(folder / "data" / "toy", widths, images=8, val=4, seed=0, size=64)
 
 
 def without_clock(file):
@@ -72,16 +65,6 @@ def forget(runs):
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
         record = json.loads((run / "run.json").read_text())
         (run / "run.json").write_text(json.dumps(record | {"state": "preempted"}))
-
-
-def ranks_below(pid):
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    by_rank = {}
-    for child in children:
-        with contextlib.suppress(OSError):
-            entries = Path(f"/proc/{child}/environ").read_text().split("\0")
-            by_rank |= {int(entry[5:]): child for entry in entries if entry.startswith("RANK=")}
-    return by_rank
 
 
 def ended_by(folder, number, masks):
