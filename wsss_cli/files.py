@@ -134,6 +134,17 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not valid JSON: {error}", "write it anew with the command that made it") from error
 
 
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of one each line; a line that was cut off, as by a kill while writing, is left out."""
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        yield entry
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal.
 

@@ -291,3 +291,32 @@ def test_without_thresholds_the_background_is_what_is_left(dataset, tmp_path, ct
     assert "background 1 less the highest score" in (step.path / "eval.json").read_text()
     with pytest.raises(UsageError, match="complement, which has none"):
         load_preset("toy", ["pseudo.threshold.kind=complement", "rounds=2", "relabel.cam_weight=0.5"])
+
+
+def test_scores_are_held_against_cams_of_the_tags(dataset, tmp_path, ctx):
+    """The teacher has a corner of each photograph beside what is true, and nothing of the first; the CAMs know all."""
+    right = take(dataset, label_maps(dataset, tmp_path / "right"), ctx)
+    first, *others = dataset.split("train")
+    write_mask(tmp_path / "wrong" / f"{first.id}.png", np.zeros((48, 48), np.uint8), dataset.colors)
+    for sample in others:
+        mask = read_mask(sample.mask)
+        mask[:6, :6] = sample.labels[0]
+        write_mask(tmp_path / "wrong" / f"{sample.id}.png", mask, dataset.colors)
+    teacher = take(dataset, tmp_path / "wrong", ctx, teacher="somebody")
+    steps = [f'pseudo.steps=[{{kind="agree", cams="{right.run}"}}]', "pseudo.threshold.kind=complement"]
+    preset = load_preset("toy", [f'dataset.path="{dataset.root}"', *steps])
+    exp = open_experiment(preset, ctx.runs)
+    *_, step = plan_pseudo(exp, teacher.run, silent)
+    run_step(step, exp, ctx)
+    inputs = read_inputs(step.path)
+    assert inputs.judge_run == str(right.run) and inputs.cam_run == str(teacher.run)
+    stored = json.loads((step.path / "eval.json").read_text())
+    counts = stored["agreement"]
+    (name,) = (dataset.classes[label] for label in first.labels)
+    assert sum(one["by_cam"] for one in counts.values()) == counts[name]["by_cam"] == 1
+    mask, truth = read_mask(mask_path(step.path, first.id)), read_mask(first.mask)
+    assert (mask[truth == first.labels[0]] == first.labels[0]).mean() > 0.9
+    corners = [read_mask(mask_path(step.path, sample.id))[:5, :5] for sample in others]
+    assert any((corner == 255).all() for corner in corners)  # doubted, where nothing true touches it
+    again = plan_pseudo(open_experiment(preset, ctx.runs), teacher.run, silent)[-1]
+    assert again.done and again.path == step.path

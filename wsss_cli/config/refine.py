@@ -25,7 +25,7 @@ CRF_SETS = {
 }
 """Published dense CRF parameters by name; 10 iterations each."""
 
-SCORE_STEPS = ("irn-walk", "psa-walk")
+SCORE_STEPS = ("agree", "irn-walk", "psa-walk")
 """Kinds of steps that turn CAMs into CAMs, without a background; all others work on labels and probabilities."""
 
 PAR_LIMIT = math.e / (math.e + 1)
@@ -77,8 +77,20 @@ class ParStep(Model):
     scale: float = Field(0.5, gt=0.0, le=1.0, description="works at this fraction of the image's size")
 
 
+class AgreeStep(Model):
+    """Hold a teacher's scores against CAMs of the user's own tags: doubt what these do not support."""
+
+    kind: Literal["agree"] = "agree"
+    cams: str = Field(min_length=1, description="cam run of the data set's own tags, which the scores are held against")
+    support: Fraction = Field(
+        0.25, description="mean CAM that a region needs, as a share of that of the class's best-supported region"
+    )
+    doubt: Fraction = Field(0.5, description="factor on the scores of a region with less")
+    fallback: Fraction = Field(0.6, description="factor on the CAM of a class that the teacher does not find")
+
+
 LabelStep = Annotated[CrfStep | ParStep, Field(discriminator="kind")]
-Step = Annotated[IrnWalk | PsaWalk | CrfStep | ParStep, Field(discriminator="kind")]
+Step = Annotated[AgreeStep | IrnWalk | PsaWalk | CrfStep | ParStep, Field(discriminator="kind")]
 
 
 class PseudoConfig(Model):
@@ -98,6 +110,16 @@ class PseudoConfig(Model):
         return tuple(step for step in self.steps if isinstance(step, (IrnWalk, PsaWalk)))
 
     @property
+    def score_steps(self) -> tuple[AgreeStep | IrnWalk | PsaWalk, ...]:
+        """The steps that make scores of scores; they come first."""
+        return tuple(step for step in self.steps if isinstance(step, (AgreeStep, IrnWalk, PsaWalk)))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The cam runs that steps hold scores against."""
+        return tuple(dict.fromkeys(step.cams for step in self.steps if isinstance(step, AgreeStep)))
+
+    @property
     def label_steps(self) -> tuple[CrfStep | ParStep, ...]:
         """The steps that refine what the thresholds have decided."""
         return tuple(step for step in self.steps if isinstance(step, (CrfStep, ParStep)))
@@ -105,6 +127,8 @@ class PseudoConfig(Model):
     @model_validator(mode="after")
     def _makes_sense(self) -> PseudoConfig:
         kinds = [step.kind for step in self.steps]
+        if len(self.judges) > 1:
+            raise ValueError(f"steps agree name {len(self.judges)} cam runs; hold scores against one")
         check_order(kinds)
         refining = [kind for kind in kinds if kind not in SCORE_STEPS]
         if self.min_confidence > 0 and not refining:

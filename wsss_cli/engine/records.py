@@ -88,6 +88,8 @@ class Inputs(Form):
     recam_identity: str | None = None
     cam_run: str | None = None
     cam_identity: str | None = None
+    judge_run: str | None = None
+    judge_identity: str | None = None
     irn_run: str | None = None
     irn_identity: str | None = None
     psa_run: str | None = None

@@ -42,7 +42,7 @@ from wsss_cli.errors import (
     WriteError,
     WsssError,
 )
-from wsss_cli.files import remove_temporaries, write_text
+from wsss_cli.files import json_lines, remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
 
@@ -307,9 +307,4 @@ def versions() -> dict[str, str]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics.jsonl; a torn last line (the process was killed while writing) is left out."""
-    rows: list[dict[str, Any]] = []
-    file = path / "metrics.jsonl"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
+    return list(json_lines(path / "metrics.jsonl"))

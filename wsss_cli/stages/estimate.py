@@ -129,7 +129,7 @@ def bytes_to_write(exp: Experiment, todo: Sequence[Step]) -> int:
     photographs = len(samples) * statistics.mean(file.stat().st_size for file in shown) if shown else 0.0
     total = 0.0
     for step in todo:
-        walks = len(exp.preset.pseudo.walks) if step.stage == "pseudo" else 0
+        walks = len(exp.preset.pseudo.score_steps) if step.stage == "pseudo" else 0
         total += photographs * (SHARE.get(step.stage, 0.0) + walks * SHARE["cam"])
         if (training := training_of(exp.preset, step.stage)) is not None:
             config, backbone = training

@@ -29,7 +29,7 @@ MODES = {
     "pseudo": (("background", "255 as background"), ("drop", "255 left out")),
     "cam": (("best", "at the best threshold"),),
 }  # of each stage: where eval.json has its scores, the one that is shown in full first
-READS = ("classifier", "recam", "cam", "irn", "psa", "pseudo", "train")  # earlier runs come first
+READS = ("classifier", "recam", "judge", "cam", "irn", "psa", "pseudo", "train")  # earlier runs come first
 
 
 @dataclass(frozen=True)

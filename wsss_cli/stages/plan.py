@@ -246,7 +246,8 @@ def _cam(exp: Experiment) -> Step:
 
 def _pseudo(exp: Experiment, cam: Step) -> Step:
     networks = dict.fromkeys(needs(step) for step in exp.preset.pseudo.walks)
-    return _step(exp, "pseudo", cam, *(_step(exp, network, cam) for network in networks))
+    judges = [replace(_given(exp, "cam", Path(run)), stage="judge") for run in exp.preset.pseudo.judges]
+    return _step(exp, "pseudo", cam, *(_step(exp, network, cam) for network in networks), *judges)
 
 
 def _rounds(exp: Experiment, pseudo: Step) -> list[Step]:

@@ -105,7 +105,7 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
 def _curve(exp: Experiment, step: Step) -> bool:
     """Whether seeds have been scored, or can be."""
     split, cams = exp.preset.dataset.score, step.reads[0]
-    walked = step.stage == "pseudo" and exp.preset.pseudo.walks  # other scores than those of the curve
+    walked = step.stage == "pseudo" and exp.preset.pseudo.score_steps  # other scores than those of the curve
     if cams.done and not walked and (cams.path / "eval.json").is_file():
         return True
     if split not in exp.dataset.split_sha256:

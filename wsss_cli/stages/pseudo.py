@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsss_cli.config.affinity import needs
-from wsss_cli.config.refine import CrfStep, ParStep, PseudoConfig
+from wsss_cli.config.refine import AgreeStep, CrfStep, ParStep, PseudoConfig
 from wsss_cli.config.refine import Step as RefineStep
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import ComplementThreshold, FixedThreshold
@@ -31,6 +31,7 @@ from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.by_image import AREAS_FILE, MOST, ClassAreas, image_areas, write_areas
 from wsss_cli.scoring.masks import score_pairs
+from wsss_cli.stages.agree import agreement, run_agree
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
@@ -55,12 +56,22 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
         chosen = only_first(lambda: choose_thresholds(preset, dataset, walked, cam_run, ctx))
         lost, cost = _refine(samples, dataset, preset, walked, chosen, run, ctx)
         settings = {**_settings(dataset, chosen), **cost}
+        if counts := agreement(run.path, dataset.classes):
+            settings["agreement"] = counts
+            only_first(lambda: _say_where_cams_stand_in(counts, ctx))
         if walk_seconds:
             settings["walk_seconds_per_image"] = walk_seconds
         how = _protocol(preset.pseudo, chosen, backend_for(ctx.device.type))
         only_first(lambda: score_pseudo(dataset, preset, run, ctx, how, settings))
         lost += _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
+
+
+def _say_where_cams_stand_in(counts: Mapping[str, Mapping[str, int]], ctx: Context) -> None:
+    for name, one in counts.items():
+        if one["by_cam"] > one["images"] / 2:
+            share = 100 * one["with_region"] / one["images"]
+            ctx.ui.say(f"{name}: the teacher finds it in {share:.0f} % of its images; CAMs stand in for the others")
 
 
 def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
@@ -73,7 +84,7 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     networks = {network.stage: network.path for network in step.reads[1:]}
     walked, _ = _walked(samples, preset, cam_run, networks, run, ctx)
     lost: Lost = []
-    if preset.pseudo.walks and not isinstance(preset.pseudo.threshold, (FixedThreshold, ComplementThreshold)):
+    if preset.pseudo.score_steps and not isinstance(preset.pseudo.threshold, (FixedThreshold, ComplementThreshold)):
         ctx.ui.say("thresholds are those of all walked scores: the last shard makes the masks, of all images")
     else:
         chosen = choose_thresholds(preset, exp.dataset, walked, cam_run, ctx)
@@ -101,10 +112,13 @@ def _walked(
         image of each walk, where enough was left to do to tell).
     """
     scores, seconds = cam_files(cam_run), {}
-    for number, step in enumerate(preset.pseudo.walks, 1):
+    for number, step in enumerate(preset.pseudo.score_steps, 1):
         out = walk_files(run.path, f"{number}-{step.kind}")
         before, begin = np.count_nonzero(out.there(samples)), time.perf_counter()
-        run_walk(step, preset, ctx, samples, scores, networks[needs(step)], run, out)
+        if isinstance(step, AgreeStep):
+            run_agree(step, samples, scores, networks["judge"], run, out, ctx)
+        else:
+            run_walk(step, preset, ctx, samples, scores, networks[needs(step)], run, out)
         count = int(np.count_nonzero(out.there(samples)) - before)
         if count:
             seconds[f"{number} {step.kind}"] = round((time.perf_counter() - begin) / count, 4)
@@ -244,6 +258,8 @@ def steps_in_words(steps: Sequence[RefineStep], min_confidence: float, backend: 
                 f"{exact}{kind} {crf.gauss_sxy:g}/{crf.gauss_compat:g}, "
                 f"{crf.bilateral_sxy:g}/{crf.bilateral_srgb:g}/{crf.bilateral_compat:g}, {crf.iterations} iterations"
             )
+        elif isinstance(step, AgreeStep):
+            lines.append(f"held against CAMs of the tags (support {step.support:g}, doubt {step.doubt:g})")
         elif isinstance(step, ParStep):
             lines.append(f"PAR, {step.iterations} iterations, scale {step.scale:g}")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import sha256_file, write_json
+from wsss_cli.files import json_lines, sha256_file, write_json
 from wsss_cli.processes import check_stop, cores
 from wsss_cli.rows import Each
 from wsss_cli.scoring.cams import UnlabelledError, cam_curve
@@ -232,7 +231,7 @@ def _identity(dataset: Dataset, split: str, source: Source, content: str) -> str
 def _make(samples: Sequence[Sample], job: Job, without: set[int], run: RunDir, ctx: Context) -> Lost:
     """Write the CAMs that are not there yet; what cannot be used is lost."""
     cams = cam_files(run.path)
-    journalled = {line["id"] for line in _journal(run.path)}
+    journalled = {line["id"] for line in json_lines(run.path / JOURNAL)}
     there = cams.there(samples)
     pending = array(
         "Q",
@@ -256,16 +255,6 @@ def _job_of(samples: Sequence[Sample], job: Job, cams: Files, place: int) -> Imp
     return job(place, cams.of(samples[place].id))
 
 
-def _journal(run: Path) -> Iterator[dict[str, Any]]:
-    """Its lines; one that was cut off by a kill is left out."""
-    file = run / JOURNAL
-    if file.is_file():
-        with file.open(encoding="utf-8") as lines:
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
-
-
 def counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
     """What a teacher has found, by class.
 
@@ -276,7 +265,7 @@ def counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
         raise UsageError(f"{run} is no run of a teacher's scores", "wsss import-scores makes one")
     table = [[0, 0, 0] for _ in dataset.classes]
     keys = ("tagged", "untagged", "missing")
-    seen = {line["id"]: Imported(*(tuple(line[key]) for key in keys)) for line in _journal(run)}
+    seen = {line["id"]: Imported(*(tuple(line[key]) for key in keys)) for line in json_lines(run / JOURNAL)}
     for one in seen.values():
         for label in (*one.tagged, *one.missing):
             table[label][0] += 1
