@@ -43,9 +43,9 @@ def test_own_values_need_no_word_for_it():
         (
             '{kind="cfr"}',
             "pseudo.steps.0: there is no kind 'cfr'",
-            "did you mean crf? kinds: irn-walk, psa-walk, crf, par",
+            "did you mean crf? kinds: agree, irn-walk, psa-walk, crf, par",
         ),
-        ('{on="labels"}', "pseudo.steps.0: kind is missing", "kinds: irn-walk, psa-walk, crf, par"),
+        ('{on="labels"}', "pseudo.steps.0: kind is missing", "kinds: agree, irn-walk, psa-walk, crf, par"),
     ],
 )
 def test_a_typo_in_a_step_names_the_nearest(steps, message, hint):
