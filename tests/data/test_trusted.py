@@ -1,6 +1,7 @@
 """A data set's own labels: what is added is what is read, and what is drawn from a mask is within it."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -33,11 +34,11 @@ def run(*arguments):
 def test_what_is_added_is_what_is_read_and_the_newest_counts(dataset):
     samples = dataset.split("train")
     assert read_trusted(dataset.root).fingerprint == ""
-    first = add_trusted(dataset, [(one, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
+    first = add_trusted(dataset, [(one, one.mask, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
     assert [first.of(one.id).kind for one in samples[:3]] == ["mask"] * 3 and first.of(samples[3].id) is None
     assert (first.of(samples[0].id).read() == read_mask(samples[0].mask)).all()
     partial = np.full(read_mask(samples[0].mask).shape, 255, np.uint8)
-    second = add_trusted(dataset, [(samples[0], partial)], "partial", "scribbles")
+    second = add_trusted(dataset, [(samples[0], samples[0].mask, partial)], "partial", "scribbles")
     assert second.of(samples[0].id).kind == "partial" and second.of(samples[1].id).kind == "mask"
     assert first.fingerprint != second.fingerprint == read_trusted(dataset.root).fingerprint
 
@@ -47,12 +48,12 @@ def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
     labels = np.full(read_mask(sample.mask).shape, 255, np.uint8)
     labels[:10], labels[10:20] = 1, 0
     pseudo, sure = np.full(labels.shape, 2, np.uint8), np.full(labels.shape, 0.25, np.float32)
-    part = add_trusted(dataset, [(sample, labels)], "partial", "").of(sample.id)
+    part = add_trusted(dataset, [(sample, sample.mask, labels)], "partial", "").of(sample.id)
     mask, confidence = part.over(pseudo, sure)
     assert np.unique(mask[:10]).tolist() == [1] and np.unique(mask[10:20]).tolist() == [0]
     assert np.unique(mask[20:]).tolist() == [2]
     assert (confidence[:20] == 1).all() and (confidence[20:] == 0.25).all()
-    whole = add_trusted(dataset, [(sample, labels)], "mask", "").of(sample.id)
+    whole = add_trusted(dataset, [(sample, sample.mask, labels)], "mask", "").of(sample.id)
     mask, confidence = whole.over(pseudo, sure)
     assert (mask == labels).all() and (confidence == (labels != 255)).all()
 
@@ -60,15 +61,40 @@ def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_added(dataset):
     sample = dataset.split("train")[0]
     with pytest.raises(DataError, match="is 5x5, its photograph 64x64"):
-        add_trusted(dataset, [(sample, np.zeros((5, 5), np.uint8))], "mask", "")
+        add_trusted(dataset, [(sample, sample.mask, np.zeros((5, 5), np.uint8))], "mask", "")
     with pytest.raises(DataError, match="9"):
-        add_trusted(dataset, [(sample, np.full((64, 64), 9, np.uint8))], "mask", "")
+        add_trusted(dataset, [(sample, sample.mask, np.full((64, 64), 9, np.uint8))], "mask", "")
     assert not read_trusted(dataset.root).entries
+
+
+@pytest.mark.parametrize("more", [(), ("--clear",), ("--clear", "--kind", "partial")])
+def test_labels_that_are_there_outlive_an_addition_that_fails(dataset, tmp_path, more):
+    samples = dataset.split("train")
+    add_trusted(dataset, [(one, one.mask, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
+    before = read_trusted(dataset.root)
+    write_mask(tmp_path / "new" / f"{samples[0].id}.png", np.zeros((64, 64), np.uint8), dataset.colors)
+    for shape, value, words in ((32, 0, "is 32x64, its photograph 64x64"), (64, 9, "holds the value 9")):
+        bad = tmp_path / "new" / f"{samples[1].id}.png"
+        write_mask(bad, np.full((shape, 64), value, np.uint8), dataset.colors)
+        with pytest.raises(DataError, match=f"{re.escape(str(bad))} {words}"):
+            run(dataset.root, tmp_path / "new", *more)
+        assert read_trusted(dataset.root) == before
+        for one in samples[:3]:
+            assert (before.of(one.id).read() == read_mask(one.mask)).all()
+    with pytest.raises(DataError, match="is no folder"):
+        run(dataset.root, tmp_path / "none", *more)
+    assert read_trusted(dataset.root) == before
+    bad.unlink()
+    run(dataset.root, tmp_path / "new", *more)
+    after = read_trusted(dataset.root)
+    assert len(after.entries) == (1 if more else 3) == len(list(after.folder.glob("*.png")))
+    assert not after.of(samples[0].id).read().any()
+    assert {file.name for file in dataset.root.glob(".*")} <= {".prepare.lock", ".LOCK", ".lock"}
 
 
 def test_a_file_that_was_changed_by_hand_is_not_believed(dataset):
     sample = dataset.split("train")[0]
-    labels = add_trusted(dataset, [(sample, read_mask(sample.mask))], "mask", "").of(sample.id)
+    labels = add_trusted(dataset, [(sample, sample.mask, read_mask(sample.mask))], "mask", "").of(sample.id)
     write_mask(labels.file, np.zeros((64, 64), np.uint8), dataset.colors)
     with pytest.raises(DataError, match="is another one than"):
         labels.read()

@@ -222,6 +222,19 @@ def test_labels_are_renamed_and_other_ones_are_told(dataset, tmp_path, ctx):
         take(dataset, path, ctx, renames={"moggy": "dgo"})
 
 
+@pytest.mark.parametrize("other", ["elsewhere/{}.jpg", "{}.png"])
+def test_images_of_two_names_are_not_taken_for_one_photograph(dataset, tmp_path, ctx, other):
+    listed = entries(dataset)
+    first = dataset.split("train")[0]
+    path = coco(dataset, tmp_path / "r.json", [{**one, "file_name": "no.jpg"} for one in listed[:1]], whole=False)
+    with pytest.raises(DataError, match=rf"no\.jpg is none, {first.id} is one"):
+        take(dataset, path, ctx)
+    named = [{**listed[0], "file_name": name} for name in (f"{first.id}.jpg", other.format(first.id))]
+    path = coco(dataset, tmp_path / "r.json", named, whole=False)
+    with pytest.raises(DataError, match=f"are both taken for the photograph {first.id}"):
+        take(dataset, path, ctx)
+
+
 @pytest.mark.parametrize(("names", "words"), [((), "neither"), (("a.png", "b.npz"), "both")])
 def test_a_folder_holds_one_kind_of_files(dataset, tmp_path, ctx, names, words):
     (tmp_path / "folder").mkdir()

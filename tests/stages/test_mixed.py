@@ -57,7 +57,7 @@ def give(home, kind, change, places):
     dataset = open_dataset(home / "toy")
     samples = dataset.split("train")
     chosen = [samples[place] for place in places]
-    add_trusted(dataset, [(one, change(read_mask(one.mask))) for one in chosen], kind, "by hand")
+    add_trusted(dataset, [(one, one.mask, change(read_mask(one.mask))) for one in chosen], kind, "by hand")
     return chosen
 
 

@@ -39,7 +39,10 @@ def labels(
         float, typer.Option(metavar="F", min=0.0, max=1.0, help="With --draw: share of the photographs.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="With --draw: of which those are.")] = 0,
-    clear: Annotated[bool, typer.Option("--clear", help="Take away the labels that are there first.")] = False,
+    clear: Annotated[
+        bool,
+        typer.Option("--clear", help="Take away the labels that are there; with new ones, once those are all read."),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Add labels that may be trained on to a data set: a few whole masks, scribbles, points, boxes.
@@ -63,16 +66,16 @@ def labels(
         raise UsageError("nothing to add", "name a folder of label maps, or --draw masks")
     opened = open_dataset(dataset, console.say)
     with alone(dataset), Stop(console.say_at_once).listening() as stop:
-        if clear:
-            clear_trusted(opened.root)
-        before = read_trusted(opened.root).entries
+        before = {} if clear else read_trusted(opened.root).entries
         if masks is not None:
             source, maps = f"from {masks.name or masks}", _from_folder(opened, split, masks)
-            add_trusted(opened, maps, kind, source, stop.check)
+            add_trusted(opened, maps, kind, source, stop.check, clear=clear)
         elif draw is not None:
             source = f"{draw} drawn from true masks, share {share:g}, seed {seed}"
             maps = _drawn(opened, split, draw, share, seed)
-            add_trusted(opened, maps, "mask" if draw == "masks" else "partial", source, stop.check)
+            add_trusted(opened, maps, "mask" if draw == "masks" else "partial", source, stop.check, clear=clear)
+        else:
+            clear_trusted(opened.root)
         trusted = read_trusted(opened.root)
     kinds = Counter(entry.kind for entry in trusted.entries.values())
     new = sum(entry != before.get(name) for name, entry in trusted.entries.items())
@@ -85,7 +88,7 @@ def labels(
         console.say(f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', 'train.supervision=mixed')}")
 
 
-def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[Sample, np.ndarray]]:
+def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[Sample, Path, np.ndarray]]:
     """Every label map of a folder, and of those in it.
 
     Raises:
@@ -113,13 +116,13 @@ def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[S
         chosen[place] = file
     with console.progress(len(chosen), "labels") as bar:
         for place, file in chosen.items():
-            yield samples[place], read_mask(file)
+            yield samples[place], file, read_mask(file)
             bar.advance()
 
 
 def _drawn(
     dataset: Dataset, split: str, draw: Literal["masks", "scribbles", "points", "boxes"], share: float, seed: int
-) -> Iterator[tuple[Sample, np.ndarray]]:
+) -> Iterator[tuple[Sample, Path, np.ndarray]]:
     """Labels of a share of the photographs that have a true mask, chosen by the seed.
 
     Raises:
@@ -142,5 +145,5 @@ def _drawn(
         for place in sorted(masked[int(number)] for number in chosen):
             mask = samples[place].mask
             assert mask is not None
-            yield samples[place], drawn(read_mask(mask), draw, seed + place)
+            yield samples[place], mask, drawn(read_mask(mask), draw, seed + place)
             bar.advance()

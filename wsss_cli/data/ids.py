@@ -38,7 +38,7 @@ def refuse_duplicates(ids: Iterable[str], where: str) -> None:
     if twice:
         raise DataError(
             f"{where}: {len(twice)} duplicate ids: {', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}",
-            "every id may occur once",
+            "every id may occur once; a photograph's is its name without the ending: a.png and a.jpg share one",
         )
 
 

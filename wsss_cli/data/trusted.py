@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["mask", "partial"]
 FOLDER, INDEX, COLUMNS = "trusted", "index.csv", ["id", "kind", "sha256", "source"]
+ASIDE = ".trusted.new"  # beside them: label maps that are not all there yet
 NONE = "wsss prepare labels adds labels to a data set"
 
 
@@ -130,42 +131,72 @@ def read_trusted(root: Path) -> TrustedLabels:
 
 def add_trusted(
     dataset: Dataset,
-    maps: Iterable[tuple[Sample, np.ndarray]],
+    maps: Iterable[tuple[Sample, Path, np.ndarray]],
     kind: Kind,
     source: str,
     check: Callable[[], object] = lambda: None,
+    *,
+    clear: bool = False,
 ) -> TrustedLabels:
     """Add label maps to a data set; those of photographs that have one already take its place.
 
+    They are all looked at, and written aside, before any that is there is touched.
+
     Args:
-        maps: (photograph, class indices and 255, uint8 [H, W]).
+        maps: (photograph, the file that the map is of, class indices and 255, uint8 [H, W]).
         source: what they came from, in words.
         check: called for each; what it raises ends the work, and nothing is added.
+        clear: the others go.
     Raises:
-        DataError: one has another size than its photograph, or a value that is no class.
+        DataError: one has another size than its photograph, or a value that is no class; nothing is added, and all that
+            was there still is.
     """
+    there = TrustedLabels(dataset.root / FOLDER, {}, "")
+    entries = {} if clear else dict(read_trusted(dataset.root).entries)
+    aside = TrustedLabels(dataset.root / ASIDE, {}, "")
+    shutil.rmtree(aside.folder, ignore_errors=True)  # of a process that was killed
+    try:
+        added = [sample.id for sample in _written(dataset, maps, aside, entries, kind, source, check)]
+        there.folder.mkdir(exist_ok=True)
+        remove_temporaries(there.folder)
+        for name in added:
+            there.file(name).parent.mkdir(parents=True, exist_ok=True)
+            aside.file(name).replace(there.file(name))
+        write_index(there.folder, entries)
+    finally:
+        shutil.rmtree(aside.folder, ignore_errors=True)
+    if clear:
+        listed = {there.file(name) for name in entries}
+        for file in [file for file in there.folder.rglob("*.png") if file not in listed]:
+            file.unlink()
+    return read_trusted(dataset.root)
+
+
+def _written(
+    dataset: Dataset,
+    maps: Iterable[tuple[Sample, Path, np.ndarray]],
+    aside: TrustedLabels,
+    entries: dict[str, Entry],
+    kind: Kind,
+    source: str,
+    check: Callable[[], object],
+) -> Iterator[Sample]:
+    """Write label maps aside, with an entry of each."""
     from wsss_cli.data.images import image_size
     from wsss_cli.data.masks import check_values, write_mask
 
-    before = read_trusted(dataset.root)
-    entries = dict(before.entries)
-    if before.folder.is_dir():
-        remove_temporaries(before.folder)
-    for sample, labels in maps:
+    for sample, of, labels in maps:
         check()
-        file = before.file(sample.id)
         size = image_size(sample.image)
         if labels.shape != size:
             raise DataError(
-                f"the label map of {sample.id} is {labels.shape[0]}x{labels.shape[1]}, its photograph "
-                f"{size[0]}x{size[1]}",
+                f"{of} is {labels.shape[0]}x{labels.shape[1]}, its photograph {size[0]}x{size[1]}",
                 "label maps have the size of the photograph as it is shown (EXIF applied)",
             )
-        check_values(labels, dataset.num_classes, file)
-        write_mask(file, labels, dataset.colors)
-        entries[sample.id] = Entry(kind, sha256_file(file), source)
-    write_index(before.folder, entries)
-    return read_trusted(dataset.root)
+        check_values(labels, dataset.num_classes, of)
+        write_mask(aside.file(sample.id), labels, dataset.colors)
+        entries[sample.id] = Entry(kind, sha256_file(aside.file(sample.id)), source)
+        yield sample
 
 
 def clear_trusted(root: Path) -> None:

@@ -59,8 +59,8 @@ def read_results(
         renames: from a label of the file to a class.
         names_from: another JSON with `images` and `categories`, for results that have ids alone.
     Raises:
-        DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; no entry
-            is of a photograph of the list, or of a class.
+        DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; images of
+            two names are taken for one photograph; no entry is of a photograph of the list, or of a class.
         UsageError: ids without names, or a rename to no class.
     """
     images: dict[Any, str] = {}
@@ -74,7 +74,9 @@ def read_results(
         if target not in classes:
             raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
     by_image: dict[int, list[Instance]] = {}
+    named: dict[int, str] = {}
     total = others = 0
+    other = ""
     unknown: Counter[str] = Counter()
     for key, start, end, entry in elements(_text(path), alone=True):
         if key != "annotations":
@@ -88,13 +90,18 @@ def read_results(
             raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
         place = place_of(image, places)
         index = _class(renames.get(label, label), classes)
+        if place is not None and named.setdefault(place, image) != image:
+            raise DataError(
+                f"{path}: {named[place]} and {image} are both taken for the photograph {samples[place].id}",
+                "leave out those that are not of the list, or name photographs by their ids",
+            )
         if place is None:
-            others += 1
+            others, other = others + 1, other or image
         elif index is None:
             unknown[label] += 1
         else:
             by_image.setdefault(place, []).append(Instance(index, score, start, end))
-    _refuse_nothing(path, total, others, unknown, classes, by_image)
+    _refuse_nothing(path, total, others, unknown, classes, by_image, f"{other} is none, {samples[0].id} is one")
     return Results(path, by_image, total, others, dict(unknown))
 
 
@@ -210,13 +217,17 @@ def _refuse_nothing(
     unknown: Counter[str],
     classes: Mapping[str, int],
     by_image: Mapping[int, Sequence[Instance]],
+    names: str,
 ) -> None:
     if by_image:
         return
     if not total:
         raise DataError(f"{path} has no entry", "is it a list of results, or a file with annotations?")
     if others == total:
-        raise DataError(f"none of its {total:,} entries in {path} is of a photograph of the list", "see --split")
+        raise DataError(
+            f"none of the {total:,} entries in {path} is of a photograph of the list: {names}",
+            "they name photographs by their files or ids; of which list, --split says",
+        )
     first = unknown.most_common(1)[0][0]
     raise DataError(
         f"none of the labels in {path} is a class: {', '.join(repr(name) for name, _ in unknown.most_common(5))}",
