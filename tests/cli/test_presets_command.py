@@ -1,7 +1,12 @@
 import json
+import re
 import tomllib
 
+import pytest
+
+from wsss_cli.cli.stage import resolve
 from wsss_cli.config.load import load_preset, preset_names
+from wsss_cli.errors import UsageError
 
 
 def test_list_names_every_preset(wsss):
@@ -80,3 +85,14 @@ def test_schema_is_a_json_schema_with_descriptions(wsss):
     assert train["properties"]["iters"]["description"].startswith("training iterations")
     fields = [field for model in schema["$defs"].values() for name, field in model["properties"].items()]
     assert len(fields) > 60
+
+
+@pytest.mark.parametrize(
+    ("option", "override"),
+    [({"train__iters": 3}, "train.iters=4"), ({"seed": 1}, "seed = 2"), ({"data": "b"}, 'dataset.path="c"')],
+)
+def test_an_option_and_set_do_not_give_a_setting_two_values(option, override):
+    with pytest.raises(UsageError, match=f"--set {re.escape(override)}: another option of the command says"):
+        resolve("toy", [override], **option)
+    (key,) = option
+    assert resolve("toy", [override], **{key: {"train__iters": 4, "seed": 2, "data": "c"}[key]})

@@ -150,5 +150,24 @@ def test_a_torn_first_line_goes_too(tmp_path):
     with opened(tmp_path) as run:
         (tmp_path / "metrics.jsonl").write_text('{"kind"')
         run.cut_metrics(0)
-        run.metric({"step": 1})
-    assert read_metrics(tmp_path) == [{"step": 1}]
+        run.metric({"kind": "train", "step": 1})
+    assert read_metrics(tmp_path) == [{"kind": "train", "step": 1}]
+
+
+DAMAGED = (
+    *(b"3", b"[1]", b"null", b"{}", b'{"kind": "tr\xff\xfe"}', bytes(4), b"[" * 100_000),
+    *(b'{"kind": "train", "loss": 1}', b'{"kind": "train", "step": "1"}', b'{"step": 1}'),
+    b'{"kind": "train", "step": 1, "loss": "x"}',
+)
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_line_of_metrics_is_left_out(tmp_path, line):
+    with opened(tmp_path) as run:
+        run.metric({"kind": "train", "step": 1, "loss": 0.5})
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(line + b"\n")
+        run.metric({"kind": "val", "step": 2, "miou": None})
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
+        run.cut_metrics(1)
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_cli.config.base import RUN
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.crf import dense_crf
@@ -16,7 +17,7 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.errors import DataError, Interrupted
+from wsss_cli.errors import DataError, Interrupted, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.inference.predict import largest_batch, predict, slide, window_starts
 from wsss_cli.labels import voc_palette
@@ -94,6 +95,20 @@ def test_an_image_and_its_mirror_of_all_images_of_a_size_are_one_forward_for_eac
     model.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
     predict(model, [image, image], EvalConfig(), ctx, "fp32", ms_flip=True)
     assert seen == [(4, 3, side, side) for side in (32, 48, 64, 80, 96, 112)]
+
+
+def test_a_view_that_is_named_twice_counts_once(dataset, ctx):
+    image = read_image(dataset.split("val")[0].image)
+    once, twice = (
+        predict(
+            Colours(), [image], EvalConfig.model_validate({"scales": scales}, context=RUN), ctx, "fp32", ms_flip=True
+        )
+        for scales in ((0.5, 1.0), (1.0, 0.5, 1.0))
+    )
+    assert np.array_equal(once["ms_flip_confidence"], twice["ms_flip_confidence"])
+    for section in ("eval", "relabel"):
+        with pytest.raises(UsageError, match="1 is there twice; a view counts once"):
+            load_preset("toy", [f"{section}.scales=[1.0, 0.5, 1.0]"])
 
 
 def test_probabilities_are_those_of_the_labels(dataset, ctx):

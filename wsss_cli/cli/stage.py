@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 
 def resolve(preset: str, overrides: Sequence[str] | None, data: str = "", **settings: Any) -> Preset:
-    """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied."""
+    """The preset with --set, --data and the command's own options (dotted keys with __ for the dots) applied.
+
+    Raises:
+        UsageError: --set and an option of its own give a setting two values; or the preset is not valid.
+    """
     from wsss_cli.config.load import load_preset
 
-    options = [f"{key}={value}" for key, value in as_toml(settings).items()]
-    where = [f"dataset.path={_toml(data)}"] if data else []
-    return load_preset(preset, [*(overrides or ()), *where, *options], console.say)
+    options = as_toml({"dataset__path": data, **settings})
+    for override in overrides or ():
+        key, _, value = (part.strip() for part in override.partition("="))
+        if key in options and value not in (options[key], options[key].strip('"')):
+            raise UsageError(f"--set {override}: another option of the command says {options[key]}", "give one of them")
+    return load_preset(preset, [*(overrides or ()), *(f"{key}={value}" for key, value in options.items())], console.say)
 
 
 def as_toml(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Passes = Annotated[int, Field(ge=1, le=10_000)]  # of a method over its maps
@@ -27,6 +27,17 @@ ResizeMin = Annotated[
 ResizeMax = Annotated[
     float, Field(gt=0.0, le=100.0, description="largest long side before the crop, as a fraction of crop")
 ]
+
+
+def _each_once(scales: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    twice = next((scale for number, scale in enumerate(scales) if scale in scales[:number]), None)
+    if twice is not None and info.context != RUN:
+        raise ValueError(f"{twice:g} is there twice; a view counts once")
+    return scales
+
+
+Views = Annotated[tuple[Scale, ...], AfterValidator(_each_once)]
+"""Scales of the views that a prediction is the mean of."""
 
 
 class Model(BaseModel):

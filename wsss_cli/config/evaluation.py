@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wsss_cli.config.base import CrfConfig, Model, Scale, Side
+from wsss_cli.config.base import CrfConfig, Model, Side, Views
 
 
 class EvalConfig(Model):
@@ -17,7 +17,7 @@ class EvalConfig(Model):
         "image", description="scale 1 is the original image, or the image resized to `short_side`"
     )
     short_side: Side = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
-    scales: tuple[Scale, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), min_length=1, description="scales of ms+flip")
+    scales: Views = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), min_length=1, description="scales of ms+flip")
     crf: CrfConfig = Field(
         CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
         description="dense CRF on the class probabilities, where a command asks for it",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
-from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Scale, Workers
+from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Views, Workers
 from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, PseudoThreshold, SelfThreshold
 
 CRF_SETS = {
@@ -143,9 +143,7 @@ class PseudoConfig(Model):
 class RelabelConfig(Model):
     """Pseudo masks of a further round, from a trained network."""
 
-    scales: tuple[Scale, ...] = Field(
-        (0.75, 1.0, 1.25), min_length=1, description="views of the network, each mirrored, too"
-    )
+    scales: Views = Field((0.75, 1.0, 1.25), min_length=1, description="views of the network, each mirrored, too")
     steps: tuple[LabelStep, ...] = Field(
         (CrfStep(on="scores", parameters="deeplab"),), description="what is done to its class probabilities, in order"
     )

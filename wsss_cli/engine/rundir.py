@@ -306,5 +306,14 @@ def versions() -> dict[str, str]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics.jsonl; a torn last line (the process was killed while writing) is left out."""
-    return list(json_lines(path / "metrics.jsonl"))
+    """Rows of a run's metrics.jsonl: a kind, the number of a step, and numbers; None where one is undefined.
+
+    Other lines are left out: the last is torn where the process was killed while writing, and disks damage some.
+    """
+    return [row for row in json_lines(path / "metrics.jsonl") if _is_row(row)]
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    if type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
+        return False
+    return all(value is None or isinstance(value, (int, float)) for key, value in row.items() if key != "kind")

@@ -148,7 +148,7 @@ def predict_tensors(
             both = plain + mirrored.flip(3)
             total = both if total is None else total.add_(both)
     if total is not None:
-        mean = total / (2 * len(config.scales))
+        mean = total / (2 * len(set(config.scales)))
         confidence, labels = mean.max(1)
         if probabilities:
             maps["ms_flip_probabilities"] = mean
