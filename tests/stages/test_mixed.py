@@ -14,8 +14,9 @@ from wsss_cli.data.sources.drawn import drawn
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import Inputs, read_inputs
-from wsss_cli.engine.rundir import find_checkpoint, open_run
+from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.inference.network import load_network
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
