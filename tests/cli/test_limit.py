@@ -106,3 +106,11 @@ def test_the_first_photographs_are_segmented(home, trial):
     done = wsss(home, *command)
     assert "limit 2: the first 2 of 10 photographs" in done.stdout
     assert len(list((home / "masks/masks").glob("*.png"))) == 2
+
+
+def test_a_run_that_is_submitted_is_the_same_one_with_all_its_options(home):
+    done = wsss(home, "submit", "--dry-run", "--", "run", *QUICK, "--limit", "3")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing to submit, all is done: runs/train-toy-limit3-" in done.stderr
+    other = wsss(home, "submit", "--dry-run", "--", "run", *QUICK, "--limit", "3", "--seed", "5")
+    assert "--limit 3 --seed 5 --until classifier" in other.stdout
