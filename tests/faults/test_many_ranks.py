@@ -132,14 +132,16 @@ def test_a_write_that_fails_at_one_rank(short, tmp_path, rank, at):
     folder, number = tmp_path / "work", FULL if at % 2 else BROKEN
     (tmp_path / "hook").mkdir()
     hook = HOOK.replace('if os.environ.get("WSSS_TEST_FAIL_AT"):', AT_ONE_RANK)
-    assert hook != HOOK
+    hook = hook.replace('("os.rename", "os.mkdir")', '("os.rename",)')  # a folder that is there already may fail
+    assert AT_ONE_RANK in hook and "mkdir" not in hook
     (tmp_path / "hook" / "sitecustomize.py").write_text(hook)
     prepared(folder)
     more = {"PYTHONPATH": f"{tmp_path / 'hook'}{os.pathsep}{command.ROOT}", "WSSS_TEST_PLACE": str(folder)}
     more |= {"WSSS_TEST_RANK": str(rank), "WSSS_TEST_FAIL_AT": str(at), "WSSS_TEST_ERRNO": str(number)}
-    said = ended(begin(folder, SHORT, **more), (0, 3))
-    if (rank, at) == (1, 3):
-        assert "No space left" in said and "rank 1" in said
+    of_an_image = rank == 1 and at > 2  # what is opened before may do without: a look at a lock, say
+    said = ended(begin(folder, SHORT, **more), (3,) if of_an_image else (0, 3))
+    if of_an_image:
+        assert ("No space left" if number == FULL else "Input/output error") in said and "rank 1" in said
     assert finished(folder, SHORT) == short[0]
 
 
