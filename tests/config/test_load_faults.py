@@ -192,6 +192,7 @@ def test_a_smallest_ratio_above_the_largest_is_refused():
         (["classifier.resize_min=2.0"], "classifier: resize_min 2 is above resize_max 1.5"),
         (["affinity.irn.resize_max=0.4"], "affinity.irn: resize_min 0.5 is above resize_max 0.4"),
         (["affinity.psa.resize_max=1.0"], "affinity.psa: resize_min 1.1 is above resize_max 1"),
+        (["train.batch=4", "train.accumulate=4"], "train: batch is 4 in 4 parts, and batch norm of the pooled branch"),
         (["train.batch=1"], "train: batch is 1, and batch norm of the pooled branch of deeplabv3plus needs at least 2"),
         (
             ['train.loss=[{kind="cross-entropy"}, {kind="gated-crf", stride=80}]'],

@@ -13,7 +13,7 @@ from wsss_cli.ranks.who import Ranks
 from wsss_cli.stages import preflight
 from wsss_cli.stages.paths import confidence_files, confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.preflight import check_kernels
+from wsss_cli.stages.preflight import check_kernels, check_ranks
 from wsss_cli.stages.train import run_train
 from wsss_cli.stages.training_data import check_confidence, training_item
 
@@ -84,6 +84,19 @@ def test_fused_kernels_are_refused_on_ranks_whose_batch_norm_is_one(monkeypatch)
     with pytest.raises(UsageError, match="sees the images of one rank"):
         check_kernels(load_preset("toy", ["train.kernels=fused"]).train, "cuda")
     check_kernels(load_preset("toy", ["train.kernels=fused", "train.sync_bn=false"]).train, "cuda")
+
+
+def test_ranks_with_a_batch_norm_of_their_own_have_two_images(monkeypatch):
+    monkeypatch.setattr(preflight, "here", lambda: Ranks(0, 2))
+    own = "train.sync_bn=false"
+    with pytest.raises(UsageError, match="2 ranks have fewer than 2 images at a time of a batch of 2"):
+        check_ranks(load_preset("toy", [own, "train.batch=2"]).train)
+    for settings in (
+        ["train.batch=2"],
+        [own, "train.batch=4"],
+        [own, "train.batch=2", "train.head={kind='segformer'}"],
+    ):
+        check_ranks(load_preset("toy", settings).train)
 
 
 @pytest.mark.parametrize("setting", ["train.compile=true", "train.channels_last=false"])

@@ -122,7 +122,8 @@ class TrainingConfig(Model):
         1,
         ge=1,
         le=65536,
-        description="parts of a batch that are computed one after another, each with its own batch statistics",
+        description="parts of a batch that are computed one after another, each with its own batch statistics and with "
+        "its own mean where a loss is one over labelled pixels",
     )
     sync_bn: Annotated[bool, Added(neutral=True)] = Field(
         True, description="batch norm sees the images of all ranks; false: those of its own"

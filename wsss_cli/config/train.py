@@ -136,9 +136,11 @@ class TrainConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _batch_fits(self) -> TrainConfig:
-        if self.head.pools and self.batch < 2:
+        if self.head.pools and self.batch // self.accumulate < 2:
+            parts = f" in {self.accumulate} parts" if self.accumulate > 1 else ""
             raise ValueError(
-                f"batch is 1, and batch norm of the pooled branch of {self.head.kind} needs at least 2; set batch = 2"
+                f"batch is {self.batch}{parts}, and batch norm of the pooled branch of {self.head.kind} needs at"
+                f" least 2 images at once; set batch = {2 * self.accumulate}{', or lower accumulate' if parts else ''}"
             )
         return self
 

@@ -191,6 +191,7 @@ def _machine(exp: Experiment, todo: Sequence[Step], device: str) -> Iterator[Wss
         kind = device_type(device)
         if any(step.stage == "train" for step in todo):
             check_kernels(exp.preset.train, kind)
+            check_ranks(exp.preset.train)
     except UsageError as error:
         yield error
     try:
@@ -205,6 +206,21 @@ def usable_device(device: str) -> str:
         return device_type(device)
     except UsageError:
         return "cpu"
+
+
+def check_ranks(config: TrainConfig) -> None:
+    """Refuse ranks that have one image at a time, where a batch norm of their own needs two.
+
+    Raises:
+        UsageError: with the batch that works.
+    """
+    ranks = here().world
+    if ranks > 1 and not config.sync_bn and config.head.pools and config.batch // config.accumulate // ranks < 2:
+        raise UsageError(
+            f"train.sync_bn is false, and {ranks} ranks have fewer than 2 images at a time of a batch of"
+            f" {config.batch}: batch norm of the pooled branch of {config.head.kind} needs 2",
+            f"--set train.batch={2 * config.accumulate * ranks}, or fewer ranks, or --set train.sync_bn=true",
+        )
 
 
 def check_kernels(config: TrainConfig, device: str) -> None:

@@ -27,7 +27,7 @@ from wsss_cli.stages.network_scores import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_files, mask_files
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.preflight import check_class_weights, check_kernels
+from wsss_cli.stages.preflight import check_class_weights, check_kernels, check_ranks
 from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
@@ -84,6 +84,7 @@ def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) 
         UsageError: kernels that cannot run here, or class weights of other classes.
     """
     check_kernels(config, device.type)
+    check_ranks(config)
     check_class_weights(config, dataset.num_classes)
 
 
