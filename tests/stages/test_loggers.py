@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command import ROOT
 
-from tests.command import ROOT
 from wsss_cli.engine import loggers
 from wsss_cli.engine.loggers import check_loggers, scalars, send, sending
 from wsss_cli.errors import BusyError, DataError, ResourceError, UsageError

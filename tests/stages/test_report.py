@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from toy_runs import copy_without_masks
 
-from tests.stages.conftest import copy_without_masks
 from wsss_cli.data.dataset import Sample
 from wsss_cli.errors import UsageError
 from wsss_cli.stages.examples import spread

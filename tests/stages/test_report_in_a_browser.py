@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 import torch
+from toy_runs import blue, copy_without_masks
 
-from tests.stages.conftest import blue, copy_without_masks
 from wsss_cli.engine.context import Context
 from wsss_cli.stages.report import write_report
 
