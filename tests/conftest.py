@@ -24,7 +24,20 @@ for number in (signal.SIGHUP, signal.SIGINT):  # ignored under nohup and in back
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+LONG = (
+    "ranks",
+    "cli/test_commands.py",
+    "cluster",
+    "faults",
+    "cli",
+    "interchange",
+)  # first, so that no process waits last
+
+
 def pytest_collection_modifyitems(items):
+    names = [str(Path(item.path).relative_to(Path(__file__).parent)) for item in items]
+    turn = [next((n for n, begin in enumerate(LONG) if name.startswith(begin)), len(LONG)) for name in names]
+    items[:] = [items[place] for place in sorted(range(len(items)), key=turn.__getitem__)]
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
