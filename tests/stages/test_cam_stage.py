@@ -23,7 +23,7 @@ from wsss_cli.errors import DataError, Preempted, UsageError, WeightsError
 from wsss_cli.models.backbones import Backbone
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
-from wsss_cli.stages import cam, classifier, pipeline
+from wsss_cli.stages import cam, classifier, pipeline, scored
 from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_cam
@@ -67,7 +67,7 @@ def make(data, tmp_path, monkeypatch):
     """Makes a cam run in a folder of the test; returns its directory."""
     monkeypatch.setattr(classifier, "build_classifier", build)
     monkeypatch.setattr(pipeline, "build_classifier", build)  # which looks whether networks can be made
-    monkeypatch.setattr(cam, "cores", lambda: 1)
+    monkeypatch.setattr(scored, "cores", lambda: 1)
 
     def run(*overrides, runs="runs", ctx=None):
         common = [

@@ -20,7 +20,7 @@ from wsss_cli.engine.shards import Shard, read_shards, shard_of
 from wsss_cli.errors import BusyError, Preempted, ResourceError, UsageError, WriteError
 from wsss_cli.files import read_json
 from wsss_cli.locks import locked
-from wsss_cli.stages import cam, classifier, shards, waiting
+from wsss_cli.stages import cam, classifier, scored, shards, waiting
 from wsss_cli.stages import pseudo as pseudo_stage
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_cam, plan_pseudo, plan_relabel, plan_train
@@ -62,7 +62,7 @@ def data(tmp_path_factory):
 def work(data, tmp_path, monkeypatch):
     """Makes CAMs or masks in a folder of the test, whole or a shard: the last step's directory."""
     monkeypatch.setattr(classifier, "build_classifier", build)
-    monkeypatch.setattr(cam, "cores", lambda: 1)
+    monkeypatch.setattr(scored, "cores", lambda: 1)
     monkeypatch.setattr(pseudo_stage, "cores", lambda: 1)
     monkeypatch.setattr(waiting, "POLL_S", 0.05)
 

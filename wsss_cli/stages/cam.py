@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,22 +18,19 @@ from wsss_cli.config.cam import CamConfig, GradCamConfig, LpCamConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.batches import bucket_size, images_per_batch
 from wsss_cli.data.columns import sizes_of
-from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Grouped, Log, Lost, SweepOptions, grouped, sweep
-from wsss_cli.files import write_json
 from wsss_cli.models.classifier import CamClassifier, SeamClassifier
-from wsss_cli.processes import cores
 from wsss_cli.ranks.group import only_first
-from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.classifier import load_classifier
 from wsss_cli.stages.opening import not_there, open_step
 from wsss_cli.stages.paths import cam_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.prototypes import class_prototypes
-from wsss_cli.stages.scored import score_samples, with_masks
+from wsss_cli.stages.scored import score_seeds
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
 ImageCams = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
@@ -50,7 +48,7 @@ def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
     preset = exp.preset
     with open_step(step, exp) as run:
         lost = cams_of(exp.dataset.split(preset.dataset.train), step, exp, run, ctx)
-        only_first(lambda: _score(exp.dataset, preset, run, ctx))
+        only_first(lambda: score_seeds(exp.dataset, preset, run, ctx, partial(_how, preset)))
         run.finish(lost=lost, device=ctx.device_name)
 
 
@@ -168,33 +166,9 @@ def cam_batches(
     )
 
 
-def _score(dataset: Dataset, preset: Preset, run: RunDir, ctx: Context) -> None:
-    """The threshold curve of the seeds on the score split, where it has masks; written to eval.json."""
-    masked = score_samples(dataset, preset)
-    scored = with_masks(cam_files(run.path), masked)
-    if not scored:
-        return
-    try:
-        with ctx.ui.progress(len(scored), "seed curve") as bar:
-            curve = cam_curve(
-                scored,
-                dataset.num_classes,
-                check=ctx.stop.check,
-                names=dataset.classes,
-                workers=cores(),
-                progress=bar.advance,
-            )
-    except UnlabelledError as error:
-        ctx.ui.say(f"the CAMs are not scored: {error.message}")
-        return
+def _how(preset: Preset, what: str) -> str:
     scales = ", ".join(f"{scale:g}" for scale in preset.cam.scales)
-    protocol = [
-        f"seeds ({preset.cam.method.kind}) on {dataset.name}/{preset.dataset.score} ({len(scored)} images), "
-        f"scales {scales}"
-        f"{' + flip' if preset.cam.flip else ''}, no CRF; background threshold chosen on this split; "
-        "255 in the truth ignored",
-        *dataset.protocol,
-    ]
-    curve["without_cam"] = len(masked) - len(scored)
-    curve = {**curve, "classes": list(dataset.classes), "protocol": protocol}
-    write_json(run.path / "eval.json", curve)
+    return (
+        f"seeds ({preset.cam.method.kind}) on {what}, scales {scales}{' + flip' if preset.cam.flip else ''}, no CRF; "
+        "background threshold chosen on this split; 255 in the truth ignored"
+    )

@@ -21,12 +21,11 @@ from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import json_lines, sha256_file, write_json
+from wsss_cli.files import json_lines, sha256_file
 from wsss_cli.processes import check_stop, cores
 from wsss_cli.rows import Each
-from wsss_cli.scoring.cams import UnlabelledError, cam_curve
 from wsss_cli.stages.paths import Files, cam_files, spread_for
-from wsss_cli.stages.scored import score_samples, with_masks
+from wsss_cli.stages.scored import score_seeds
 
 HIGH_HIT, LOW_HIT, FEW_FALSE = 0.9, 0.5, 0.05  # of `Counts.advice`
 JOURNAL = "teacher.jsonl"  # a line for each photograph that is done
@@ -131,7 +130,7 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
         skipped = run.done and not run.lost
         lost: Lost = [{"id": samples[place].id, "reason": f"{source.path} has no file of it"} for place in without]
         lost += _make(samples, jobs, set(without), run, ctx)
-        scores = _score(dataset, preset, source.teacher, run, ctx)
+        scores = score_seeds(dataset, preset, run, ctx, partial(_how, source.teacher))
         run.finish(lost=lost)
     return Import(path, lost, counted(path, dataset), notes, scores, skipped)
 
@@ -276,31 +275,8 @@ def counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
     return {name: Counts(tagged, taken, len(seen) - tagged, more) for name, (tagged, taken, more) in rows}
 
 
-def _score(dataset: Dataset, preset: Preset, teacher: str, run: RunDir, ctx: Context) -> dict[str, Any]:
-    """The threshold curve of the scores where the split has masks; written to eval.json."""
-    masked = score_samples(dataset, preset)
-    scored = with_masks(cam_files(run.path), masked)
-    if not scored:
-        return {}
-    try:
-        with ctx.ui.progress(len(scored), "seed curve") as bar:
-            curve = cam_curve(
-                scored,
-                dataset.num_classes,
-                check=ctx.stop.check,
-                names=dataset.classes,
-                workers=cores(),
-                progress=bar.advance,
-            )
-    except UnlabelledError as error:
-        ctx.ui.say(f"the scores are not scored: {error.message}")
-        return {}
-    protocol = [
-        f"scores of {teacher} within the tags, on {dataset.name}/{preset.dataset.score} ({len(scored)} images), "
-        "no CRF; "
-        "background threshold chosen on this split; 255 in the truth ignored; not of image tags alone",
-        *dataset.protocol,
-    ]
-    curve = {**curve, "without_cam": len(masked) - len(scored), "classes": list(dataset.classes), "protocol": protocol}
-    write_json(run.path / "eval.json", curve)
-    return curve
+def _how(teacher: str, what: str) -> str:
+    return (
+        f"scores of {teacher} within the tags, on {what}, no CRF; background threshold chosen on this split; "
+        "255 in the truth ignored; not of image tags alone"
+    )
