@@ -1,17 +1,24 @@
-"""The command line in a process of its own, as a user starts it."""
+"""The command line in a process of its own, as a user starts it; or as warm.py forks it, which saves loading torch."""
 
 import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
+
+import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240.0
 """Seconds until a command counts as stuck: those of the tests take 1 to 20 on two cores."""
 GRACE_S = 60.0
 """Seconds until a command has to have heard a signal: 20 on a machine with nothing else to do."""
+
+SERVERS = []
+"""The server of `forking`, and its folder, for as long as this process lives."""
 
 
 def environment(folder, **more):
@@ -26,7 +33,12 @@ def python(folder, *arguments, **more):
     Args:
         more: further environment variables.
     """
-    command = [sys.executable, *map(str, arguments)]
+    return shown([sys.executable], folder, *arguments, **more)
+
+
+def shown(program, folder, *arguments, **more):
+    """Run `program *arguments` in `folder` to its end; see `python`."""
+    command = [*program, *map(str, arguments)]
     variables = environment(folder, **more)
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=PATIENCE)
@@ -38,8 +50,22 @@ def python(folder, *arguments, **more):
 
 
 def wsss(folder, *arguments, **more):
-    """Run `wsss *arguments` in `folder` to its end."""
-    return python(folder, "-m", "wsss_cli", *arguments, **more)
+    """Run `wsss *arguments` in `folder` to its end, forked by a process that has loaded everything.
+
+    With variables that count when modules are loaded, it starts as a user starts it.
+    """
+    if more.keys() - {"OMP_NUM_THREADS"}:
+        return python(folder, "-m", "wsss_cli", *arguments, **more)
+    return shown([sys.executable, "-S", "-E", warm.__file__, "run", forking()], folder, *arguments, **more)
+
+
+@cache
+def forking():
+    """Address of this process's own server of forks, which ends with it."""
+    folder = tempfile.TemporaryDirectory(prefix="wsss-")
+    server = warm.started(str(Path(folder.name) / "socket"), environment(folder.name))
+    SERVERS.append((server, folder))
+    return server.args[-1]
 
 
 def start(folder, *arguments, **more):

@@ -1,12 +1,14 @@
 """A `wsss` that starts at once, for tests that start many: a process that has loaded everything forks each command.
 
-`python warm.py serve SOCKET` is that process; `python warm.py run SOCKET ARGUMENTS` hands a command to it, with its
-streams, folder and variables, passes signals on, and ends as it does.
+`python warm.py serve SOCKET` is that process, until its stdin ends; `python warm.py run SOCKET ARGUMENTS` hands it a
+command, with its streams, folder and variables, passes signals on, and ends as it does.
 """
 
 import contextlib
+import importlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -26,23 +28,27 @@ def warm_wsss(folder, environment):
         environment: variables of the process that forks.
     """
     address, file = str(folder / "warm.socket"), folder / "wsss"
-    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=environment)
+    server = started(address, environment)
     file.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} run {address} "$@"\n')
     file.chmod(0o755)
     try:
-        until = time.monotonic() + 240
-        while not Path(address).exists():
-            assert server.poll() is None and time.monotonic() < until
-            time.sleep(0.05)
         yield file
     finally:
         server.kill()
         server.wait()
 
 
-def serve(address):
-    import importlib
+def started(address, environment):
+    """The process that forks, listening at `address`."""
+    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=environment, stdin=subprocess.PIPE)
+    until = time.monotonic() + 240
+    while not Path(address).exists():
+        assert server.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    return server
 
+
+def serve(address):
     for name in ("wsss_cli.cli.app", "wsss_cli.stages.pipeline", "wsss_cli.stages.shards", "wsss_cli.cli.eval_sources"):
         importlib.import_module(name)
     for name in ("timm", "torch.distributed.rendezvous", "wsss_cli.report.tables", "wsss_cli.report.pictures"):
@@ -52,7 +58,7 @@ def serve(address):
     listener.listen(16)
     Path(address + ".new").rename(address)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         client, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -73,6 +79,8 @@ def attend(client):
             os.close(fd)
         os.environ.clear()
         os.environ.update(variables)
+        if threads := variables.get("OMP_NUM_THREADS"):
+            importlib.import_module("torch").set_num_threads(int(threads))
         os.chdir(folder)
         sys.argv = ["wsss", *arguments]
         from wsss_cli.__main__ import main
@@ -90,6 +98,9 @@ def attend(client):
         os.close(fd)
     with contextlib.suppress(OSError):  # the client was killed
         client.sendall(struct.pack("i", pid))
+        ready, _, _ = select.select([os.pidfd_open(pid), client], [], [])
+        if client in ready:  # it was killed
+            os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         client.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
     return 0
