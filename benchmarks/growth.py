@@ -125,7 +125,8 @@ def photographs(work: Path, count: int) -> dict[str, Any]:
 
 def prepare(work: Path, count: int) -> dict[str, Any]:
     """`wsss prepare folder`: every photograph is decoded, here by one process."""
-    from wsss_cli.data.sources.folder import FolderSource, prepare_folder
+    from wsss_cli.data.sources.folder import prepare_folder
+    from wsss_cli.data.sources.listed import FolderSource
 
     source = FolderSource(work / f"{count}" / "photos", work / f"{count}" / "labels.csv")
 

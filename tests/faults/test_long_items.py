@@ -91,7 +91,7 @@ WORK = {
     "histograms of scores": lambda folder: score_histogram(sorted(folder.glob("*.npz")), 2),
     "tags of annotations": lambda folder: annotation_tags(folder, ["a", "b", "c"], ["cat"]),
     "tags of masks": lambda folder: mask_tags({name: folder / f"{name}.png" for name in "abc"}, ["cat"]),
-    "photographs of a folder": lambda folder: Photographs(folder),
+    "photographs of a folder": lambda folder: Photographs(folder, folder),
     "instances of COCO": lambda folder: read_instances(folder / "coco.json"),
 }
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_cli.data import splits, texts
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources import folder as folders
+from wsss_cli.data.sources import mask_checks
+from wsss_cli.data.sources.listed import FolderSource
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 
@@ -19,7 +25,7 @@ SOURCE = ("masks", "classes", "rename")
 
 
 def prepare_folder(images: Path, table: Path, out: Path, **settings: Any) -> Any:
-    source = folders.FolderSource(images, table, **{key: settings.pop(key) for key in SOURCE if key in settings})
+    source = FolderSource(images, table, **{key: settings.pop(key) for key in SOURCE if key in settings})
     return folders.prepare_folder(source, out, check=lambda: None, **settings)
 
 
@@ -284,3 +290,47 @@ def test_nothing_usable_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the images .* can be used, first: .*a\.jpg cannot be decoded"):
         prepare_folder(tmp_path / "photos", _table(tmp_path, ("a.jpg", "cat")), tmp_path / "out", name="m")
+
+
+def test_what_is_held_of_each_image_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "MANY", 256)  # rows that are held at a time
+    monkeypatch.setattr(splits, "BLOCK", 64)
+    monkeypatch.setattr(texts, "BLOCK", 64)
+    pixels, mask = np.zeros((6, 8, 3), np.uint8), np.ones((6, 8), np.uint8)
+    monkeypatch.setattr(folders, "read_image", lambda path: pixels)
+    monkeypatch.setattr(mask_checks, "read_mask", lambda path: mask)
+    monkeypatch.setattr(mask_checks, "_oddity", lambda path, values: "")
+    monkeypatch.setattr(folders, "look_at_mask", partial(mask_checks.look_at_mask, read=lambda path: mask))
+
+    monkeypatch.setattr(sys, "intern", lambda text: text)  # paths have their names in a table of Python's own
+
+    def peak(count: int) -> int:
+        home = tmp_path / f"{count}"
+        for number in range(count):
+            name = f"{number % 20}/a name of some length {number}"
+            for file in (home / "photos" / f"{name}.jpg", home / "masks" / f"{name}.png"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        rows = ((f"{number % 20}/a name of some length {number}", "cat|dog") for number in range(count))
+        table = _table(tmp_path, *rows)
+        tracemalloc.start()
+        prepare_folder(home / "photos", table, home / "out", name="m", masks=home / "masks")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(100)  # what is loaded once
+    assert peak(2100) - peak(600) < 1500 * 90  # texts alone would take more
+
+
+def test_the_val_draw_is_that_of_the_sorted_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "SORTED", 7)
+    names = [f"p{number}" for number in (*range(15, 30), *range(15))]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.new("RGB", (8, 6)).save(tmp_path / "photos" / f"{name}.png")
+    masks = _masks(tmp_path, **{name: np.ones((6, 8), np.uint8) for name in names})
+    table = _table(tmp_path, *((f"{name}.png", "cat") for name in names))
+    made = prepare_folder(tmp_path / "photos", table, tmp_path / "out", name="m", masks=masks, val_fraction=0.3, seed=5)
+    drawn = set(np.random.default_rng(5).permutation(sorted(names))[:9].tolist())
+    assert [sample.id for sample in made.dataset.split("val")] == [name for name in names if name in drawn]

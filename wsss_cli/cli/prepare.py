@@ -216,7 +216,8 @@ def folder(
     before anything is written. What cannot be used is left out and listed in findings.json: a photograph (exit code
     3), or a mask alone (its photograph stays, exit code 0).
     """
-    from wsss_cli.data.sources.folder import FolderSource, prepare_folder
+    from wsss_cli.data.sources.folder import prepare_folder
+    from wsss_cli.data.sources.listed import FolderSource
 
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name

@@ -44,5 +44,5 @@ def refuse_duplicates(ids: Iterable[str], where: str) -> None:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """'did you mean ...? ', or nothing where no known word is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1)
+    matches = difflib.get_close_matches(word, known, n=1)
     return f"did you mean '{matches[0]}'? " if matches else ""

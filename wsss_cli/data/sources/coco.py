@@ -203,7 +203,7 @@ def prepare_coco(
         protocol=[*_protocol(parts, len(labels), keep_unlabelled, manifest), *([turns.note] if turns.note else [])],
         findings=[],
     )
-    summary = summarise([sample for members in splits.values() for sample in members], classes)
+    summary = summarise((sample for members in splits.values() for sample in members), classes)
     return Prepared(dataset, [], summary, [*empty, *summary_lines(summary)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,20 @@ import numpy as np
 
 from wsss_cli.data.images import open_picture, stored_size
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.sources.table import show_some
+from wsss_cli.data.sources.photographs import by_folders
+from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.errors import DataError
-from wsss_cli.files import files_below
+from wsss_cli.files import names_below
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import counted
 
 Oddity = Literal["", "black-and-white", "all-255", "swapped"]
 BLACK = (0, 0, 0)
+ODD: dict[Oddity, str] = {
+    "black-and-white": "holds 0 and 255 only: are objects 255? 255 is not scored",
+    "all-255": "holds 255 only: nothing in it is scored",
+    "swapped": "has a palette that draws 0 in a colour and a class in black: are background and class swapped?",
+}
 
 
 @dataclass(frozen=True)
@@ -85,35 +92,84 @@ def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
     return "swapped" if colors and colors[0] != BLACK and BLACK in drawn else ""
 
 
-def refuse_useless(looks: Sequence[MaskLook]) -> None:
-    """Refuse masks of which none can be used, or none holds a class and some hold 255.
+class MaskTally:
+    """What many masks hold, in numbers.
 
     Args:
-        looks: at all masks; none is no error.
-    Raises:
-        DataError: with the reason.
+        classes: names, background first.
+    Attributes:
+        looks: masks that were looked at.
+        bad: those of them that cannot be used.
     """
-    usable = [look for look in looks if not look.code]
-    if looks and not usable:
-        raise DataError(f"none of the {len(looks):,} masks can be used, first: {looks[0].problem}", looks[0].fix)
-    odd = {look.oddity for look in usable}
-    if odd and odd <= {"all-255", "black-and-white"}:
-        held = "255 only" if odd == {"all-255"} else "0 and 255 only"
-        raise DataError(
-            f"all {len(usable):,} masks hold {held}: are objects 255? 255 is not scored",
-            "write class indices: 0 background, 1, 2, ... the classes; 255 where a pixel is not to be scored",
-        )
 
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.looks = self.bad = 0
+        self._first: MaskLook | None = None
+        self._odd, self._bare, self._untagged = Counter[Oddity](), Counter[str](), Counter[str]()
+        self._images = 0
 
-def odd_lines(looks: Sequence[MaskLook]) -> list[str]:
-    """A line for each kind of strange mask."""
-    counts = Counter(look.oddity for look in looks if not look.code)
-    says = {
-        "black-and-white": "holds 0 and 255 only: are objects 255? 255 is not scored",
-        "all-255": "holds 255 only: nothing in it is scored",
-        "swapped": "has a palette that draws 0 in a colour and a class in black: are background and class swapped?",
-    }
-    return [_some_masks(counts[kind], said) for kind, said in says.items() if counts[kind]]  # type: ignore[index]
+    def add(self, look: MaskLook, tags: Collection[int] | None) -> None:
+        """Count a mask; one that cannot be used counts as such only.
+
+        Args:
+            tags: class indices of its image; None: it has none to be compared with.
+        """
+        self.looks += 1
+        if look.code:
+            self.bad += 1
+            self._first = self._first or look
+            return
+        self._odd[look.oddity] += 1
+        if tags is not None:
+            drawn, tagged = {value for value in look.values if 0 < value < IGNORE}, set(tags)
+            self._bare.update(self.classes[index] for index in tagged - drawn)
+            self._untagged.update(self.classes[index] for index in drawn - tagged)
+            self._images += drawn != tagged
+
+    def refuse_bad(self) -> None:
+        """Refuse masks of which any cannot be used.
+
+        Raises:
+            DataError: with the first reason.
+        """
+        if self._first:
+            raise DataError(
+                f"{counted(self.bad, 'mask')} of {self.looks:,} cannot be used, the first: {self._first.problem}",
+                self._first.fix,
+            )
+
+    def refuse_useless(self) -> None:
+        """Refuse masks of which none can be used, or none holds a class and some hold 255; none at all are no error.
+
+        Raises:
+            DataError: with the reason.
+        """
+        usable = self.looks - self.bad
+        if self._first and not usable:
+            raise DataError(
+                f"none of the {self.looks:,} masks can be used, first: {self._first.problem}", self._first.fix
+            )
+        odd = {kind for kind, count in self._odd.items() if count}
+        if odd and odd <= {"all-255", "black-and-white"}:
+            held = "255 only" if odd == {"all-255"} else "0 and 255 only"
+            raise DataError(
+                f"all {usable:,} masks hold {held}: are objects 255? 255 is not scored",
+                "write class indices: 0 background, 1, 2, ... the classes; 255 where a pixel is not to be scored",
+            )
+
+    def lines(self) -> list[str]:
+        """A line for each kind of strange mask, and one where tags and masks disagree."""
+        lines = [_some_masks(self._odd[kind], said) for kind, said in ODD.items() if self._odd[kind]]
+        if self._images:
+            kinds = (("tagged, not in the mask", self._bare), ("in the mask, not tagged", self._untagged))
+            said = [
+                f"{what}: {', '.join(f'{label} {n:,}' for label, n in sorted(counts.items()))}"
+                for what, counts in kinds
+                if counts
+            ]
+            lines.append(f"tags and mask disagree in {counted(self._images, 'image')}; {'; '.join(said)}")
+        return lines
 
 
 def _some_masks(count: int, said: str) -> str:
@@ -122,41 +178,14 @@ def _some_masks(count: int, said: str) -> str:
     return f"1 mask {said}" if count == 1 else f"{count:,} masks {plural}"
 
 
-def disagreements(
-    looks: Mapping[str, MaskLook], tags: Mapping[str, Sequence[int]], classes: Sequence[str]
-) -> tuple[dict[str, int], dict[str, int], int]:
-    """Images by class that have its tag but not its pixels, and its pixels but not its tag; and images with either.
-
-    Args:
-        looks: by image; those that cannot be used do not count.
-        tags: class indices by image.
-        classes: names, background first.
-    """
-    bare, untagged, images = Counter[str](), Counter[str](), 0
-    for name, look in looks.items():
-        if not look.code:
-            drawn, tagged = {value for value in look.values if 0 < value < IGNORE}, set(tags[name])
-            bare.update(classes[index] for index in tagged - drawn)
-            untagged.update(classes[index] for index in drawn - tagged)
-            images += drawn != tagged
-    return dict(sorted(bare.items())), dict(sorted(untagged.items())), images
-
-
-def disagreement_line(bare: Mapping[str, int], untagged: Mapping[str, int], images: int) -> str:
-    """The counts of `disagreements` in words; empty where there are none."""
-    kinds = (("tagged, not in the mask", bare), ("in the mask, not tagged", untagged))
-    said = [f"{what}: {', '.join(f'{label} {n:,}' for label, n in counts.items())}" for what, counts in kinds if counts]
-    return f"tags and mask disagree in {images:,} image{'s' * (images != 1)}; {'; '.join(said)}" if said else ""
-
-
 def refuse_unmatched(wanted: Sequence[str], folder: Path) -> None:
     """Refuse a folder of masks of which none belongs to an image.
 
     Raises:
         DataError: showing what was looked for and what lies there.
     """
-    there = sorted(path.relative_to(folder).as_posix() for path in files_below(folder) if path.is_file())
-    lies = f"there is {show_some(there)}" if there else "the folder is empty"
+    there = smallest((name for name in names_below(folder) if (folder / name).is_file()), by_folders)
+    lies = f"there is {show_some(there.first)}" if there.count else "the folder is empty"
     raise DataError(
         f"--masks: none of {len(wanted):,} images has a mask in {folder}; looked for {show_some(wanted, 2)}, {lies}",
         "name each mask after its photograph: 001.png for 001.jpg, holiday/002.png for holiday/002.jpg",

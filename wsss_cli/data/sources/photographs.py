@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from wsss_cli.data.dataset import nearest
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.sources.tags import without_suffix
+from wsss_cli.data.texts import Index, Spool
 from wsss_cli.errors import DataError
-from wsss_cli.files import files_below
+from wsss_cli.files import names_below
 from wsss_cli.processes import check_stop
 
 
@@ -21,22 +23,23 @@ class Photographs:
     composed or decomposed letters (NFC, NFD), as long as it means one file.
 
     Attributes:
-        paths: file by name below the folder, sorted; '/' between folders.
+        names: of the files below the folder, in no order; '/' between folders. 16 bytes of each are held.
+
+    Args:
+        room: a folder where names may lie meanwhile; where it is not there, the nearest above it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Path) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder", "give the folder that holds the photographs")
         self.folder = folder
-        self.paths: dict[str, Path] = {}
-        self.others: dict[str, str] = {}
-        for path in sorted(files_below(folder)):
+        self.names, self._others = Spool(room), Spool(room)
+        for name in names_below(folder):
             check_stop()
-            name = path.relative_to(folder).as_posix()
-            if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
-                self.paths[name] = path
-            else:
-                self.others[_folded(name)] = path.suffix
+            image = Path(name).suffix.lower() in IMAGE_ENDINGS and (folder / name).is_file()
+            (self.names if image else self._others).append(name)
+        self._written = Index(self.names, lambda name: (name,))
+        self._used = bytearray(len(self.names))
         self._homes = {_folded(folder.name), _folded(folder.resolve().name)}
 
     def find(self, written: str, where: str) -> str | None:
@@ -45,26 +48,33 @@ class Photographs:
         Raises:
             DataError: the name means several files.
         """
-        if written in self.paths:
-            return written
-        for key in (written, *self._readings(written)):
-            meant = self._other_forms.get(key, [])
-            if len(meant) > 1:
+        numbers = self._written.find(written)
+        for key in (written, *self._readings(written)) if not numbers else ():
+            numbers = self._other_forms.find(key)
+            if len(numbers) > 1:
+                names = sorted((self.names[number] for number in numbers), key=by_folders)
                 raise DataError(
-                    f"{where}: {written!r} may be {' or '.join(meant)}", "write the name of the file as it is"
+                    f"{where}: {written!r} may be {' or '.join(names)}", "write the name of the file as it is"
                 )
-            if meant:
-                return meant[0]
-        return None
+            if numbers:
+                break
+        if not numbers:
+            return None
+        self._used[numbers[0]] = 1
+        return self.names[numbers[0]]
+
+    def unused(self) -> Iterator[str]:
+        """Names that `find` has not returned."""
+        return (name for name, used in zip(self.names, self._used, strict=True) if not used)
 
     @cached_property
-    def _other_forms(self) -> dict[str, list[str]]:
+    def _other_forms(self) -> Index:
         """Names by what may be written for them: made once a table does not have a name as it is."""
-        forms: dict[str, list[str]] = {}
-        for name in self.paths:
-            for key in {name, without_suffix(name), _folded(name), _folded(without_suffix(name))}:
-                forms.setdefault(key, []).append(name)
-        return forms
+        return Index(self.names, _forms)
+
+    @cached_property
+    def _unread(self) -> Index:
+        return Index(self._others, lambda name: (_folded(name),))
 
     def _readings(self, written: str) -> list[str]:
         """The name folded, and what follows the folder's own name in it."""
@@ -75,10 +85,20 @@ class Photographs:
     def why_missing(self, written: str) -> str:
         """Why there is no such photograph: a hint, empty where nothing is like it."""
         for key in self._readings(written):
-            if key in self.others:
-                ending = self.others[key] or "a file without an ending"
+            for number in self._unread.find(key):
+                ending = Path(self._others[number]).suffix or "a file without an ending"
                 return f"it is there, but {ending} is not read; {', '.join(IMAGE_ENDINGS)} are"
-        return nearest(written, self.paths).strip()
+        return nearest(written, self.names).strip()
+
+
+def by_folders(name: str) -> list[str]:
+    """The key by which names with '/' between folders are sorted as paths are."""
+    return name.split("/")
+
+
+def _forms(name: str) -> set[str]:
+    plain = without_suffix(name)
+    return {name, plain, _folded(name), _folded(plain)}
 
 
 def _folded(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Prepared:
     lines: list[str] = field(default_factory=list)
 
 
-def summarise(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, Any]:
+def summarise(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Any]:
     """Numbers of the tags.
 
     Args:
@@ -40,14 +40,18 @@ def summarise(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, An
         in each image, and that never stand beside another one.
     """
     images, beside = Counter[int](), set[int]()
+    untagged, count = [], 0
     for sample in samples:
+        count += 1
         images.update(sample.labels)
+        if not sample.labels:
+            untagged.append(sample.id)
         beside.update(sample.labels if len(sample.labels) > 1 else ())
     numbers = range(1, len(classes))
     return {
         "images": {classes[index]: images[index] for index in numbers},
-        "untagged": [sample.id for sample in samples if not sample.labels],
-        "in_every_image": [classes[index] for index in numbers if samples and images[index] == len(samples)],
+        "untagged": untagged,
+        "in_every_image": [classes[index] for index in numbers if count and images[index] == count],
         "alone": [classes[index] for index in numbers if images[index] and index not in beside],
     }
 

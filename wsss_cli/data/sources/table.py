@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from wsss_cli.errors import DataError
@@ -24,12 +26,12 @@ class Table:
     """A CSV file: names of its columns as written, and (line, cells) of each row that holds anything.
 
     Cells are stripped of the space around them; every row has one for each column, all but the first empty where a line
-    holds a name alone.
+    holds a name alone. Of `open_table` the rows can be gone through once.
     """
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Iterable[Row]
 
     def column(self, *names: str) -> int | None:
         """Position of the first of these columns (lower case) that is there."""
@@ -59,8 +61,12 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 text: {_first_bad(data, error)}", "save it as UTF-8 (or as 'CSV UTF-8')"
         ) from error
     if "\0" in text:
-        raise DataError(f"{path} is not UTF-8 text: it holds zero bytes, as UTF-16 does", "save it as UTF-8")
+        raise _zeros(path)
     return text
+
+
+def _zeros(path: Path) -> DataError:
+    return DataError(f"{path} is not UTF-8 text: it holds zero bytes, as UTF-16 does", "save it as UTF-8")
 
 
 def _first_bad(data: bytes, error: UnicodeDecodeError) -> str:
@@ -72,19 +78,31 @@ def _first_bad(data: bytes, error: UnicodeDecodeError) -> str:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV. What separates its columns (comma, semicolon or tab) is told from its first line, also `sep=;`.
+    """`open_table` with all of its rows in memory.
 
     Raises:
-        DataError: too many or too few fields in a row, a column that occurs twice, a quote that is not closed, or a
-            field that holds a line feed or another control character; the message has the line.
+        DataError: as `open_table`, for any of its rows.
+    """
+    table = open_table(path)
+    return replace(table, rows=tuple(table.rows))
+
+
+def open_table(path: Path) -> Table:
+    """Open a CSV, whose rows are read one by one, once.
+
+    What separates its columns (comma, semicolon or tab) is told from its first line, also `sep=;`.
+
+    Raises:
+        DataError: here or while rows are read: too many or too few fields in a row, a column that occurs twice, a quote
+            that is not closed, or a field that holds a line feed or another control character, with the line; it is
+            missing, or not in UTF-8.
     """
     if not path.exists():
         raise DataError(
             f"cannot read {path}: no such file",
             "write one: a line image,labels and then one for each image, 1.jpg,cat|dog",
         )
-    text = read_text(path)
-    records = _records(path, text)
+    records = _records(path, _lines(path))
     first, heads = next(records, (1, ()))
     if heads and SEPARATOR_LINE.match(heads[0]):
         first, heads = next(records, (1, ()))
@@ -96,7 +114,10 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path}, line {first}: {what}", "several tags go into one field: cat|dog")
     if "" in heads:
         raise DataError(f"{path}, line {first}: a column has no name", f"the header is {','.join(heads)}")
-    rows = []
+    return Table(path, heads, _rows(path, heads, records))
+
+
+def _rows(path: Path, heads: tuple[str, ...], records: Iterable[Row]) -> Iterator[Row]:
     for line, cells in records:
         while len(cells) > len(heads) and not cells[-1]:
             cells = cells[:-1]
@@ -107,17 +128,40 @@ def read_table(path: Path) -> Table:
                 f"{path}, line {line}: {_fields(len(cells))} where the header has {len(heads)} ({','.join(heads)})",
                 "join several tags by | (cat|dog); an image without a tag is written `name.jpg,`",
             )
-        rows.append((line, cells))
-    return Table(path, heads, tuple(rows))
+        yield line, cells
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, with their ends."""
+    try:
+        with path.open("rb") as file:
+            mark = file.peek(2)[:2]
+            encoding = "utf-16" if mark in UTF16_MARKS else "utf-8-sig"
+            for line in io.TextIOWrapper(file, encoding=encoding, newline=""):
+                if "\0" in line:
+                    raise _zeros(path)
+                yield line
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        if path.is_file():
+            read_text(path)  # which says where
+        raise DataError(f"{path} is not UTF-8 text", "save it as UTF-8 (or as 'CSV UTF-8')") from error
 
 
 def _fields(count: int) -> str:
     return f"{count} field" if count == 1 else f"{count} fields"
 
 
-def _records(path: Path, text: str) -> Iterator[Row]:
+def _records(path: Path, lines: Iterator[str]) -> Iterator[Row]:
     """(first line, stripped cells) of each record that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True, skipinitialspace=True)
+    head = []
+    for text in lines:
+        head.append(text)
+        if text.strip():
+            break
+    sign = delimiter_of("".join(head))
+    reader = csv.reader(chain(head, lines), delimiter=sign, strict=True, skipinitialspace=True)
     line = 1
     try:
         for record in reader:
@@ -145,3 +189,30 @@ def delimiter_of(text: str) -> str:
 def show_some(names: Sequence[str], most: int = 3) -> str:
     """'a, b, c ...'"""
     return f"{', '.join(names[:most])}{' ...' if len(names) > most else ''}"
+
+
+@dataclass
+class Few:
+    """Of many names their number and the first ones, which is what a line shows: `show_some(few.first)`."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, name: str, most: int = 4) -> None:
+        """Count a name; the first ones are held, one more than a line shows."""
+        self.count += 1
+        if len(self.first) < most:
+            self.first.append(name)
+
+
+def smallest(names: Iterable[str], key: Callable[[str], list[str]] | None = None, most: int = 4) -> Few:
+    """`Few` of names in no order: the smallest ones are held."""
+    few = Few()
+
+    def each() -> Iterator[str]:
+        for name in names:
+            few.count += 1
+            yield name
+
+    few.first = heapq.nsmallest(most, each(), key=key) if key else heapq.nsmallest(most, each())
+    return few

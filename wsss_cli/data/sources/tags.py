@@ -140,11 +140,11 @@ def check_label(label: str, where: str) -> str:
     return unicodedata.normalize("NFC", label)
 
 
-def refuse_twins(lines: Mapping[str, Sequence[int]], where: str, classes: Sequence[str] = ()) -> None:
+def refuse_twins(lines: Mapping[str, tuple[int, int]], where: str, classes: Sequence[str] = ()) -> None:
     """Refuse names of tags that differ by case, spaces, '-' or '_' only.
 
     Args:
-        lines: where each tag stands.
+        lines: where each tag stands first, and how often it does.
         classes: names that are wanted as they are.
     Raises:
         DataError: naming them and their lines.
@@ -155,8 +155,8 @@ def refuse_twins(lines: Mapping[str, Sequence[int]], where: str, classes: Sequen
     for names in alike.values():
         composed = {unicodedata.normalize("NFC", name) for name in names}
         if len(composed) > 1:
-            best = max(names, key=lambda name: (name in classes, len(lines[name])))
-            said = ", ".join(f"{name!r} (line {lines[name][0]}, in all {len(lines[name]):,})" for name in names)
+            best = max(names, key=lambda name: (name in classes, lines[name][1]))
+            said = ", ".join(f"{name!r} (line {lines[name][0]}, in all {lines[name][1]:,})" for name in names)
             fix = " ".join(f"--rename {shlex.quote(f'{name}={best}')}" for name in names if name != best)
             raise DataError(f"{where}: tags that differ by case or spaces only: {said}", f"one class? {fix}")
 

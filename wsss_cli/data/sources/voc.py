@@ -12,14 +12,7 @@ from wsss_cli.data.dataset import Sample, begin_dataset, nearest, write_dataset
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import clear_other_masks, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
-from wsss_cli.data.sources.mask_checks import (
-    MaskLook,
-    disagreement_line,
-    disagreements,
-    look_at_mask,
-    odd_lines,
-    refuse_useless,
-)
+from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
 from wsss_cli.data.sources.sbd import read_labels
 from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
@@ -72,7 +65,7 @@ def prepare_voc(
     masks = {name: find_mask(source, name) for name in ids}
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
-    looks, sizes = _looks(masks, source.root / "JPEGImages", workers, check, tick_looks)
+    tally, sizes = _looks(masks, tags, source.root / "JPEGImages", workers, check, tick_looks)
     begin_dataset(out)
     masks = _converted(masks, source, out / "masks", workers, check, tick)
     colors = _colors(classes)
@@ -91,35 +84,32 @@ def prepare_voc(
         findings=[],
     )
     each = {sample.id: sample for members in splits.values() for sample in members}
-    summary = summarise(list(each.values()), ("background", *classes))
-    return Prepared(dataset, [], summary, [*summary_lines(summary), *_mask_lines(looks, tags)])
+    summary = summarise(each.values(), ("background", *classes))
+    return Prepared(dataset, [], summary, [*summary_lines(summary), *tally.lines()])
 
 
 def _looks(
-    masks: dict[str, Path | None], folder: Path, workers: int, check: Check, tick: Tick
-) -> tuple[dict[str, MaskLook], dict[str, Size]]:
-    """A look at each mask, and the size of each photograph that has one or can be read, by id.
+    masks: dict[str, Path | None], tags: Tags, folder: Path, workers: int, check: Check, tick: Tick
+) -> tuple[MaskTally, dict[str, Size]]:
+    """What the masks hold, and the size of each photograph that has one or can be read, by id.
 
     Raises:
         DataError: one cannot be used: unreadable, no class indices, other values than VOC's, not the size of its image.
     """
     jobs = [(path, folder / f"{name}.jpg") for name, path in masks.items()]
-    looks: dict[str, MaskLook] = {}
+    indices = {label: index for index, label in enumerate(CLASSES, 1)}
+    tally = MaskTally(("background", *CLASSES))
     sizes: dict[str, Size] = {}
     results = in_processes(_look, jobs, workers, check=check)
     for done, (name, (size, look)) in enumerate(zip(masks, results, strict=True), 1):
         if size:
             sizes[name] = size
         if look:
-            looks[name] = look
+            tally.add(look, [indices[label] for label in tags[name]] if name in tags else None)
         tick(done, len(jobs))
-    bad = [look for look in looks.values() if look.code]
-    if bad:
-        raise DataError(
-            f"{counted(len(bad), 'mask')} of {len(looks):,} cannot be used, the first: {bad[0].problem}", bad[0].fix
-        )
-    refuse_useless(list(looks.values()))
-    return looks, sizes
+    tally.refuse_bad()
+    tally.refuse_useless()
+    return tally, sizes
 
 
 def _look(job: tuple[Path | None, Path]) -> tuple[Size | None, MaskLook | None]:
@@ -131,14 +121,6 @@ def _look(job: tuple[Path | None, Path]) -> tuple[Size | None, MaskLook | None]:
             raise
         return None, None  # whoever reads it loses it
     return size, look_at_mask(mask, image, size, len(CLASSES) + 1, read_labels) if mask else None
-
-
-def _mask_lines(looks: dict[str, MaskLook], tags: Tags) -> list[str]:
-    """What is strange about the masks: kinds, and disagreements with tags."""
-    tagged = {name: look for name, look in looks.items() if name in tags}
-    indices = {name: [CLASSES.index(label) + 1 for label in tags[name]] for name in tagged}
-    odd = disagreement_line(*disagreements(tagged, indices, ("background", *CLASSES)))
-    return [*odd_lines(list(looks.values())), *([odd] if odd else [])]
 
 
 def _refuse_missing_images(ids: Sequence[str], folder: Path) -> None:
