@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2 # test processes
 
-.PHONY: demo test faults clean help
+.PHONY: demo test faults docs clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    install, then run the whole pipeline on generated data (wsss demo)'
 	@echo 'make test    install with the test extras, then lint, type-check and run every test'
 	@echo 'make faults  kills, signals, failing writes and limits, also of the whole pipeline; takes long'
+	@echo 'make docs    the documentation as a site that needs no network, build/docs/site/index.html'
 	@echo 'make clean   remove $(VENV), build products and caches; data/ and runs/ stay'
 
 demo: $(VENV)/.installed
@@ -24,6 +25,10 @@ test: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	WSSS_STORM=1 $(BIN)/pytest -q tests/faults
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[docs]'
+	$(BIN)/python docs/make_site.py build/docs
 
 $(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null || { echo 'error: there is no $(PYTHON); install Python 3.11 or newer, or: make PYTHON=python3.12 ...' >&2; exit 1; }

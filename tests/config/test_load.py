@@ -83,11 +83,24 @@ def test_extends_takes_a_shipped_preset_too(write):
     assert preset.cam == load_preset("toy").cam
 
 
-def test_extends_is_one_level_deep(write):
+def test_what_is_extended_may_extend_another(write):
     write("first", BASE)
-    write("second", 'extends = "first"')
-    with pytest.raises(UsageError, match="one level"):
-        load_preset(write("third", 'extends = "second"'))
+    write("second", 'extends = "first"\ndescription = "of the second"\n[train]\niters = 8\n[cam]\nscales = [3.0]')
+    path = write("third", 'extends = "second"\n[train]\niters = 9')
+    preset, first = load_preset(path), load_preset(str(write("first", BASE)))
+    assert (preset.train.iters, preset.cam.scales, preset.description) == (9, (3.0,), "")
+    assert preset.train.optim == first.train.optim
+    came = origins(path)
+    assert (came["train.iters"], came["cam.scales"]) == ("third", "second")
+    assert came["train.optim.lr"] == "first"
+
+
+@pytest.mark.parametrize("second", ["first", "second"])
+def test_presets_that_extend_each_other_in_a_circle_are_refused(write, second):
+    path = write("first", 'extends = "second"')
+    write("second", f'extends = "{second}"')
+    with pytest.raises(UsageError, match=f"in a circle: .*second extends {second}"):
+        load_preset(path)
 
 
 def test_another_kind_drops_the_keys_of_the_old_one(write):

@@ -1,4 +1,4 @@
-"""Presets from TOML: one level of `extends`, `--set key=value`, and an answer that names the nearest key to a typo."""
+"""Presets from TOML: what they extend, `--set key=value`, and an answer that names the nearest key to a typo."""
 
 from __future__ import annotations
 
@@ -65,14 +65,10 @@ def leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], None]) -> tuple[Preset, dict[str, str]]:
     path = _find(name_or_path)
     preset = _read(path)
-    layers: list[tuple[str, Table]] = []
-    if preset.get("extends"):
-        base = _find(str(preset["extends"]), beside=path)
-        table = _read(base)
-        if table.get("extends"):
-            raise UsageError(f"{path} extends {base.stem}, which itself extends another; one level is the limit")
-        layers.append((base.stem, {key: value for key, value in table.items() if key not in ("name", "description")}))
-    layers.append((path.stem if path.stem != "preset.lock" else str(path), preset))
+    layers = [
+        *_extended(preset, path, (path.resolve(),)),
+        (path.stem if path.stem != "preset.lock" else str(path), preset),
+    ]
     merged = _defaults()
     sources: dict[str, str] = {}
     together: Table = {}
@@ -94,6 +90,19 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
     merged.setdefault("name", path.stem)
     context = RUN if path.name == "preset.lock.toml" and not overrides else None
     return _validated(merged, sources, path, name_or_path, context), sources
+
+
+def _extended(preset: Table, path: Path, above: tuple[Path, ...]) -> list[tuple[str, Table]]:
+    """Names and tables of what a preset extends, the lowest first, without their names and descriptions."""
+    if not preset.get("extends"):
+        return []
+    base = _find(str(preset["extends"]), beside=path)
+    if (file := base.resolve()) in above:
+        circle = " extends ".join(name.stem for name in (*above[above.index(file) :], file))
+        raise UsageError(f"{above[0]}: presets extend each other in a circle: {circle}", "take one `extends` out")
+    table = _read(base)
+    rest = {key: value for key, value in table.items() if key not in ("name", "description")}
+    return [*_extended(table, base, (*above, file)), (base.stem, rest)]
 
 
 def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path: str, context: str | None) -> Preset:
