@@ -125,13 +125,13 @@ def photographs(work: Path, count: int) -> dict[str, Any]:
 
 def prepare(work: Path, count: int) -> dict[str, Any]:
     """`wsss prepare folder`: every photograph is decoded, here by one process."""
-    from wsss_cli.data.sources.folder import prepare_folder
+    from wsss_cli.data.sources.folder import FolderSettings, prepare_folder
     from wsss_cli.data.sources.listed import FolderSource
 
     source = FolderSource(work / f"{count}" / "photos", work / f"{count}" / "labels.csv")
 
     def run() -> None:
-        prepare_folder(source, work / f"{count}" / "data", name="growth", check=nothing, workers=1)
+        prepare_folder(source, work / f"{count}" / "data", FolderSettings("growth"), check=nothing, workers=1)
 
     return timed(run, count)
 

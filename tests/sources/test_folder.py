@@ -26,7 +26,8 @@ SOURCE = ("masks", "classes", "rename")
 
 def prepare_folder(images: Path, table: Path, out: Path, **settings: Any) -> Any:
     source = FolderSource(images, table, **{key: settings.pop(key) for key in SOURCE if key in settings})
-    return folders.prepare_folder(source, out, check=lambda: None, **settings)
+    chosen = {key: settings.pop(key) for key in ("name", "val_fraction", "seed") if key in settings}
+    return folders.prepare_folder(source, out, folders.FolderSettings(**chosen), check=lambda: None, **settings)
 
 
 @pytest.fixture

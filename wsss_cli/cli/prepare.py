@@ -12,8 +12,9 @@ import typer
 from wsss_cli.cli import console, labels
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
-from wsss_cli.cli.options import JsonOption
-from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, ticking
+from wsss_cli.cli.options import JsonOption, ShardOption
+from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, share, ticking
+from wsss_cli.cli.sharded import chosen
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
@@ -200,12 +201,14 @@ def folder(
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "",
     out: OutOption = None,
     workers: WorkersOption = 0,
+    shard: ShardOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Your own photographs and image tags; no masks needed.
 
     \b
     wsss prepare folder photos/ labels.csv --out data/mine
+    wsss prepare folder photos/ labels.csv --out data/mine --shard 3/16
     wsss prepare folder photos/ labels.csv --masks masks/ --classes cat,dog --out data/mine
 
     labels.csv begins with the line image,labels; then for example holiday/001.jpg,cat|person. In place of labels each
@@ -216,24 +219,25 @@ def folder(
     before anything is written. What cannot be used is left out and listed in findings.json: a photograph (exit code
     3), or a mask alone (its photograph stays, exit code 0).
     """
-    from wsss_cli.data.sources.folder import prepare_folder
+    from wsss_cli.data.sources.folder import FolderSettings, prepare_folder
     from wsss_cli.data.sources.listed import FolderSource
+    from wsss_cli.stages.prepare_shards import forget_shards, refuse_at_work
 
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
     names = tuple(label.strip() for label in classes.split(",") if label.strip())
     source = FolderSource(images, table, masks, names, _renames(rename or []))
-    with alone(out), ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
-        prepared = prepare_folder(
-            source,
-            out,
-            name=name,
-            check=stop.check,
-            val_fraction=val_fraction,
-            seed=seed,
-            workers=workers or cores(),
-            tick=tick,
-        )
+    settings = FolderSettings(name, val_fraction, seed)
+    part = chosen(shard, 1)
+    with ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
+        if part:
+            prepared = share(source, out, settings, part, stop.check, workers or cores(), tick, json_output)
+        else:
+            with alone(out):
+                refuse_at_work(out)
+                work = workers or cores()
+                prepared = prepare_folder(source, out, settings, check=stop.check, workers=work, tick=tick)
+                forget_shards(out)
     after = line("run", "--preset", "folder-lite0", "--data", out)
     report(prepared.dataset, out, json_output, after, prepared.findings, prepared.lines, prepared.summary)
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]

@@ -14,6 +14,10 @@ from wsss_cli.errors import DataError
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
     from wsss_cli.data.sources.archives import Fetched
+    from wsss_cli.data.sources.folder import FolderSettings
+    from wsss_cli.data.sources.listed import FolderSource
+    from wsss_cli.data.sources.summary import Prepared
+    from wsss_cli.engine.shards import Shard
 
 
 @contextlib.contextmanager
@@ -21,10 +25,7 @@ def alone(out: Path) -> Iterator[None]:
     """The lock of a data set directory; where nothing comes of it, a new directory goes again."""
     from wsss_cli.locks import locked
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+    _make(out)
     lock = out / ".prepare.lock"
     try:
         with locked(lock, f"{out} is being prepared"):
@@ -33,6 +34,41 @@ def alone(out: Path) -> Iterator[None]:
         if list(out.iterdir()) == [lock]:
             lock.unlink()
             out.rmdir()
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+
+
+def share(
+    source: FolderSource,
+    out: Path,
+    settings: FolderSettings,
+    shard: Shard,
+    check: Callable[[], object],
+    workers: int,
+    tick: Callable[[int, int], None],
+    json_output: bool,
+) -> Prepared:
+    """Look at a shard of a folder. Where others are missing, say so and end the command."""
+    import typer
+
+    from wsss_cli.engine.shards import how_many_done, missing_shards, read_shards
+    from wsss_cli.stages.prepare_shards import prepare_shard
+
+    _make(out)
+    prepared = prepare_shard(source, out, settings, shard, check=check, workers=workers, tick=tick)
+    if prepared is not None:
+        return prepared
+    records = read_shards(out)
+    if json_output:
+        missing = missing_shards(records, shard.of)
+        console.result_json({"dataset": str(out), "shard": str(shard), "missing": missing})
+    console.say(how_many_done(records, shard.of))
+    raise typer.Exit
 
 
 @contextlib.contextmanager

@@ -146,6 +146,7 @@ def begin_dataset(root: Path) -> None:
     Removes dataset.json, which `write_dataset` writes last, and what killed work has left half written.
     """
     (root / "dataset.json").unlink(missing_ok=True)
+    (root / "shards" / "done.json").unlink(missing_ok=True)  # see `stages/prepare_shards.py`
     remove_temporaries(root)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample, write_dataset
 from wsss_cli.data.images import read_image
-from wsss_cli.data.sources.listed import FolderSource, Row, read_rows, refuse_unknown
+from wsss_cli.data.sources.listed import FolderSource, Listed, Row, read_rows, refuse_unknown
 from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
 from wsss_cli.data.sources.summary import Finding, Prepared, summarise, summary_lines
 from wsss_cli.data.sources.tags import in_order, joined_line
@@ -26,25 +26,47 @@ from wsss_cli.rows import Each
 from wsss_cli.talk import counted
 
 Look = tuple[Size | None, MaskLook | Finding | None]
+Tick = Callable[[int, int], None]
 WHOLE, NO_MASK, LOST = range(3)
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """How a data set is made of a folder.
+
+    Attributes:
+        name: of the data set.
+        val_fraction, seed: share of the images with a mask that make the split val, and the seed by which it is drawn.
+    """
+
+    name: str
+    val_fraction: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be looked at, and the names of the classes without the background."""
+
+    source: FolderSource
+    listed: Listed
+    names: tuple[str, ...]
 
 
 def prepare_folder(
     source: FolderSource,
     out: Path,
+    settings: FolderSettings,
     *,
-    name: str,
     check: Check,
-    val_fraction: float = 0.1,
-    seed: int = 0,
     workers: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Tick = lambda done, total: None,
 ) -> Prepared:
     """Write a data set directory that refers to the images in place. Nothing is written before all was looked at.
 
-    Images without a mask are for training. Of those with one, `val_fraction` (drawn by `seed`) make the val split,
-    unless the CSV has a column `split` that says it. A photograph that does not decode is left out. A mask that cannot
-    be used is left out alone, or with its photograph where the CSV puts that into val.
+    Images without a mask are for training. Of those with one, a part makes the val split, unless the CSV has a column
+    `split` that says it. A photograph that does not decode is left out. A mask that cannot be used is left out alone,
+    or with its photograph where the CSV puts that into val.
 
     Args:
         check: looks at a stop flag: called at least once a second; what it raises ends the work.
@@ -52,17 +74,50 @@ def prepare_folder(
     Raises:
         DataError, UsageError: the CSV cannot be taken; no photograph, or none of the masks, can be used.
     """
-    table = source.table
-    listed = read_rows(source, out)
+    asked = ask(source, out)
+    return write_folder(asked, look_at(asked.listed.rows, asked.names, workers, check), out, settings, tick)
+
+
+def ask(source: FolderSource, room: Path) -> Asked:
+    """The rows of the CSV with their files, and the classes.
+
+    Args:
+        room: as of `read_rows`.
+    Raises:
+        DataError, UsageError: the CSV cannot be taken.
+    """
+    listed = read_rows(source, room)
     names = tuple(source.classes) or in_order(listed.labels)
-    refuse_unknown(listed.labels, names, table)
+    refuse_unknown(listed.labels, names, source.table)
+    return Asked(source, listed, names)
+
+
+def look_at(rows: Sequence[Row], names: Sequence[str], workers: int, check: Check) -> Iterator[Look]:
+    """What is to be seen of each row's files."""
+    return in_processes(partial(look, count=len(names) + 1), rows, workers, check=check)
+
+
+def write_folder(
+    asked: Asked,
+    looks: Iterable[Look],
+    out: Path,
+    settings: FolderSettings,
+    tick: Tick = lambda done, total: None,
+) -> Prepared:
+    """Write the data set directory, once all looks at its rows have come.
+
+    Args:
+        tick: called with (done, total) after each.
+    Raises:
+        DataError: no photograph, or none of the masks, can be used; the split that the CSV asks for cannot be.
+    """
+    source, listed, names, table = asked.source, asked.listed, asked.names, asked.source.table
     rows = Looked(listed.rows, names)
-    results = in_processes(partial(look, count=len(names) + 1), listed.rows, workers, check=check)
-    for done, (row, result) in enumerate(zip(listed.rows, results, strict=True), 1):
+    for done, (row, result) in enumerate(zip(listed.rows, looks, strict=True), 1):
         rows.add(row, result)
         tick(done, len(listed.rows))
     rows.refuse_useless(table)
-    splits = _splits(rows, table, val_fraction, seed, out)
+    splits = _splits(rows, table, settings, out)
     summary = summarise(chain.from_iterable(splits.values()), ("background", *names))
     lines = [*summary_lines(summary), *joined_line(names), *listed.notes, *rows.mask_lines()]
     if rows.tally.looks and not source.classes:
@@ -70,7 +125,7 @@ def prepare_folder(
         lines.append(f"without --classes mask values are taken as {order}{', ...' if len(names) > 6 else ''}")
     dataset = write_dataset(
         out,
-        name=name,
+        name=settings.name,
         classes=("background", *names),
         colors=voc_palette(len(names) + 1),
         splits=splits,
@@ -174,13 +229,13 @@ class Looked:
 # -- splits ------------------------------------------------------------------------------------------------------------
 
 
-def _splits(rows: Looked, table: Path, fraction: float, seed: int, room: Path) -> dict[str, Sequence[Sample]]:
+def _splits(rows: Looked, table: Path, settings: FolderSettings, room: Path) -> dict[str, Sequence[Sample]]:
     """Samples by split.
 
     Raises:
         DataError: an image of val has no mask, or none is left for training.
     """
-    val = _val_numbers(rows, fraction, seed, room)
+    val = _val_numbers(rows, settings.val_fraction, settings.seed, room)
     numbers = {"train": array("I"), "val": array("I")}
     for number, row in rows.good():
         if val[number] and row.mask is None:
