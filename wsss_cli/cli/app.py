@@ -22,6 +22,7 @@ from wsss_cli.cli import (
     demo,
     doctor,
     export,
+    export_masks,
     import_scores,
     infer,
     prepare,
@@ -88,6 +89,7 @@ app.command("table", rich_help_panel=RESULTS)(table.table)
 app.command("report", rich_help_panel=RESULTS)(report.report)
 app.command("show", rich_help_panel=RESULTS)(show.show)
 app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
+app.command("export-masks", rich_help_panel=RESULTS)(export_masks.export_masks)
 app.command("export", rich_help_panel=RESULTS)(export.export)
 app.command("demo", rich_help_panel=TOOLS)(demo.demo)
 app.add_typer(presets.app, name="presets", rich_help_panel=TOOLS)

@@ -56,7 +56,7 @@ def import_scores(
 
     if not teacher.strip():
         raise UsageError("--teacher is empty", "say what made the scores: --teacher 'SAM 3'")
-    renames = dict(_pair(text) for text in rename or ())
+    renames = dict(pair(text) for text in rename or ())
     with stage.working("cpu", runs) as ctx:
         opened = open_dataset(dataset, console.say)
         done = run_import(opened, split, Source(source, teacher, renames, names), name or _name(source), ctx)
@@ -72,7 +72,8 @@ def import_scores(
     stage.finish(str(done.run), done.skipped, done.lost, following.removesuffix(" --runs runs"), json_output)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """The two sides of a --rename."""
     label, equals, target = text.partition("=")
     if not label or not equals or not target:
         raise UsageError(f"--rename {text}: LABEL=CLASS is meant", "for instance --rename moggy=cat")

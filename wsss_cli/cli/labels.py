@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.following import line
+from wsss_cli.cli.import_scores import pair
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
@@ -24,16 +26,26 @@ if TYPE_CHECKING:
 def labels(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Data set directory.")],
     masks: Annotated[
-        Path | None, typer.Argument(metavar="MASKS", help="Folder of label maps, ID.png; 255 where nothing is said.")
+        Path | None,
+        typer.Argument(
+            metavar="SOURCE", help="Folder of label maps, ID.png (255: nothing is said), or a tool's export."
+        ),
     ] = None,
     kind: Annotated[
-        Literal["mask", "partial"],
-        typer.Option(help="mask: whole masks, which are trained on alone; partial: a pseudo mask fills their 255."),
+        Literal["mask", "partial", "scribbles", "points", "boxes"],
+        typer.Option(help="mask: whole masks, which are trained on alone; all others say nothing of some pixels."),
     ] = "mask",
+    box_fill: Annotated[
+        Literal["crf", "none"],
+        typer.Option(help="With --kind boxes: their inside is told by a dense CRF, or nothing is said of it."),
+    ] = "crf",
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=CLASS", help="A label of the export means a class; repeatable.")
+    ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="The list of photographs that are trained on.")] = "train",
     draw: Annotated[
         Literal["masks", "scribbles", "points", "boxes"] | None,
-        typer.Option(help="In place of MASKS: drawn from the true masks, as annotators would, for experiments."),
+        typer.Option(help="In place of SOURCE: drawn from the true masks, as annotators would, for experiments."),
     ] = None,
     share: Annotated[
         float, typer.Option(metavar="F", min=0.0, max=1.0, help="With --draw: share of the photographs.")
@@ -50,9 +62,14 @@ def labels(
     They lie in DATASET/trusted, beside the truth that results are scored with. `--set train.supervision=mixed` puts
     them in place of pseudo masks. A label map of a photograph that has one already takes its place.
 
+    SOURCE is a folder of PNGs, or what a tool exports: COCO's JSON of instances, Label Studio's JSON, 'CVAT for images
+    1.1' (XML), ScribbleSup's XML files, or a CSV with the columns image,class,x,y or image,class,x0,y0,x1,y1.
+
     \b
     wsss prepare labels data/mine corrected/
-    wsss prepare labels data/mine scribbles/ --kind partial
+    wsss prepare labels data/mine annotations.xml
+    wsss prepare labels data/mine project.json --kind scribbles
+    wsss prepare labels data/mine boxes.csv --kind boxes
     wsss prepare labels data/voc-aug --split train_aug --draw masks --share 0.05 --seed 1
     wsss prepare labels data/mine --clear
     """
@@ -61,15 +78,15 @@ def labels(
     from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 
     if masks is not None and draw is not None:
-        raise UsageError("MASKS and --draw are two sources of labels", "give one of them")
+        raise UsageError("SOURCE and --draw are two sources of labels", "give one of them")
     if masks is None and draw is None and not clear:
-        raise UsageError("nothing to add", "name a folder of label maps, or --draw masks")
+        raise UsageError("nothing to add", "name label maps or a tool's export, or --draw masks")
     opened = open_dataset(dataset, console.say)
     with alone(dataset), Stop(console.say_at_once).listening() as stop:
         before = {} if clear else read_trusted(opened.root).entries
         if masks is not None:
-            source, maps = f"from {masks.name or masks}", _from_folder(opened, split, masks)
-            add_trusted(opened, maps, kind, source, stop.check, clear=clear)
+            source, maps = _from_source(opened, split, masks, kind, box_fill, rename)
+            add_trusted(opened, maps, "mask" if kind == "mask" else "partial", source, stop.check, clear=clear)
         elif draw is not None:
             source = f"{draw} drawn from true masks, share {share:g}, seed {seed}"
             maps = _drawn(opened, split, draw, share, seed)
@@ -86,6 +103,32 @@ def labels(
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
     if trusted.entries:
         console.say(f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', 'train.supervision=mixed')}")
+
+
+def _from_source(
+    dataset: Dataset,
+    split: str,
+    path: Path,
+    kind: Literal["mask", "partial", "scribbles", "points", "boxes"],
+    box_fill: Literal["crf", "none"],
+    rename: list[str] | None,
+) -> tuple[str, Iterator[tuple[Sample, Path, np.ndarray]]]:
+    """Label maps of a folder of PNGs, or of a tool's export, and where they come from, in words."""
+    from wsss_cli.data.drawings.incoming import Wanted, drawn_labels, is_drawing
+
+    source = f"{'' if kind in ('mask', 'partial') else f'{kind} '}from {path.name or path}"
+    if not is_drawing(path):
+        if rename:
+            raise UsageError(f"--rename is of the labels of a tool's export, and {path} is none", "leave it out")
+        return source, _from_folder(dataset, split, path)
+    boxes = None
+    if kind == "boxes":
+        from wsss_cli.pseudo.boxes import box_labels
+
+        boxes = partial(box_labels, fill=box_fill)
+        source += f", inside {'told by a dense CRF' if box_fill == 'crf' else 'left open'}"
+    wanted = Wanted(kind, dict(pair(text) for text in rename or ()), boxes)
+    return source, drawn_labels(dataset, dataset.split(split), path, wanted, console.say)
 
 
 def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[Sample, Path, np.ndarray]]:

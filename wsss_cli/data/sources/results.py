@@ -78,7 +78,7 @@ def read_results(
     total = others = 0
     other = ""
     unknown: Counter[str] = Counter()
-    for key, start, end, entry in elements(_text(path), alone=True):
+    for key, start, end, entry in elements(json_text(path), alone=True):
         if key != "annotations":
             continue
         check_stop()
@@ -89,7 +89,7 @@ def read_results(
         if not isinstance(entry.get("segmentation"), (list, dict)):
             raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
         place = place_of(image, places)
-        index = _class(renames.get(label, label), classes)
+        index = class_of(renames.get(label, label), classes)
         if place is not None and named.setdefault(place, image) != image:
             raise DataError(
                 f"{path}: {named[place]} and {image} are both taken for the photograph {samples[place].id}",
@@ -133,7 +133,12 @@ def place_of(image: str, places: Mapping[str, int]) -> int | None:
     return None
 
 
-def _text(path: Path) -> str:
+def json_text(path: Path) -> str:
+    """A JSON file with a character for each byte, which is what `elements` reads.
+
+    Raises:
+        DataError: it cannot be read, or is UTF-16.
+    """
     try:
         text = path.read_bytes().decode("latin-1")  # a character is a byte: what JSON is made of is ASCII
     except OSError as error:
@@ -145,7 +150,7 @@ def _text(path: Path) -> str:
 
 def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) -> None:
     """Add the names of the images and categories of a file."""
-    text = _text(path)
+    text = json_text(path)
     try:
         for key, start, end, _ in elements(text, alone=True):
             if key == "annotations":
@@ -201,7 +206,7 @@ def _score(entry: Mapping[str, Any], where: str) -> float:
     return float(score)
 
 
-def _class(label: str, classes: Mapping[str, int]) -> int | None:
+def class_of(label: str, classes: Mapping[str, int]) -> int | None:
     """The class that a label means: its name, also in other case or with a full stop at its end, as prompts have it."""
     if label in classes:
         return classes[label]

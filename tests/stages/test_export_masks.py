@@ -1,0 +1,220 @@
+"""Masks go out to annotators, the least sure first, and come back by every door as they were corrected."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from wsss_cli.cli.app import app
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.masks import read_mask, write_mask
+from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.data.trusted import read_trusted
+from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.rundir import open_run
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.pseudo.refine import write_pseudo_mask
+from wsss_cli.stages.paths import confidence_path, mask_path
+
+FORMATS = {"png": "masks", "coco": "instances.json", "label-studio": "tasks.json", "cvat": "annotations.xml"}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Six photographs and a pseudo run of the true masks with faults; the more of these, the less sure."""
+    prepare_toy(tmp_path / "toy", images=6, val=2, size=48)
+    dataset = open_dataset(tmp_path / "toy")
+    path = tmp_path / "runs/pseudo-toy-1"
+    inputs = Inputs(dataset=str(dataset.root), classes=dataset.classes, colors=dataset.colors, dataset_name="toy")
+    with open_run(path, "pseudo", load_preset("toy", [f'dataset.path="{dataset.root}"']), "1", inputs) as run:
+        for number, sample in enumerate(dataset.split("train")):
+            mask, sure = read_mask(sample.mask), np.ones((48, 48), np.float32)
+            mask[: 4 * number], sure[: 4 * number] = 255, 0
+            if number == 2:
+                mask[:] = 0  # nothing in it
+            if number == 1:
+                mask[:] = 255  # nothing said
+            sure[40:] = 0.8
+            write_pseudo_mask(mask_path(path, sample.id), confidence_path(path, sample.id), mask, sure, dataset.colors)
+        run.finish()
+    return tmp_path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def without_truth(home):
+    """No list names a mask."""
+    for file in (home / "toy/splits").iterdir():
+        rows = list(csv.reader(file.open()))
+        place = rows[0].index("mask")
+        file.write_text(
+            "".join(
+                ",".join([*row[:place], row[place] * (not n), *row[place + 1 :]]) + "\n" for n, row in enumerate(rows)
+            )
+        )
+
+
+def submitted(file):
+    """What Label Studio's annotators do: take each prediction as it is."""
+    tasks = json.loads(file.read_text())
+    for number, task in enumerate(tasks):
+        task["annotations"] = [{"id": number, "result": task.pop("predictions")[0]["result"]}]
+    file.write_text(json.dumps(tasks))
+
+
+def exported(home, form, name="out", *more):
+    shown = run("export-masks", home / "runs/pseudo-toy-1", "--format", form, "--out", home / name, *more)
+    return home / name / FORMATS[form], shown
+
+
+def test_the_least_sure_come_first(home):
+    without_truth(home)
+    file, shown = exported(home, "png")
+    rows = list(csv.DictReader((home / "out/order.csv").open()))
+    assert [row["id"] for row in rows] == [f"train_{number:06d}" for number in (5, 4, 3, 2, 1, 0)]
+    expected = [(4 * number + 8 * (1 - 204 / 255)) / 48 for number in (5, 4, 3, 2, 1, 0)]
+    assert [float(row["wrong"]) for row in rows] == pytest.approx(expected, abs=1e-6)
+    assert [row["rank"] for row in rows] == list("123456") and rows[0]["image"].endswith("train_000005.jpg")
+    assert (
+        "confidence as the pseudo stage gave it" in shown and "expected share of wrong pixels in them: 24.2 %" in shown
+    )
+    assert sorted(path.name for path in file.iterdir()) == sorted(f"{row['id']}.png" for row in rows)
+
+
+def test_where_there_is_truth_confidence_is_held_against_it(home):
+    told = json.loads(exported(home, "coco", "out", "--json")[1])
+    dataset = open_dataset(home / "toy")
+    total, wrong, sure = np.zeros(3), np.zeros(3), np.zeros(3)  # of the three confidences that there are
+    for sample in dataset.split("train"):
+        truth, mask = read_mask(sample.mask), read_mask(mask_path(home / "runs/pseudo-toy-1", sample.id))
+        confidence = read_mask(confidence_path(home / "runs/pseudo-toy-1", sample.id))
+        for at, value in enumerate((0, 204, 255)):
+            here = (confidence == value) & (truth != 255)
+            total[at] += here.sum()
+            wrong[at] += (here & (mask != truth)).sum()
+            sure[at] += here.sum() * value / 255
+    assert told["ece"] == pytest.approx(float(abs(total - wrong - sure).sum() / total.sum()))
+    first = next(csv.DictReader((home / "out/order.csv").open()))
+    shares = wrong / total
+    counts = np.array([(confidence_of(home, first["id"]) == value).mean() for value in (0, 204, 255)])
+    assert float(first["wrong"]) == pytest.approx(float(counts @ shares), abs=1e-6)
+
+
+def confidence_of(home, name):
+    return read_mask(confidence_path(home / "runs/pseudo-toy-1", name))
+
+
+def test_every_door_brings_back_the_same_bytes(home):
+    contents = {}
+    for form in FORMATS:
+        file, _ = exported(home, form, form)
+        if form == "label-studio":
+            submitted(file)
+        run("prepare", "labels", home / "toy", file, "--clear")
+        trusted = read_trusted(home / "toy")
+        assert {entry.kind for entry in trusted.entries.values()} == {"mask"}
+        contents[form] = {name: trusted.file(name).read_bytes() for name in trusted.entries}
+        assert len(contents[form]) == 6
+        run("prepare", "labels", home / "toy", "--clear")
+    for sample in open_dataset(home / "toy").split("train"):
+        same = {contents[form][sample.id] for form in FORMATS}
+        assert same == {mask_path(home / "runs/pseudo-toy-1", sample.id).read_bytes()}
+
+
+def test_count_share_and_what_is_corrected_already(home):
+    exported(home, "cvat", "two", "--count", "2")
+    exported(home, "png", "half", "--share", "0.5")
+    assert len((home / "two/order.csv").read_text().splitlines()) == 3
+    assert len(list((home / "half/masks").iterdir())) == 3
+    run("prepare", "labels", home / "toy", home / "two/annotations.xml")
+    rest, shown = exported(home, "png", "rest")
+    there = {path.stem for path in rest.iterdir()}
+    assert len(there) == 4 and "left out: 2 photographs with a whole mask" in shown
+    assert there.isdisjoint(read_trusted(home / "toy").entries)
+    run("prepare", "labels", home / "toy", rest)
+    with pytest.raises(DataError, match="all 6 photographs have a whole mask"):
+        exported(home, "png", "none")
+    assert not (home / "none").exists()
+
+
+def test_a_later_correction_takes_the_place_of_an_earlier_one(home):
+    file, _ = exported(home, "coco", "out", "--count", "1")
+    run("prepare", "labels", home / "toy", file)
+    (name,) = read_trusted(home / "toy").entries
+    table = json.loads(file.read_text())
+    cross = next(one["id"] for one in table["categories"] if one["name"] == open_dataset(home / "toy").classes[2])
+    table["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": cross, "segmentation": [[10, 20, 30, 20, 30, 40, 10, 40]], "iscrowd": 1}
+    ]
+    file.write_text(json.dumps(table))
+    run("prepare", "labels", home / "toy", file)
+    mask = read_trusted(home / "toy").of(name).read()
+    expected = np.zeros((48, 48), np.uint8)
+    expected[20:40, 10:30] = 2
+    assert (mask == expected).all()
+
+
+def test_pycocotools_reads_what_is_written(home):
+    file, _ = exported(home, "coco")
+    coco = COCO(str(file))
+    names = {one["id"]: one["name"] for one in coco.loadCats(coco.getCatIds())}
+    dataset = open_dataset(home / "toy")
+    assert list(names.values()) == [*dataset.classes, "undecided"]
+    for image in coco.loadImgs(coco.getImgIds()):
+        mask = np.zeros((image["height"], image["width"]), np.uint8)
+        for one in coco.loadAnns(coco.getAnnIds(image["id"])):
+            pixels = coco.annToMask(one) > 0
+            assert one["area"] == pixels.sum()
+            mask[pixels] = (
+                255 if names[one["category_id"]] == "undecided" else dataset.classes.index(names[one["category_id"]])
+            )
+        assert (mask == read_mask(mask_path(home / "runs/pseudo-toy-1", image["file_name"][:-4]))).all()
+
+
+def test_a_folder_of_predictions_goes_out_in_the_order_of_the_list(home):
+    samples = open_dataset(home / "toy").split("train")
+    for sample in samples[2:4]:
+        write_mask(home / "predicted/masks" / f"{sample.image.stem}.png", read_mask(sample.mask), ((0, 0, 0),) * 6)
+    shown = run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "out")
+    assert "no confidence is known" in shown
+    rows = list(csv.DictReader((home / "out/order.csv").open()))
+    assert [(row["id"], row["wrong"]) for row in rows] == [(samples[2].id, ""), (samples[3].id, "")]
+    with pytest.raises(UsageError, match="of which data set"):
+        run("export-masks", home / "predicted", "--out", home / "more")
+
+
+def test_what_cannot_go_out_is_refused_and_leaves_nothing(home):
+    pseudo = home / "runs/pseudo-toy-1"
+    (home / "full").mkdir()
+    (home / "full/mine").touch()
+    for arguments, error, words in (
+        ([pseudo, "--out", home / "full"], UsageError, "is there already, and may hold corrections"),
+        ([home / "toy", "--out", home / "a"], UsageError, "has no masks"),
+        ([pseudo, "--out", home / "a", "--count", "2", "--share", "0.5"], UsageError, "both say"),
+        ([pseudo, "--out", home / "a", "--share", "0.01"], UsageError, "is none"),
+        ([pseudo, "--out", home / "a", "--split", "val"], DataError, "has no mask of a photograph of split 'val'"),
+    ):
+        with pytest.raises(error, match=words):
+            run("export-masks", *arguments)
+    sample = open_dataset(home / "toy").split("train")[0]
+    mask_path(pseudo, sample.id).write_bytes(b"no PNG")
+    with pytest.raises(DataError, match=sample.id):
+        run("export-masks", pseudo, "--out", home / "a")
+    assert not (home / "a").exists()
+
+
+def test_an_export_that_was_killed_is_written_anew(home):
+    (home / ".out.part/masks").mkdir(parents=True)
+    (home / ".out.part/masks/stale.png").touch()
+    file, _ = exported(home, "png")
+    assert not (file / "stale.png").exists() and not (home / ".out.part").exists()
+    assert sorted(path.name for path in (home / "out").iterdir()) == ["masks", "order.csv"]

@@ -1,0 +1,117 @@
+"""COCO's JSON of instances: polygons, run-length codes, and boxes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pycocotools import mask as rle_of
+
+from wsss_cli.data.drawings.outgoing import Outgoing, Palette
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
+from wsss_cli.data.sources.instances import elements
+from wsss_cli.data.sources.results import json_text
+from wsss_cli.data.sources.shapes import covered
+from wsss_cli.errors import DataError
+
+HINT = "is it a COCO instances JSON, with images, categories and annotations?"
+
+
+def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
+    """The images of a JSON that are listed in it; those of more pixels lie below, as no order of drawing is known.
+
+    Whether an instance is a crowd does not count: tools say so of all that was painted with a brush. Takes about twice
+    the size of the file in memory.
+
+    Args:
+        boxes: take the boxes of the instances in place of their regions.
+    Raises:
+        DataError: it is no such JSON, or an instance has no image, category or shape that can be taken.
+    """
+    text = json_text(path)
+    images: dict[Any, tuple[str, Size]] = {}
+    names: dict[Any, str] = {}
+    spans: dict[Any, list[tuple[int, int]]] = {}
+    try:
+        for key, start, end, entry in elements(text):
+            if not isinstance(entry, dict):
+                raise DataError(f"{path}: an entry of {key} is no object", HINT)
+            if key == "annotations":
+                spans.setdefault(entry.get("image_id"), []).append((start, end))
+                continue
+            entry = _again(text, start, end)
+            if key == "images":
+                size = entry["height"], entry["width"]
+                if not all(isinstance(side, int) and side > 0 for side in size):
+                    raise DataError(f"{path}: an image has no height and width: {json.dumps(entry)[:200]}", HINT)
+                images[entry["id"]] = str(entry["file_name"]), size
+            else:
+                names[entry["id"]] = str(entry["name"])
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}", HINT) from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: an entry of images or categories lacks {error}", HINT) from error
+    if not images or not names:
+        raise DataError(f"{path} lists no {'categories' if images else 'images'}", HINT)
+    if strays := [image for image in spans if image not in images]:
+        raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", HINT)
+    for image, (name, size) in images.items():
+        where = f"{path}: image {name}"
+        annotations = [_again(text, *span) for span in spans.get(image, ())]
+        yield Drawing(name, size, tuple(_shapes(annotations, names, size, where, boxes=boxes)), where)
+
+
+def _again(text: str, start: int, end: int) -> Any:
+    """An entry once more, with its letters as UTF-8."""
+    return json.loads(text[start:end].encode("latin-1"))
+
+
+def _shapes(
+    annotations: list[dict[str, Any]], names: dict[Any, str], size: Size, where: str, *, boxes: bool
+) -> list[Shape]:
+    shapes = []
+    for annotation in annotations:
+        at = f"{where}, annotation {annotation.get('id')}"
+        label = names.get(annotation.get("category_id"))
+        if label is None:
+            raise DataError(f"{at} has category_id {annotation.get('category_id')!r}, which is not listed", HINT)
+        if boxes:
+            try:
+                x, y, width, height = (float(number) for number in annotation["bbox"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{at} has no bbox [x, y, width, height]", HINT) from error
+            shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
+        elif not isinstance(annotation.get("segmentation"), (list, dict)) or not annotation["segmentation"]:
+            raise DataError(f"{at} has no segmentation", "of boxes alone, --kind boxes makes labels")
+        else:
+            shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, covered(annotation, *size)))
+    return sorted(shapes, key=lambda shape: -int(shape.pixels.sum()) if shape.pixels is not None else 0)
+
+
+def write_coco(file: BinaryIO, masks: Iterable[Outgoing], palette: Palette) -> None:
+    """Write label maps as compressed run-length codes, one for each class of a photograph."""
+    labels = [*palette.names, UNDECIDED]
+    categories = [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(labels, 1)]
+    file.write(b'{\n"info": {"description": "wsss"},\n"licenses": [],\n"categories": ')
+    file.write(json.dumps(categories, ensure_ascii=False).encode() + b',\n"images": [\n')
+    annotations: list[str] = []
+    for number, one in enumerate(masks, 1):
+        height, width = one.mask.shape
+        image = {"id": number, "file_name": one.name, "height": height, "width": width}
+        file.write((",\n" if number > 1 else "").encode() + json.dumps(image, ensure_ascii=False).encode())
+        for name, pixels in class_shapes(one.mask, palette.names):
+            code = rle_of.encode(np.asfortranarray(pixels, np.uint8))
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": labels.index(name) + 1,
+                "segmentation": {"size": [height, width], "counts": code["counts"].decode()},
+                "area": int(pixels.sum()),
+                "bbox": rle_of.toBbox(code).tolist(),
+                "iscrowd": 0,
+            }
+            annotations.append(json.dumps(annotation))
+    file.write(b'\n],\n"annotations": [\n' + ",\n".join(annotations).encode() + b"\n]\n}\n")

@@ -1,0 +1,177 @@
+"""Files and folders of labels that were drawn in other tools, as label maps of the photographs of a list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+import numpy as np
+
+from wsss_cli.data.dataset import Dataset, Sample, nearest
+from wsss_cli.data.drawings.coco import read_coco
+from wsss_cli.data.drawings.cvat import read_cvat
+from wsss_cli.data.drawings.label_studio import read_label_studio
+from wsss_cli.data.drawings.scribbles import read_scribbles
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, label_map
+from wsss_cli.data.drawings.table import read_points_and_boxes
+from wsss_cli.data.images import image_size, read_image
+from wsss_cli.data.sources.results import class_of, place_of, places_by_name
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import IGNORE
+from wsss_cli.processes import check_stop
+
+Boxes = Callable[
+    [np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray
+]  # from a photograph and its boxes to a label map
+Drawn = Literal["mask", "partial", "scribbles", "points", "boxes"]
+FORMS: dict[Drawn, tuple[Form, ...]] = {
+    "mask": ("mask", "polygon"),
+    "partial": ("mask", "polygon", "line", "point"),
+    "scribbles": ("mask", "polygon", "line", "point"),
+    "points": ("point",),
+    "boxes": ("box",),
+}
+READ = "COCO's or Label Studio's JSON, CVAT's XML for images, ScribbleSup's XML, CSV of points or boxes"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is taken from a file.
+
+    Attributes:
+        kind: what the shapes are meant to be.
+        renames: from a label of the file to a class.
+        boxes: what makes a label map of boxes; needed where these are.
+    """
+
+    kind: Drawn
+    renames: Mapping[str, str] = field(default_factory=dict)
+    boxes: Boxes | None = None
+
+
+def is_drawing(path: Path) -> bool:
+    """Whether a path is a file, or a folder of XML files rather than of label maps."""
+    return path.is_file() or (path.is_dir() and not any(path.rglob("*.png")) and any(path.rglob("*.xml")))
+
+
+def read_drawings(path: Path, kind: Drawn) -> Iterator[Drawing]:
+    """The photographs of a file or folder, in whatever format it is.
+
+    Raises:
+        DataError: it is in none that is read.
+    """
+    if path.is_dir():
+        return read_scribbles(sorted(file for file in path.rglob("*.xml") if file.name[0] != "."))
+    ending = path.suffix.lower()
+    if ending == ".json":
+        return read_label_studio(path) if _begins_with_list(path) else read_coco(path, boxes=kind == "boxes")
+    if ending == ".xml":
+        return read_scribbles([path]) if _root(path) == "annotation" else read_cvat(path)
+    if ending in (".csv", ".tsv", ".txt"):
+        return read_points_and_boxes(path)
+    hint = "unpack it, and name the file in it" if ending == ".zip" else f"{READ}, or a folder of label maps"
+    raise DataError(f"{path} is no file of labels that is read", hint)
+
+
+def drawn_labels(
+    dataset: Dataset, samples: Sequence[Sample], path: Path, wanted: Wanted, say: Callable[[str], None]
+) -> Iterator[tuple[Sample, Path, np.ndarray]]:
+    """The label maps of the photographs of a list that a file or folder draws on.
+
+    A photograph without any shape says nothing, and is left out.
+
+    Args:
+        say: told at the end how many photographs are not of the list, and how many have no shape.
+    Returns:
+        (photograph, the file, class indices and 255, uint8 [H, W]).
+    Raises:
+        DataError: a shape is of no class, of a form that was not asked for, or does not fit its photograph; two
+            drawings are of one photograph; nothing is of the list.
+        UsageError: a rename to no class.
+    """
+    classes = {name: index for index, name in enumerate(dataset.classes)}
+    for target in wanted.renames.values():
+        if target not in classes:
+            raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
+    places = places_by_name(samples)
+    seen: dict[int, str] = {}
+    counts: Counter[str] = Counter()
+    for drawing in read_drawings(path, wanted.kind):
+        check_stop()
+        place = place_of(drawing.image, places)
+        counts["all"] += 1
+        counts["strangers"] += place is None
+        counts["empty"] += place is not None and not drawing.shapes
+        if place is None or not drawing.shapes:
+            continue
+        if place in seen:
+            raise DataError(f"{seen[place]} and {drawing.where} are of one photograph", "leave one")
+        seen[place] = drawing.where
+        shapes = [(shape, _index(shape, classes, wanted)) for shape in drawing.shapes]
+        yield samples[place], path, _labels(samples[place], drawing, shapes, wanted)
+    if not seen:
+        raise DataError(
+            f"{path} has no shape of a photograph of the list: of {counts['all']:,} photographs "
+            f"{counts['strangers']:,} are none of it, and {counts['empty']:,} have no shape",
+            f"photographs are named by their ids or files, such as {samples[0].id}; of which list, --split says",
+        )
+    if counts["strangers"]:
+        say(f"{counts['strangers']:,} of {counts['all']:,} photographs in {path} are not of the list: passed over")
+    if counts["empty"]:
+        say(f"{counts['empty']:,} of {counts['all']:,} photographs in {path} have no shape: left out")
+
+
+def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:
+    if shape.form not in FORMS[wanted.kind]:
+        kinds = [kind for kind, forms in FORMS.items() if shape.form in forms]
+        raise DataError(
+            f"{shape.where}: a {shape.form}, where --kind {wanted.kind} needs {' or '.join(FORMS[wanted.kind])}",
+            f"--kind {' or '.join(kinds)} takes it",
+        )
+    label = wanted.renames.get(shape.label, shape.label)
+    index = class_of(label, classes)
+    if index is None and label.casefold() == UNDECIDED:
+        return IGNORE
+    if index is None:
+        raise DataError(
+            f"{shape.where}: {shape.label!r} is no class",
+            f"{nearest(shape.label, classes)}--rename '{shape.label}=CLASS' maps it; classes are "
+            f"{', '.join(list(classes)[:20])}",
+        )
+    return index
+
+
+def _labels(sample: Sample, drawing: Drawing, shapes: Sequence[tuple[Shape, int]], wanted: Wanted) -> np.ndarray:
+    size = image_size(sample.image)
+    if drawing.size not in (None, size):
+        high, wide = drawing.size or size
+        raise DataError(
+            f"{drawing.where} is {high}x{wide}, its photograph {size[0]}x{size[1]}",
+            "draw on photographs as they are shown (EXIF applied)",
+        )
+    if wanted.boxes is not None:
+        return wanted.boxes(read_image(sample.image), shapes)
+    return label_map(shapes, size, 0 if wanted.kind == "mask" else IGNORE)
+
+
+def _begins_with_list(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _root(path: Path) -> str:
+    try:
+        for _, element in ElementTree.iterparse(path, events=("start",)):
+            return str(element.tag)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path} is not valid XML: {error}", "export it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    return ""

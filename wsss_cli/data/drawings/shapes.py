@@ -1,0 +1,147 @@
+"""Shapes of classes that were drawn on a photograph in some tool, and the label map that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle_of
+
+from wsss_cli.errors import DataError
+from wsss_cli.labels import IGNORE
+
+Form = Literal["mask", "polygon", "line", "point", "box"]
+Size = tuple[int, int]
+WIDTH = 3  # of a line, pixels
+RADIUS = 2  # of a point
+OVER = 2.0  # pixels that a shape may reach over the border of its photograph
+UNDECIDED = "undecided"  # the label of 255 in tools that know names alone
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A region, line, point or box.
+
+    Attributes:
+        label: as the file names it.
+        points: x and y in pixels, float64 [N, 2]; of a box two corners, of a mask its upper left one.
+        where: it stands in the file, for messages.
+        pixels: of a mask, bool [h, w].
+    """
+
+    label: str
+    form: Form
+    points: np.ndarray
+    where: str
+    pixels: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What was drawn on a photograph.
+
+    Attributes:
+        image: as the file names it.
+        size: height and width that the file says it has; None: it does not say.
+        shapes: what lies on top last.
+        where: it stands in the file, for messages.
+    """
+
+    image: str
+    size: Size | None
+    shapes: tuple[Shape, ...]
+    where: str
+
+
+def label_map(shapes: Sequence[tuple[Shape, int]], size: Size, blank: int) -> np.ndarray:
+    """The label map of shapes; of two that overlap the later one lies on top, and 255 under all others.
+
+    Args:
+        shapes: each with its class index, or 255.
+        size: height and width of the photograph.
+        blank: what it is where nothing is drawn.
+    Returns:
+        Class indices and 255, uint8 [H, W].
+    Raises:
+        DataError: a shape is none, or leaves the photograph.
+    """
+    labels = np.full(size, blank, np.uint8)
+    for shape, label in sorted(shapes, key=lambda one: one[1] != IGNORE):
+        labels[covered_by(shape, size)] = label
+    return labels
+
+
+def covered_by(shape: Shape, size: Size) -> np.ndarray:
+    """The pixels of a shape, bool [H, W].
+
+    A polygon is rasterised by pycocotools. A line goes through the pixels that its points lie in and is 3 pixels wide,
+    a point is a disc of radius 2, a box holds all pixels that it touches.
+
+    Raises:
+        DataError: it is no shape, or leaves the photograph.
+    """
+    height, width = size
+    x, y = shape.points.reshape(-1, 2).T
+    if not np.isfinite(shape.points).all() or not x.size:
+        raise DataError(f"{shape.where}: a {shape.form} without points, or whose points are no numbers")
+    if x.min() < -OVER or y.min() < -OVER or x.max() > width + OVER or y.max() > height + OVER:
+        raise DataError(
+            f"{shape.where}: a {shape.form} leaves the photograph of {width}x{height} pixels: it reaches from "
+            f"{x.min():g},{y.min():g} to {x.max():g},{y.max():g}",
+            "was it drawn on a photograph of another size?",
+        )
+    canvas = np.zeros(size, np.uint8)
+    columns, rows = np.clip(np.floor(x), 0, width - 1).astype(int), np.clip(np.floor(y), 0, height - 1).astype(int)
+    if shape.form == "mask":
+        assert shape.pixels is not None
+        (top, left), (high, wide) = (int(y[0]), int(x[0])), shape.pixels.shape
+        if top < 0 or left < 0 or top + high > height or left + wide > width:
+            raise DataError(f"{shape.where}: a mask of {wide}x{high} at {left},{top} leaves {width}x{height} pixels")
+        canvas[top : top + high, left : left + wide] = shape.pixels
+    elif shape.form == "polygon":
+        if len(x) < 3:
+            raise DataError(f"{shape.where}: a polygon of {len(x)} points")
+        canvas[:] = rle_of.decode(rle_of.merge(rle_of.frPyObjects([shape.points.ravel().tolist()], height, width)))
+    elif shape.form == "line":
+        cv2.polylines(canvas, [np.stack([columns, rows], 1).astype(np.int32)], False, 1)
+        canvas[:] = cv2.dilate(canvas, np.ones((WIDTH, WIDTH), np.uint8))
+    elif shape.form == "point":
+        down, across = np.ogrid[:height, :width]
+        for row, column in zip(rows, columns, strict=True):
+            canvas |= ((down - row) ** 2 + (across - column) ** 2 <= RADIUS**2).astype(np.uint8)
+    else:
+        top, bottom, left, right = box_edges(shape, size)
+        canvas[top:bottom, left:right] = 1
+    pixels: np.ndarray = canvas > 0
+    return pixels
+
+
+def box_edges(shape: Shape, size: Size) -> tuple[int, int, int, int]:
+    """First row, row after the last, first column, column after the last of a box, all pixels that it touches.
+
+    Raises:
+        DataError: it holds no pixel of the photograph.
+    """
+    (x0, y0), (x1, y1) = np.sort(shape.points, axis=0)
+    top, left = max(int(np.floor(y0)), 0), max(int(np.floor(x0)), 0)
+    bottom, right = min(int(np.ceil(y1)), size[0]), min(int(np.ceil(x1)), size[1])
+    if top >= bottom or left >= right:
+        raise DataError(f"{shape.where}: a box from {x0:g},{y0:g} to {x1:g},{y1:g} holds no pixel")
+    return top, bottom, left, right
+
+
+def class_shapes(mask: np.ndarray, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """The regions of a label map, one for each class and one for 255; the background only where there is nothing else.
+
+    Args:
+        mask: class indices and 255, uint8 [H, W].
+        names: of the classes, the background first.
+    Returns:
+        (name, pixels, bool [H, W]); in the order of the classes, what is undecided last.
+    """
+    values = [int(value) for value in np.unique(mask)]
+    shown = [value for value in values if value] or [0]
+    return [(UNDECIDED if value == IGNORE else names[value], mask == value) for value in shown]

@@ -1,0 +1,50 @@
+"""CSV of points (image,class,x,y) or boxes (image,class,x0,y0,x1,y1), in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from wsss_cli.data.drawings.shapes import Drawing, Shape
+from wsss_cli.data.sources.table import read_table
+from wsss_cli.errors import DataError
+
+POINT, BOX = ("x", "y"), ("x0", "y0", "x1", "y1")
+
+
+def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
+    """The photographs of a CSV, in the order in which they are first named.
+
+    Raises:
+        DataError: other columns, a row that cannot be taken, or no coordinate above 1.
+    """
+    table = read_table(path)
+    wanted = BOX if table.column("x0") is not None else POINT
+    places = [table.column(name) for name in ("image", "class", *wanted)]
+    columns = [place for place in places if place is not None]
+    if len(columns) < len(places):
+        raise DataError(
+            f"{path} has the columns {','.join(table.columns)}",
+            f"image,class,{','.join(POINT)} or image,class,{','.join(BOX)} are read",
+        )
+    shapes: dict[str, list[Shape]] = {}
+    highest = 0.0
+    for line, cells in table.rows:
+        image, label, *numbers = (cells[column] for column in columns)
+        try:
+            points = np.array([float(number) for number in numbers]).reshape(-1, 2)
+        except ValueError:
+            points = np.full((1, 2), np.nan)
+        if not np.isfinite(points).all():
+            raise DataError(f"{table.where(line)}: {','.join(numbers)} are no numbers", "coordinates are pixels")
+        if not image or not label:
+            raise DataError(f"{table.where(line)}: no {'class' if image else 'image'}")
+        highest = max(highest, float(points.max()))
+        form = "box" if wanted is BOX else "point"
+        shapes.setdefault(image, []).append(Shape(label, form, points, table.where(line)))  # type: ignore[arg-type]
+    if shapes and highest <= 1:
+        raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
+    for image, members in shapes.items():
+        yield Drawing(image, None, tuple(members), members[0].where)

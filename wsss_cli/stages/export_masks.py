@@ -1,0 +1,249 @@
+"""Masks of a run for annotators, the least sure photographs first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.drawings import coco, cvat, label_studio
+from wsss_cli.data.drawings.outgoing import Outgoing, Palette
+from wsss_cli.data.drawings.shapes import UNDECIDED
+from wsss_cli.data.images import image_size
+from wsss_cli.data.masks import check_values, read_mask, write_mask
+from wsss_cli.data.sources.results import places_by_name
+from wsss_cli.data.trusted import read_trusted
+from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import is_run, read_inputs, read_run
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import whole_file, write_text
+from wsss_cli.locks import locked
+from wsss_cli.processes import cores, in_processes
+from wsss_cli.rows import Each, Rows
+from wsss_cli.scoring.calibration import (
+    LEVELS,
+    Calibration,
+    Judged,
+    as_given,
+    calibrate,
+    confidence_counts,
+    right_counts,
+    wrong_share,
+)
+from wsss_cli.stages.paths import Files, confidence_files, mask_files
+from wsss_cli.stages.scored import score_samples
+from wsss_cli.stages.trusted import whole_masks
+from wsss_cli.talk import silent
+
+Format = Literal["png", "coco", "label-studio", "cvat"]
+Item = TypeVar("Item")
+ORDER = "order.csv"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Masks of photographs of a list.
+
+    Attributes:
+        listed: all photographs of the list.
+        samples: those that have a mask.
+        mask_of: the mask of a photograph.
+        confidence: of the masks; None: there is none.
+        score: photographs with a mask, its confidence and a true mask.
+    """
+
+    dataset: Dataset
+    listed: Sequence[Sample]
+    samples: Sequence[Sample]
+    mask_of: Callable[[Sample], Path]
+    confidence: Files | None = None
+    score: Sequence[Sample] = ()
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Photographs in the order in which they are to be looked at.
+
+    Attributes:
+        wrong: share of wrong pixels that is expected of each; None: nothing is known.
+        corrected: photographs that were left out as they have a whole mask of the data set.
+    """
+
+    samples: tuple[Sample, ...]
+    wrong: tuple[float | None, ...]
+    calibration: Calibration | None
+    corrected: int
+
+
+def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], None]) -> Source:
+    """The masks of a pseudo run, or of a folder that `wsss infer` wrote.
+
+    Args:
+        data: the data set; of a folder of predictions it must be given.
+        split: the list of its photographs; empty: the one that the run was made of, or 'train'.
+    Raises:
+        UsageError: it is neither.
+        DataError: it has no mask of a photograph of the list.
+    """
+    if is_run(run):
+        read_run(run, "pseudo")
+        preset = load_preset(str(run / "preset.lock.toml"), say=silent)
+        dataset = open_dataset(data or read_inputs(run).dataset, say, preset.dataset.limit)
+        split = split or preset.dataset.train
+        samples = dataset.split(split)
+        masks, sure, score = mask_files(run), confidence_files(run), score_samples(dataset, preset)
+        masked = masks.with_file(samples)
+        scored = Rows(score, np.flatnonzero(masks.there(score) & sure.there(score))) if score else ()
+        complete = bool(sure.there(masked).all())
+        source = Source(
+            dataset, samples, masked, lambda sample: masks.of(sample.id), sure if complete else None, scored
+        )
+    elif (run / "masks").is_dir():
+        if data is None:
+            raise UsageError(f"{run} is a folder of predictions: of which data set?", "--data DATASET")
+        dataset = open_dataset(data, say)
+        samples = dataset.split(split := split or "train")
+        names = set(Files(run / "masks", ".png").names())
+        predicted = Rows(samples, [at for at, sample in enumerate(samples) if sample.image.stem in names])
+        source = Source(dataset, samples, predicted, lambda sample: run / "masks" / f"{sample.image.stem}.png")
+    else:
+        raise UsageError(f"{run} has no masks", "name a pseudo run, or a folder that wsss infer wrote")
+    if not source.samples:
+        raise DataError(f"{run} has no mask of a photograph of split {split!r} of {source.dataset.root}", "see --split")
+    return source
+
+
+def rank(source: Source, ctx: Context) -> Ranked:
+    """Photographs that have a mask and no whole mask of the data set, those with the most wrong pixels expected first.
+
+    That is the mean over pixels of 1 - confidence. Where photographs of the score split have true masks, the share that
+    is wrong among pixels of like confidence takes the place of 1 - confidence. Without confidence the order is that of
+    the list.
+
+    Raises:
+        DataError: a file cannot be read, or all photographs have a whole mask.
+    """
+    corrected = whole_masks(read_trusted(source.dataset.root), source.samples)
+    pending = Rows(source.samples, np.flatnonzero(~corrected))
+    count = int(corrected.sum())
+    if not pending:
+        raise DataError(f"all {count:,} photographs have a whole mask in {source.dataset.root}/trusted")
+    sure = source.confidence
+    if sure is None:
+        return Ranked(tuple(pending), (None,) * len(pending), None, count)
+    calibration = _calibration(source, sure, ctx)
+    wrong = as_given() if calibration is None else calibration.wrong
+    counts = _each(confidence_counts, Each(pending, lambda sample: sure.of(sample.id)), "confidence", ctx)
+    shares = [wrong_share(one, wrong) for one in counts]
+    order = sorted(range(len(pending)), key=lambda at: (-shares[at], pending[at].id))
+    return Ranked(tuple(pending[at] for at in order), tuple(shares[at] for at in order), calibration, count)
+
+
+def _calibration(source: Source, sure: Files, ctx: Context) -> Calibration | None:
+    if not source.score:
+        return None
+
+    def files(sample: Sample) -> Judged:
+        assert sample.mask is not None
+        return source.mask_of(sample), sure.of(sample.id), sample.mask
+
+    total = np.zeros((2, LEVELS), np.int64)
+    for counts in _each(right_counts, Each(source.score, files), "calibration", ctx):
+        total += counts
+    return calibrate(total, len(source.score))
+
+
+def _each(work: Callable[[Item], np.ndarray], items: Sequence[Item], title: str, ctx: Context) -> Iterator[np.ndarray]:
+    with ctx.ui.progress(len(items), title) as bar:
+        for result in in_processes(work, items, cores(), check=ctx.stop.check):
+            yield result
+            bar.advance()
+
+
+def write_export(
+    source: Source, ranked: Ranked, count: int, form: Format, out: Path, ctx: Context, prefix: str = label_studio.PREFIX
+) -> list[Path]:
+    """Write the first photographs' masks in a format, and `order.csv`; the folder appears whole or not at all.
+
+    Args:
+        count: how many photographs, the first ones.
+        prefix: of photographs in Label Studio's tasks.
+    Returns:
+        What was written, without order.csv.
+    Raises:
+        UsageError: the folder is there and not empty, or a class has the name that stands for 255.
+        DataError: a mask cannot be read, or has a value that is no class.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already, and may hold corrections", "choose another --out")
+    if form != "png" and UNDECIDED in source.dataset.classes:
+        raise UsageError(f"a class is called {UNDECIDED!r}, which is what 255 is called in {form}", "--format png")
+    aside = out.parent / f".{out.name}.part"
+    aside.mkdir(parents=True, exist_ok=True)
+    with locked(aside / ".lock", f"{out} is being written"):
+        for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
+        write_text(aside / ORDER, _order(ranked, count))
+    for lock in aside.glob(".lock*"):
+        lock.unlink()
+    if out.is_dir():
+        out.rmdir()
+    aside.rename(out)
+    return [out / file.relative_to(aside) for file in files]
+
+
+def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context) -> Iterator[Outgoing]:
+    places = places_by_name(source.listed)
+    with ctx.ui.progress(len(samples), "masks") as bar:
+        for sample in samples:
+            ctx.stop.check()
+            file = source.mask_of(sample)
+            mask = read_mask(file)
+            check_values(mask, source.dataset.num_classes, file)
+            if mask.shape != (size := image_size(sample.image)):
+                raise DataError(f"{file} is {mask.shape[0]}x{mask.shape[1]}, its photograph {size[0]}x{size[1]}")
+            at = places[sample.image.name]
+            same = at >= 0 and source.listed[at].id == sample.id
+            name = sample.image.name if same else f"{sample.id}{sample.image.suffix}"
+            yield Outgoing(sample.id, name, sample.image, mask)
+            bar.advance()
+
+
+def _write(masks: Iterator[Outgoing], dataset: Dataset, form: Format, out: Path, prefix: str) -> list[Path]:
+    palette = Palette(dataset.classes, dataset.colors)
+    if form == "png":
+        for one in masks:
+            write_mask(out / "masks" / f"{one.id}.png", one.mask, dataset.colors)
+        return [out / "masks"]
+    if form == "coco":
+        with whole_file(out / "instances.json") as file:
+            coco.write_coco(file, masks, palette)
+        return [out / "instances.json"]
+    if form == "cvat":
+        with whole_file(out / "annotations.xml") as file:
+            cvat.write_cvat(file, masks, palette)
+        write_text(out / "labels.json", cvat.task_labels(palette))
+        return [out / "annotations.xml", out / "labels.json"]
+    with whole_file(out / "tasks.json") as file:
+        label_studio.write_label_studio(file, masks, palette, prefix)
+    write_text(out / "labels.xml", label_studio.labelling_interface(palette))
+    return [out / "tasks.json", out / "labels.xml"]
+
+
+def _order(ranked: Ranked, count: int) -> str:
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["rank", "id", "wrong", "image"])
+    pairs = zip(ranked.samples[:count], ranked.wrong[:count], strict=True)
+    for number, (sample, wrong) in enumerate(pairs, 1):
+        rows.writerow([number, sample.id, "" if wrong is None else f"{wrong:.6f}", sample.image])
+    return text.getvalue()
