@@ -83,6 +83,20 @@ def test_the_main_help_has_a_panel_for_each_purpose():
     assert panels[1][1].startswith("  prepare")
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_help_names_a_type_of_python(path):
+    command = COMMANDS[path]
+    shown = command.get_help(command.context_class(command, info_name=" ".join(path), terminal_width=80))
+    assert not re.search(r"<\w+[]>|[]|[{]", shown.split("Examples:")[0])
+    names = re.findall(r"^  ([^\s-]\S*)", shown.partition("Arguments:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    assert [name for name in names if name[0] != name[0].upper()] == []
+
+
+def test_an_option_with_a_few_values_shows_them(wsss):
+    assert "--format onnx|torchscript " in wsss("export", "-h").stdout
+    assert wsss("infer", "-h").stdout.startswith("Usage: wsss infer [OPTIONS] ")
+
+
 def test_a_long_example_is_folded_where_a_shell_takes_that():
     lines = folded("wsss train --preset toy --masks runs/pseudo-toy --set 'a=[1, 2]'", 40)
     assert lines == ["wsss train --preset toy \\", "    --masks runs/pseudo-toy \\", "    --set 'a=[1, 2]'"]

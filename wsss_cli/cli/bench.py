@@ -107,7 +107,8 @@ def train(
         typer.Option(metavar="N", min=0, max=65536, help="Images in a batch; 0: the preset's on a GPU, 2 on a CPU."),
     ] = 0,
     variants: Annotated[
-        str, typer.Option(help="Rows, separated by commas; by default all, on a CPU without compile.")
+        str,
+        typer.Option(metavar="A,B,...", help="Rows, separated by commas; by default all, on a CPU without compile."),
     ] = "",
     steps: Annotated[
         int, typer.Option(metavar="N", min=0, max=10**6, help="Iterations in a turn; 0: 20 on a GPU, 2 on a CPU.")
@@ -204,7 +205,9 @@ def data(
     ] = 375,
     width: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Of the drawn photographs, pixels.")] = 500,
     batch: Annotated[int, typer.Option(metavar="N", min=0, max=65536, help="Images in a batch; 0: the preset's.")] = 0,
-    workers: Annotated[str, typer.Option(help="Worker counts, separated by commas; by default 0, 1, 2, 4, ...")] = "",
+    workers: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Worker counts, separated by commas; by default 0, 1, 2, 4, ...")
+    ] = "",
     batches: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Batches in a turn.")] = 4,
     repeats: Repeats = 3,
     seed: Seed = 0,

@@ -41,7 +41,9 @@ def crf(
         Literal["irn", "psa", "deeplab", "toco"], typer.Option(help="Published set of kernel parameters.")
     ] = "irn",
     iterations: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Mean-field iterations.")] = 10,
-    backends: Annotated[str, typer.Option(help="Rows, separated by commas.")] = "lattice,exact,triton",
+    backends: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Rows, separated by commas.")
+    ] = "lattice,exact,triton",
     repeats: Repeats = 3,
     seed: Seed = 0,
     data: DataDir = "",

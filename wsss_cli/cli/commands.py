@@ -41,6 +41,12 @@ class Command(typer.core.TyperCommand):
         super().__init__(*arguments, **settings)
         self.help, self.examples = _parted(self.help or "")
         self.params.append(_quiet_option())
+        for param in self.params:
+            _name(param)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Words of the usage line: RUN, where Typer writes {run}."""
+        return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
@@ -86,6 +92,21 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
         """As Typer's."""
         return super().command(name, **{"cls": Command, **settings})
+
+
+def _name(param: Any) -> None:
+    """Give an argument or option the name that its help shows, where Typer shows its Python type."""
+    if param.param_type_name == "argument":
+        param.metavar = param.metavar or param.name.upper()
+        param.display_type_rich = lambda ctx: None
+    elif param.metavar is None and (choices := _choices(param)):
+        param.metavar = "|".join(str(choice) for choice in choices)
+
+
+def _choices(param: Any) -> Any:
+    """What an option may be; of Typer before 0.27 its type says that."""
+    kind = getattr(param, "type_descriptor", None) or param.type
+    return getattr(kind, "choices", None)
 
 
 def _parted(text: str) -> tuple[str, list[str]]:

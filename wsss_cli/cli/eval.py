@@ -36,7 +36,10 @@ BaseOption = Annotated[
 ]
 
 MetricsOption = Annotated[
-    str, typer.Option(help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU), fp, fn.")
+    str,
+    typer.Option(
+        metavar="A,B,...", help="Columns: iou, acc, dice, fscore, precision, recall, biou (boundary IoU), fp, fn."
+    ),
 ]
 
 UndecidedOption = Annotated[
@@ -57,7 +60,7 @@ ClassesOption = Annotated[int | None, typer.Option(metavar="N", min=1, max=255, 
 def evaluate(
     run: RunArgument = None,
     ms_flip: Annotated[bool, typer.Option("--ms-flip", help="Also score over several scales, mirrored too.")] = False,
-    split: Annotated[str, typer.Option(help="Split to score on, in place of the preset's.")] = "",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split to score on, in place of the preset's.")] = "",
     best: BestOption = False,
     weights: WeightsOption = None,
     pred: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of masks, or of CAMs, to score.")] = None,
@@ -69,7 +72,9 @@ def evaluate(
     metrics: MetricsOption = "iou,acc",
     confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix as CSV.")] = None,
     undecided: UndecidedOption = "as-is",
-    min_miou: Annotated[float | None, typer.Option(help="Exit with 4 where mIoU (per cent) is below this.")] = None,
+    min_miou: Annotated[
+        float | None, typer.Option(metavar="N", help="Exit with 4 where mIoU (per cent) is below this.")
+    ] = None,
     data: Annotated[str, typer.Option(metavar="DIR", help="Data set to score on, in place of the run's.")] = "",
     limit: LimitOption = 0,
     runs: RunsOption = RUNS,

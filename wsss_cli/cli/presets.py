@@ -113,7 +113,8 @@ def _toml(value: Any) -> str:
 @app.command()
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(autocompletion=completion.presets, help="All that come along if left out.")
+        list[str] | None,
+        typer.Argument(metavar="NAME", autocompletion=completion.presets, help="All that come along if left out."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from wsss_cli.escapes import one_line
 from wsss_cli.talk import duration, is_quiet, note, said, say, say_at_once
 
-FIRST_S, LONGEST_S = 10.0, 60.0  # between the first two lines, and between two lines at most
+FIRST_S, MINUTE_S = 10.0, 50.0  # between the first two lines, and between two lines at most
+LONGEST_S = 60.0  # of silence; then a thread says how far work is
 GIB = 2**20  # of what getrusage counts in
 NARROW, WIDE = 72, 110  # columns of a terminal
 
@@ -28,6 +29,10 @@ class _Work:
         self.done, self.begin = 0, time.monotonic()
         self.loss = self.rate = self.more = ""
         self.left: float | None = None
+        self.due, self.gap = (
+            -math.inf,
+            FIRST_S,
+        )  # when the next line is said, and how long after it the one that follows
 
     def count(self, done: int, fields: dict[str, Any]) -> None:
         """So many items are done."""
@@ -139,15 +144,13 @@ def rich_terminal() -> bool:
 
 def _lines(work: _Work) -> Callable[[bool], None]:
     """A line at once, then at growing intervals."""
-    due, gap = -math.inf, FIRST_S
 
     def show(last: bool) -> None:
-        nonlocal due, gap
         now = time.monotonic()
-        if now >= due or last:
-            if due > 0:
-                gap = min(2 * gap, LONGEST_S)
-            due = now + gap
+        if now >= work.due or last:
+            if work.due > 0:
+                work.gap = min(2 * work.gap, MINUTE_S)
+            work.due = now + work.gap
             say(work.line())
 
     return show
@@ -208,5 +211,7 @@ def _watch() -> None:
     while True:
         time.sleep(max(1.0, said() + LONGEST_S - time.monotonic()))
         if not _rows and not is_quiet() and time.monotonic() - said() >= LONGEST_S:
-            work = _stack[-1].line() if _stack else ""
-            say_at_once(f"still at work{f': {work}' if work else ''}")
+            work = _stack[-1] if _stack else None
+            if work is not None:
+                work.due = time.monotonic() + work.gap
+            say_at_once(f"still at work{f': {work.line()}' if work else ''}")

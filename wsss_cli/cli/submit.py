@@ -31,7 +31,7 @@ OWN = {  # options of sbatch that follow from the plan, or have an option of thi
 
 def submit(
     ctx: typer.Context,
-    command: Annotated[list[str], typer.Argument(metavar="-- run ...", help="The command whose stages are submitted.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="The command whose stages are submitted.")],
     partition: Annotated[str, typer.Option(metavar="NAME", help="Slurm partition.")] = "",
     gpus: Annotated[
         int, typer.Option(metavar="N", min=0, max=256, help="GPUs of a training; other jobs have one. 0: none.")

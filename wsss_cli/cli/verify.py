@@ -28,7 +28,9 @@ def verify(
             metavar="DATASET|RUN", autocompletion=completion.runs(), help="Data set, run, or folder of predictions."
         ),
     ],
-    split: Annotated[list[str] | None, typer.Option(help="Look at this split of a data set only; repeatable.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Look at this split of a data set only; repeatable.")
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Count this kind of finding as a note; repeatable.")
     ] = None,
