@@ -71,5 +71,6 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """'1 image', '1,234 images'."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    """'1 image', '1,234 images', '2 classes'."""
+    several = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else several}"

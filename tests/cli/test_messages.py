@@ -2,10 +2,12 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from command import ROOT, python, wsss
 
+from wsss_cli.cli.infer import run_and_photographs
 from wsss_cli.talk import counted
 
 QUICK = ("--preset", "toy", "--limit", "3", "--iters", "1", "--device", "cpu")
@@ -20,6 +22,9 @@ def home(tmp_path_factory):
     assert wsss(folder, "prepare", "toy", "--images", "4", "--size", "64", "--out", "data/my toy").returncode == 0
     assert wsss(folder, "train", *QUICK, *SETTINGS).returncode == 0
     (next((folder / "runs").glob("train-*"))).rename(folder / "run")
+    (folder / "untold/splits").mkdir(parents=True)
+    (folder / "untold/dataset.json").write_text('{"classes": ["background", "cat"]}')
+    (folder / "untold/splits/train.csv").write_text("id,image,mask,labels\na,a.jpg,,cat\n")
     return folder
 
 
@@ -44,6 +49,11 @@ def home(tmp_path_factory):
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
         ("infer run 'data/my toy' --out masks", "data/my toy names no image", "give data/my toy/JPEGImages itself"),
         ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),
+        ("infer --out masks", "no photographs are named", "wsss infer photos/ --out DIR"),
+        ("infer run --out masks", "no photographs are named after run", "wsss infer run photos/ --out DIR"),
+        ("infer run run photos --out masks", "run is a run, and photographs are named here", "give one run, then ph"),
+        ("infer photos --out masks --runs none", "no finished train run in none", "wsss train --preset"),
+        ("eval run --data untold --limit 1", "untold has no split 'val' with masks to score against", "wsss infer"),
         ("infer run photo.jpg", "Missing option '--out'.", "see wsss infer --help"),
         ("eval --base x", "Invalid value for '--base'", "see wsss eval --help"),
     ],
@@ -55,6 +65,25 @@ def test_a_mistake_is_one_line_and_what_was_meant(home, command, error, hint):
     assert done.returncode in (2, 3)
     assert error in said
     assert hint in helps
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["photos"], ("newest", ["photos"])),
+        (["a.jpg", "b.jpg"], ("newest", ["a.jpg", "b.jpg"])),
+        (["run", "photos"], ("run", ["photos"])),
+        (["zoo", "photos"], ("zoo", ["photos"])),
+    ],
+)
+def test_infer_takes_photographs_alone_with_the_newest_training(words, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wsss_cli.scoring.results.newest_run", lambda runs: Path("newest"))
+    (tmp_path / "run").mkdir()
+    for name in ("run/run.json", "a.jpg"):
+        (tmp_path / name).touch()
+    run, photographs = run_and_photographs(Path(words[0]), words[1:], Path("runs"))
+    assert (str(run), photographs) == meant
 
 
 def test_a_run_that_is_named_without_its_folder_is_suggested(home):
@@ -81,6 +110,7 @@ def test_a_file_that_ends_in_pt_is_torchscript(home):
 
 def test_one_thing_is_one():
     assert [counted(count, "image") for count in (0, 1, 2, 1234)] == ["0 images", "1 image", "2 images", "1,234 images"]
+    assert [counted(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]
 
 
 def test_the_script_lists_messages_of_the_source(tmp_path):

@@ -119,7 +119,7 @@ def test_coco14_prints_counts_and_the_hash_of_the_masks(tmp_path: Path) -> None:
     _coco(tmp_path / "data" / "coco")
     done = _wsss("coco14", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "data/coco14: train 1, val 2; 1 classes and background"
+    assert done.stdout.splitlines()[0] == "data/coco14: train 1, val 2; 1 class and background"
     manifest = hashlib.sha256((tmp_path / "data" / "coco14" / "masks" / "manifest.txt").read_bytes()).hexdigest()
     assert f"sha256 of their manifest {manifest}" in done.stdout
     assert "subset: 2 of 82,783 train images" in done.stdout
@@ -282,6 +282,7 @@ def test_a_bad_mask_is_said_and_does_not_fail(
     assert "  images per class: cat 2, animal 1\n" in shown.out
     assert "  masks for 1 of 2 images; 1 mask left out\n" in shown.out
     assert "masks left out: 1, first: masks/b.png holds the value 9; see mine/findings.json" in shown.err
+    assert shown.err.splitlines()[-1].startswith("next: ")
 
 
 @pytest.mark.parametrize("pair", ["Cat", "=cat", ""])

@@ -133,7 +133,7 @@ def masked(text):
         line = re.sub(r"(?<![\d.])\d+\.\d+(?![\d.])", "#", line)
         line = re.sub(r"\b\d+ ?(s|min|h)\b( left)?", r"<time>\2", line)
         line = re.sub(r"\d+ %(, loss|, #|$| +#)", r"# %\1", re.sub(r"data wait \d+ %", "data wait # %", line))
-        line = re.sub(r"CPU,\s+\d+ threads", "CPU", line)
+        line = re.sub(r"CPU,\s+\d+ threads?", "CPU", line)
         line = re.sub("[━╸╺]+", "━━━", re.sub("[─-]{4,}", "----", line))
         lines.append(re.sub(r"(?<=\S) {2,}", "  ", line))
     return "\n".join(lines) + "\n"

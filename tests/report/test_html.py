@@ -94,3 +94,9 @@ def test_a_matrix_is_in_per_cent_of_the_truth_and_many_classes_are_a_list():
     many[3, 4] = 21
     texts = Reader(matrix(many, [f"c{number}" for number in range(50)])).texts
     assert texts[-3:] == ["c3", "c4", "75.0"]
+
+
+def test_a_curve_of_one_point_shows_it():
+    lonely = str(chart([Line("loss", [3], [1.5])], "loss", "iteration", "loss"))
+    assert lonely.count("<circle") == 1
+    assert "<circle" not in str(chart([Line("loss", [3, 4], [1.5, 1.0])], "loss", "iteration", "loss"))

@@ -66,6 +66,11 @@ def test_sheet_places_cells_at_equal_height() -> None:
     assert (picture[:, :10] == 255).all()  # a white margin
 
 
+def test_a_white_picture_has_an_edge_on_a_sheet() -> None:
+    picture = sheet([[np.full((100, 60, 3), 255, np.uint8)]], ["sure"], cell_height=100)
+    assert (picture == (228, 228, 228)).all(2).sum() == 2 * (100 + 60) + 4
+
+
 def test_sheet_with_row_titles_and_legend_is_taller_and_shows_colours() -> None:
     cells = [[GREY, GREY]]
     plain = sheet(cells, ["a", "b"], cell_height=100)

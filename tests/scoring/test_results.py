@@ -6,6 +6,7 @@ import torch
 from wsss_cli.bench.model import bench_network
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import to_toml
+from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 from wsss_cli.files import write_json, write_text
@@ -43,6 +44,16 @@ def test_another_number_of_iterations_has_no_reference_and_missing_figures_are_s
     assert row["reference"] is None
     assert (row["miou"], row["fps"], row["device"]) == (None, 21.5, "V100")
     assert row["protocol"] == [f"not scored yet: wsss eval {folder} --ms-flip"]
+    prepare_toy(tmp_path / "toy", images=2, val=2, size=32)
+    for name in ("train", "val"):
+        file = tmp_path / f"toy/splits/{name}.csv"
+        rows = [line.split(",") for line in file.read_text().splitlines()]
+        file.write_text(
+            "".join(",".join([*row[:2], "" if row[0] != "id" else "mask", *row[3:]]) + "\n" for row in rows)
+        )
+    write_json(folder / "inputs.json", {"dataset": str(tmp_path / "toy"), "classes": [], "colors": []})
+    report = folder / "report.html"
+    assert run_row(folder)["protocol"] == [f"not scored: the data set has no masks in a split val; see {report}"]
     table = results_table([row])
     assert table.columns[:8] == (
         *("method", "backbone", "crop", "lr schedule", "supervision"),

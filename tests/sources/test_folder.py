@@ -221,7 +221,9 @@ def test_tags_are_renamed_and_dropped(photos: Path, tmp_path: Path) -> None:
     table = _table(tmp_path, ("a.jpg", "Cat|background"), ("b", "cat"))
     with pytest.raises(DataError, match=r"line 2: the tag 'background'"):
         prepare_folder(photos, table, tmp_path / "out", name="m")
-    with pytest.raises(DataError, match=r"differ by case .* 'Cat' \(line 2, in all 1\), 'cat' \(line 3") as caught:
+    with pytest.raises(
+        DataError, match=r"differ by case .* 'Cat' \(1 image, first in line 2\), 'cat' \(1 image, first in line 3"
+    ) as caught:
         prepare_folder(photos, table, tmp_path / "out", name="m", rename={"background": ""})
     assert caught.value.hint == "one class? --rename cat=Cat"
     rename = {"background": "", "Cat": "cat"}

@@ -101,7 +101,7 @@ def test_tags_that_are_missing_or_no_text(tmp_path: Path) -> None:
 def test_names_that_differ_by_case_spaces_or_letters_composed_otherwise(tmp_path: Path) -> None:
     refuse_twins({"cat": (2, 1), "dog": (3, 1), "caf\u00e9": (4, 1), "cafe\u0301": (5, 1)}, "t.csv")
     with pytest.raises(
-        DataError, match=r"'polar bear' \(line 2, in all 1\), 'Polar_bear' \(line 3, in all 2\)"
+        DataError, match=r"'polar bear' \(1 image, first in line 2\), 'Polar_bear' \(2 images, first in line 3\)"
     ) as caught:
         refuse_twins({"polar bear": (2, 1), "Polar_bear": (3, 2)}, "t.csv")
     assert caught.value.hint == "one class? --rename 'polar bear=Polar_bear'"

@@ -144,6 +144,13 @@ def test_a_folder_with_images_in_folders_alone_is_refused_with_their_names(photo
         find_images(["photos"], photos / "out", print)
 
 
+def test_a_second_run_is_not_taken_for_a_folder_of_photographs(photos, tmp_path):
+    """Its examples.jpg would be segmented."""
+    (tmp_path / "run.json").touch()
+    with pytest.raises(UsageError, match=f"{tmp_path} is a run, and photographs are named here"):
+        find_images([str(tmp_path), "photos"], photos / "out", print)
+
+
 def test_few_headers_are_read_before_the_first_photograph_is_segmented(network, tmp_path, monkeypatch):
     photos = [photograph(tmp_path, f"p{number}", 30 + 10 * (number % 2), 40) for number in range(7)]
     events = []

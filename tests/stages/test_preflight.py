@@ -214,17 +214,31 @@ def test_the_time_of_a_training_is_that_of_an_earlier_one(data, tmp_path):
     assert estimate.expected(exp, step, "cpu") is None
     with open_step(step, exp) as run:
         for number, pace in enumerate((2.0, 8.0, 9.0), 1):
-            run.metric({"kind": "train", "step": number, "img_s": pace})
+            run.metric({"kind": "train", "step": 2 * number, "img_s": pace})
         run.finish(device="CPU, 2 threads")
     took = estimate.expected(*step_of("train.iters=100"), "cpu")
     assert (took.seconds, took.run, took.device) == (100 * 4 / 8, step.path, "CPU, 2 threads")
     assert estimate.expected(*step_of("train.iters=100", "train.crop=128"), "cpu").seconds == 4 * 50
+    assert estimate.expected(*step_of("train.iters=100", "train.crop=256"), "cpu") is None  # four times as large
     assert estimate.expected(*step_of("train.iters=100"), "cuda") is None
     assert estimate.expected(*step_of("train.iters=100", "train.backbone.name=resnet18"), "cpu") is None
     exp, begun = step_of("train.iters=100")
     (begun.path / "checkpoints/step-00000060").mkdir(parents=True)
     write_json(begun.path / "checkpoints/step-00000060/meta.json", {"step": 60})
     assert estimate.expected(exp, begun, "cpu").seconds == 40 * 4 / 8
+
+
+def test_a_trial_of_a_few_iterations_is_no_measure_of_time(data, tmp_path):
+    preset = load_preset("toy", [f"dataset.path={data}", "train.supervision=full"])
+
+    def plan_full(exp):
+        return plan_train(exp, None, lambda line: None)
+
+    exp, (step, *_), _ = planned(preset, plan_full, tmp_path)
+    with open_step(step, exp) as run:
+        run.metric({"kind": "train", "step": 4, "img_s": 2.0})
+        run.finish(device="CPU, 2 threads")
+    assert estimate.expected(exp, step, "cpu") is None
 
 
 def test_the_time_of_cams_goes_by_their_scales(data, tmp_path):

@@ -82,9 +82,14 @@ def test_runs_and_data_that_are_gone_are_said(home, tmp_path, ctx):
     assert page.pictures == 0
 
 
-def test_without_true_masks_tags_are_compared(home, tmp_path, ctx):
+def test_without_true_masks_tags_are_compared(home, tmp_path, ctx, monkeypatch):
     copy_without_masks(home, tmp_path / "copy")
+    heard = []
+    monkeypatch.setattr(ctx.ui, "say", heard.append)
     page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
+    assert heard == [
+        "no true masks; in 0 of 6 training photographs the network finds exactly the tagged classes (0 %)",
+    ]
     assert "Predictions and tags" in page.texts and "No true masks." in page.text
     assert "The least sure photographs" in page.texts and "found where not tagged" in page.texts
 

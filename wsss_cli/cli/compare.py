@@ -11,6 +11,7 @@ import typer
 from wsss_cli.cli import completion, console
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import UsageError
+from wsss_cli.talk import counted
 
 RunsArgument = Annotated[
     list[Path],
@@ -120,7 +121,7 @@ def log(
     if json_output:
         console.result_json({"run": str(path), "to": to, "rows": sent})
         return
-    console.result(f"{to}: {sent} rows of {path}")
+    console.result(f"{to}: {counted(sent, 'row')} of {path}")
     if to == "tensorboard" and not follow:
         console.say(f"next: {shlex.join(['tensorboard', '--logdir', str(path / 'loggers')])}")
 

@@ -109,7 +109,7 @@ def evaluate(
     if pred is not None and truth is not None and num_classes is not None:
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
-        run = run or _newest(runs)
+        run = run or stage.newest_training(runs)
         kind = _stage_of(run)
         if limit:
             _check_limit(run, kind, part)
@@ -202,14 +202,6 @@ def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: 
     if cams:
         return eval_sources.cam_folder(pred, cams, truth, num_classes)
     return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)
-
-
-def _newest(runs: Path) -> Path:
-    from wsss_cli.scoring.results import newest_run
-
-    run = newest_run(runs)
-    console.say(f"newest finished training run: {run}")
-    return run
 
 
 def _stage_of(run: Path) -> str:

@@ -7,19 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import completion, console
-from wsss_cli.cli.options import BestOption, JsonOption, WeightsOption
+from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.options import RUNS, BestOption, JsonOption, RunsOption, WeightsOption
 from wsss_cli.errors import UsageError
 
 
 def export(
     run: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             autocompletion=completion.runs("train"),
-            help="A training run, one of its checkpoints, or an imported directory.",
+            help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
+            "training.",
         ),
-    ],
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     form: Annotated[
         Literal["onnx", "torchscript"] | None,
@@ -30,11 +32,13 @@ def export(
     ] = "labels",
     best: BestOption = False,
     weights: WeightsOption = None,
+    runs: RunsOption = RUNS,
     json_output: JsonOption = False,
 ) -> None:
     """Write a trained network as one file for other programs, and check that the file agrees with the network.
 
     \b
+    wsss export --out newest.pt
     wsss export runs/train-toy-1a2b3c4d --out toy.pt
     wsss export runs/train-toy-1a2b3c4d --format onnx --out toy.onnx
     wsss export zoo/r50 --format onnx --output logits --out r50.onnx
@@ -49,6 +53,7 @@ def export(
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.interchange.export import require_onnx, run_export
 
+    run = run or stage.newest_training(runs)
     form = form or _form_of(out)
     if form == "onnx":
         require_onnx()

@@ -9,6 +9,7 @@ import typer
 
 from wsss_cli.cli import completion, console, sharded, stage
 from wsss_cli.cli.options import (
+    RUNS,
     AddressOption,
     BestOption,
     DeviceOption,
@@ -18,21 +19,27 @@ from wsss_cli.cli.options import (
     LimitOption,
     ModeOption,
     MsFlipOption,
+    RunsOption,
     ShardOption,
     WeightsOption,
 )
+from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
 
 
 def infer(
     run: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             autocompletion=completion.runs("train"),
-            help="A training run, one of its checkpoints, or an imported directory.",
+            help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
+            "training.",
         ),
-    ],
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted glob patterns.")],
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Image files, folders, or quoted glob patterns.", show_default=False)
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
     ms_flip: MsFlipOption = False,
     mode: ModeOption = None,
@@ -40,6 +47,7 @@ def infer(
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
+    runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
     gpus: GpusOption = 1,
     shard: ShardOption = "",
@@ -50,6 +58,7 @@ def infer(
     """Segment photographs with a trained network: palette PNGs, and overlays to look at.
 
     \b
+    wsss infer photos/ --out predicted    # by the newest training
     wsss infer runs/train-toy-1a2b3c4d photo.jpg --out predicted
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
@@ -68,6 +77,7 @@ def infer(
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.stages.infer import find_images, run_infer
 
+    run, images = run_and_photographs(run, images or [], runs)
     part = sharded.chosen(shard, gpus)
     ray = stage.ray_address(engine, address, gpus, shard, device)
     paths = find_images(images, out, console.say)
@@ -92,3 +102,21 @@ def infer(
             f"shard {part}: {f'without a mask are photographs of {missing}' if missing else 'all masks are there'}"
         )
     stage.finish(str(out), False, summary["lost"], "", json_output)
+
+
+def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tuple[Path, list[str]]:
+    """The run and the photographs of a command line whose first word is either.
+
+    Raises:
+        UsageError: no photographs; or photographs alone, and there is no finished training.
+    """
+    from wsss_cli.data.images import IMAGE_ENDINGS
+    from wsss_cli.engine.records import is_run
+
+    if first is None:
+        raise UsageError("no photographs are named", "wsss infer photos/ --out DIR")
+    if is_run(first) and not others:
+        raise UsageError(f"no photographs are named after {first}", f"wsss infer {first} photos/ --out DIR")
+    if not others or (first.is_file() and first.suffix.lower() in IMAGE_ENDINGS):
+        return stage.newest_training(runs), [str(first), *others]
+    return first, others

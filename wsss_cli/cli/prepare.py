@@ -239,12 +239,13 @@ def folder(
                 prepared = prepare_folder(source, out, settings, check=stop.check, workers=work, tick=tick)
                 forget_shards(out)
     after = line("run", "--preset", "folder-lite0", "--data", out)
-    report(prepared.dataset, out, json_output, after, prepared.findings, prepared.lines, prepared.summary)
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
-    if masks_lost := [finding for finding in prepared.findings if finding["lost"] == "mask"]:
+    masks_lost = [finding for finding in prepared.findings if finding["lost"] == "mask"]
+    if masks_lost:
         console.complain(
             f"masks left out: {len(masks_lost)}, first: {masks_lost[0]['problem']}; see {out}/findings.json"
         )
+    report(prepared.dataset, out, json_output, after, prepared.findings, prepared.lines, prepared.summary)
     if left_out:
         lost = DataError(
             f"photographs left out: {len(left_out)}, first: {left_out[0]['problem']}; all others are in",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsss_cli.cli import console
 from wsss_cli.cli.following import line
 from wsss_cli.errors import DataError
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
@@ -139,7 +140,7 @@ def report(
         )
     else:
         listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-        console.result(f"{out}: {listed}; {len(dataset.classes) - 1} classes and background")
+        console.result(f"{out}: {listed}; {counted(len(dataset.classes) - 1, 'class')} and background")
         for note in (*dataset.protocol, *lines):
             console.result(f"  {note}")
     console.say(f"next: {following}")

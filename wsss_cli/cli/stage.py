@@ -42,13 +42,25 @@ def as_toml(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key.replace("__", "."): _toml(value) for key, value in settings.items() if value not in (None, "")}
 
 
+def newest_training(runs: Path) -> Path:
+    """The newest finished training, which is said.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from wsss_cli.scoring.results import newest_run
+
+    run = newest_run(runs)
+    console.say(f"newest finished training run: {run}")
+    return run
+
+
 def has_truth(preset: Preset) -> bool:
     """Whether a network can be scored: the data set's val split has masks."""
     from wsss_cli.data.dataset import open_dataset
     from wsss_cli.talk import silent
 
-    dataset, val = open_dataset(preset.dataset.path, silent, preset.dataset.limit), preset.dataset.val
-    return val in dataset.split_sha256 and any(dataset.split(val).masked)
+    return open_dataset(preset.dataset.path, silent, preset.dataset.limit).has_masks(preset.dataset.val)
 
 
 def _toml(value: Any) -> str:
@@ -241,6 +253,8 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
     from wsss_cli.engine.records import limit_of
 
     console.say(f"{'already done' if skipped else 'done'}: {path}")
+    if (page := Path(path) / "report.html").is_file():
+        console.say(f"report: {page}")
     if limit := limit_of(Path(path)):
         console.say(not_a_result(limit))
     if skipped:

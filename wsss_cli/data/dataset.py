@@ -58,6 +58,14 @@ class Dataset:
         """Number of classes, background included."""
         return len(self.classes)
 
+    def has_masks(self, name: str) -> bool:
+        """Whether there is a split of this name, and an image in it has a mask to score against.
+
+        Raises:
+            DataError: as `split`.
+        """
+        return name in self.split_sha256 and any(self.split(name).masked)
+
     def split(self, name: str) -> Split:
         """The samples of a split in the order of its file, with absolute paths.
 

@@ -15,6 +15,7 @@ import torch
 from wsss_cli.engine.devices import check_device, check_number
 from wsss_cli.engine.stop import Stop
 from wsss_cli.ranks.who import cores_here, here
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from wsss_cli.engine.sweep import Pool
@@ -79,7 +80,7 @@ class Context:
     def device_name(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"CPU, {torch.get_num_threads()} threads"
+        return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def bf16_serves(device: torch.device) -> bool:

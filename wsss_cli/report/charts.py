@@ -102,6 +102,8 @@ def chart(
             parts.append(node("text", f"{tick:g}", x=f"{at(tick, low)[0]:.1f}", y=lower + 20, text_anchor="middle"))
     for line, color, dash in zip(lines, COLORS, DASHES, strict=False):
         drawn = [at(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and math.isfinite(y)]
+        if len(drawn) == 1:  # no line
+            parts.append(node("circle", cx=f"{drawn[0][0]:.1f}", cy=f"{drawn[0][1]:.1f}", r=4, fill=color))
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(node("polyline", points=path, fill="none", stroke=color, stroke_width=2.2, stroke_dasharray=dash))
     if mark is not None:

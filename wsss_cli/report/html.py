@@ -136,7 +136,7 @@ svg text { font: 15px system-ui, sans-serif; fill: var(--soft); }
 .example { margin: 8px 0 18px; } 
 .shots { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .shots div { font-size: .82rem; color: var(--soft); } 
-.shots img { width: 100%; height: auto; border-radius: 4px; display: block; }
+.shots img { width: 100%; outline: 1px solid #d9dde3; height: auto; border-radius: 4px; display: block; }
 .warn { border-left: 4px solid #d55e00; padding: 4px 12px; background: #fdf3ec; }
 details { margin: 4px 0; } summary { cursor: pointer; }
 @media (max-width: 600px) { main { padding: 16px 14px 48px; } .shots { grid-template-columns: repeat(2, 1fr); }

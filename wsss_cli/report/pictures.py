@@ -143,6 +143,8 @@ def sheet(
         for column, (left, room, cell) in enumerate(zip(lefts, widths, row, strict=True)):
             if cell is not None:
                 start = left + (room - cell.shape[1]) // 2
+                edge = canvas[top - 1 : top + cell_height + 1, start - 1 : start + cell.shape[1] + 1]
+                edge[:] = PALE  # what is white at its edge, as a confidence map, would have none
                 canvas[top : top + cell_height, start : start + cell.shape[1]] = cell
                 if captions and (text := captions[number][column]):
                     shade = canvas[top : top + 20, start : start + min(text_width(text, 13) + 12, cell.shape[1])]

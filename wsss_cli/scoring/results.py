@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.dataset import not_a_result
+from wsss_cli.data.dataset import not_a_result, open_dataset
 from wsss_cli.engine.pointers import find_checkpoint
-from wsss_cli.engine.records import find_runs, limit_of, read_inputs, read_run
+from wsss_cli.engine.records import Inputs, find_runs, limit_of, read_inputs, read_run
 from wsss_cli.engine.rundir import read_metrics
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.talk import silent
 
@@ -50,10 +51,18 @@ def run_row(run: Path) -> dict[str, Any]:
         "reference": _reference(preset),
         "protocol": [
             *([not_a_result(inputs.limit)] if inputs.limit and not scores.get("protocol") else []),
-            *(scores.get("protocol") or [f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"]),
+            *(scores.get("protocol") or [_not_scored(run, preset, inputs)]),
             *([] if bench else [f"fps not measured yet: wsss bench model {shlex.quote(str(run))}"]),
         ],
     }
+
+
+def _not_scored(run: Path, preset: Preset, inputs: Inputs) -> str:
+    """Why a training has no scores."""
+    with contextlib.suppress(DataError):  # wsss eval says what is wrong with the data set
+        if not open_dataset(inputs.dataset, silent).has_masks(preset.dataset.val):
+            return f"not scored: the data set has no masks in a split {preset.dataset.val}; see {run / 'report.html'}"
+    return f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"
 
 
 def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:

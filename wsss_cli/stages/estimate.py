@@ -29,6 +29,8 @@ HEAD = 18  # of a head of 512 channels
 COPIES = 4  # checkpoints at most: the latest, the one before, the best, and the one that is being written
 SHARE = {"cam": 0.3, "irn": 0.1, "psa": 0.1, "pseudo": 1.0, "relabel": 1.0}
 """What a stage writes of an image, as a share of the photograph's own file; walks write their scores besides."""
+FEW = 5  # iterations, of which the first are slow; what took no more than that is no measure
+ALIKE = 2  # times a crop at most, within which time goes by pixels: of small ones most is spent elsewhere
 SAMPLE = 50  # photographs whose sizes are looked at
 
 
@@ -75,9 +77,10 @@ def _seconds(exp: Experiment, step: Step, run: Path, record: RunRecord, before: 
     (config, backbone), (earlier, its_backbone) = now, then
     if (backbone.name, backbone.output_stride) != (its_backbone.name, its_backbone.output_stride):
         return None
-    paces = [row["img_s"] for row in read_metrics(run) if row.get("kind") == "train" and row.get("img_s")]
-    if not paces:
+    rows = [row for row in read_metrics(run) if row.get("kind") == "train" and row.get("img_s")]
+    if not rows or rows[-1]["step"] < FEW or not 1 / ALIKE <= config.crop / earlier.crop <= ALIKE:
         return None
+    paces = [row["img_s"] for row in rows]
     checkpoint = find_checkpoint(step.path / "checkpoints")
     done = read_json(checkpoint / "meta.json")["step"] if checkpoint else 0
     left = max(config.iters - done, 0) * config.batch

@@ -152,6 +152,8 @@ def open_evaluation(
     trial = on.limit not in (0, network.preset.dataset.limit)
     dataset = open_dataset(data or network.dataset, limit=on.limit or network.preset.dataset.limit)
     split = split or network.preset.dataset.val
+    if not on.split and split not in dataset.split_sha256:
+        raise DataError(f"{dataset.root} has no split {split!r} with masks to score against", NO_MASKS)
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
         raise DataError(f"split {split!r} of {dataset.root} has no masks to score against", NO_MASKS)

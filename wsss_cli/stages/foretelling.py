@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from wsss_cli.errors import DataError
 from wsss_cli.processes import cores
-from wsss_cli.stages.estimate import expected, in_words, training_of
+from wsss_cli.stages.estimate import FEW, expected, in_words, training_of
 from wsss_cli.stages.plan import Experiment, Step
 
 if TYPE_CHECKING:
     from wsss_cli.engine.context import Bar, Event, Ui  # torch
 
-AFTER = 5  # iterations, of which the first are slow
 SEGMENTOR = 2.5  # what a pixel costs in a segmentation network, in a classifier's; measured with EfficientNet-Lite0
 FORWARD = 1 / 3  # of what a pixel costs in training
 REFINING_S = 2e-6  # of a process for a pixel and a refining step at both thresholds, measured with the dense CRF
@@ -56,7 +55,7 @@ class Foretelling:
             if self.told or event["kind"] == "val":
                 return
             first.append(event["step"])
-            if event["step"] >= first[0] + AFTER:
+            if event["step"] >= first[0] + FEW:
                 self.told = True
                 self.say(self.foretell(event["img_s"], event["eta_s"]))
 

@@ -179,15 +179,21 @@ def _without_masks(run: Shown, ctx: Context, count: int) -> Html | None:
         others = [sample for sample in seen if index not in sample.labels]
         hits, false = (sum(index in there[sample.id] for sample in group) for group in (tagged, others))
         rows.append((run.dataset.classes[index], f"{hits} of {len(tagged)}", f"{false} of {len(others)}"))
+    said = (
+        f"in {agreed} of {len(seen)} training photographs the network finds exactly the tagged classes "
+        f"({100 * agreed / len(seen):.0f} %)"
+    )
+    ctx.ui.say(f"no true masks; {said}")
     alike = node(
         "p",
-        f"No true masks. In {agreed} of {len(seen)} training photographs the network finds exactly the tagged classes "
-        f"({100 * agreed / len(seen):.0f} %). A class counts as found from {100 * PRESENT:.0f} % of the pixels.",
+        f"No true masks. {said[0].upper()}{said[1:]}. A class counts from {100 * PRESENT:.0f} % of the pixels on.",
     )
     empty = sum(not classes for classes in there.values())
     warning = None
     if empty > len(seen) // 2:
-        warning = node("p", f"In {empty} of {len(seen)} photographs it finds nothing but background.", class_="warn")
+        nothing = f"in {empty} of {len(seen)} photographs it finds nothing but background"
+        ctx.ui.say(nothing)
+        warning = node("p", f"{nothing[0].upper()}{nothing[1:]}.", class_="warn")
     by_area = bars(run.dataset.classes, {"area": list(100 * area / len(seen))}, "share of the pixels, per cent")
     least = sorted(seen, key=lambda sample: sure[sample.id])[:count]
     examples = [

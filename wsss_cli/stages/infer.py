@@ -18,6 +18,7 @@ from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import is_run
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
@@ -56,12 +57,14 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         out: where the masks go; that it lies in a folder of photographs is no news.
         say: hears of folders with images that are not searched.
     Raises:
-        UsageError: something given names no image, or two images have one name.
+        UsageError: something given names no image or is a run, or two images have one name.
         DataError: a folder cannot be read.
     """
     each: list[Sequence[str]] = []
     for name in arguments:
         path = Path(name)
+        if is_run(path):
+            raise UsageError(f"{name} is a run, and photographs are named here", "give one run, then photographs")
         others: Counter[str] = Counter()
         matches, folders = _in_folder(path, others) if path.is_dir() else _matching(name, others)
         passed = [folder for folder in folders if _has_images(folder, out)]

@@ -143,7 +143,7 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
     else:
         targets = plan_train(exp, None, say)
     val, splits, trained = exp.preset.dataset.val, exp.dataset.split_sha256, targets[-1]
-    if splits and not (val in splits and any(exp.dataset.split(val).masked)):
+    if splits and not exp.dataset.has_masks(val):
         say(f"split {val!r} has no masks to score against: eval is left out")
     else:
         scored = trained.done and finished_eval(trained.path, ms_flip=True) is not None

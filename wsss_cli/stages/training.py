@@ -23,6 +23,7 @@ from wsss_cli.ranks.group import Word, agree, answering
 from wsss_cli.ranks.layers import spread
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import here
+from wsss_cli.talk import counted
 
 
 def train_network(
@@ -55,7 +56,7 @@ def train_network(
     size = config.batch // config.accumulate
     if size < here().world:
         raise UsageError(
-            f"{title}: {size} images at a time are fewer than {here().world} ranks", "a larger batch, or fewer ranks"
+            f"{title}: {counted(size, 'image')} at a time for {here().world} ranks", "a larger batch, or fewer ranks"
         )
     if not alone():
         task.model = spread(task.model, ctx.device, size, sync_bn=config.sync_bn)

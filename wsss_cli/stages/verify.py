@@ -23,7 +23,7 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.processes import in_processes
 from wsss_cli.stages.changes import changed_lists
 from wsss_cli.stages.products import AGAIN, Product, look_at_product, predicted_products, run_products
-from wsss_cli.talk import silent
+from wsss_cli.talk import counted, silent
 
 CODES = {
     "record": "a record of the run does not parse",
@@ -74,7 +74,9 @@ def verify_run(run: Path, workers: int, check: Check, progress: Progress) -> Rep
             Finding("no-list", str(run), f"{run} has no {LIST}: files of an earlier version are not listed")
         )
     if record.lost:
-        said = f"{run} lost {len(record.lost):,} items, first {record.lost[0]['id']}: {record.lost[0]['reason']}"
+        said = (
+            f"{run} lost {counted(len(record.lost), 'item')}, first {record.lost[0]['id']}: {record.lost[0]['reason']}"
+        )
         report.notes.append(Finding("lost", str(run), said))
     dataset = _same_data(inputs, report) if inputs else None
     if inputs:
@@ -95,7 +97,9 @@ def verify_predictions(folder: Path, workers: int, check: Check, progress: Progr
     report = Report()
     products, gone = predicted_products(folder)
     if gone:
-        said = f"{gone:,} photographs that masks in {folder} were made of are gone: sizes were not compared"
+        said = (
+            f"gone, so that sizes were not compared: {counted(gone, 'photograph')} that masks in {folder} were made of"
+        )
         report.notes.append(Finding("input-gone", str(folder), said))
     _look_at_all((len(products), iter(products)), "predictions", report, (IGNORE, True), workers, check, progress)
     return report

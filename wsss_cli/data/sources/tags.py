@@ -20,6 +20,7 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.table import SEPARATOR_LINE, Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
 from wsss_cli.processes import check_stop
+from wsss_cli.talk import counted
 
 Tags = dict[str, tuple[str, ...]]
 SEPARATORS = re.compile(r"[|;,\s]+")
@@ -156,7 +157,9 @@ def refuse_twins(lines: Mapping[str, tuple[int, int]], where: str, classes: Sequ
         composed = {unicodedata.normalize("NFC", name) for name in names}
         if len(composed) > 1:
             best = max(names, key=lambda name: (name in classes, lines[name][1]))
-            said = ", ".join(f"{name!r} (line {lines[name][0]}, in all {lines[name][1]:,})" for name in names)
+            said = ", ".join(
+                f"{name!r} ({counted(lines[name][1], 'image')}, first in line {lines[name][0]})" for name in names
+            )
             fix = " ".join(f"--rename {shlex.quote(f'{name}={best}')}" for name in names if name != best)
             raise DataError(f"{where}: tags that differ by case or spaces only: {said}", f"one class? {fix}")
 
