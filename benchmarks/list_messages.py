@@ -40,6 +40,8 @@ def text(node):
     match node:
         case ast.Constant(value=str(value)):
             return value
+        case ast.Name(id=name) if name.isupper():
+            return f"{{{name}}}"
         case ast.JoinedStr(values=values):
             return "".join(text(part) for part in values)
         case ast.FormattedValue(value=value):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from wsss_cli.escapes import one_line
 
@@ -68,6 +69,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def sides(size: Sequence[int]) -> str:
+    """'500x375', width by height as cameras say it, for an array of the shape (375, 500)."""
+    return "x".join(map(str, (size[1], size[0]) if len(size) == 2 else size))
 
 
 def counted(count: int, thing: str) -> str:

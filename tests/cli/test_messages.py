@@ -1,14 +1,16 @@
 """What newcomers meet: mistakes that are easily made, and the line that says what was meant."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 from command import ROOT, python, wsss
 
+from wsss_cli.cli import console
 from wsss_cli.cli.infer import run_and_photographs
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, sides
 
 QUICK = ("--preset", "toy", "--limit", "3", "--iters", "1", "--device", "cpu")
 SMALL = ("--set", "classifier.crop=64", "--set", "train.crop=64", "--set", "cam.scales=[1.0]")
@@ -111,6 +113,20 @@ def test_a_file_that_ends_in_pt_is_torchscript(home):
 def test_one_thing_is_one():
     assert [counted(count, "image") for count in (0, 1, 2, 1234)] == ["0 images", "1 image", "2 images", "1,234 images"]
     assert [counted(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_a_size_is_width_by_height_in_every_message():
+    """One writes 500x375 of the file that another calls 375x500, and both are right, unless one place says it."""
+    assert (sides((375, 500)), sides((2, 3, 4))) == ("500x375", "2x3x4")
+    by_hand = re.compile(r"\[0\]\}x\{\w[\w.]*\[1\]\}")
+    files = [(file.name, by_hand.findall(file.read_text())) for file in sorted((ROOT / "wsss_cli").rglob("*.py"))]
+    assert [each for each in files if each[1]] == [("coco.py", ["[0]}x{mask.shape[1]}"])]  # bytes that are hashed
+
+
+def test_nothing_to_do_is_no_progress(capsys):
+    with console.progress(0, "infer"):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_the_script_lists_messages_of_the_source(tmp_path):

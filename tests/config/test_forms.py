@@ -63,9 +63,9 @@ def test_the_newest_form_needs_no_word(tmp_path):
     ("table", "message"),
     [
         ({"form": 3, "name": "a"}, r"newer version of wsss \(form 3, this one reads up to 1\) \(upgrade wsss\)"),
-        ({"form": 0, "name": "a"}, "form 0 is no number of a form"),
-        ({"form": True, "name": "a"}, "form True is no number"),
-        ({"form": "1", "name": "a"}, "form '1' is no number"),
+        ({"form": 0, "name": "a"}, "form 0 is no version of the file"),
+        ({"form": True, "name": "a"}, "form True is no version"),
+        ({"form": "1", "name": "a"}, "form '1' is no version"),
         ({}, r"x\.json: name: field required \(like this\)"),
         ({"name": 3}, r"x\.json: name: input should be a valid string"),
         ({"name": "a", "parts": [{"size": 2}, {"size": 0.5}]}, r"x\.json: parts\.1\.size: input should be a valid int"),

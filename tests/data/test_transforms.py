@@ -245,7 +245,7 @@ def test_image_and_mask_stay_together():
 
 def test_mask_of_another_size_is_refused():
     image, mask = photograph()
-    with pytest.raises(DataError, match="60x80, its mask 60x79"):
+    with pytest.raises(DataError, match="80x60, its mask 79x60"):
         transforms.train_sample(image, mask[:, :79], np.random.default_rng(0), AugmentConfig(), 32)
 
 
@@ -284,7 +284,7 @@ def test_the_confidence_changes_neither_crop_nor_colours():
 
 def test_confidence_of_another_size_is_refused():
     image, mask = photograph()
-    with pytest.raises(DataError, match="60x80, its confidence map 60x79"):
+    with pytest.raises(DataError, match="80x60, its confidence map 79x60"):
         transforms.train_sample(image, mask, np.random.default_rng(0), AugmentConfig(), 32, mask[:, :79])
 
 

@@ -73,7 +73,7 @@ def test_labels_that_are_there_outlive_an_addition_that_fails(dataset, tmp_path,
     add_trusted(dataset, [(one, one.mask, read_mask(one.mask)) for one in samples[:3]], "mask", "by hand")
     before = read_trusted(dataset.root)
     write_mask(tmp_path / "new" / f"{samples[0].id}.png", np.zeros((64, 64), np.uint8), dataset.colors)
-    for shape, value, words in ((32, 0, "is 32x64, its photograph 64x64"), (64, 9, "holds the value 9")):
+    for shape, value, words in ((32, 0, "is 64x32, its photograph 64x64"), (64, 9, "holds the value 9")):
         bad = tmp_path / "new" / f"{samples[1].id}.png"
         write_mask(bad, np.full((shape, 64), value, np.uint8), dataset.colors)
         with pytest.raises(DataError, match=f"{re.escape(str(bad))} {words}"):

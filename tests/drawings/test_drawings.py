@@ -339,7 +339,7 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (
             lambda d: coco(d, SQUARE, images=[{"id": 4, "file_name": "a.png", "height": 5, "width": 5}]),
             (),
-            "is 5x5, its photograph 20x40",
+            "is 5x5, its photograph 40x20",
         ),
         (lambda d: coco(d, SQUARE, images=[]), (), "lists no images"),
         (lambda d: coco(d, SQUARE, categories=[{"id": 1}]), (), "lacks 'name'"),

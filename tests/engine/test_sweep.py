@@ -199,11 +199,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_those_after_it(ctx, erro
     results = swept(["abcdefgh", "ijklmnop", "qr"], ctx, compute=short(2, error, computed))
     assert results == [(letter, letter * 2) for letter in "abcdefghijklmnopqr"]
     assert computed == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1]
-    assert ctx.ui.said == ["out of memory with 8 images of 5x7: going on with 4"]  # once for all
+    assert ctx.ui.said == ["out of memory with 8 images of 7x5: going on with 4"]  # once for all
 
 
 def test_an_image_that_does_not_fit_alone_ends_a_sweep_and_names_the_setting(ctx):
-    with pytest.raises(ResourceError, match="out of memory with one image of 5x7") as caught:
+    with pytest.raises(ResourceError, match="out of memory with one image of 7x5") as caught:
         swept(["abc"], ctx, compute=short(0, MemoryError(), []), less_memory="smaller cam.scales")
     assert "smaller cam.scales" in caught.value.hint
     assert caught.value.exit_code == 3

@@ -234,7 +234,7 @@ def test_the_mean_cost_counts_an_image_without_a_step_as_no_time():
 
 def test_a_cam_of_another_image_is_refused(job, tmp_path):
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((H, W + 1, 3), np.uint8))
-    with pytest.raises(DataError, match=r"40x56.*other\.png is another size"):
+    with pytest.raises(DataError, match=r"56x40.*other\.png is 57x40"):
         make_pseudo_mask(replace(job, image=tmp_path / "other.png"))
     assert not job.mask.exists()
 

@@ -103,7 +103,7 @@ def test_no_truth_is_refused(pred: Path, tmp_path: Path) -> None:
 
 def test_another_size_names_both_files_and_sizes(pred: Path, truth: Path) -> None:
     save(pred, b=[[0, 0, 0]])
-    with pytest.raises(DataError, match=r"pred/b\.png is 1x3 and its true mask .*truth/b\.png is 2x2"):
+    with pytest.raises(DataError, match=r"pred/b\.png is 3x1 and its true mask .*truth/b\.png is 2x2"):
         score_masks(pred, truth, 3)
 
 
@@ -239,7 +239,7 @@ def test_curve_refuses_bad_input(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pixel of the true masks has a label"):
         cam_curve([(good, masks / "blank.png")], 2)
     large = cam_file(tmp_path / "large.npz", [[[1.0, 0.0]]], (1,), (5, 2))
-    with pytest.raises(DataError, match=r"large\.npz is 5x2 and its true mask .*t\.png is 1x2"):
+    with pytest.raises(DataError, match=r"large\.npz is 2x5 and its true mask .*t\.png is 2x1"):
         cam_curve([(large, masks / "t.png")], 2)
     with pytest.raises(DataError, match=r"none\.npz"):
         cam_curve([(tmp_path / "none.npz", masks / "t.png")], 2)

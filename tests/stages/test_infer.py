@@ -83,7 +83,7 @@ def test_windows_are_those_of_eval_and_make_no_difference_where_one_holds_the_im
 def test_where_memory_is_short_windows_are_named_and_help(network, infer, tmp_path, ms_flip):
     photo = photograph(tmp_path, "large", 70, 100)
     network.model.most = WINDOW * WINDOW
-    with pytest.raises(ResourceError, match="out of memory with one image of 70x100") as caught:
+    with pytest.raises(ResourceError, match="out of memory with one image of 100x70") as caught:
         infer(network, photo, "", ms_flip)
     assert caught.value.hint == "make it need less: --mode slide" + (", no --ms-flip" if ms_flip else "")
     assert infer(network, photo, "slide", ms_flip)[0].shape == (70, 100)

@@ -17,6 +17,7 @@ from wsss_cli.data.sources.results import Instance
 from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import sides
 
 PRESENT = 0.5  # score above which a pixel says that a class is there
 Kind = Literal["label maps", "scores", "results"]
@@ -76,6 +77,9 @@ def import_scores(job: ImportJob) -> Imported:
     return Imported(tuple(sorted(there & tags)), tuple(sorted(there - tags)), tuple(sorted(tags - there)))
 
 
+NUMBERS = "classes are numbered as in dataset.json: 0 is the background, then 1, 2, ..."
+
+
 def _of_label_map(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
     """1 where the map has the class, one half of every tagged class where it has 255, else 0."""
     mask = read_mask(job.source)
@@ -83,7 +87,10 @@ def _of_label_map(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray
     values = [int(value) for value in np.unique(mask)]
     outside = [value for value in values if value >= job.classes and value != IGNORE]
     if outside:
-        raise DataError(f"{job.source} has the value {outside[0]}; there are {job.classes} classes (and 255)")
+        raise DataError(
+            f"{job.source} has the value {outside[0]}, which is no class: they are 0..{job.classes - 1} (and 255)",
+            NUMBERS,
+        )
     unknown = np.float32(0.5) * (mask == IGNORE)
     planes = {value: (mask == value) + unknown for value in values if value not in (0, IGNORE)}
     if unknown.any():
@@ -95,7 +102,7 @@ def _of_scores(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
     cam, classes, made_for = read_cam(job.source)
     _check_size(job, made_for, size)
     if any(not 0 < index < job.classes for index in classes):
-        raise DataError(f"{job.source} has a map of a class that is not in 1..{job.classes - 1}")
+        raise DataError(f"{job.source} has a map of a class that is not in 1..{job.classes - 1}", NUMBERS)
     return dict(zip(classes, cam, strict=True))
 
 
@@ -116,6 +123,6 @@ def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray
 def _check_size(job: ImportJob, made_for: tuple[int, ...], size: tuple[int, int]) -> None:
     if tuple(made_for) != size:
         raise DataError(
-            f"{job.source} is {made_for[0]}x{made_for[1]}, its photograph is {size[0]}x{size[1]}",
+            f"{job.source} is {sides(made_for)}, its photograph is {sides(size)}",
             "scores have the size of the photograph as it is shown (EXIF applied)",
         )

@@ -159,9 +159,12 @@ def _check_files(
 
 def _check_limit(run: Path, kind: str, part: Shard | None) -> None:
     if kind in ("cam", "pseudo"):
-        raise UsageError(f"--limit is for networks; the scores of {run}, a {kind} run, are stored")
+        raise UsageError(f"--limit is for networks; the scores of {run}, a {kind} run, are stored", "leave --limit out")
     if part is not None:
-        raise UsageError("--shard divides an evaluation whose scores are stored, and those of --limit are not")
+        raise UsageError(
+            "--shard divides an evaluation whose scores are stored, and those of --limit are not",
+            "leave one of them out",
+        )
 
 
 def _part(shard: str, gpus: int, run: Path | None) -> Shard | None:

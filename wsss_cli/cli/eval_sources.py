@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsss_cli.stages.evaluate import Evaluation
 
 Scored = tuple[dict[str, Any], Any]  # scores, and a table of them
+LOOK = "wsss show and wsss report show what it has made"
 NETWORK_MODES = {  # key in the scores: name in the table; the first of these that is there is the figure of the run
     "ms_flip_crf": "ms+flip, CRF",
     "ms_flip": "ms+flip",
@@ -96,7 +97,7 @@ def pseudo_run(run: Path, columns: list[str]) -> Scored:
 
     stored = _stored_scores(run)
     if "background" not in stored:
-        raise UsageError(f"{run} has no scores: its score split has no masks")
+        raise UsageError(f"{run} has no scores: its score split has no masks", LOOK)
     lacking = [key for key in columns if not isinstance(stored["background"].get(key), list)]
     if lacking:
         classes = len(stored["background"]["classes"])
@@ -162,5 +163,5 @@ def _stored_scores(run: Path) -> dict[str, Any]:
     from wsss_cli.files import read_json
 
     if not (run / "eval.json").is_file():
-        raise UsageError(f"{run} has no scores", "its score split has no masks, or the run is not finished")
+        raise UsageError(f"{run} has no scores", f"its score split has no masks, or the run is not finished; {LOOK}")
     return dict(read_json(run / "eval.json"))

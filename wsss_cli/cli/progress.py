@@ -99,7 +99,7 @@ def progress(total: int, title: str) -> Iterator[Bar]:
             work.count(done, fields)
             show(done >= total)
 
-        if not _rows:
+        if not _rows and total:
             say(f"{work.title}  0/{total}")
         yield Bar(update)
 

@@ -57,7 +57,7 @@ def read_form(
         raise DataError(f"{path} is not a JSON object", hint)
     form = table.get("form", 1)
     if not isinstance(form, int) or isinstance(form, bool) or form < 1:
-        raise DataError(f"{path}: form {form!r} is no number of a form")
+        raise DataError(f"{path}: form {form!r} is no version of the file", f"leave it out, or write {newest}")
     if form > newest:
         raise NewerError(
             f"{path} was written by a newer version of wsss (form {form}, this one reads up to {newest})",

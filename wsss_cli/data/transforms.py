@@ -15,6 +15,7 @@ import numpy as np
 from wsss_cli.config.train import AugmentConfig
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import sides
 
 CROP_TRIES = 10
 MEAN_COLOUR = (124, 116, 104)  # ImageNet mean, RGB: about 0 once normalised
@@ -215,13 +216,13 @@ def train_sample(
     """
     if image.shape[:2] != mask.shape:
         raise DataError(
-            f"image is {image.shape[0]}x{image.shape[1]}, its mask {'x'.join(map(str, mask.shape))}",
+            f"image is {sides(image.shape[:2])}, its mask {sides(mask.shape)}",
             "masks must have the size of their images",
         )
     if confidence is not None:
         if confidence.shape != mask.shape:
             raise DataError(
-                f"mask is {mask.shape[0]}x{mask.shape[1]}, its confidence map {'x'.join(map(str, confidence.shape))}",
+                f"mask is {sides(mask.shape)}, its confidence map {sides(confidence.shape)}",
                 "make both anew with `wsss pseudo`",
             )
         image = np.dstack([image, confidence])  # a fourth channel goes wherever the colours go

@@ -19,6 +19,7 @@ from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, sha256_file, write_text
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import sides
 
 if TYPE_CHECKING:
     import numpy as np  # which planning does without
@@ -73,7 +74,10 @@ class Labels:
 
         labels = self.read()
         if labels.shape != pseudo.shape:
-            raise DataError(f"{self.file} is {labels.shape[0]}x{labels.shape[1]}, its photograph another size")
+            raise DataError(
+                f"{self.file} is {sides(labels.shape)}, its photograph {sides(pseudo.shape)}",
+                "add it again at the size of the photograph as shown: wsss prepare labels",
+            )
         said = labels != IGNORE
         if self.kind == "mask":
             return labels, said.astype(np.float32)
@@ -190,7 +194,7 @@ def _written(
         size = image_size(sample.image)
         if labels.shape != size:
             raise DataError(
-                f"{of} is {labels.shape[0]}x{labels.shape[1]}, its photograph {size[0]}x{size[1]}",
+                f"{of} is {sides(labels.shape)}, its photograph {sides(size)}",
                 "label maps have the size of the photograph as it is shown (EXIF applied)",
             )
         check_values(labels, dataset.num_classes, of)

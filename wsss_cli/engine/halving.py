@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.errors import ResourceError, out_of_memory
+from wsss_cli.talk import sides
 
 if TYPE_CHECKING:
     from wsss_cli.engine.context import Context
@@ -46,7 +47,7 @@ class Halving:
             part = loaded[start : start + max(1, -(-len(loaded) // self.parts))]
             results = self._attempt(part)
             if results is None:  # what the attempt held is free again
-                self._halve(len(part), "" if size is None else f" of {size[0]}x{size[1]}")
+                self._halve(len(part), "" if size is None else f" of {sides(size)}")
                 continue
             start += len(part)
             yield from results

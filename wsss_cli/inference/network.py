@@ -121,10 +121,13 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network
     return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, known, weights)
 
 
+HINT = "name a training run, one of its checkpoints, or what wsss weights import-mmseg has written"
+
+
 def _imported(folder: Path, ctx: Context) -> Network:
     state, meta = load_weights(folder)
     if meta.get("kind") != "segmentor":
-        hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else ""
+        hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else HINT
         raise UsageError(f"{folder} holds no segmentation network", hint)
     try:
         settings, _ = renamed(meta["preset"], {}, "meta.json")

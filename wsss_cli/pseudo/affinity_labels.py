@@ -18,6 +18,7 @@ from wsss_cli.data.masks import write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.pseudo.refine import RefineSettings, pseudo_mask
+from wsss_cli.talk import sides
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def make_label(job: LabelJob) -> None:
     image = read_image(job.image)
     stored, classes, size = read_cam(job.cam)
     if size != image.shape[:2]:
-        raise DataError(f"{job.cam} was made for an image of {size[0]}x{size[1]}, {job.image} is another size")
+        raise DataError(
+            f"{job.cam} was made for an image of {sides(size)}, {job.image} is {sides(image.shape[:2])}",
+            "its photograph has changed: put it back, or remove the file and run `wsss cam` again",
+        )
     cam, config = upsample(stored, size), job.config
     if isinstance(config, PsaConfig):
         label = psa_label(image, cam, classes, config, job.crf)

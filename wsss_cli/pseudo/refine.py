@@ -23,6 +23,7 @@ from wsss_cli.data.trusted import Labels
 from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import sides
 
 LabelStep = CrfStep | ParStep
 TIE = 2 / 255  # scores are stored in 8 bits
@@ -222,7 +223,10 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     image = read_image(job.image)
     cam, classes, size = read_cam(job.scores)
     if size != image.shape[:2]:
-        raise DataError(f"{job.scores} was made for an image of {size[0]}x{size[1]}, {job.image} is another size")
+        raise DataError(
+            f"{job.scores} was made for an image of {sides(size)}, {job.image} is {sides(image.shape[:2])}",
+            "its photograph has changed: put it back, or remove the file and run `wsss cam` again",
+        )
     if outside := [index for index in classes if not 0 < index < len(job.colors)]:
         raise DataError(
             f"{job.scores} has a map of class {outside[0]}, which is not in 1..{len(job.colors) - 1}",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from wsss_cli.errors import DataError
-from wsss_cli.metrics.confusion import size_text
 from wsss_cli.processes import Check, in_processes
 from wsss_cli.rows import Each
+from wsss_cli.talk import sides
 
 Progress = Callable[[int], object]
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def check_same_size(size: tuple[int, ...], file: Path, truth_size: tuple[int, ..
     """
     if size != truth_size:
         raise DataError(
-            f"{file} is {size_text(size)} and its true mask {truth_file} is {size_text(truth_size)} (height x width)",
+            f"{file} is {sides(size)} and its true mask {truth_file} is {sides(truth_size)}",
             "both must have the size of the image",
         )
 

@@ -81,11 +81,14 @@ def agreement(run: Path, classes: Sequence[str]) -> dict[str, dict[str, int]]:
     return {name: counts for name, counts in table.items() if counts["images"]}
 
 
+ANEW = "tags or photograph have changed since: remove the older file, and run the command that made it again"
+
+
 def _judge(job: AgreeJob, step: AgreeStep) -> Agreement:
     scores, classes, size = read_cam(job.scores)
     cam, others, seen = read_cam(job.cam)
     if seen != size or set(others) != set(classes):
-        raise DataError(f"{job.cam} is of other tags or of an image of another size than {job.scores}")
+        raise DataError(f"{job.cam} is of other tags or of an image of another size than {job.scores}", ANEW)
     planes = upsample(cam, size)[[others.index(label) for label in classes]] if classes else np.zeros((0, *size))
     judged, outcome = agree(upsample(scores, size), planes.astype(np.float32), classes, step)
     write_cam(job.out, judged, classes, size)

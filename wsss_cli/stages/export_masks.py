@@ -41,7 +41,7 @@ from wsss_cli.scoring.calibration import (
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.scored import score_samples
 from wsss_cli.stages.trusted import whole_masks
-from wsss_cli.talk import silent
+from wsss_cli.talk import sides, silent
 
 Format = Literal["png", "coco", "label-studio", "cvat"]
 Item = TypeVar("Item")
@@ -210,7 +210,7 @@ def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context) -> Iterat
             mask = read_mask(file)
             check_values(mask, source.dataset.num_classes, file)
             if mask.shape != (size := image_size(sample.image)):
-                raise DataError(f"{file} is {mask.shape[0]}x{mask.shape[1]}, its photograph {size[0]}x{size[1]}")
+                raise DataError(f"{file} is {sides(mask.shape)}, its photograph {sides(size)}")
             at = places[sample.image.name]
             same = at >= 0 and source.listed[at].id == sample.id
             name = sample.image.name if same else f"{sample.id}{sample.image.suffix}"

@@ -32,8 +32,9 @@ from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows, Texts
 from wsss_cli.stages.opening import agreed, held_by_first
 from wsss_cli.stages.waiting import awaited
+from wsss_cli.talk import counted
 
-OTHER = "are of another network, other settings or photographs"
+OTHER = "of another network, other settings or other photographs: made anew"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
@@ -253,7 +254,7 @@ def _infer(
             journal.forget(photo.image.stem for photo in pending)
             for file in (file for photo in pending for file in files(photo)):
                 file.unlink(missing_ok=True)
-            ctx.ui.say(f"{others} of the masks in {out} {OTHER}: made anew")
+            ctx.ui.say(f"{counted(others, 'mask')} in {out} {OTHER}")
         return numbers
 
     pending = agreed(photographs, choose)

@@ -30,6 +30,7 @@ from wsss_cli.scoring.by_image import MOST, image_areas, write_areas
 from wsss_cli.scoring.counting import Counting, Prediction
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import PartialCounts, Progress
+from wsss_cli.talk import sides
 
 COUNT_THERE = ("cuda",)  # devices on which pixels are counted, so that label maps need not leave them
 ImageAndMask = tuple[np.ndarray, np.ndarray, Path]  # image, true mask and its file
@@ -224,5 +225,8 @@ def _read(sample: Sample) -> ImageAndMask:
     assert sample.mask is not None
     image, mask = read_image(sample.image), read_mask(sample.mask)
     if image.shape[:2] != mask.shape:
-        raise DataError(f"{sample.mask} and {sample.image} are of different sizes")
+        raise DataError(
+            f"{sample.mask} is {sides(mask.shape)}, {sample.image} is {sides(image.shape[:2])}",
+            "masks have the size of their photographs as shown (EXIF applied)",
+        )
     return image, mask, sample.mask

@@ -129,7 +129,10 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
     if exp.preset.train.supervision != "full":
         return in_order(_rounds(exp, _masks(exp, masks, say)))
     if masks is not None:
-        raise UsageError("--masks is for weak supervision; this preset trains on the data set's own masks")
+        raise UsageError(
+            "--masks is for weak supervision; this preset trains on the data set's own masks",
+            "leave --masks out, or --set train.supervision=weak",
+        )
     if exp.preset.rounds > 1:
         say("full supervision: true masks need no further round, so there is one")
     return in_order([_again(_step(exp, "train"))])
@@ -295,7 +298,10 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
 def _given(exp: Experiment, kind: str, path: Path) -> Step:
     record = read_run(path, kind)
     if exp.dataset.classes and read_inputs(path).classes != exp.dataset.classes:
-        raise UsageError(f"{path} was made with other classes than the data set {exp.dataset.root} has")
+        raise UsageError(
+            f"{path} was made with other classes than the data set {exp.dataset.root} has",
+            "name a run of this data set, or none: what is missing is made",
+        )
     refuse_limited(path, exp.preset.dataset.limit)
     if kind == "pseudo" and read_inputs(path).trusted != (wanted := trusted_by(exp.preset, exp.dataset, kind)):
         raise UsageError(

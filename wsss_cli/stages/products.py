@@ -21,6 +21,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.rows import Rows
 from wsss_cli.stages.paths import confidence_files, last_files, walk_files
+from wsss_cli.talk import sides
 
 AGAIN = "run the command that made it again: what is sound is kept"
 Problem = tuple[str, str] | None
@@ -124,7 +125,7 @@ def _problem(file: Path, size: tuple[int, int] | None, product: Product, num_cla
     if file in product.pictures:
         height, width = read_image(file).shape[:2]
         if size is not None and size != (height, width):
-            return "wrong-size", f"{file} is {_sides((height, width))}, its photograph {_sides(size)}"
+            return "wrong-size", f"{file} is {sides((height, width))}, its photograph {sides(size)}"
         return None
     return _mask(file, size, product, num_classes)
 
@@ -132,7 +133,7 @@ def _problem(file: Path, size: tuple[int, int] | None, product: Product, num_cla
 def _cam(file: Path, size: tuple[int, int] | None, labels: tuple[int, ...] | None) -> Problem:
     _, classes, of_size = read_cam(file)
     if size is not None and of_size != size:
-        return "wrong-size", f"{file} is of a photograph of {_sides(of_size)}, which is {_sides(size)}"
+        return "wrong-size", f"{file} is of a photograph of {sides(of_size)}, which is {sides(size)}"
     if labels is not None and classes != labels:
         return "wrong-value", f"{file} has maps of the classes {_listed(classes)}; the tags are {_listed(labels)}"
     return None
@@ -141,7 +142,7 @@ def _cam(file: Path, size: tuple[int, int] | None, labels: tuple[int, ...] | Non
 def _mask(file: Path, size: tuple[int, int] | None, product: Product, num_classes: int) -> Problem:
     mask = read_mask(file)
     if size is not None and mask.shape != size:
-        return "wrong-size", f"{file} is {_sides(mask.shape)}, its photograph {_sides(size)}"
+        return "wrong-size", f"{file} is {sides(mask.shape)}, its photograph {sides(size)}"
     if file != product.confidence:
         allowed = (*range(num_classes), IGNORE) if product.labels is None else (0, *product.labels, IGNORE)
         wrong = sorted(set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()) - set(allowed))
@@ -154,10 +155,6 @@ def _mask(file: Path, size: tuple[int, int] | None, product: Product, num_classe
             if decided.shape == mask.shape and mask[decided == IGNORE].any():
                 return "wrong-value", f"{file} is not 0 where {labels} is undecided (255)"
     return None
-
-
-def _sides(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]}"
 
 
 def _listed(values: tuple[int, ...]) -> str:

@@ -235,7 +235,9 @@ def _read(sample: Sample, cams: FirstScores | None) -> ReadSample:
     file = cams.files.of(sample.id)
     cam, classes, size = read_cam(file)
     if classes != tuple(sample.labels) or size != image.shape[:2]:
-        raise DataError(f"{file} is of other tags, or of an image of another size")
+        raise DataError(
+            f"{file} is of other tags, or of an image of another size", "remove it, and run `wsss cam` again"
+        )
     return sample, image, cam
 
 

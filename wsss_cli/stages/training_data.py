@@ -24,6 +24,7 @@ from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.preflight import check_true_masks
 from wsss_cli.stages.trusted import whole_masks
+from wsss_cli.talk import counted, sides
 
 
 def training_samples(
@@ -45,7 +46,10 @@ def training_samples(
     files = mask_files(pseudo_run)
     masks = Each(files.with_file(samples), lambda sample: replace(sample, mask=files.of(sample.id)))
     if not masks:
-        raise DataError(f"{pseudo_run} has no mask of any image of the train split")
+        raise DataError(
+            f"{pseudo_run} has no mask of any image of the train split",
+            "--masks names a pseudo run of this data set; wsss pseudo makes one",
+        )
     if config.noise.confidence != "none":
         check_confidence(pseudo_run, masks.base)
     whole = whole_masks(trusted, masks) if config.trusted_share else None
@@ -100,11 +104,15 @@ def training_item(
     image, mask = read_image(sample.image), read_mask(sample.mask)
     if image.shape[:2] != mask.shape:
         raise DataError(
-            f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]}, its image is {image.shape[0]}x{image.shape[1]}"
+            f"{sample.mask} is {sides(mask.shape)}, its image is {sides(image.shape[:2])}",
+            "masks have the size of their photographs as shown (EXIF applied): wsss verify names all that have not",
         )
     wrong = mask[(mask >= num_classes) & (mask != 255)]
     if wrong.size:
-        raise DataError(f"{sample.mask} has the value {int(wrong[0])}; there are {num_classes} classes (and 255)")
+        raise DataError(
+            f"{sample.mask} has the value {int(wrong[0])}, which is no class: they are 0..{num_classes - 1} (and 255)",
+            "wsss verify names all such masks; 255 is what is not to be learned",
+        )
     needs, trust = wanted(config), None
     if "confidence" in needs:
         assert confidence is not None
@@ -122,14 +130,19 @@ def training_item(
 
 def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir) -> list[dict[str, str]]:
     """Of what a finished training has lost, that which cannot be used even now."""
-    before, left = {entry["id"] for entry in run.lost}, []
+    before, left, usable = {entry["id"] for entry in run.lost}, [], []
     for sample in samples:
         if sample.id in before:
             try:
                 make(sample, np.random.default_rng(0))
-                ctx.ui.say(f"{sample.id} can be used now; {run.path} was trained without it: remove it to train anew")
+                usable.append(sample.id)
             except DataError as error:
                 left.append({"id": sample.id, "reason": error.message})
+    if usable:
+        ctx.ui.say(
+            f"{run.path} was trained without {counted(len(usable), 'image')} that can be used now, first {usable[0]}: "
+            "remove it to train anew"
+        )
     return left
 
 

@@ -23,6 +23,7 @@ from wsss_cli.data.sources.results import class_of, place_of, places_by_name
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import check_stop
+from wsss_cli.talk import sides
 
 Boxes = Callable[
     [np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray
@@ -148,9 +149,8 @@ def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:
 def _labels(sample: Sample, drawing: Drawing, shapes: Sequence[tuple[Shape, int]], wanted: Wanted) -> np.ndarray:
     size = image_size(sample.image)
     if drawing.size not in (None, size):
-        high, wide = drawing.size or size
         raise DataError(
-            f"{drawing.where} is {high}x{wide}, its photograph {size[0]}x{size[1]}",
+            f"{drawing.where} is {sides(drawing.size or size)}, its photograph {sides(size)}",
             "draw on photographs as they are shown (EXIF applied)",
         )
     if wanted.boxes is not None:

@@ -44,8 +44,8 @@ https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_con
   VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
   VOCdevkit/VOC2012/SegmentationClass/*.png
   VOCdevkit/VOC2012/SegmentationClassAug/*.png        (or --sbd benchmark_RELEASE)
---download fetches both; where a link is dead, look for the archive at https://web.archive.org, and for the VOC one at
-http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar; put beside VOCdevkit, --download unpacks it.
+--download fetches both. Where a link is dead, look for the archive at https://web.archive.org, or for that of VOC at
+http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar; --download unpacks what lies here.
 Looked in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA; --devkit DIR names another place"""
 
 VOC2012 = Archive(

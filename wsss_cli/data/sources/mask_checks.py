@@ -17,7 +17,7 @@ from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.errors import DataError
 from wsss_cli.files import names_below
 from wsss_cli.labels import IGNORE
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, sides
 
 Oddity = Literal["", "black-and-white", "all-255", "swapped"]
 BLACK = (0, 0, 0)
@@ -62,20 +62,16 @@ def look_at_mask(
         return MaskLook((), "unreadable", error.message, error.hint or "repair or remove the file")
     values = tuple(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
     if mask.shape != size:
-        problem = f"{path} is {_sides(mask.shape)}, its image {_sides(size)}"
+        problem = f"{path} is {sides(mask.shape)}, its image {sides(size)}"
         stored, orientation = stored_size(image)
         if mask.shape == stored:
-            problem += f" as shown (its pixels are stored as {_sides(stored)}, EXIF orientation {orientation})"
+            problem += f" as shown (its pixels are stored as {sides(stored)}, EXIF orientation {orientation})"
         return MaskLook(values, "mask-size", problem, "make the mask anew at the size of the image as shown")
     wrong = [value for value in values if count <= value < IGNORE]
     if wrong:
         fix = f"pixels are 0 (background), 1..{count - 1} (classes) or 255 (not scored)"
         return MaskLook(values, "mask-value", f"{path} holds the value {wrong[0]}", fix)
     return MaskLook(values, oddity=_oddity(path, values))
-
-
-def _sides(size: Sequence[int]) -> str:
-    return f"{size[1]}x{size[0]}"
 
 
 def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:

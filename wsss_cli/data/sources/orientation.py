@@ -10,7 +10,7 @@ from typing import Literal
 from wsss_cli.data.images import stored_size
 from wsss_cli.errors import DataError
 from wsss_cli.processes import Check, in_processes
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, sides
 
 Orientation = Literal["auto", "stored", "shown"]
 Size = tuple[int, int]
@@ -61,9 +61,9 @@ def decide_orientation(
         shown = (stored[1], stored[0]) if orientation >= 5 else stored
         fits = {"stored": listed == stored, "shown": listed == shown}
         if not any(fits.values()) or (asked != "auto" and not fits[asked]):
-            as_shown = f" ({_sides(shown)} as shown)" if shown != stored else ""
+            as_shown = f" ({sides(shown)} as shown)" if shown != stored else ""
             raise DataError(
-                f"{path} is {_sides(stored)} pixels{as_shown}, in {listing.name} it is {_sides(listed)}",
+                f"{path} is {sides(stored)} pixels{as_shown}, in {listing.name} it is {sides(listed)}",
                 "leave --orientation out"
                 if any(fits.values())
                 else "put the original image there: unpack its archive anew",
@@ -85,7 +85,3 @@ def decide_orientation(
     how = "as asked" if asked != "auto" else "by their sizes" if first else "sizes do not tell; --orientation shown"
     note = f"{counted(turned, 'photograph')} turned by EXIF; annotations taken as made on pixels as {made_on} ({how})"
     return Turns(made_on, each, note)
-
-
-def _sides(size: Size) -> str:
-    return f"{size[1]}x{size[0]}"
