@@ -19,6 +19,7 @@ import platform
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,73 @@ def plan(work: Path, count: int) -> dict[str, Any]:
         assert (batches.items, len(batches[0].items) > 0) == (count, True)
 
     return timed(run)
+
+
+def listed(work: Path, count: int) -> dict[str, Any]:
+    """A list of photographs that are not there, of the sizes of VOC. No figure of the project."""
+
+    def make() -> None:
+        home = work / f"{count}" / "listed"
+        (home / "splits").mkdir(parents=True, exist_ok=True)
+        (home / "dataset.json").write_text(json.dumps({"form": 1, "classes": list(CLASSES)}))
+        sizes = [(500, 300 + 5 * (number * number % 41)) for number in range(41)]
+        with (home / "splits" / "train.csv").open("w", encoding="utf-8") as text:
+            text.write("id,image,mask,labels,width,height\n")
+            for number in range(count):
+                name, (width, height) = f"{number // 1000:05d}/{number:08d}", sizes[number % 41]
+                text.write(f"{name},/data/photos/{name}.jpg,,{CLASSES[1 + number % 3]},{width},{height}\n")
+
+    return timed(make)
+
+
+def begin(work: Path, count: int) -> dict[str, Any]:
+    """Memory of this process alone, from opening that list to a sweep's first batch: none of files."""
+    from wsss_cli.stages.cam import cam_batches
+    from wsss_cli.stages.paths import cam_files
+
+    import_all(work, count)
+    before, peak, done = anonymous(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], anonymous())
+
+    threading.Thread(target=watch, daemon=True).start()
+    steps: dict[str, int] = {}
+
+    def step(name: str) -> None:
+        steps[name], peak[0] = (peak[0] - before) >> 20, 0
+
+    def run() -> None:
+        exp, ctx = experiment(work, count, "listed")
+        samples = exp.dataset.split("train")
+        step("open")
+        pending = cam_files(work / f"{count}" / "no run").without_file(samples)
+        batches = cam_batches(pending, exp.preset.cam, [], ctx)
+        step("plan")
+        check(sum(len(batch.items) for batch in batches[:1000]) > 0)
+        step("sweep")
+
+    row = timed(run)
+    done.set()
+    return {**row, "before_mib": before >> 20, "held_mib": (anonymous() - before) >> 20, **steps}
+
+
+def anonymous() -> int:
+    """Bytes of this process that are in memory and in no file."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+
+
+def import_all(work: Path, count: int) -> None:
+    """What every stage loads, so that it does not count."""
+    from wsss_cli.stages import cam
+
+    check(cam is not None)
+    small = 1000
+    listed(work, small)
+    exp, _ = experiment(work, small, "listed")
+    check(count > 0 and len(exp.dataset.split("train")) == small)
 
 
 def fill(work: Path, count: int) -> dict[str, Any]:
@@ -306,7 +374,7 @@ def infer(work: Path, count: int) -> dict[str, Any]:
 # -- what they share ---------------------------------------------------------------------------------------------------
 
 
-def experiment(work: Path, count: int) -> tuple[Any, Any]:
+def experiment(work: Path, count: int, name: str = "data") -> tuple[Any, Any]:
     """The experiment on the data set, and a context of one thread; the list is read."""
     import cv2
     import torch
@@ -318,7 +386,7 @@ def experiment(work: Path, count: int) -> tuple[Any, Any]:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    data = work / f"{count}" / "data"
+    data = work / f"{count}" / name
     settings = ["cam.scales=[1.0]", "cam.flip=false", "pseudo.steps=[]", "pseudo.workers=1"]
     preset = load_preset("toy", [f'dataset.path="{data}"', *settings])
     runs = work / f"{count}" / "runs"
@@ -409,6 +477,8 @@ MEASURES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "prepare": prepare,
     "open": open_data,
     "plan": plan,
+    "listed": listed,
+    "begin": begin,
     "fill": fill,
     "scan": scan,
     "finish": finish,

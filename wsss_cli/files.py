@@ -74,17 +74,21 @@ def unnamed_file(folder: Path) -> BinaryIO:
     """An empty file without a name, to write and to read: gone with this process, however that ends.
 
     Args:
-        folder: where it takes room; where it is not there yet, in the nearest one above it that is.
+        folder: where it takes room; where it is not there yet, in the nearest one above it that is, and where that
+            cannot be written, in the one for temporary files.
     Raises:
-        WriteError: nothing can be written there.
+        WriteError: nothing can be written in either.
     """
     place = Path(folder).absolute()
     place = next(above for above in (place, *place.parents) if above.is_dir())
-    try:
-        return cast("BinaryIO", tempfile.TemporaryFile(dir=place, prefix=".", suffix=".part"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(f"cannot write {place}: {reason}", "free space or choose another folder") from error
+    reason: OSError | None = None
+    for room in (place, None):
+        try:
+            return cast("BinaryIO", tempfile.TemporaryFile(dir=room, prefix=".", suffix=".part"))
+        except OSError as error:
+            reason = reason or error
+    said = reason.strerror or str(reason) if reason else ""
+    raise WriteError(f"cannot write {place}: {said}", "free space or choose another folder") from reason
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 Item = TypeVar("Item")
@@ -54,26 +52,3 @@ class Each(Sequence[Result], Generic[Item, Result]):
 
     def __iter__(self) -> Iterator[Result]:
         return map(self.make, self.base)
-
-
-class Texts(Sequence[str]):
-    """Texts one behind the other, as names of files are encoded."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._data, self._ends = bytearray(), array("Q", [0])
-        for text in texts:
-            self._data += os.fsencode(text)
-            self._ends.append(len(self._data))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> Rows[str]: ...
-    def __getitem__(self, at: int | slice) -> str | Rows[str]:
-        if isinstance(at, slice):
-            return Rows(self, range(len(self))[at])
-        number = range(len(self))[at]
-        return os.fsdecode(bytes(self._data[self._ends[number] : self._ends[number + 1]]))

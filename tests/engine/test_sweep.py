@@ -6,6 +6,7 @@ import pytest
 import torch
 from light import File, Item
 
+from wsss_cli.engine import sweep as sweep_module
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.sweep import Batch, SweepOptions, grouped, sweep, sweep_items
 from wsss_cli.engine.work import prefetch
@@ -253,7 +254,8 @@ def test_what_is_computed_here_is_finished_in_processes(ctx):
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-UNKNOWN = np.zeros((6, 2), np.uint32)
+def unknown(items):
+    return np.zeros((len(items), 2), np.uint32)
 
 
 def same(size):
@@ -273,16 +275,16 @@ def test_items_are_grouped_by_size(ctx):
         return sizes[item.id]
 
     lost, items = [], [Item(letter) for letter in "abcdef"]
-    batches = grouped(items, UNKNOWN, size_of, same, lambda size: 12 // size[1], lost, ctx)
+    batches = grouped(items, unknown, size_of, same, lambda size: 12 // size[1], lost, ctx)
     assert shown(batches) == [("f", (4, 2)), ("ac", (4, 6)), ("e", (4, 6)), ("b", (6, 4))]
     assert (len(batches), batches.items, shown(batches[2:]), batches[2:].items) == (4, 5, shown(batches)[2:], 2)
     assert lost == [{"id": "d", "reason": "no header"}]
-    alone = grouped([items[0], items[2]], UNKNOWN[:2], size_of, same, lambda size: 0, [], ctx)
+    alone = grouped([items[0], items[2]], unknown, size_of, same, lambda size: 0, [], ctx)
     assert len(alone) == 2  # one image at least
     assert ctx.ui.done == 0  # no bar
-    few = grouped(items[:3], UNKNOWN[:3], size_of, lambda size: (min(size), max(size)), lambda size: 9, [], ctx)
+    few = grouped(items[:3], unknown, size_of, lambda size: (min(size), max(size)), lambda size: 9, [], ctx)
     assert shown(few) == [("abc", (4, 6))]
-    assert shown(grouped(items[3:4], UNKNOWN[:1], size_of, same, lambda size: 9, [], ctx)) == []
+    assert shown(grouped(items[3:4], unknown, size_of, same, lambda size: 9, [], ctx)) == []
 
 
 def test_sizes_that_are_listed_are_not_read(ctx):
@@ -292,16 +294,52 @@ def test_sizes_that_are_listed_are_not_read(ctx):
         read.append(item.id)
         return 3, 3
 
-    listed = np.array([[5, 2], [0, 0], [3, 3], [5, 2]], np.uint32)
+    sizes = {"a": [5, 2], "b": [0, 0], "c": [3, 3], "d": [5, 2]}
+
+    def listed(items):
+        return np.array([sizes[item.id] for item in items], np.uint32)
+
     batches = grouped([Item(letter) for letter in "abcd"], listed, size_of, same, lambda size: 9, [], ctx)
     assert shown(batches) == [("bc", (3, 3)), ("ad", (5, 2))]
     assert read == ["b"]
 
 
+def test_many_items_are_grouped_part_by_part(ctx, monkeypatch):
+    sizes = {letter: (place * place % 5, 1) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    items = [Item(letter) for letter in sizes]
+
+    def listed(items):
+        return np.array([sizes[item.id] if item.id not in "hz" else (0, 0) for item in items], np.uint32)
+
+    def size_of(item):
+        if item.id == "h":
+            raise DataError("no header")
+        return sizes[item.id]
+
+    def batches():
+        lost = []
+        batches = grouped(items, listed, size_of, lambda size: (size[0] // 2 + 1, 1), lambda size: 3, lost, ctx)
+        assert [entry["id"] for entry in lost] == ["h"]
+        assert batches.order.dtype == np.uint32
+        return batches
+
+    whole = batches()
+    letters = [[letter for letter in sizes if letter != "h" and sizes[letter][0] // 2 == half] for half in (0, 1, 2)]
+    threes = [
+        ("".join(some[at : at + 3]), (half + 1, 1))
+        for half, some in enumerate(letters)
+        for at in range(0, len(some), 3)
+    ]
+    assert shown(whole) == threes
+    assert (whole.items, whole[1:4:2].items, shown(whole[1:4:2])) == (25, 6, threes[1:4:2])
+    monkeypatch.setattr(sweep_module, "PART", 4)
+    assert shown(batches()) == threes
+
+
 def test_reading_sizes_stops(ctx):
     ctx.stop.signal = 15
     with pytest.raises(Preempted):
-        grouped([Item("a")], UNKNOWN[:1], lambda item: (1, 1), same, lambda size: 1, [], ctx)
+        grouped([Item("a")], unknown, lambda item: (1, 1), same, lambda size: 1, [], ctx)
 
 
 def test_a_batch_whose_sizes_do_not_hold_is_computed_in_parts_and_comes_in_order(ctx):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_cli.data import splits, texts
+from wsss_cli.data import packed, splits, texts
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources import folder as folders
@@ -298,6 +298,7 @@ def test_nothing_usable_is_an_error_at_once(tmp_path: Path) -> None:
 def test_what_is_held_of_each_image_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "MANY", 256)  # rows that are held at a time
     monkeypatch.setattr(splits, "BLOCK", 64)
+    monkeypatch.setattr(packed, "FEW", 256)
     monkeypatch.setattr(texts, "BLOCK", 64)
     pixels, mask = np.zeros((6, 8, 3), np.uint8), np.ones((6, 8), np.uint8)
     monkeypatch.setattr(folders, "read_image", lambda path: pixels)

@@ -22,9 +22,10 @@ from wsss_cli.data.ids import PLAIN_ID
 from wsss_cli.data.ids import check_id as check_id
 from wsss_cli.data.ids import nearest as nearest
 from wsss_cli.data.ids import refuse_duplicates as refuse_duplicates
+from wsss_cli.data.packed import has_twins
 from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_dataset
 from wsss_cli.data.splits import Sample as Sample
-from wsss_cli.data.splits import Split, has_twins, write_split
+from wsss_cli.data.splits import Split, write_split
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, write_json
 from wsss_cli.talk import say

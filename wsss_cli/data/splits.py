@@ -1,5 +1,7 @@
 """splits/<split>.csv: the images of a split. Read row by row when they are asked for; 25 bytes of each are held.
 
+Of many images these lie in a file without a name (`data/packed.py`), which is gone with the process.
+
 id,image,mask,labels                 mask may be empty; labels are class names joined by '|'
 id,image,mask,labels,width,height    of the photograph as shown, EXIF applied; both may be empty
 """
@@ -11,7 +13,6 @@ import hashlib
 import io
 import os
 import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from wsss_cli.data.ids import PLAIN_ID, check_id, nearest, refuse_duplicates
+from wsss_cli.data.packed import Packed, has_twins
 from wsss_cli.errors import DataError
 from wsss_cli.files import whole_file
 from wsss_cli.processes import check_stop
@@ -93,12 +95,15 @@ class Split(Sequence[Sample]):
         self._stamp = _stamp(os.fstat(self._handle))
         self._format = _Format(root, index, len(COLUMNS))
         self._block: tuple[int, bytes] = (-1, b"")
-        self._starts, self.hashes, self.sizes = array("Q"), array("q"), array("I")
-        self.masked = bytearray()
-        self.sha256, self.limit = "", limit
-        self._read(classes)
+        self.limit = limit
+        columns = [Packed(code, self.file.parent) for code in "QqBI"]
+        self.sha256 = self._read(classes, *columns)
+        self._starts, self.hashes, self.masked, self.sizes = (column.numbers() for column in columns)
+        if has_twins(self.hashes):
+            refuse_duplicates(self.names(), str(self.file))
         if 0 < limit < len(self):
-            del self._starts[limit + 1 :], self.hashes[limit:], self.masked[limit:], self.sizes[2 * limit :]
+            self._starts, self.hashes = self._starts[: limit + 1], self.hashes[:limit]
+            self.masked, self.sizes = self.masked[:limit], self.sizes[: 2 * limit]
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -188,12 +193,13 @@ class Split(Sequence[Sample]):
             "run the same command again: a changed list gets runs of its own",
         )
 
-    def _read(self, classes: Sequence[str]) -> None:
+    def _read(self, classes: Sequence[str], starts: Packed, hashes: Packed, masked: Packed, sizes: Packed) -> str:
+        """Add what is held of each row; returns the SHA-256 of all."""
         lines = _Lines(self._handle)
         reader = csv.reader(lines.each(), strict=True)
         digest, rows = hashlib.sha256(b"["), list[str]()
         known: dict[str, str] = {}  # JSON of the labels of a row
-        sized = False
+        sized, count = False, 0
         try:
             columns = tuple(next(reader, ()))
             if columns not in HEADS:
@@ -217,27 +223,27 @@ class Split(Sequence[Sample]):
                 if len(columns) > len(COLUMNS):
                     size = _size(row[4], row[5], where)
                     sized = sized or size is not None
-                    self.sizes.extend(size or (0, 0))
+                    sizes.tail.extend(size or (0, 0))
                 rows.append(_json_row(row[0], row[1], row[2], known[row[3]], self._format.root))
-                self._starts.append(start)
-                self.hashes.append(hash(row[0]))
-                self.masked.append(bool(row[2]))
-                start = lines.at
+                starts.tail.append(start)
+                hashes.tail.append(hash(row[0]))
+                masked.tail.append(bool(row[2]))
+                start, count = lines.at, count + 1
                 if len(rows) == MANY:
                     check_stop()
-                    digest.update((", " if len(self) > MANY else "").encode() + ", ".join(rows).encode())
+                    digest.update((", " if count > MANY else "").encode() + ", ".join(rows).encode())
                     rows.clear()
+                    for column in (starts, hashes, masked, sizes):
+                        column.settle()
         except csv.Error as error:
             raise DataError(f"{self.file}, line {reader.line_num}: {error}", AGAIN) from error
         except UnicodeDecodeError as error:
             raise DataError(f"cannot read {self.file}: {error}", AGAIN) from error
-        self._starts.append(lines.at)
-        digest.update(((", " if rows and len(self) > len(rows) else "") + ", ".join(rows) + "]").encode())
-        self.sha256 = digest.hexdigest()
+        starts.tail.append(lines.at)
+        digest.update(((", " if rows and count > len(rows) else "") + ", ".join(rows) + "]").encode())
         if not sized:
-            self.sizes = array("I")
-        if has_twins(self.hashes):
-            refuse_duplicates(self.names(), str(self.file))
+            sizes.clear()
+        return digest.hexdigest()
 
     def _json_labels(self, text: str, classes: Sequence[str], where: str) -> str:
         for tag in text.split("|"):
@@ -282,16 +288,6 @@ def _size(width: str, height: str, where: str) -> Size | None:
             f"{where}: width {width!r} and height {height!r}", "whole numbers of pixels as shown, or both empty"
         )
     return int(height), int(width)
-
-
-def has_twins(hashes: array[int]) -> bool:
-    """Whether a number occurs more than once."""
-    if len(hashes) < MANY:
-        return len(set(hashes)) < len(hashes)
-    import numpy as np  # here: a dry run does without
-
-    ordered = np.sort(np.frombuffer(hashes, np.int64))
-    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _json_row(name: str, image: str, mask: str, labels: str, root: Path) -> str:

@@ -36,6 +36,8 @@ class Spool(Sequence[str]):
         self._block: tuple[int, bytes] = (-1, b"")
         for text in texts:
             self.append(text)
+        if self._waiting:
+            self._write()
 
     def append(self, text: str) -> None:
         """Add a text at the end.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from wsss_cli.engine.work import THREADS, Entry, Loss, Work
@@ -182,20 +184,32 @@ class Grouped(Sequence[Batch[Item]]):
 
     Args:
         base: the items.
-        order: their numbers in the order of the batches, int64 [N].
-        parts: (size, first place in the order, place after the last) of each batch.
+        order: their numbers in the order of the batches, uint32 [N].
+        groups: (size, first place in the order, place after the last, items of a batch) of each size.
+        numbers: of the batches that are these; None: all.
     """
 
-    def __init__(self, base: Sequence[Item], order: Any, parts: Sequence[tuple[Size, int, int]]) -> None:
-        self.base, self.order, self.parts = base, order, parts
+    def __init__(
+        self,
+        base: Sequence[Item],
+        order: Any,
+        groups: Sequence[tuple[Size, int, int, int]],
+        numbers: range | None = None,
+    ) -> None:
+        self.base, self.order, self.groups = base, order, groups
+        counts = (-(-(end - start) // count) for _, start, end, count in groups)
+        self._ends = list(accumulate(counts))  # number of batches of each size and those before
+        self.numbers = range(self._ends[-1] if groups else 0) if numbers is None else numbers
 
     @property
     def items(self) -> int:
         """How many there are in all batches."""
-        return sum(end - start for _, start, end in self.parts)
+        if self.groups and len(self) == self._ends[-1]:
+            return sum(end - start for _, start, end, _ in self.groups)
+        return sum(end - start for _, start, end in map(self._part, self.numbers))
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.numbers)
 
     @overload
     def __getitem__(self, at: int) -> Batch[Item]: ...
@@ -203,14 +217,21 @@ class Grouped(Sequence[Batch[Item]]):
     def __getitem__(self, at: slice) -> Grouped[Item]: ...
     def __getitem__(self, at: int | slice) -> Batch[Item] | Grouped[Item]:
         if isinstance(at, slice):
-            return Grouped(self.base, self.order, self.parts[at])
-        size, start, end = self.parts[at]
+            return Grouped(self.base, self.order, self.groups, self.numbers[at])
+        size, start, end = self._part(self.numbers[at])
         return Batch([self.base[int(number)] for number in self.order[start:end]], size)
+
+    def _part(self, number: int) -> tuple[Size, int, int]:
+        """(size, first place in the order, place after the last) of a batch."""
+        group = bisect_right(self._ends, number)
+        size, start, end, count = self.groups[group]
+        first = start + (number - (self._ends[group - 1] if group else 0)) * count
+        return size, first, min(first + count, end)
 
 
 def grouped(
     items: Sequence[Item],
-    listed: Any,
+    listed: Callable[[Sequence[Item]], Any],
     size_of: Callable[[Item], Size],
     like: Callable[[Size], Size],
     count_of: Callable[[Size], int],
@@ -221,7 +242,7 @@ def grouped(
     """Batches of items of one size, smaller sizes first; the same on all ranks, which share the looking at sizes.
 
     Args:
-        listed: height and width of each item as far as they are known, [N, 2]; 0 where they are not.
+        listed: height and width of some of the items as far as they are known, [N, 2]; 0 where they are not.
         size_of: (height, width) of an item that is not listed; its DataErrors lose the item.
         like: the size that an item of some size is batched under.
         count_of: how many items of such a size are computed together.
@@ -231,32 +252,65 @@ def grouped(
 
     from wsss_cli.engine.context import Silent  # sizes are read in no time: no bar
 
-    keys = listed[:, 0].astype(np.uint64) << np.uint64(32) | listed[:, 1]
-    unknown = np.flatnonzero(keys == 0)
-    numbered = Each(Rows(range(len(items)), unknown), lambda number: _Numbered(number, items[number]))
+    def keys_of(start: int) -> Any:
+        """Height and width as one number, of the items of a part; 0 where they are not listed."""
+        part = listed(items[start : start + PART]).astype(np.uint64)
+        return part[:, 0] << np.uint64(32) | part[:, 1]
+
+    starts = range(0, len(items), PART)
+    known, gaps = np.zeros(0, np.uint64), [np.zeros(0, np.int64)]
+    for start in starts:
+        keys = keys_of(start)
+        known = np.union1d(known, keys[keys > 0])
+        gaps.append(start + np.flatnonzero(keys == 0))
+    unknown = np.concatenate(gaps)
+    looked = np.zeros(len(unknown), np.uint64)
+    numbered = Each(range(len(unknown)), lambda at: _Numbered(at, items[int(unknown[at])]))
     quiet = replace(ctx, ui=Silent(), pool=None)
     read = sweep_items(numbered, lambda one: size_of(one.item), SweepOptions("sizes"), lost, quiet, log)
     for one, (height, width) in read:
-        keys[one.number] = height << 32 | width
+        looked[one.number] = height << 32 | width
     if not works_alone():
         from wsss_cli.ranks.group import only_first
 
-        keys = only_first(lambda: keys)
-    values = np.unique(keys)
+        looked = only_first(lambda: looked)
+    values = np.union1d(known, looked)
     sizes = [like((int(value) >> 32, int(value) & 0xFFFFFFFF)) if value else (0, 0) for value in values]  # 0: lost
     ranks = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
     rank_of = np.array([ranks[size] for size in sizes], np.uint16 if len(ranks) < 2**16 else np.uint32)
-    groups = np.empty(len(keys), rank_of.dtype)
-    for start in range(0, len(keys), PART):
-        groups[start : start + PART] = rank_of[np.searchsorted(values, keys[start : start + PART])]
-    order = np.argsort(groups, kind="stable")
-    ends = np.cumsum(np.bincount(groups, minlength=len(ranks))).tolist()
-    parts = []
-    for (size, rank), end in zip(ranks.items(), ends, strict=True):
-        start = ends[rank - 1] if rank else 0
-        count = max(1, count_of(size)) if size != (0, 0) else 0
-        parts += [(size, first, min(first + count, end)) for first in range(start, end, count)] if count else []
-    return Grouped(items, order, parts)
+    groups, counts = np.empty(len(items), rank_of.dtype), np.zeros(len(ranks), np.int64)
+    for start in starts:
+        keys = keys_of(start)
+        first, last = np.searchsorted(unknown, (start, start + len(keys)))
+        keys[unknown[first:last] - start] = looked[first:last]
+        groups[start : start + PART] = rank_of[np.searchsorted(values, keys)]
+        counts += np.bincount(groups[start : start + PART], minlength=len(ranks))
+    ends = np.cumsum(counts)
+    parts = [
+        (size, int(end - count), int(end), max(1, count_of(size)))
+        for size, end, count in zip(ranks, ends, counts, strict=True)
+        if size != (0, 0)
+    ]
+    return Grouped(items, _in_groups(groups, ends - counts), parts)
+
+
+def _in_groups(groups: Any, free: Any) -> Any:
+    """Numbers of items by their groups, in each ascending, uint32 [N]: a stable sort in parts.
+
+    Args:
+        groups: of each item, [N].
+        free: the first place of each group.
+    """
+    import numpy as np
+
+    order, free = np.empty(len(groups), np.uint32), free.copy()
+    for start in range(0, len(groups), PART):
+        part = groups[start : start + PART]
+        here = np.bincount(part, minlength=len(free))
+        places = np.repeat(free - (np.cumsum(here) - here), here) + np.arange(len(part))
+        order[places] = np.argsort(part, kind="stable") + start
+        free += here
+    return order
 
 
 @dataclass(frozen=True)

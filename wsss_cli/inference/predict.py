@@ -220,9 +220,7 @@ def image_batches(
 ) -> Grouped[Photograph]:
     """Batches of photographs of one size, as large as the device takes; what cannot be read is added to `lost`."""
     count = partial(largest_batch, config=config, ctx=ctx, ms_flip=ms_flip)
-    return grouped(
-        items, sizes_of(items), lambda item: image_size(item.image), lambda size: size, count, lost, ctx, log
-    )
+    return grouped(items, sizes_of, lambda item: image_size(item.image), lambda size: size, count, lost, ctx, log)
 
 
 def largest_batch(size: tuple[int, int], config: EvalConfig, ctx: Context, *, ms_flip: bool) -> int:

@@ -156,7 +156,7 @@ def cam_batches(
 
     return grouped(
         samples,
-        sizes_of(samples),
+        sizes_of,
         lambda sample: image_size(sample.image),
         lambda size: bucket_size(*size),
         count,

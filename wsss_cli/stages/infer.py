@@ -17,6 +17,8 @@ import numpy as np
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, read_image
 from wsss_cli.data.masks import write_mask
+from wsss_cli.data.packed import has_twins
+from wsss_cli.data.texts import Spool, in_order_of
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
@@ -29,7 +31,7 @@ from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_picture
-from wsss_cli.rows import Each, Rows, Texts
+from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import agreed, held_by_first
 from wsss_cli.stages.waiting import awaited
 from wsss_cli.talk import counted
@@ -67,7 +69,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if is_run(path):
             raise UsageError(f"{name} is a run, and photographs are named here", "give one run, then photographs")
         others: Counter[str] = Counter()
-        matches, folders = _in_folder(path, others) if path.is_dir() else _matching(name, others)
+        matches, folders = _in_folder(path, out, others) if path.is_dir() else _matching(name, others)
         passed = [folder for folder in folders if _has_images(folder, out)]
         unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
         if not matches:
@@ -83,8 +85,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
             say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)
     paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
-    stems = np.sort(np.fromiter((hash(_stem(path)) for path in paths), np.int64, len(paths)))
-    if (stems[1:] == stems[:-1]).any():
+    if has_twins(array("q", (hash(_stem(path)) for path in paths))):
         counts = Counter(map(_stem, paths))
         if twice := [name for name, count in counts.items() if count > 1]:
             raise UsageError(
@@ -94,19 +95,25 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     return Each(paths, Path)
 
 
-def _in_folder(folder: Path, others: Counter[str]) -> tuple[Texts, list[Path]]:
-    """Images of a folder, sorted, and the folders in it; endings of photographs that are not read are counted."""
-    names, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                folders.append(folder / entry.name)
-            elif entry.name.lower().endswith(IMAGE_ENDINGS) and Path(entry.name).suffix:
-                names.append(entry.name)
-            elif (ending := Path(entry.name).suffix.lower()) in OTHER_ENDINGS:
-                others[ending] += 1
-    names.sort()
-    return Texts(str(folder / name) for name in names), sorted(folders)
+def _in_folder(folder: Path, room: Path, others: Counter[str]) -> tuple[Spool, list[Path]]:
+    """Images of a folder, sorted, and the folders in it; endings of photographs that are not read are counted.
+
+    Args:
+        room: a folder where names may lie meanwhile.
+    """
+    folders: list[Path] = []
+
+    def names() -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(folder / entry.name)
+                elif entry.name.lower().endswith(IMAGE_ENDINGS) and Path(entry.name).suffix:
+                    yield entry.name
+                elif (ending := Path(entry.name).suffix.lower()) in OTHER_ENDINGS:
+                    others[ending] += 1
+
+    return Spool(room, (str(folder / name) for name in in_order_of(names(), room))), sorted(folders)
 
 
 def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
@@ -243,7 +250,7 @@ def _infer(
     journal = Journal(out, settings, shard)
 
     def choose() -> array[int]:
-        numbers, others = array("Q"), 0
+        numbers, others = array("I"), 0
         for number, photo in enumerate(photographs):
             there = all(file.is_file() for file in files(photo))
             if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
@@ -297,7 +304,7 @@ def _infer(
 
 
 def _part(images: Sequence[Path], shard: Shard) -> Rows[Path]:
-    return Rows(images, array("Q", (number for number, path in enumerate(images) if shard.has(path.stem))))
+    return Rows(images, array("I", (number for number, path in enumerate(images) if shard.has(path.stem))))
 
 
 def _missing(of: int, images: Iterable[Path]) -> dict[str, int]:

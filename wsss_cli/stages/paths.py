@@ -82,15 +82,24 @@ class Files:
 
     def with_file(self, samples: Sequence[Sample]) -> Rows[Sample]:
         """The samples that have their file."""
-        import numpy as np
-
-        return Rows(samples, np.flatnonzero(self.there(samples)))
+        return Rows(samples, _numbers(self.there(samples)))
 
     def without_file(self, samples: Sequence[Sample]) -> Rows[Sample]:
         """The samples that do not have their file."""
-        import numpy as np
+        return Rows(samples, _numbers(~self.there(samples)))
 
-        return Rows(samples, np.flatnonzero(~self.there(samples)))
+
+def _numbers(chosen: np.ndarray) -> np.ndarray:
+    """Where `chosen` is true, uint32: half of what `flatnonzero` takes."""
+    import numpy as np
+
+    numbers = np.empty(int(chosen.sum()), np.uint32)
+    end = 0
+    for start in range(0, len(chosen), PART):
+        part = np.flatnonzero(chosen[start : start + PART]) + start
+        numbers[end : end + len(part)] = part
+        end += len(part)
+    return numbers
 
 
 def spread_for(images: int) -> int:

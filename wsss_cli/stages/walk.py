@@ -60,7 +60,7 @@ def run_walk(
     lost: Lost = []
     batches = grouped(
         pending,
-        sizes_of(pending),
+        sizes_of,
         lambda sample: image_size(sample.image),
         lambda size: bucket_size(*size),
         lambda size: images_per_batch(size, 2 * size[0] * size[1], ctx.device),

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss_cli.data.dataset import check_id, nearest, refuse_duplicates
+from wsss_cli.data.packed import has_twins
 from wsss_cli.data.sources.mask_checks import refuse_unmatched
 from wsss_cli.data.sources.photographs import Photographs, by_folders
 from wsss_cli.data.sources.table import Few, Table, open_table, show_some, smallest
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
-from wsss_cli.data.splits import has_twins
 from wsss_cli.data.texts import Index, Spool
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import names_below
