@@ -133,7 +133,7 @@ def test_the_first_scores_are_those_behind_all_rounds(tmp_path):
 
 def test_there_are_no_first_scores_behind_true_masks_or_where_they_are_gone(tmp_path):
     full = finished(tmp_path / "full", "train", {})
-    with pytest.raises(UsageError, match="true masks"):
+    with pytest.raises(UsageError, match="without pseudo masks"):
         first_scores(full)
     first = finished(tmp_path / "first", "pseudo", {"cam_run": "gone"}, fg_threshold=0.5, bg_threshold=0.3)
     with pytest.raises(UsageError, match="is gone"):

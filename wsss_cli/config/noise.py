@@ -79,15 +79,19 @@ class NoiseConfig(Model):
         Raises:
             ValueError: with the reason.
         """
-        if supervision == "full":
+        if supervision in ("partial", "full"):
+            labels = "true masks" if supervision == "full" else "labels that were drawn"
             reasons = {
-                "confidence": (self.confidence != "none", "true masks have no confidence maps"),
-                "teacher": (self.teacher is not None, "255 in a true mask is no missing label"),
-                "update": (self.update is not None, "true masks are not to be corrected"),
+                "confidence": (self.confidence != "none", f"{labels} have no confidence maps"),
+                "teacher": (
+                    self.teacher is not None and supervision == "full",
+                    "255 in a true mask is no missing label",
+                ),
+                "update": (self.update is not None, f"{labels} are not to be corrected"),
             }
             for name, (on, reason) in reasons.items():
                 if on:
-                    raise ValueError(f"noise.{name} with supervision 'full': {reason}")
+                    raise ValueError(f"noise.{name} with supervision '{supervision}': {reason}")
         if self.update is not None and self.update.points > iters:
             raise ValueError(
                 f"noise.update.points {self.update.points} is above iters {iters}: a point needs an iteration"

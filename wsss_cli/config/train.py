@@ -42,10 +42,10 @@ class AugmentConfig(Model):
 
 
 class TrainConfig(TrainingConfig):
-    supervision: Literal["weak", "mixed", "full"] = Field(
+    supervision: Literal["weak", "mixed", "partial", "full"] = Field(
         "weak",
         description="weak: pseudo masks of an earlier stage; mixed: these, and in their place the labels that the data "
-        "set has of its own (wsss prepare labels); full: the masks of the data set",
+        "set has of its own (wsss prepare labels); partial: the latter alone; full: the masks of the data set",
     )
     trusted_share: Annotated[Fraction, Added(neutral=0.0)] = Field(
         0.0,
@@ -93,6 +93,11 @@ class TrainConfig(TrainingConfig):
         le=10**9,
         description="validations in a row without a better mIoU after which training ends; 0: it goes on to iters",
     )
+
+    @property
+    def on_pseudo_masks(self) -> bool:
+        """Whether the first round learns from pseudo masks."""
+        return self.supervision in ("weak", "mixed")
 
     @model_validator(mode="after")
     def _patience_has_scores(self) -> TrainConfig:

@@ -38,14 +38,22 @@ class Entry:
     sha256: str
     source: str
 
+    def verify(self, file: Path) -> None:
+        """See that a file is the one that the index says.
+
+        Raises:
+            DataError: it is gone, or another one.
+        """
+        if sha256_file(file) != self.sha256:
+            raise DataError(f"{file} is another one than {INDEX} says", "add it again: wsss prepare labels")
+
 
 @dataclass(frozen=True)
 class Labels:
-    """The label map of a photograph: its kind, its file, and the SHA-256 that this has."""
+    """The label map of a photograph: what the index says of it, and its file."""
 
-    kind: Kind
+    entry: Entry
     file: Path
-    sha256: str
 
     def read(self) -> np.ndarray:
         """Class indices and 255, uint8 [H, W].
@@ -55,9 +63,13 @@ class Labels:
         """
         from wsss_cli.data.masks import read_mask
 
-        if sha256_file(self.file) != self.sha256:
-            raise DataError(f"{self.file} is another one than {INDEX} says", "add it again: wsss prepare labels")
+        self.entry.verify(self.file)
         return read_mask(self.file)
+
+    @property
+    def kind(self) -> Kind:
+        """Whole ('mask'), or 'partial'."""
+        return self.entry.kind
 
     def over(self, pseudo: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A pseudo mask with what is given in its place: all of it by a whole mask, what is said by a partial one.
@@ -103,7 +115,7 @@ class TrustedLabels:
     def of(self, name: str) -> Labels | None:
         """Those of a photograph; None: it has none."""
         entry = self.entries.get(name)
-        return Labels(entry.kind, self.file(name), entry.sha256) if entry else None
+        return Labels(entry, self.file(name)) if entry else None
 
 
 def read_trusted(root: Path) -> TrustedLabels:

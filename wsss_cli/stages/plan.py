@@ -126,13 +126,15 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
     Raises:
         UsageError: masks for a training on true ones.
     """
-    if exp.preset.train.supervision != "full":
+    if exp.preset.train.on_pseudo_masks:
         return in_order(_rounds(exp, _masks(exp, masks, say)))
     if masks is not None:
         raise UsageError(
             "--masks is for weak supervision; this preset trains on the data set's own masks",
             "leave --masks out, or --set train.supervision=weak",
         )
+    if exp.preset.train.supervision == "partial":
+        return in_order(_rounds(exp))
     if exp.preset.rounds > 1:
         say("full supervision: true masks need no further round, so there is one")
     return in_order([_again(_step(exp, "train"))])
@@ -140,7 +142,7 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
 
 def plan_run(exp: Experiment, say: Say) -> list[Step]:
     """What `wsss run` does: every stage with this preset's own settings, and the evaluation where there are masks."""
-    if exp.preset.train.supervision != "full":
+    if exp.preset.train.on_pseudo_masks:
         pseudo = _again(_pseudo(exp, _again(_cam(exp))))
         targets = [pseudo.reads[0], pseudo, *_rounds(exp, pseudo)]
     else:
@@ -253,9 +255,9 @@ def _pseudo(exp: Experiment, cam: Step) -> Step:
     return _step(exp, "pseudo", cam, *(_step(exp, network, cam) for network in networks), *judges)
 
 
-def _rounds(exp: Experiment, pseudo: Step) -> list[Step]:
+def _rounds(exp: Experiment, *pseudo: Step) -> list[Step]:
     """The trainings, and the masks of each but the first; these are made by the network before."""
-    steps = [_again(_step(exp, "train", pseudo))]
+    steps = [_again(_step(exp, "train", *pseudo))]
     for _ in range(exp.preset.rounds - 1):
         relabel = _again(_step(exp, "relabel", steps[-1]))
         steps += [relabel, _again(_step(exp, "train", relabel))]

@@ -14,12 +14,15 @@ from wsss_cli.config.loss import CrossEntropyConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
+from wsss_cli.data.trusted import TrustedLabels, read_trusted
 from wsss_cli.engine.devices import device_type
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.ranks.who import here
+from wsss_cli.rows import Rows
 from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
@@ -83,6 +86,14 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             )
         if "train" in stages and preset.train.supervision == "full":
             check_true_masks(samples)
+        if "train" in stages and preset.train.supervision == "partial":
+            check_labelled(samples, read_trusted(dataset.root))
+        if "relabel" in stages and not any(sample.labels for sample in samples):
+            raise DataError(
+                f"masks of a further round keep to the tags, and no image of split {preset.dataset.train!r} of "
+                f"{dataset.root} has one",
+                "give tags to `wsss prepare`, or --set rounds=1",
+            )
     except DataError as error:
         yield error
     for step in todo:
@@ -127,6 +138,21 @@ def check_true_masks(samples: Sequence[Sample]) -> None:
             f"{len(missing)} of {len(samples)} training images have no mask, first: {missing[0]}",
             "full supervision needs masks; train on pseudo masks with --set train.supervision=weak",
         )
+
+
+def check_labelled(samples: Sequence[Sample], trusted: TrustedLabels) -> Rows[Sample]:
+    """The samples that have labels of the data set.
+
+    Raises:
+        DataError: none has.
+    """
+    labelled = Rows(samples, [place for place, name in enumerate(names_of(samples)) if name in trusted.entries])
+    if not labelled:
+        raise DataError(
+            f"none of the {len(samples):,} training images has labels in {trusted.folder}",
+            "wsss prepare labels DATASET SOURCE adds some; of which list, --split says",
+        )
+    return labelled
 
 
 def check_class_weights(config: TrainConfig, num_classes: int) -> None:

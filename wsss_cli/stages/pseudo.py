@@ -63,7 +63,7 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
             settings["walk_seconds_per_image"] = walk_seconds
         how = _protocol(preset.pseudo, chosen, backend_for(ctx.device.type))
         only_first(lambda: score_pseudo(dataset, preset, run, ctx, how, settings))
-        lost += _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
+        lost += _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset, "pseudo"))
         run.finish(lost=lost, fg_threshold=chosen.fg, bg_threshold=chosen.bg)
 
 
@@ -89,7 +89,7 @@ def masks_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir
     else:
         chosen = choose_thresholds(preset, exp.dataset, walked, cam_run, ctx)
         lost, _ = _refine(samples, exp.dataset, preset, walked, chosen, run, ctx)
-    return lost + _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset))
+    return lost + _without_scores(samples, cam_run, walked, trusted_labels(preset, exp.dataset, "pseudo"))
 
 
 def _without_scores(samples: Sequence[Sample], cam_run: Path, scores: Files, trusted: TrustedLabels | None) -> Lost:
@@ -151,7 +151,7 @@ def _refine(
         chosen.complement,
     )
     masks, confidence = mask_files(run.path), confidence_files(run.path)
-    trusted = trusted_labels(preset, dataset)
+    trusted = trusted_labels(preset, dataset, "pseudo")
 
     def job(sample: Sample) -> MaskJob:
         name = sample.id

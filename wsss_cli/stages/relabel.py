@@ -105,13 +105,13 @@ def first_scores(trained: Path) -> FirstScores:
     """What the training at the beginning of the rounds that led to `trained` has learned from.
 
     Raises:
-        UsageError: a training of that line was on true masks, or a run of it is gone.
+        UsageError: a training of that line was on no pseudo masks, or a run of it is gone.
     """
     while True:
         masks = read_inputs(trained).pseudo_run
         if masks is None:
             raise UsageError(
-                f"{trained} was trained on true masks: there are no CAMs behind it", "--set relabel.cam_weight=0"
+                f"{trained} was trained without pseudo masks: there are no CAMs behind it", "--set relabel.cam_weight=0"
             )
         record, inputs = read_run(Path(masks), "pseudo"), read_inputs(Path(masks))
         if inputs.train_run is None:
@@ -195,7 +195,7 @@ def _label(
     views = EvalConfig.model_validate(
         {**network.preset.eval.model_dump(), "scales": config.scales, "mode": "whole", "base": "image"}
     )
-    trusted = trusted_labels(preset, dataset)
+    trusted = trusted_labels(preset, dataset, "relabel")
     lost: Lost = []
     batches = image_batches(samples, views, lost, ctx, run.log, ms_flip=True)
 

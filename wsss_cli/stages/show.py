@@ -167,7 +167,7 @@ def _training(exp: Experiment, masks: Path | None, ctx: Context) -> tuple[Sequen
     run = source.path if source else None
     if source is not None:
         ctx.ui.say(f"masks: {source.path}")
-    samples = training_samples(listed, preset.train, run, trusted_labels(preset, exp.dataset))
+    samples = training_samples(listed, preset.train, run, trusted_labels(preset, exp.dataset, "train"))
     trust = confidence_files(run) if run else None
     make = partial(training_item, config=preset.train, num_classes=exp.dataset.num_classes, confidence=trust)
     return samples, make

@@ -16,6 +16,7 @@ from typing import Any
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
+from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import is_run, read_inputs
 from wsss_cli.engine.rundir import RunDir
@@ -55,6 +56,9 @@ def masks_read(step: Step, exp: Experiment) -> dict[str, Path]:
         return {}
     inputs = read_inputs(step.path) if is_run(step.path) else None
     samples = exp.dataset.split(exp.preset.dataset.train)
+    if exp.preset.train.supervision == "partial" and not step.reads:
+        trusted = read_trusted(exp.dataset.root)
+        return {name: trusted.file(name) for name in samples.names() if name in trusted.entries}
     if exp.preset.train.supervision == "full":
         same = inputs is None or inputs.dataset == str(exp.dataset.root)
         return {sample.id: sample.mask for sample in samples if same and sample.mask is not None}

@@ -1,4 +1,4 @@
-"""The train stage: the segmentation network on pseudo masks (weak) or on true masks (full)."""
+"""The train stage: the segmentation network on pseudo masks, on labels that were drawn, or on true masks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     config = on_usable_kernels(config, ctx.device)
     masks = step.reads[0].path if step.reads else None
     listed = dataset.split(preset.dataset.train)
-    samples = training_samples(listed, config, masks, trusted_labels(preset, dataset))
+    samples = training_samples(listed, config, masks, trusted_labels(preset, dataset, "train"))
     unmasked = mask_files(masks).without_file(listed) if masks else ()
     without = [(name, f"{masks} has no mask of it") for name in names_of(unmasked)]
     trust = confidence_files(masks) if masks else None

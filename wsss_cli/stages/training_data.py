@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_cli.config.train import TrainConfig
+from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make
@@ -22,7 +23,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.noise.targets import wanted
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
-from wsss_cli.stages.preflight import check_true_masks
+from wsss_cli.stages.preflight import check_labelled, check_true_masks
 from wsss_cli.stages.trusted import whole_masks
 from wsss_cli.talk import counted, sides
 
@@ -33,13 +34,17 @@ def training_samples(
     """The samples that have masks to train on.
 
     Args:
-        pseudo_run: whose masks take the place of true ones; None: full supervision.
-        trusted: the data set's own labels, of mixed supervision; photographs with whole masks are repeated until they
-            are `config.trusted_share` of the samples.
+        pseudo_run: whose masks take the place of true ones; None: full supervision, or partial.
+        trusted: the data set's own labels. Of mixed supervision photographs with whole masks are repeated until they
+            are `config.trusted_share` of the samples; of partial supervision, without a pseudo run, those with labels
+            are all there is.
     Raises:
         DataError: there are no pseudo masks of them, or none of their confidence where it is asked for; with full
-            supervision, not all have a true mask.
+            supervision, not all have a true mask; with partial supervision, none has labels, or these are others than
+            their index says.
     """
+    if pseudo_run is None and config.supervision == "partial" and trusted is not None:
+        return _labelled(samples, trusted)
     if pseudo_run is None:
         check_true_masks(samples)
         return samples
@@ -61,6 +66,14 @@ def training_samples(
             "wsss prepare labels DATASET MASKS --kind mask adds some, or --set train.trusted_share=0",
         )
     return Rows(masks, repeated(whole, config.trusted_share))
+
+
+def _labelled(samples: Sequence[Sample], trusted: TrustedLabels) -> Sequence[Sample]:
+    """The samples that have labels of the data set, with these as their masks."""
+    labelled = check_labelled(samples, trusted)
+    for name in names_of(labelled):
+        trusted.entries[name].verify(trusted.file(name))
+    return Each(labelled, lambda sample: replace(sample, mask=trusted.file(sample.id)))
 
 
 def repeated(trusted: np.ndarray, share: float) -> np.ndarray:
@@ -124,7 +137,8 @@ def training_item(
     if "size" in needs:
         item["size"] = np.asarray(crop.size)
     if "tags" in needs:
-        item["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels)).astype(np.uint8)
+        drawn = np.unique(mask) if config.supervision == "partial" else ()  # which may be all that is known of it
+        item["tags"] = np.isin(np.arange(num_classes), (0, *sample.labels, *drawn)).astype(np.uint8)
     return item
 
 

@@ -1,4 +1,4 @@
-"""A data set's own labels in the pseudo masks of mixed supervision: which stages have them, what is said of them."""
+"""A data set's own labels, that a training learns from: which stages have them, what is said of them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from wsss_cli.errors import DataError
 if TYPE_CHECKING:
     import numpy as np  # which planning does without
 
-STAGES = ("pseudo", "relabel")  # that make masks
+STAGES = {"mixed": ("pseudo", "relabel"), "partial": ("train", "relabel")}
+"""Those that read the labels, by supervision; a training that reads masks finds them there."""
 
 
 def trusted_by(preset: Preset, dataset: Dataset, stage: str) -> str:
-    """Fingerprint of the labels that a stage puts in place of pseudo masks; empty: none.
+    """Fingerprint of the labels that a stage reads; empty: none.
 
     Raises:
-        DataError: supervision is mixed, and the data set has no labels.
+        DataError: the stage reads labels, and the data set has none.
     """
-    if preset.train.supervision != "mixed" or stage not in STAGES or not dataset.classes:
+    if stage not in STAGES.get(preset.train.supervision, ()) or not dataset.classes:
         return ""
     return own_labels(dataset).fingerprint
 
 
-def trusted_labels(preset: Preset, dataset: Dataset) -> TrustedLabels | None:
-    """The labels that stand in place of pseudo masks; None: supervision is not mixed."""
-    return own_labels(dataset) if preset.train.supervision == "mixed" else None
+def trusted_labels(preset: Preset, dataset: Dataset, stage: str) -> TrustedLabels | None:
+    """The labels that a stage reads, or a training finds in the masks that it reads; None: there are none in it."""
+    stages = STAGES.get(preset.train.supervision, ())
+    return own_labels(dataset) if stage in stages or (stages and stage == "train") else None
 
 
 def own_labels(dataset: Dataset) -> TrustedLabels:
@@ -50,8 +52,8 @@ def own_labels(dataset: Dataset) -> TrustedLabels:
     trusted = _read(dataset.root, stamp)
     if not trusted.entries:
         raise DataError(
-            f"{dataset.root} has no labels of its own to mix with pseudo masks",
-            f"wsss prepare labels {dataset.root} MASKS adds them; train.supervision=weak does without",
+            f"{dataset.root} has no labels of its own to train on",
+            f"wsss prepare labels {dataset.root} SOURCE adds them; train.supervision=weak does without",
         )
     return trusted
 

@@ -25,9 +25,8 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.processes import check_stop
 from wsss_cli.talk import sides
 
-Boxes = Callable[
-    [np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray
-]  # from a photograph and its boxes to a label map
+Boxes = Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray]
+"""From a photograph, uint8 [H, W, 3], and its boxes, each with its class index, to a label map."""
 Drawn = Literal["mask", "partial", "scribbles", "points", "boxes"]
 FORMS: dict[Drawn, tuple[Form, ...]] = {
     "mask": ("mask", "polygon"),
