@@ -19,6 +19,7 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import check_values, read_mask, write_mask
+from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.results import places_by_name
 from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.context import Context
@@ -245,5 +246,7 @@ def _order(ranked: Ranked, count: int) -> str:
     rows.writerow(["rank", "id", "wrong", "image"])
     pairs = zip(ranked.samples[:count], ranked.wrong[:count], strict=True)
     for number, (sample, wrong) in enumerate(pairs, 1):
-        rows.writerow([number, sample.id, "" if wrong is None else f"{wrong:.6f}", sample.image])
+        rows.writerow(
+            [number, sample.id, "" if wrong is None else f"{wrong:.6f}", url_of(sample.image) or sample.image]
+        )
     return text.getvalue()
