@@ -55,7 +55,7 @@ def run(tmp_path, monkeypatch):
         ctx = Context(torch.device("cpu"), tmp_path, ui)
         made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, overlays=overlays)
         assert made["lost"] == []
-        return made["images"], made["kept"], [line.split(" of the masks")[0] for line in ui.lines]
+        return made["images"], made["kept"], [line.split(" mask")[0] for line in ui.lines]
 
     return run
 
