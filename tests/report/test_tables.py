@@ -165,3 +165,14 @@ def test_rows_that_do_not_fit_a_terminal_are_taken_apart(
     assert (lines.count("backbone         tf_efficientnet_lite0-D16") == 2) == apart
     assert any("fps" in line for line in lines) == (not apart)  # it says nothing
     assert (lines[0], lines[-1]) == ("all", "note")
+
+
+@pytest.mark.parametrize("width", [48, 60])
+def test_names_stay_whole_beside_text_where_they_fit(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = "runs/train-toy-1a2b3c4d"
+    shown = io.StringIO()
+    table = Table("", ("run", "made", "mIoU"), ((name, "on 2026-11-27 at 16:57", "71.23"),), left=frozenset({0, 1}))
+    print_table(table, shown, is_terminal=True)
+    assert name in shown.getvalue()
+    assert "71.23" in shown.getvalue()

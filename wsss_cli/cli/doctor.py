@@ -9,6 +9,7 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from wsss_cli.stages.doctor import Diagnosis
@@ -54,7 +55,7 @@ def _show(diagnosis: Diagnosis) -> None:
     rows = [
         ("wsss", diagnosis.wsss, ""),
         ("Python", diagnosis.python, diagnosis.system),
-        ("processor", f"{diagnosis.cores} cores", f"{_gib(diagnosis.memory_gib)} memory"),
+        ("processor", counted(diagnosis.cores, "core"), f"{_gib(diagnosis.memory_gib)} memory"),
         *((f"GPU {number}", gpu.name, f"{gpu.memory_gib:.1f} GiB") for number, gpu in enumerate(diagnosis.gpus)),
     ]
     if not diagnosis.gpus:

@@ -68,10 +68,12 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
     rows = []
     for run in listing:
         scores = " / ".join(percent(value) for value in run["scores"].values())
-        rows.append((run["run"], f"{run['stage']}", f"{run['state']}", _when(run["created"]), scores or "-"))
+        rows.append((run["run"], run["stage"], run["state"], _when(run["created"]), scores or "-"))
     columns = ("run", "stage", "state", "created", "mIoU")
+    if all(Path(run["run"]).name.startswith(f"{run['stage']}-") for run in listing):  # it is said already
+        columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
     notes = ("mIoU of a train run: single scale / ms+flip, where it was scored",)
-    console.table(Table("", columns, tuple(rows), notes=notes, left=frozenset({0, 1, 2, 3})))
+    console.table(Table("", columns, tuple(rows), notes=notes, left=frozenset(range(len(columns) - 1))))
 
 
 @app.command()

@@ -46,8 +46,12 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"row {row} has {len(row)} cells for {len(self.columns)} columns")
 
-    def to_rich(self) -> RenderableType:
-        """For a terminal. No cell, title or note is parsed as markup."""
+    def to_rich(self, width: int) -> RenderableType:
+        """For a terminal of so many columns. No cell, title or note is parsed as markup.
+
+        Names stay whole, to be copied, where they fit side by side: text beside them is broken into lines.
+        """
+        whole = self.fits(width)
         last = self.footer or ("",) * len(self.columns)
         shown = RichTable(
             box=box.SIMPLE_HEAD,
@@ -58,7 +62,14 @@ class Table:
         )
         for index, (head, foot) in enumerate(zip(self.columns, last, strict=True)):
             side = "left" if index in self.left else "right"
-            shown.add_column(Text(_printable(head)), Text(_printable(foot)), justify=side, overflow="fold")  # type: ignore[arg-type]
+            words = whole and not any(len(cell.split()) > 1 for cell in (head, *(row[index] for row in self.rows)))
+            shown.add_column(
+                Text(_printable(head)),
+                Text(_printable(foot)),
+                justify=side,  # type: ignore[arg-type]
+                overflow="fold",
+                no_wrap=words,
+            )
         for row in self.rows:
             shown.add_row(*(Text(_printable(cell)) for cell in row))
         title = [Text(_printable(self.title), "bold")] if self.title else []
@@ -68,7 +79,7 @@ class Table:
         """Whether its words do, side by side, in a terminal of so many columns."""
         columns = zip(*(row for row in (self.columns, *self.rows, self.footer) if row), strict=True)
         longest = [max(cell_len(word) for cell in column for word in (*cell.split(), "")) for column in columns]
-        return sum(longest) + 3 * len(longest) <= width
+        return sum(longest) + 3 * len(longest) + 1 <= width
 
     def as_records(self) -> Table:
         """Each row in lines of its own, one for each cell that says something."""
@@ -128,7 +139,7 @@ class Table:
 
 
 NARROW = 40
-MANY = 6  # columns, of a table whose rows are taken apart where it does not fit
+MANY = 4  # columns, of a table whose rows are taken apart where it does not fit
 
 
 def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> None:
@@ -140,7 +151,7 @@ def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> 
         console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
         if console.width >= NARROW:
             apart = len(table.columns) >= MANY and not table.fits(console.width)
-            console.print((table.as_records() if apart else table).to_rich())
+            console.print((table.as_records() if apart else table).to_rich(console.width))
             return
     file.write(table.to_plain())
 
