@@ -51,6 +51,7 @@ def home(tmp_path_factory):
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
         ("infer run 'data/my toy' --out masks", "data/my toy is a data set", "give the folder of its images"),
         ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),
+        ("demo --images 3", "'--images': it should be greater than or equal to 8", "see wsss demo --help"),
         ("infer --out masks", "no photographs are named", "wsss infer photos/ --out DIR"),
         ("infer run --out masks", "no photographs are named after run", "wsss infer run photos/ --out DIR"),
         ("infer run run photos --out masks", "run is a run, and photographs are named here", "give one run, then ph"),

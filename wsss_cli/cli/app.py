@@ -141,7 +141,8 @@ def _run() -> int:
             console.result(error.format_message())
             return 2
         command = getattr(getattr(error, "ctx", None), "command_path", "wsss")
-        return _fail(" ".join(error.format_message().split()), f"see {command} --help", error.exit_code)
+        said = " ".join(error.format_message().split()).replace(": Input should be", ": it should be")
+        return _fail(said, f"see {command} --help", error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", "run the same command again to go on", 130)
     except Stopped as stopped:

@@ -65,13 +65,13 @@ def list_runs(runs: RunsOption = RUNS, json_output: JsonOption = False) -> None:
         return
     from wsss_cli.report.tables import Table, percent
 
-    rows = []
+    told = all(Path(run["run"]).name.startswith(f"{run['stage']}-") for run in listing)  # the stage, by the name
+    rows: list[tuple[str, ...]] = []
     for run in listing:
         scores = " / ".join(percent(value) for value in run["scores"].values())
-        rows.append((run["run"], run["stage"], run["state"], _when(run["created"]), scores or "-"))
-    columns = ("run", "stage", "state", "created", "mIoU")
-    if all(Path(run["run"]).name.startswith(f"{run['stage']}-") for run in listing):  # it is said already
-        columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
+        stage = () if told else (run["stage"],)
+        rows.append((run["run"], *stage, run["state"], _when(run["created"]), scores or "-"))
+    columns = ("run", *(() if told else ("stage",)), "state", "created", "mIoU")
     notes = ("mIoU of a train run: single scale / ms+flip, where it was scored",)
     console.table(Table("", columns, tuple(rows), notes=notes, left=frozenset(range(len(columns) - 1))))
 
