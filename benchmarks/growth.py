@@ -335,6 +335,7 @@ def infer(work: Path, count: int) -> dict[str, Any]:
 
     from wsss_cli.inference.network import Network
     from wsss_cli.stages import infer as stage
+    from wsss_cli.stages.photographs import find_images
 
     exp, ctx = experiment(work, count)
     home = work / f"{count}" / "flat"
@@ -364,7 +365,7 @@ def infer(work: Path, count: int) -> dict[str, Any]:
         stage.sweep = no_sweep  # type: ignore[assignment]
 
     def run() -> None:
-        paths = stage.find_images([str(home)], work / f"{count}" / "out", print)
+        paths = find_images([str(home)], work / f"{count}" / "out", print)
         done = stage.run_infer(network, paths, work / f"{count}" / "out", ctx, ms_flip=False, overlays=False)
         check((len(paths), done["lost"]) == (count, []))
 

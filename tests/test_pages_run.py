@@ -5,6 +5,7 @@ generated data.
 """
 
 import re
+import shutil
 
 import cv2
 import pytest
@@ -43,8 +44,38 @@ def newest(folder, name):
     return max((folder / "runs").glob(f"{stage}-*"), key=lambda run: run.stat().st_mtime)
 
 
+@pytest.fixture(scope="module")
+def trained(world):
+    """The same, with a finished training."""
+    train = ["train", "--preset", "toy", "--set=train.supervision=full", "--set=seed=7"]
+    assert wsss(world, *written(world, train)).returncode == 0
+    return world
+
+
 @pytest.mark.parametrize("page", ["start/first-run.md", "start/own-photographs.md", "how-to/presets.md"])
 def test_the_commands_of_a_page_run(world, page):
+    run_page(world, page)
+
+
+def test_the_commands_for_photographs_run_and_take_the_newest_training_where_none_is_named(trained):
+    run_page(trained, "how-to/inference.md")
+    masks = trained / "predicted/masks"
+    assert {file.name for file in masks.iterdir()} == {"holiday", "001.png", "003.png", "004.png", "2024-05.png"}
+    shutil.rmtree(trained / "predicted")
+    done = wsss(trained, "infer", "photos", "--out=predicted")
+    assert f"newest finished training run: {newest(trained, 'train-')}" in done.stderr
+    nothing = wsss(trained, "infer", "runs/train-toy-00000000", "photos", "--out=other")
+    assert nothing.returncode == 2
+    assert "runs/train-toy-00000000" in nothing.stderr.partition("error: ")[2]
+    alone = wsss(trained, "infer", newest(trained, "train-"), "--out=other")
+    assert alone.returncode == 2
+    assert "no photographs are named after" in alone.stderr
+    exported = wsss(trained, "export", "--out=toy.pt")
+    assert exported.returncode == 0 and (trained / "toy.pt").is_file()
+    assert "newest finished training run" in exported.stderr
+
+
+def run_page(world, page):
     text = (ROOT / "docs" / page).read_text()
     for block in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL):
         (world / "mine.toml").write_text(block)

@@ -49,7 +49,7 @@ def home(tmp_path_factory):
         ("cam --preset toy --data 'data/my toy/splits'", "lies in a data set", "give the folder: 'data/my toy'"),
         ("export run --out file.bin", "--out file.bin: its ending does not say", "add --format onnx or torchscript"),
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
-        ("infer run 'data/my toy' --out masks", "data/my toy names no image", "give data/my toy/JPEGImages itself"),
+        ("infer run 'data/my toy' --out masks", "data/my toy is a data set", "give the folder of its images"),
         ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),
         ("demo --images 3", "'--images': it should be greater than or equal to 8", "see wsss demo --help"),
         ("infer --out masks", "no photographs are named", "wsss infer photos/ --out DIR"),
@@ -77,13 +77,15 @@ def test_a_mistake_is_one_line_and_what_was_meant(home, command, error, hint):
         (["a.jpg", "b.jpg"], ("newest", ["a.jpg", "b.jpg"])),
         (["run", "photos"], ("run", ["photos"])),
         (["zoo", "photos"], ("zoo", ["photos"])),
+        (["photos", "a.jpg"], ("newest", ["photos", "a.jpg"])),
+        (["mistyped", "photos"], ("mistyped", ["photos"])),
     ],
 )
 def test_infer_takes_photographs_alone_with_the_newest_training(words, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wsss_cli.scoring.results.newest_run", lambda runs: Path("newest"))
-    (tmp_path / "run").mkdir()
-    for name in ("run/run.json", "a.jpg"):
+    for name in ("run/run.json", "zoo/meta.json", "photos/a.jpg", "a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     run, photographs = run_and_photographs(Path(words[0]), words[1:], Path("runs"))
     assert (str(run), photographs) == meant

@@ -1,6 +1,8 @@
 """What is written is what the tools' own packages read, where these are installed; and what they write is read."""
 
+import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -100,3 +102,10 @@ def test_what_datumaro_writes_is_read(tmp_path):
     assert covered_by(b.shapes[0], b.size)[2:8, 2:12].all()
     table = json.loads(next((tmp_path / "coco").rglob("*.json")).read_text())
     assert any(one["iscrowd"] for one in table["annotations"])  # so it calls all that was painted with a brush
+
+
+def test_photographs_at_urls_are_found_there():
+    one = Outgoing("1", "1.jpg", Path("s3://bucket/trip/1.jpg"), np.zeros((2, 3), np.uint8))
+    file = io.BytesIO()
+    write_label_studio(file, [one], PALETTE)
+    assert json.loads(file.getvalue())[0]["data"]["image"] == "s3://bucket/trip/1.jpg"

@@ -18,7 +18,8 @@ from sizes import toy_of_sizes
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.context import Context
 from wsss_cli.inference.network import load_network
-from wsss_cli.stages.infer import find_images, run_infer
+from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.photographs import find_images
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_run
 

@@ -4,6 +4,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import safetensors.torch
@@ -318,3 +319,20 @@ def test_sizes_of_the_list_are_used_and_wrong_ones_make_the_same_cams(make, data
         (maps, classes, size), (others, *same) = read_cam(file), read_cam(again / "cams" / file.name)
         assert (classes, size) == tuple(same)
         assert np.allclose(maps, others, atol=1e-3)
+
+
+def test_photographs_at_urls_make_the_same_cams(make, data, tmp_path):
+    whole = make()
+    shutil.copytree(data / "splits", tmp_path / "toy" / "splits")
+    shutil.copytree(data / "SegmentationClass", tmp_path / "toy" / "SegmentationClass")
+    shutil.copy(data / "dataset.json", tmp_path / "toy")
+    listed = tmp_path / "toy" / "splits" / "train.csv"
+    text = listed.read_text()
+    assert text.count(",JPEGImages/") == 8
+    listed.write_text(text.replace(",JPEGImages/", ",memory://toy/"))
+    for file in (data / "JPEGImages").iterdir():
+        with fsspec.open(f"memory://toy/{file.name}", "wb") as remote:
+            remote.write(file.read_bytes())
+    urls = make(f'dataset.path="{tmp_path / "toy"}"', runs="others")
+    assert urls.name == whole.name  # the same data elsewhere
+    assert maps(urls) == maps(whole)

@@ -1,5 +1,7 @@
 """`run_infer` by windows: the same code as `eval --mode slide`, and the way out where memory is short."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,8 @@ from wsss_cli.inference import predict as predict_module
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
 from wsss_cli.stages import infer as infer_stage
-from wsss_cli.stages.infer import find_images, run_infer
+from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.photographs import find_images
 
 WINDOW = 40
 
@@ -107,18 +110,16 @@ def photos(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "images", "said"),
     [
-        ("photos", ["photos/a.jpg"], "2 folders with images not searched: photos/link, photos/trip"),
         ("photos/*", ["photos/a.jpg"], "2 folders with images not searched: photos/link, photos/trip"),
         ("photos/[a-m]*", ["photos/a.jpg"], "1 folder with images not searched: photos/link"),
         ("photos/**/*.jpg", ["photos/a.jpg", "photos/trip/b.jpg"], "1 folder with images not searched: photos/link"),
-        ("photos/trip", ["photos/trip/b.jpg"], ""),
         ("photos/*.jpg", ["photos/a.jpg"], ""),
     ],
 )
 def test_folders_that_infer_does_not_search_are_named(photos, given, images, said):
     heard = []
     paths = find_images([given], photos / "out", heard.append)
-    assert [path.as_posix() for path in paths] == images
+    assert list(paths) == images
     assert heard == (
         [f"{given}: {said}; give them too, or run this for each, with an --out of its own"] if said else []
     )
@@ -131,16 +132,37 @@ def test_photographs_whose_endings_are_not_read_are_counted(photos, given):
     for name in ("b.HEIC", "c.heic", "d.jfif", "e.mp4", "f.txt"):
         (photos / name).touch()
     heard = []
-    assert [path.name for path in find_images([given], photos / "out", heard.append)] == ["a.jpg"]
+    names = {"a.jpg"} if "*/" in given or given.endswith(("/*", "*.*")) else {"a.jpg", "b.jpg", "d.jpg"}
+    assert {Path(path).name for path in find_images([given], photos / "out", heard.append)} == names
     assert heard[0] == f"{given}: passed over, as these endings are not read: 2 .heic, 1 .jfif"
-    (photos / "a.jpg").unlink()
+    for name in ("a.jpg", "trip/b.jpg", "link/d.jpg"):
+        (photos / name).unlink()
     with pytest.raises(UsageError, match=r"names no image that is read, but 2 \.heic, 1 \.jfif"):
         find_images([given], photos / "out", heard.append)
 
 
-def test_a_folder_with_images_in_folders_alone_is_refused_with_their_names(photos, tmp_path):
-    (photos / "a.jpg").unlink()
-    with pytest.raises(UsageError, match="photos names no image: 2 folders with images not searched: photos/link, ph"):
+def test_folders_within_a_folder_are_searched_and_masks_lie_as_photographs_do(network, photos, tmp_path):
+    for name in ("a.jpg", "trip/a.jpg", "trip/b.jpg", "link/d.jpg", "before/masks/a.png", ".hidden/e.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True, parents=True)
+        photograph(tmp_path, "drawn", 30, 40).rename(photos / name)
+    (photos / "before" / "made.jsonl").touch()  # masks of another call
+    paths = find_images(["photos"], photos / "out", print)
+    assert list(paths) == ["photos/./a.jpg", "photos/./link/d.jpg", "photos/./trip/a.jpg", "photos/./trip/b.jpg"]
+    ctx = Context(torch.device("cpu"), tmp_path)
+    assert run_infer(network, paths, photos / "out", ctx, ms_flip=False)["images"] == 4
+    assert run_infer(network, find_images(["photos"], photos / "out", print), photos / "out", ctx, ms_flip=False) == {
+        "masks": str(photos / "out/masks"), "overlays": str(photos / "out/overlays"), "images": 0, "kept": 4, "lost": []
+    }  # fmt: skip
+    for kind in ("masks", "overlays"):
+        folder = photos / "out" / kind
+        written = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
+        assert written == {"a.png", "trip/a.png", "trip/b.png", "link/d.png"}
+    assert list(find_images(["photos/trip"], photos / "out", print)) == ["photos/trip/./a.jpg", "photos/trip/./b.jpg"]
+
+
+def test_two_photographs_for_one_mask_are_refused(photos):
+    (photos / "a.png").touch()
+    with pytest.raises(UsageError, match="two images are named a; their masks would overwrite each other"):
         find_images(["photos"], photos / "out", print)
 
 

@@ -44,9 +44,6 @@ def infer(
     ms_flip: MsFlipOption = False,
     mode: ModeOption = None,
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="Write how sure the network is, too: confidence/, grey, 255 = 1.")
-    ] = False,
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
@@ -71,14 +68,15 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --engine ray
 
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
-    to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are not searched,
-    and where they hold images that is said.
+    to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are searched too;
+    the mask of photos/trip/1.jpg is trip/1.png.
 
     --mode slide takes less memory for large photographs: the network sees windows of eval.window pixels, eval.stride
     apart, as in `wsss eval --mode slide`.
     """
     from wsss_cli.inference.network import Which, load_network
-    from wsss_cli.stages.infer import find_images, run_infer
+    from wsss_cli.stages.infer import run_infer
+    from wsss_cli.stages.photographs import find_images
 
     run, images = run_and_photographs(run, images or [], runs)
     part = sharded.chosen(shard, gpus)
@@ -89,8 +87,7 @@ def infer(
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        shown = {"ms_flip": ms_flip, "overlays": overlays, "confidence": confidence}
-        summary = run_infer(network, paths, out, ctx, mode=mode or "", shard=part, **shown)
+        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "", shard=part)
     if json_output:
         console.result_json({**summary, "limit": limit} if limited else summary)
     else:
@@ -114,13 +111,14 @@ def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tu
     Raises:
         UsageError: no photographs; or photographs alone, and there is no finished training.
     """
-    from wsss_cli.data.images import IMAGE_ENDINGS
-    from wsss_cli.engine.records import is_run
+    from wsss_cli.inference.network import is_network
 
     if first is None:
         raise UsageError("no photographs are named", "wsss infer photos/ --out DIR")
-    if is_run(first) and not others:
-        raise UsageError(f"no photographs are named after {first}", f"wsss infer {first} photos/ --out DIR")
-    if not others or (first.is_file() and first.suffix.lower() in IMAGE_ENDINGS):
-        return stage.newest_training(runs), [str(first), *others]
-    return first, others
+    if is_network(first):
+        if not others:
+            raise UsageError(f"no photographs are named after {first}", f"wsss infer {first} photos/ --out DIR")
+        return first, others
+    if others and not first.exists() and not first.suffix and not set(str(first)) & set("*?["):
+        return first, others  # whoever opens it says what was meant
+    return stage.newest_training(runs), [str(first), *others]

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.data.remote import read_url, url_of
+from wsss_cli.errors import DataError, ResourceError, UsageError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 OTHER_ENDINGS = (
@@ -51,7 +52,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: missing, unreadable, no plain file, too many pixels, or not decodable; the message names the file.
     """
-    return decode_image(read_plain_file(path), str(path))
+    return decode_image(read_plain_file(path), url_of(path) or str(path))
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -93,17 +94,22 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
     Raises:
         DataError: as `image_size`.
     """
-    refuse_special_file(path)
+    url = url_of(path)
+    if not url:
+        refuse_special_file(path)
     try:
-        with Path(path).open("rb") as file:
+        with io.BytesIO(read_url(url)) if url else Path(path).open("rb") as file:
             if file.read(len(PNG)) == PNG:
                 return _png_size_and_orientation(file)
-        with Image.open(path) as image:
-            return _size_and_orientation(image)
-    except MemoryError:
+            file.seek(0)
+            with Image.open(file) as image:
+                return _size_and_orientation(image)
+    except (MemoryError, ResourceError):
         raise
     except Exception as error:  # Pillow raises many types on a damaged file
-        raise DataError(f"{path} cannot be read as an image: {error}", "replace the file, or fetch it again") from error
+        raise DataError(
+            f"{url or path} cannot be read as an image: {error}", "replace the file, or fetch it again"
+        ) from error
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -147,11 +153,13 @@ def max_pixels() -> int:
 
 
 def read_plain_file(path: str | Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, or of what a URL names (`data/remote.py`).
 
     Raises:
         DataError: it is missing or unreadable, or a pipe, a device or a folder, which reading could hang on.
     """
+    if url := url_of(path):
+        return read_url(url)
     refuse_special_file(path)
     try:
         return Path(path).read_bytes()

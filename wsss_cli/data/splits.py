@@ -2,7 +2,7 @@
 
 Of many images these lie in a file without a name (`data/packed.py`), which is gone with the process.
 
-id,image,mask,labels                 mask may be empty; labels are class names joined by '|'
+id,image,mask,labels                 mask may be empty; labels are class names joined by '|'; image may be a URL
 id,image,mask,labels,width,height    of the photograph as shown, EXIF applied; both may be empty
 """
 
@@ -21,6 +21,7 @@ from typing import Any, overload
 
 from wsss_cli.data.ids import PLAIN_ID, check_id, nearest, refuse_duplicates
 from wsss_cli.data.packed import Packed, has_twins
+from wsss_cli.data.remote import check_url
 from wsss_cli.errors import DataError
 from wsss_cli.files import whole_file
 from wsss_cli.processes import check_stop
@@ -61,7 +62,8 @@ class _Format:
     def sample(self, fields: Sequence[str]) -> Sample:
         mask = self.root / fields[2] if fields[2] else None
         size = (int(fields[5]), int(fields[4])) if self.columns > len(COLUMNS) and fields[4] else None
-        return Sample(fields[0], self.root / fields[1], mask, self.labels(fields[3]), size)
+        image = Path(fields[1]) if "://" in fields[1] else self.root / fields[1]
+        return Sample(fields[0], image, mask, self.labels(fields[3]), size)
 
     def labels(self, text: str) -> tuple[int, ...]:
         return tuple(sorted({self.index[tag] for tag in text.split("|") if tag}))
@@ -218,6 +220,10 @@ class Split(Sequence[Sample]):
                     )
                 if row[3] not in known:
                     known[row[3]] = self._json_labels(row[3], classes, where)
+                if "://" in row[1]:
+                    check_url(row[1], where)
+                if "://" in row[2]:
+                    raise DataError(f"{where}: the mask is a URL", "masks are files: copy them to a disk")
                 if not PLAIN_ID.fullmatch(row[0]):
                     check_id(row[0], where)
                 if len(columns) > len(COLUMNS):

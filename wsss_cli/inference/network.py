@@ -94,6 +94,12 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
     return _trained(run, checkpoint, ctx, which)
 
 
+def is_network(path: Path) -> bool:
+    """Whether a path is a run, a checkpoint or an imported directory, whole or not."""
+    path = checkpoint_named(path)
+    return is_run(path) or (path / "meta.json").is_file() or (path / "checkpoints").is_dir()
+
+
 def _check_stage(run: Path) -> None:
     if (stage := read_record(run).stage) != "train":
         raise UsageError(f"{run} is a {stage} run; a train run is needed here", "wsss runs list names those there are")

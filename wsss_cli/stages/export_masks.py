@@ -19,11 +19,12 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import check_values, read_mask, write_mask
+from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.results import places_by_name
 from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_run
-from wsss_cli.errors import BusyError, DataError, UsageError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import whole_file, write_text
 from wsss_cli.locks import locked
 from wsss_cli.processes import cores, in_processes
@@ -56,7 +57,7 @@ class Source:
         listed: all photographs of the list.
         samples: those that have a mask.
         mask_of: the mask of a photograph.
-        confidence_of: of a photograph's mask; None: not all have one.
+        confidence: of the masks; None: there is none.
         score: photographs with a mask, its confidence and a true mask.
     """
 
@@ -64,7 +65,7 @@ class Source:
     listed: Sequence[Sample]
     samples: Sequence[Sample]
     mask_of: Callable[[Sample], Path]
-    confidence_of: Callable[[Sample], Path] | None = None
+    confidence: Files | None = None
     score: Sequence[Sample] = ()
 
 
@@ -93,10 +94,6 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
         UsageError: it is neither.
         DataError: it has no mask of a photograph of the list.
     """
-
-    def in_folder(kind: str) -> Callable[[Sample], Path]:
-        return lambda sample: run / kind / f"{sample.image.stem}.png"
-
     if is_run(run):
         read_run(run, "pseudo")
         preset = load_preset(str(run / "preset.lock.toml"), say=silent)
@@ -106,8 +103,10 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
         masks, sure, score = mask_files(run), confidence_files(run), score_samples(dataset, preset)
         masked = masks.with_file(samples)
         scored = Rows(score, np.flatnonzero(masks.there(score) & sure.there(score))) if score else ()
-        confidence_of = (lambda sample: sure.of(sample.id)) if sure.there(masked).all() else None
-        source = Source(dataset, samples, masked, lambda sample: masks.of(sample.id), confidence_of, scored)
+        complete = bool(sure.there(masked).all())
+        source = Source(
+            dataset, samples, masked, lambda sample: masks.of(sample.id), sure if complete else None, scored
+        )
     elif (run / "masks").is_dir():
         if data is None:
             raise UsageError(f"{run} is a folder of predictions: of which data set?", "--data DATASET")
@@ -115,8 +114,7 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
         samples = dataset.split(split := split or "train")
         names = set(Files(run / "masks", ".png").names())
         predicted = Rows(samples, [at for at, sample in enumerate(samples) if sample.image.stem in names])
-        complete = {sample.image.stem for sample in predicted} <= set(Files(run / "confidence", ".png").names())
-        source = Source(dataset, samples, predicted, in_folder("masks"), in_folder("confidence") if complete else None)
+        source = Source(dataset, samples, predicted, lambda sample: run / "masks" / f"{sample.image.stem}.png")
     else:
         raise UsageError(f"{run} has no masks", "name a pseudo run, or a folder that wsss infer wrote")
     if not source.samples:
@@ -139,23 +137,24 @@ def rank(source: Source, ctx: Context) -> Ranked:
     count = int(corrected.sum())
     if not pending:
         raise DataError(f"all {count:,} photographs have a whole mask in {source.dataset.root}/trusted")
-    if source.confidence_of is None:
+    sure = source.confidence
+    if sure is None:
         return Ranked(tuple(pending), (None,) * len(pending), None, count)
-    calibration = _calibration(source, source.confidence_of, ctx)
+    calibration = _calibration(source, sure, ctx)
     wrong = as_given() if calibration is None else calibration.wrong
-    counts = _each(confidence_counts, Each(pending, source.confidence_of), "confidence", ctx)
+    counts = _each(confidence_counts, Each(pending, lambda sample: sure.of(sample.id)), "confidence", ctx)
     shares = [wrong_share(one, wrong) for one in counts]
     order = sorted(range(len(pending)), key=lambda at: (-shares[at], pending[at].id))
     return Ranked(tuple(pending[at] for at in order), tuple(shares[at] for at in order), calibration, count)
 
 
-def _calibration(source: Source, confidence_of: Callable[[Sample], Path], ctx: Context) -> Calibration | None:
+def _calibration(source: Source, sure: Files, ctx: Context) -> Calibration | None:
     if not source.score:
         return None
 
     def files(sample: Sample) -> Judged:
         assert sample.mask is not None
-        return source.mask_of(sample), confidence_of(sample), sample.mask
+        return source.mask_of(sample), sure.of(sample.id), sample.mask
 
     total = np.zeros((2, LEVELS), np.int64)
     for counts in _each(right_counts, Each(source.score, files), "calibration", ctx):
@@ -170,16 +169,6 @@ def _each(work: Callable[[Item], np.ndarray], items: Sequence[Item], title: str,
             bar.advance()
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a folder to export to that holds anything.
-
-    Raises:
-        UsageError: it does, or is a file.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already, and may hold corrections", "choose another --out")
-
-
 def write_export(
     source: Source, ranked: Ranked, count: int, form: Format, out: Path, ctx: Context, prefix: str = label_studio.PREFIX
 ) -> list[Path]:
@@ -191,32 +180,25 @@ def write_export(
     Returns:
         What was written, without order.csv.
     Raises:
-        BusyError: another process writes there.
         UsageError: the folder is there and not empty, or a class has the name that stands for 255.
         DataError: a mask cannot be read, or has a value that is no class.
     """
-    refuse_taken(out)
-    place = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already, and may hold corrections", "choose another --out")
     if form != "png" and UNDECIDED in source.dataset.classes:
         raise UsageError(f"a class is called {UNDECIDED!r}, which is what 255 is called in {form}", "--format png")
-    aside = place.parent / f".{place.name}.part"
+    aside = out.parent / f".{out.name}.part"
     aside.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(aside / ".lock", f"{out} is being written"):
-            for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
-            write_text(aside / ORDER, _order(ranked, count))
-    except BusyError:
-        raise
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    with locked(aside / ".lock", f"{out} is being written"):
+        for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
+        write_text(aside / ORDER, _order(ranked, count))
     for lock in aside.glob(".lock*"):
         lock.unlink()
-    if place.is_dir():
-        place.rmdir()
-    aside.rename(place)
+    if out.is_dir():
+        out.rmdir()
+    aside.rename(out)
     return [out / file.relative_to(aside) for file in files]
 
 
@@ -264,5 +246,7 @@ def _order(ranked: Ranked, count: int) -> str:
     rows.writerow(["rank", "id", "wrong", "image"])
     pairs = zip(ranked.samples[:count], ranked.wrong[:count], strict=True)
     for number, (sample, wrong) in enumerate(pairs, 1):
-        rows.writerow([number, sample.id, "" if wrong is None else f"{wrong:.6f}", sample.image])
+        rows.writerow(
+            [number, sample.id, "" if wrong is None else f"{wrong:.6f}", url_of(sample.image) or sample.image]
+        )
     return text.getvalue()

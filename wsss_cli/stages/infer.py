@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, read_image
+from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import write_mask
-from wsss_cli.data.packed import has_twins
-from wsss_cli.data.texts import Spool, in_order_of
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.records import is_run
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
-from wsss_cli.files import files_below, remove_temporaries
+from wsss_cli.files import remove_temporaries
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
-from wsss_cli.pseudo.refine import write_pseudo_mask
 from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import agreed, held_by_first
+from wsss_cli.stages.photographs import Photograph, photograph
 from wsss_cli.stages.waiting import awaited
 from wsss_cli.talk import counted
 
@@ -42,158 +35,12 @@ OTHER = "of another network, other settings or other photographs: made anew"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """A file to segment."""
-
-    id: str
-    image: Path
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written of each photograph beside its mask."""
-
-    folder: Path
-    overlays: bool
-    confidence: bool
-
-    def files(self, photo: Photograph) -> list[Path]:
-        """The mask, and what is wanted beside it."""
-        kinds = ["masks", *(["overlays"] if self.overlays else []), *(["confidence"] if self.confidence else [])]
-        return [self.folder / kind / f"{photo.image.stem}.png" for kind in kinds]
-
-    def store(self, predicted: Predicted, colors: tuple[tuple[int, int, int], ...]) -> None:
-        """Write what was predicted, the mask last: one that is there has what belongs to it, and nothing older."""
-        photo, image, mask, sure = predicted
-        name = f"{photo.image.stem}.png"
-        if self.overlays:
-            write_picture(self.folder / "overlays" / name, overlay(image, mask, colors))
-        if sure is not None:
-            write_pseudo_mask(self.folder / "masks" / name, self.folder / "confidence" / name, mask, sure, colors)
-            return
-        (self.folder / "confidence" / name).unlink(missing_ok=True)
-        write_mask(self.folder / "masks" / name, mask, colors)
-
-
-Predicted = tuple[Photograph, np.ndarray, np.ndarray, np.ndarray | None]
-"""A photograph, its pixels, its mask and the probability of that, float32 [H, W], where it is asked for."""
-
-
-def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None]) -> Sequence[Path]:
-    """Image files named by files, folders and glob patterns, in order, each once.
-
-    Folders within a folder are not searched: masks are named after photographs, without their folders.
-
-    Args:
-        out: where the masks go; that it lies in a folder of photographs is no news.
-        say: hears of folders with images that are not searched.
-    Raises:
-        UsageError: something given names no image or is a run, or two images have one name.
-        DataError: a folder cannot be read.
-    """
-    each: list[Sequence[str]] = []
-    for name in arguments:
-        path = Path(name)
-        if is_run(path):
-            raise UsageError(f"{name} is a run, and photographs are named here", "give one run, then photographs")
-        others: Counter[str] = Counter()
-        matches, folders = _in_folder(path, out, others) if path.is_dir() else _matching(name, others)
-        passed = [folder for folder in folders if _has_images(folder, out)]
-        unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
-        if not matches:
-            raise UsageError(
-                f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
-                f"give {passed[0]} itself"
-                if passed
-                else f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
-            )
-        if unread:
-            say(f"{name}: passed over, as these endings are not read: {unread}")
-        if passed:
-            say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
-        each.append(matches)
-    paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
-    if has_twins(array("q", (hash(_stem(path)) for path in paths))):
-        counts = Counter(map(_stem, paths))
-        if twice := [name for name, count in counts.items() if count > 1]:
-            raise UsageError(
-                f"two images are named {twice[0]}; their masks would overwrite each other",
-                "run wsss infer once for each folder, with an --out of its own",
-            )
-    return Each(paths, Path)
-
-
-def _in_folder(folder: Path, room: Path, others: Counter[str]) -> tuple[Spool, list[Path]]:
-    """Images of a folder, sorted, and the folders in it; endings of photographs that are not read are counted.
-
-    Args:
-        room: a folder where names may lie meanwhile.
-    """
-    folders: list[Path] = []
-
-    def names() -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(folder / entry.name)
-                elif entry.name.lower().endswith(IMAGE_ENDINGS) and Path(entry.name).suffix:
-                    yield entry.name
-                elif (ending := Path(entry.name).suffix.lower()) in OTHER_ENDINGS:
-                    others[ending] += 1
-
-    return Spool(room, (str(folder / name) for name in in_order_of(names(), room))), sorted(folders)
-
-
-def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
-    """The image of a name, or those that match a pattern, sorted, and the folders that match it or are passed by."""
-    path = Path(name)
-    if path.is_file():
-        return [str(path)], []
-    anchor, pattern = _as_written(path)
-    inside = sorted(anchor.glob(pattern))
-    folders = [each for each in inside if each.is_dir()]
-    files = sorted(set(inside).difference(folders))
-    matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
-    others.update(ending for each in files if (ending := each.suffix.lower()) in OTHER_ENDINGS)
-    if "**" in pattern:  # it goes into folders, but not where links lead
-        folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
-    return matches, folders
-
-
-def _as_written(path: Path) -> tuple[Path, str]:
-    """The leading folders of a pattern that are there as they are written, and the pattern of what is in them."""
-    least = 1 if path.is_absolute() else 0
-    at = next((at for at in range(len(path.parts) - 1, least, -1) if Path(*path.parts[:at]).is_dir()), least)
-    return Path(*path.parts[:at]), Path(*path.parts[at:]).as_posix()
-
-
-def _stem(path: str) -> str:
-    return Path(path).stem
-
-
-def _above(pattern: Path) -> Path:
-    """The folder that a pattern searches."""
-    parts = pattern.parts
-    return Path(*parts[: next(at for at, part in enumerate(parts) if "*" in part)])
-
-
-def _has_images(folder: Path, out: Path) -> bool:
-    if folder.name.startswith(".") or folder.resolve() == out.resolve():
-        return False
-    return any(path.suffix.lower() in IMAGE_ENDINGS for path in files_below(folder))
-
-
-def _not_searched(folders: Sequence[Path]) -> str:
-    if not folders:
-        return ""
-    shown = f"{', '.join(map(str, folders[:3]))}{', ...' if len(folders) > 3 else ''}"
-    return f": {'1 folder' if len(folders) == 1 else f'{len(folders)} folders'} with images not searched: {shown}"
+Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
 
 
 def run_infer(
     network: Network,
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     out: Path,
     ctx: Context,
     *,
@@ -201,16 +48,15 @@ def run_infer(
     overlays: bool = True,
     mode: str = "",
     shard: Shard | None = None,
-    confidence: bool = False,
 ) -> dict[str, Any]:
     """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
 
     What is there already from this network, with these settings and of the same photograph, is kept: see `Journal`.
 
     Args:
+        images: see `photograph`.
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
         shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.
-        confidence: also write out/confidence/<name>.png, the probability of what was predicted, 8-bit grey, 255 = 1.
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]};
         of a shard 'missing', images without a mask by shard.
@@ -221,8 +67,7 @@ def run_infer(
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
     with held_by_first(_writing(out, shard, ctx), lambda _: None):
-        outputs = Outputs(out, overlays, confidence)
-        summary = _infer(network, images, outputs, config, ctx, ms_flip=ms_flip, shard=shard)
+        summary = _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays, shard=shard)
         return only_first(lambda: summary)
 
 
@@ -255,18 +100,21 @@ def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
 
 def _infer(
     network: Network,
-    images: Sequence[Path],
-    outputs: Outputs,
+    images: Sequence[str | Path],
+    out: Path,
     config: EvalConfig,
     ctx: Context,
     *,
     ms_flip: bool,
+    overlays: bool,
     shard: Shard | None,
 ) -> dict[str, Any]:
-    out, overlays = outputs.folder, outputs.overlays
     precision = network.preset.train.precision
     here = images if shard is None else _part(images, shard)
-    photographs = Each(here, lambda path: Photograph(str(path), path))
+    photographs = Each(here, photograph)
+
+    def files(photo: Photograph) -> list[Path]:
+        return [out / kind / f"{photo.name}.png" for kind in ("masks", "overlays")[: 1 + overlays]]
 
     settings = {
         "network": network.origin,
@@ -280,14 +128,14 @@ def _infer(
     def choose() -> array[int]:
         numbers, others = array("I"), 0
         for number, photo in enumerate(photographs):
-            there = all(file.is_file() for file in outputs.files(photo))
-            if not there or not journal.has(photo.image.stem, photo.image, overlay=overlays):
+            there = all(file.is_file() for file in files(photo))
+            if not there or not journal.has(photo.name, photo.image, overlay=overlays):
                 numbers.append(number)
                 others += there
         if others:
             pending = Rows(photographs, numbers)
-            journal.forget(photo.image.stem for photo in pending)
-            for file in (file for photo in pending for file in outputs.files(photo)):
+            journal.forget(photo.name for photo in pending)
+            for file in (file for photo in pending for file in files(photo)):
                 file.unlink(missing_ok=True)
             ctx.ui.say(f"{counted(others, 'mask')} in {out} {OTHER}")
         return numbers
@@ -306,15 +154,18 @@ def _infer(
 
     def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
         planes = [image for _, image in batch]
-        shown: dict[str, Any] = {"single": not ms_flip, "ms_flip": ms_flip, "probabilities": outputs.confidence}
-        maps, mode = predict(network.model, planes, config, ctx, precision, **shown), "ms_flip" if ms_flip else "single"
-        for at, (photo, image) in enumerate(batch):
-            sure = maps[f"{mode}_probabilities"][at].max(axis=0) if outputs.confidence else None
-            yield photo, image, maps[mode][at], sure
+        masks = predict(network.model, planes, config, ctx, precision, single=not ms_flip, ms_flip=ms_flip)
+        for (photo, image), mask in zip(batch, masks["ms_flip" if ms_flip else "single"], strict=True):
+            yield photo, image, mask
 
-    store = partial(outputs.store, colors=network.colors)
+    def store(predicted: Predicted) -> None:
+        photo, image, mask = predicted
+        for overlaid in files(photo)[1:]:
+            write_picture(overlaid, overlay(image, mask, network.colors))
+        write_mask(files(photo)[0], mask, network.colors)
+
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
-        journal.add(photo.image.stem, photo.image, overlay=overlays)  # it is on disk; on the first rank
+        journal.add(photo.name, photo.image, overlay=overlays)  # it is on disk; on the first rank
     summary: dict[str, Any] = {
         "masks": str(out / "masks"),
         "overlays": str(out / "overlays") if overlays else None,
@@ -324,17 +175,18 @@ def _infer(
     }
     if shard is not None:
         now = Journal(out, settings, shard)
-        summary["missing"] = _missing(shard.of, (p for p in images if not now.has(p.stem, p, overlay=overlays)))
+        every = map(photograph, images)
+        summary["missing"] = _missing(shard.of, (p for p in every if not now.has(p.name, p.image, overlay=overlays)))
     return summary
 
 
-def _part(images: Sequence[Path], shard: Shard) -> Rows[Path]:
-    return Rows(images, array("I", (number for number, path in enumerate(images) if shard.has(path.stem))))
+def _part(images: Sequence[str | Path], shard: Shard) -> Rows[str | Path]:
+    return Rows(images, array("I", (number for number, path in enumerate(images) if shard.has(photograph(path).name))))
 
 
-def _missing(of: int, images: Iterable[Path]) -> dict[str, int]:
-    """How many images of each shard there are."""
-    counts = Counter(shard_of(path.stem, of) for path in images)
+def _missing(of: int, photographs: Iterable[Photograph]) -> dict[str, int]:
+    """How many photographs of each shard there are."""
+    counts = Counter(shard_of(photo.name, of) for photo in photographs)
     return {str(Shard(number, of)): count for number, count in sorted(counts.items())}
 
 

@@ -16,6 +16,7 @@ from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
+from wsss_cli.data.remote import is_there
 from wsss_cli.data.trusted import TrustedLabels, read_trusted
 from wsss_cli.engine.devices import device_type
 from wsss_cli.engine.pointers import weight_file
@@ -74,7 +75,7 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
     stages = {step.stage for step in todo}
     try:
         samples = dataset.split(preset.dataset.train) if stages != {"eval"} else []
-        if samples and not any(sample.image.is_file() for sample in samples):
+        if samples and not any(is_there(sample.image) for sample in samples):
             raise DataError(
                 f"none of the images of split {preset.dataset.train!r} is there, first: {samples[0].image}",
                 "put them back, or run `wsss prepare` again",

@@ -16,6 +16,7 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.masks import BORDER_COLOR
+from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.instances import elements
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.errors import DataError
@@ -128,7 +129,7 @@ def write_label_studio(file: BinaryIO, masks: Iterable[Outgoing], palette: Palet
     """Write tasks whose predictions are label maps, to be corrected and submitted.
 
     Args:
-        prefix: what Label Studio finds photographs under; their paths follow, without the first slash.
+        prefix: what Label Studio finds photographs under; their paths follow, without the first slash. URLs stay.
     """
     sign = b"[\n"
     for one in masks:
@@ -146,7 +147,7 @@ def write_label_studio(file: BinaryIO, masks: Iterable[Outgoing], palette: Palet
             }
             for number, (name, pixels) in enumerate(class_shapes(one.mask, palette.names))
         ]
-        data = {"image": prefix + str(one.image).lstrip("/"), PHOTOGRAPH: one.id}
+        data = {"image": url_of(one.image) or prefix + str(one.image).lstrip("/"), PHOTOGRAPH: one.id}
         task = {"data": data, "predictions": [{"model_version": "wsss", "result": results}]}
         file.write(sign + json.dumps(task, ensure_ascii=False).encode())
         sign = b",\n"

@@ -1,0 +1,153 @@
+"""Photographs that a command line names: files, folders, patterns."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
+from wsss_cli.data.packed import has_twins
+from wsss_cli.data.texts import Spool, in_order_of
+from wsss_cli.engine.records import is_run
+from wsss_cli.errors import UsageError
+from wsss_cli.files import files_below, names_below
+from wsss_cli.inference.journal import NAME as JOURNAL
+from wsss_cli.rows import Each
+
+MARK = "/./"
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file to segment.
+
+    Attributes:
+        name: of its mask, without ending: its own, with the folders below the one that was given.
+    """
+
+    id: str
+    image: Path
+    name: str
+
+
+def photograph(path: str | Path) -> Photograph:
+    """The photograph of a path, in which `/./` parts the folder that was given from what is in it."""
+    image, (_, marked, below) = Path(path), str(path).partition(MARK)
+    return Photograph(str(image), image, Path(below).with_suffix("").as_posix() if marked else image.stem)
+
+
+def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None]) -> Sequence[str]:
+    """Image files named by files, folders (with those below them) and glob patterns, in order, each once.
+
+    Args:
+        out: where the masks go; what lies there is no photograph.
+        say: hears of endings that are not read, and of folders that a pattern passes by.
+    Returns:
+        Paths for `photograph`.
+    Raises:
+        UsageError: something given names no image or is a run, or the masks of two images would have one name.
+        DataError: a folder cannot be read.
+    """
+    each: list[Sequence[str]] = []
+    for name in arguments:
+        path = Path(name)
+        if is_run(path):
+            raise UsageError(f"{name} is a run, and photographs are named here", "give one run, then photographs")
+        if (path / "dataset.json").is_file():
+            raise UsageError(f"{name} is a data set, and photographs are named here", "give the folder of its images")
+        others: Counter[str] = Counter()
+        matches, folders = (_in_folder(path, out, others), []) if path.is_dir() else _matching(name, others)
+        passed = [folder for folder in folders if _has_images(folder, out)]
+        unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+        if not matches:
+            raise UsageError(
+                f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
+                f"give {passed[0]} itself"
+                if passed
+                else f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
+            )
+        if unread:
+            say(f"{name}: passed over, as these endings are not read: {unread}")
+        if passed:
+            say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
+        each.append(matches)
+    paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
+    if has_twins(array("q", (hash(photograph(path).name) for path in paths))):
+        counts = Counter(photograph(path).name for path in paths)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise UsageError(
+                f"two images are named {twice[0]}; their masks would overwrite each other",
+                "give the folder above both, or run wsss infer once for each, with an --out of its own",
+            )
+    return Each(paths, str)
+
+
+def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
+    """Images of a folder and those below it, sorted, but for hidden ones, masks and data sets; endings are counted.
+
+    Args:
+        out: where the masks go, and names lie meanwhile.
+    """
+    written: list[str] = []
+    if out.resolve().is_relative_to(folder.resolve()):
+        written.append(f"{out.resolve().relative_to(folder.resolve()).as_posix()}/")
+
+    def names() -> Iterator[str]:
+        for name in names_below(folder):
+            if name.endswith((f"/{JOURNAL}", "/dataset.json")):
+                written.append(name.rpartition("/")[0] + "/")
+            elif not name.startswith(".") and "/." not in name:
+                ending = Path(name).suffix.lower()
+                if ending in IMAGE_ENDINGS:
+                    yield name
+                elif ending in OTHER_ENDINGS:
+                    others[ending] += 1
+
+    ordered = in_order_of(names(), out)
+    return Spool(out, (f"{folder}{MARK}{name}" for name in ordered if not name.startswith(tuple(written))))
+
+
+def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
+    """The image of a name, or those that match a pattern, sorted, and the folders that match it or are passed by."""
+    path = Path(name)
+    if path.is_file():
+        return [str(path)], []
+    anchor, pattern = _as_written(path)
+    inside = sorted(anchor.glob(pattern))
+    folders = [each for each in inside if each.is_dir()]
+    files = sorted(set(inside).difference(folders))
+    matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
+    others.update(ending for each in files if (ending := each.suffix.lower()) in OTHER_ENDINGS)
+    if "**" in pattern:  # it goes into folders, but not where links lead
+        folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
+    return matches, folders
+
+
+def _as_written(path: Path) -> tuple[Path, str]:
+    """The leading folders of a pattern that are there as they are written, and the pattern of what is in them."""
+    least = 1 if path.is_absolute() else 0
+    at = next((at for at in range(len(path.parts) - 1, least, -1) if Path(*path.parts[:at]).is_dir()), least)
+    return Path(*path.parts[:at]), Path(*path.parts[at:]).as_posix()
+
+
+def _above(pattern: Path) -> Path:
+    """The folder that a pattern searches."""
+    parts = pattern.parts
+    return Path(*parts[: next(at for at, part in enumerate(parts) if "*" in part)])
+
+
+def _has_images(folder: Path, out: Path) -> bool:
+    if folder.name.startswith(".") or folder.resolve() == out.resolve():
+        return False
+    return any(path.suffix.lower() in IMAGE_ENDINGS for path in files_below(folder))
+
+
+def _not_searched(folders: Sequence[Path]) -> str:
+    if not folders:
+        return ""
+    shown = f"{', '.join(map(str, folders[:3]))}{', ...' if len(folders) > 3 else ''}"
+    return f": {'1 folder' if len(folders) == 1 else f'{len(folders)} folders'} with images not searched: {shown}"
