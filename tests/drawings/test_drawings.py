@@ -1,6 +1,7 @@
 """Label maps from what tools export, computed by hand; and files that cannot be taken, in one line."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.drawings.label_studio import decode_rle, encode_rle
+from wsss_cli.data.drawings.label_studio import decode_rle, encode_rle, write_label_studio
+from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.trusted import read_trusted
 from wsss_cli.errors import DataError, UsageError
 
@@ -96,6 +98,15 @@ def test_a_brush_of_two_pixels_is_these_bytes():
     code = [0, 0, 0, 8, 57, 27, 252, 127, 241, 128, 0]  # 8 values; runs of 4: 255, then 0
     assert encode_rle(np.array([[True, False]])) == code
     assert decode_rle(code, (1, 2)).tolist() == [[True, False]]
+
+
+def test_a_task_names_its_photograph_where_label_studio_looks_for_it(tmp_path):
+    mask = np.zeros((2, 2), np.uint8)
+    ones = [Outgoing("a", "a.png", Path("/photos/a.png"), mask), Outgoing("b", "b.png", Path("s3:/bucket/b.png"), mask)]
+    with (tmp_path / "tasks.json").open("wb") as file:
+        write_label_studio(file, ones, Palette(("background", "cat"), ((0, 0, 0), (9, 9, 9))))
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [one["data"]["image"] for one in tasks] == ["/data/local-files/?d=photos/a.png", "s3://bucket/b.png"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 400)])
@@ -334,6 +345,10 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (lambda d: write(d / "x.xml", scribble_xml(("cat", ("p", 3)))), ("--kind", "scribbles"), "'p' is no number"),
         (lambda d: coco(d, {"category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": []}), (), "of boxes alone"),
         (lambda d: coco(d, SQUARE), ("--kind", "boxes"), "has no bbox"),
+        (lambda d: coco(d, SQUARE | {"bbox": [1, 2, float("nan"), 4]}), ("--kind", "boxes"), "points are no numbers"),
+        (lambda d: coco(d, SQUARE | {"category_id": [1]}), (), "category_id [1], which is not listed"),
+        (lambda d: studio(d, task("a.png", brush(3, (1, 1)))), (), "result 1 has the label 3"),
+        (lambda d: cvat(d, ("a.png", '<polygn label="cat" points="1,2;3,4"/>')), (), "polygn 1 is not read"),
         (lambda d: coco(d, SQUARE | {"image_id": 5}), (), "image id 5, which it does not list"),
         (lambda d: coco(d, SQUARE | {"category_id": 5}), (), "category_id 5, which is not listed"),
         (

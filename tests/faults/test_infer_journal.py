@@ -45,15 +45,17 @@ def run(tmp_path, monkeypatch):
     """Predict masks that hold the first pixel of their photograph, at most 1."""
     ui = Said()
 
-    def predict(model, images, config, ctx, precision, *, single, ms_flip):
-        return {"ms_flip" if ms_flip else "single": [np.minimum(image[..., 0], 1) for image in images]}
+    def predict(model, images, config, ctx, precision, *, single, ms_flip, probabilities):
+        mode, sure = "ms_flip" if ms_flip else "single", np.full((2, 8, 8), (0.2, 0.8)[probabilities], np.float32)
+        maps = {mode: [np.minimum(image[..., 0], 1) for image in images]}
+        return {**maps, f"{mode}_probabilities": [sure for _ in images]} if probabilities else maps
 
     monkeypatch.setattr(infer, "predict", predict)
 
-    def run(network, photos, *, ms_flip=False, overlays=False):
+    def run(network, photos, *, ms_flip=False, overlays=False, **more):
         ui.lines.clear()
         ctx = Context(torch.device("cpu"), tmp_path, ui)
-        made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, overlays=overlays)
+        made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, overlays=overlays, **more)
         assert made["lost"] == []
         return made["images"], made["kept"], [line.split(" mask")[0] for line in ui.lines]
 
@@ -64,6 +66,17 @@ def test_what_the_same_call_made_is_kept(run, network, photos):
     assert run(network, photos[:1]) == (1, 0, [])
     assert run(network, photos) == (1, 1, [])
     assert run(network, photos) == (0, 2, [])
+
+
+def test_confidence_is_written_where_it_is_asked_for_and_is_never_that_of_another_mask(run, network, photos, tmp_path):
+    sure = tmp_path / "out/confidence"
+    assert run(network, photos) == (2, 0, []) and not sure.exists()
+    assert run(network, photos, confidence=True) == (2, 0, [])  # masks alone are not all that is asked for
+    assert [read_mask(file).tolist() for file in sorted(sure.iterdir())] == [[[204] * 8] * 8] * 2
+    assert run(network, photos, confidence=True) == run(network, photos) == (0, 2, [])
+    assert len(list(sure.iterdir())) == 2
+    assert run(replace(network, model=nn.Linear(2, 2)), photos[:1])[0] == 1
+    assert [file.name for file in sure.iterdir()] == ["b.png"]
 
 
 def test_other_weights_or_settings_make_it_anew(run, network, photos):

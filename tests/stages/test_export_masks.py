@@ -84,9 +84,7 @@ def test_the_least_sure_come_first(home):
     expected = [(4 * number + 8 * (1 - 204 / 255)) / 48 for number in (5, 4, 3, 2, 1, 0)]
     assert [float(row["wrong"]) for row in rows] == pytest.approx(expected, abs=1e-6)
     assert [row["rank"] for row in rows] == list("123456") and rows[0]["image"].endswith("train_000005.jpg")
-    assert (
-        "confidence as the pseudo stage gave it" in shown and "expected share of wrong pixels in them: 24.2 %" in shown
-    )
+    assert "confidence as it was given" in shown and "expected share of wrong pixels in them: 24.2 %" in shown
     assert sorted(path.name for path in file.iterdir()) == sorted(f"{row['id']}.png" for row in rows)
 
 
@@ -188,6 +186,13 @@ def test_a_folder_of_predictions_goes_out_in_the_order_of_the_list(home):
     assert "no confidence is known" in shown
     rows = list(csv.DictReader((home / "out/order.csv").open()))
     assert [(row["id"], row["wrong"]) for row in rows] == [(samples[2].id, ""), (samples[3].id, "")]
+    for number, sample in enumerate(samples[2:4]):
+        grey = np.full((48, 48), 200 - 99 * number, np.uint8)
+        write_mask(home / "predicted/confidence" / f"{sample.image.stem}.png", grey, ((0, 0, 0),))
+    run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "sure")
+    rows = list(csv.DictReader((home / "sure/order.csv").open()))
+    assert [row["id"] for row in rows] == [samples[3].id, samples[2].id]
+    assert [float(row["wrong"]) for row in rows] == pytest.approx([1 - 101 / 255, 1 - 200 / 255], abs=1e-6)
     with pytest.raises(UsageError, match="of which data set"):
         run("export-masks", home / "predicted", "--out", home / "more")
 
@@ -209,7 +214,7 @@ def test_what_cannot_go_out_is_refused_and_leaves_nothing(home):
     mask_path(pseudo, sample.id).write_bytes(b"no PNG")
     with pytest.raises(DataError, match=sample.id):
         run("export-masks", pseudo, "--out", home / "a")
-    assert not (home / "a").exists()
+    assert not (home / "a").exists() and not (home / ".a.part").exists()
 
 
 def test_an_export_that_was_killed_is_written_anew(home):

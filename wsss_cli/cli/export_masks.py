@@ -50,12 +50,13 @@ def export_masks(
     \b
     wsss export-masks runs/pseudo-mine-1a2b3c4d --format cvat --count 50 --out to-correct
     wsss export-masks runs/pseudo-mine-1a2b3c4d --format label-studio --share 0.05 --out to-correct
-    wsss export-masks predicted/ --data data/mine --format png --out to-correct
+    wsss export-masks predicted/ --data data/mine --out to-correct
     """
-    from wsss_cli.stages.export_masks import masks_of_run, rank, write_export
+    from wsss_cli.stages.export_masks import masks_of_run, rank, refuse_taken, write_export
 
     if count and share < 1:
         raise UsageError("--count and --share both say how many photographs", "give one of them")
+    refuse_taken(out)
     with stage.working("cpu", run.parent) as ctx:
         source = masks_of_run(run, data, split, console.say)
         ranked = rank(source, ctx)
@@ -79,7 +80,7 @@ def export_masks(
     else:
         console.result(f"expected share of wrong pixels in them: {100 * wrong:.1f} %")
         console.result(
-            "confidence as the pseudo stage gave it, held against no true masks"
+            "confidence as it was given, held against no true masks"
             if calibration is None
             else f"confidence held against {counted(calibration.images, 'true mask')}: expected calibration error "
             f"{100 * calibration.error:.1f} %"

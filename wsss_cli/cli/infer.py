@@ -44,6 +44,9 @@ def infer(
     ms_flip: MsFlipOption = False,
     mode: ModeOption = None,
     overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Write how sure the network is, too: confidence/, grey, 255 = 1.")
+    ] = False,
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
@@ -87,7 +90,8 @@ def infer(
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        summary = run_infer(network, paths, out, ctx, ms_flip=ms_flip, overlays=overlays, mode=mode or "", shard=part)
+        shown = {"ms_flip": ms_flip, "overlays": overlays, "confidence": confidence}
+        summary = run_infer(network, paths, out, ctx, mode=mode or "", shard=part, **shown)
     if json_output:
         console.result_json({**summary, "limit": limit} if limited else summary)
     else:

@@ -20,11 +20,11 @@ from wsss_cli.data.drawings.shapes import UNDECIDED
 from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import check_values, read_mask, write_mask
 from wsss_cli.data.remote import url_of
-from wsss_cli.data.sources.results import places_by_name
+from wsss_cli.data.sources.results import place_of, places_by_name
 from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_run
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.errors import BusyError, DataError, UsageError
 from wsss_cli.files import whole_file, write_text
 from wsss_cli.locks import locked
 from wsss_cli.processes import cores, in_processes
@@ -57,7 +57,7 @@ class Source:
         listed: all photographs of the list.
         samples: those that have a mask.
         mask_of: the mask of a photograph.
-        confidence: of the masks; None: there is none.
+        confidence_of: of a photograph's mask; None: not all have one.
         score: photographs with a mask, its confidence and a true mask.
     """
 
@@ -65,7 +65,7 @@ class Source:
     listed: Sequence[Sample]
     samples: Sequence[Sample]
     mask_of: Callable[[Sample], Path]
-    confidence: Files | None = None
+    confidence_of: Callable[[Sample], Path] | None = None
     score: Sequence[Sample] = ()
 
 
@@ -92,34 +92,57 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
         split: the list of its photographs; empty: the one that the run was made of, or 'train'.
     Raises:
         UsageError: it is neither.
-        DataError: it has no mask of a photograph of the list.
+        DataError: it has no mask of a photograph of the list, or two.
     """
     if is_run(run):
-        read_run(run, "pseudo")
-        preset = load_preset(str(run / "preset.lock.toml"), say=silent)
-        dataset = open_dataset(data or read_inputs(run).dataset, say, preset.dataset.limit)
-        split = split or preset.dataset.train
-        samples = dataset.split(split)
-        masks, sure, score = mask_files(run), confidence_files(run), score_samples(dataset, preset)
-        masked = masks.with_file(samples)
-        scored = Rows(score, np.flatnonzero(masks.there(score) & sure.there(score))) if score else ()
-        complete = bool(sure.there(masked).all())
-        source = Source(
-            dataset, samples, masked, lambda sample: masks.of(sample.id), sure if complete else None, scored
-        )
-    elif (run / "masks").is_dir():
-        if data is None:
-            raise UsageError(f"{run} is a folder of predictions: of which data set?", "--data DATASET")
-        dataset = open_dataset(data, say)
-        samples = dataset.split(split := split or "train")
-        names = set(Files(run / "masks", ".png").names())
-        predicted = Rows(samples, [at for at, sample in enumerate(samples) if sample.image.stem in names])
-        source = Source(dataset, samples, predicted, lambda sample: run / "masks" / f"{sample.image.stem}.png")
-    else:
+        source = _of_run(run, data, split, say)
+    elif not (run / "masks").is_dir():
         raise UsageError(f"{run} has no masks", "name a pseudo run, or a folder that wsss infer wrote")
+    elif data is None:
+        raise UsageError(f"{run} is a folder of predictions: of which data set?", "--data DATASET")
+    else:
+        source = _of_predictions(run, open_dataset(data, say), split or "train")
     if not source.samples:
-        raise DataError(f"{run} has no mask of a photograph of split {split!r} of {source.dataset.root}", "see --split")
+        where = f"split {split!r} of {source.dataset.root}" if split else f"the list of {source.dataset.root}"
+        raise DataError(
+            f"{run} has no mask of a photograph of {where}", "--split names another list, --data a data set"
+        )
     return source
+
+
+def _of_run(run: Path, data: Path | None, split: str, say: Callable[[str], None]) -> Source:
+    read_run(run, "pseudo")
+    preset = load_preset(str(run / "preset.lock.toml"), say=silent)
+    dataset = open_dataset(data or read_inputs(run).dataset, say, preset.dataset.limit)
+    samples = dataset.split(split or preset.dataset.train)
+    masks, sure, score = mask_files(run), confidence_files(run), score_samples(dataset, preset)
+    masked = masks.with_file(samples)
+    scored = Rows(score, np.flatnonzero(masks.there(score) & sure.there(score))) if score else ()
+    confidence_of = (lambda sample: sure.of(sample.id)) if sure.there(masked).all() else None
+    return Source(dataset, samples, masked, lambda sample: masks.of(sample.id), confidence_of, scored)
+
+
+def _of_predictions(folder: Path, dataset: Dataset, split: str) -> Source:
+    """Masks that are named after photographs, perhaps with folders before their names."""
+    samples = dataset.split(split)
+    places = places_by_name(samples)
+    names: dict[int, str] = {}
+    for name in sorted(Files(folder / "masks", ".png").names()):
+        place = place_of(f"{name}.png", places)
+        if place is not None and place in names:
+            raise DataError(
+                f"{names[place]}.png and {name}.png in {folder / 'masks'} are of one photograph", "leave one"
+            )
+        if place is not None:
+            names[place] = name
+    by_id = {samples[place].id: name for place, name in names.items()}
+    complete = set(names.values()) <= set(Files(folder / "confidence", ".png").names())
+
+    def in_folder(kind: str) -> Callable[[Sample], Path]:
+        return lambda sample: folder / kind / f"{by_id[sample.id]}.png"
+
+    predicted = Rows(samples, sorted(names))
+    return Source(dataset, samples, predicted, in_folder("masks"), in_folder("confidence") if complete else None)
 
 
 def rank(source: Source, ctx: Context) -> Ranked:
@@ -137,24 +160,23 @@ def rank(source: Source, ctx: Context) -> Ranked:
     count = int(corrected.sum())
     if not pending:
         raise DataError(f"all {count:,} photographs have a whole mask in {source.dataset.root}/trusted")
-    sure = source.confidence
-    if sure is None:
+    if source.confidence_of is None:
         return Ranked(tuple(pending), (None,) * len(pending), None, count)
-    calibration = _calibration(source, sure, ctx)
+    calibration = _calibration(source, source.confidence_of, ctx)
     wrong = as_given() if calibration is None else calibration.wrong
-    counts = _each(confidence_counts, Each(pending, lambda sample: sure.of(sample.id)), "confidence", ctx)
+    counts = _each(confidence_counts, Each(pending, source.confidence_of), "confidence", ctx)
     shares = [wrong_share(one, wrong) for one in counts]
     order = sorted(range(len(pending)), key=lambda at: (-shares[at], pending[at].id))
     return Ranked(tuple(pending[at] for at in order), tuple(shares[at] for at in order), calibration, count)
 
 
-def _calibration(source: Source, sure: Files, ctx: Context) -> Calibration | None:
+def _calibration(source: Source, confidence_of: Callable[[Sample], Path], ctx: Context) -> Calibration | None:
     if not source.score:
         return None
 
     def files(sample: Sample) -> Judged:
         assert sample.mask is not None
-        return source.mask_of(sample), sure.of(sample.id), sample.mask
+        return source.mask_of(sample), confidence_of(sample), sample.mask
 
     total = np.zeros((2, LEVELS), np.int64)
     for counts in _each(right_counts, Each(source.score, files), "calibration", ctx):
@@ -169,6 +191,16 @@ def _each(work: Callable[[Item], np.ndarray], items: Sequence[Item], title: str,
             bar.advance()
 
 
+def refuse_taken(out: Path) -> None:
+    """Refuse a folder to export to that holds anything.
+
+    Raises:
+        UsageError: it does, or is a file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already, and may hold corrections", "choose another --out")
+
+
 def write_export(
     source: Source, ranked: Ranked, count: int, form: Format, out: Path, ctx: Context, prefix: str = label_studio.PREFIX
 ) -> list[Path]:
@@ -180,25 +212,32 @@ def write_export(
     Returns:
         What was written, without order.csv.
     Raises:
+        BusyError: another process writes there.
         UsageError: the folder is there and not empty, or a class has the name that stands for 255.
         DataError: a mask cannot be read, or has a value that is no class.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already, and may hold corrections", "choose another --out")
+    refuse_taken(out)
+    place = out.resolve()
     if form != "png" and UNDECIDED in source.dataset.classes:
         raise UsageError(f"a class is called {UNDECIDED!r}, which is what 255 is called in {form}", "--format png")
-    aside = out.parent / f".{out.name}.part"
+    aside = place.parent / f".{place.name}.part"
     aside.mkdir(parents=True, exist_ok=True)
-    with locked(aside / ".lock", f"{out} is being written"):
-        for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
-        write_text(aside / ORDER, _order(ranked, count))
+    try:
+        with locked(aside / ".lock", f"{out} is being written"):
+            for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
+            write_text(aside / ORDER, _order(ranked, count))
+    except BusyError:
+        raise
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     for lock in aside.glob(".lock*"):
         lock.unlink()
-    if out.is_dir():
-        out.rmdir()
-    aside.rename(out)
+    if place.is_dir():
+        place.rmdir()
+    aside.rename(place)
     return [out / file.relative_to(aside) for file in files]
 
 

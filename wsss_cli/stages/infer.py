@@ -6,6 +6,8 @@ import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.locks import locked
+from wsss_cli.pseudo.refine import write_pseudo_mask
 from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows
@@ -35,7 +38,34 @@ OTHER = "of another network, other settings or other photographs: made anew"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
-Predicted = tuple[Photograph, np.ndarray, np.ndarray]  # with its pixels and its mask
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each photograph beside its mask."""
+
+    folder: Path
+    overlays: bool
+    confidence: bool
+
+    def files(self, photo: Photograph) -> list[Path]:
+        """The mask, and what is wanted beside it."""
+        kinds = ["masks", *(["overlays"] if self.overlays else []), *(["confidence"] if self.confidence else [])]
+        return [self.folder / kind / f"{photo.name}.png" for kind in kinds]
+
+    def store(self, predicted: Predicted, colors: tuple[tuple[int, int, int], ...]) -> None:
+        """Write what was predicted, the mask last: one that is there has what belongs to it, and nothing older."""
+        photo, image, mask, sure = predicted
+        name = f"{photo.name}.png"
+        if self.overlays:
+            write_picture(self.folder / "overlays" / name, overlay(image, mask, colors))
+        if sure is not None:
+            write_pseudo_mask(self.folder / "masks" / name, self.folder / "confidence" / name, mask, sure, colors)
+            return
+        (self.folder / "confidence" / name).unlink(missing_ok=True)
+        write_mask(self.folder / "masks" / name, mask, colors)
+
+
+Predicted = tuple[Photograph, np.ndarray, np.ndarray, np.ndarray | None]
+"""A photograph, its pixels, its mask and the probability of that, float32 [H, W], where it is asked for."""
 
 
 def run_infer(
@@ -48,6 +78,7 @@ def run_infer(
     overlays: bool = True,
     mode: str = "",
     shard: Shard | None = None,
+    confidence: bool = False,
 ) -> dict[str, Any]:
     """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
 
@@ -57,6 +88,7 @@ def run_infer(
         images: see `photograph`.
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
         shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.
+        confidence: also write out/confidence/<name>.png, the probability of what was predicted, 8-bit grey, 255 = 1.
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]};
         of a shard 'missing', images without a mask by shard.
@@ -67,7 +99,8 @@ def run_infer(
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
     with held_by_first(_writing(out, shard, ctx), lambda _: None):
-        summary = _infer(network, images, out, config, ctx, ms_flip=ms_flip, overlays=overlays, shard=shard)
+        outputs = Outputs(out, overlays, confidence)
+        summary = _infer(network, images, outputs, config, ctx, ms_flip=ms_flip, shard=shard)
         return only_first(lambda: summary)
 
 
@@ -101,20 +134,17 @@ def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
 def _infer(
     network: Network,
     images: Sequence[str | Path],
-    out: Path,
+    outputs: Outputs,
     config: EvalConfig,
     ctx: Context,
     *,
     ms_flip: bool,
-    overlays: bool,
     shard: Shard | None,
 ) -> dict[str, Any]:
+    out, overlays = outputs.folder, outputs.overlays
     precision = network.preset.train.precision
     here = images if shard is None else _part(images, shard)
     photographs = Each(here, photograph)
-
-    def files(photo: Photograph) -> list[Path]:
-        return [out / kind / f"{photo.name}.png" for kind in ("masks", "overlays")[: 1 + overlays]]
 
     settings = {
         "network": network.origin,
@@ -128,14 +158,14 @@ def _infer(
     def choose() -> array[int]:
         numbers, others = array("I"), 0
         for number, photo in enumerate(photographs):
-            there = all(file.is_file() for file in files(photo))
+            there = all(file.is_file() for file in outputs.files(photo))
             if not there or not journal.has(photo.name, photo.image, overlay=overlays):
                 numbers.append(number)
                 others += there
         if others:
             pending = Rows(photographs, numbers)
             journal.forget(photo.name for photo in pending)
-            for file in (file for photo in pending for file in files(photo)):
+            for file in (file for photo in pending for file in outputs.files(photo)):
                 file.unlink(missing_ok=True)
             ctx.ui.say(f"{counted(others, 'mask')} in {out} {OTHER}")
         return numbers
@@ -154,16 +184,13 @@ def _infer(
 
     def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
         planes = [image for _, image in batch]
-        masks = predict(network.model, planes, config, ctx, precision, single=not ms_flip, ms_flip=ms_flip)
-        for (photo, image), mask in zip(batch, masks["ms_flip" if ms_flip else "single"], strict=True):
-            yield photo, image, mask
+        shown: dict[str, Any] = {"single": not ms_flip, "ms_flip": ms_flip, "probabilities": outputs.confidence}
+        maps, mode = predict(network.model, planes, config, ctx, precision, **shown), "ms_flip" if ms_flip else "single"
+        for at, (photo, image) in enumerate(batch):
+            sure = maps[f"{mode}_probabilities"][at].max(axis=0) if outputs.confidence else None
+            yield photo, image, maps[mode][at], sure
 
-    def store(predicted: Predicted) -> None:
-        photo, image, mask = predicted
-        for overlaid in files(photo)[1:]:
-            write_picture(overlaid, overlay(image, mask, network.colors))
-        write_mask(files(photo)[0], mask, network.colors)
-
+    store = partial(outputs.store, colors=network.colors)
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
         journal.add(photo.name, photo.image, overlay=overlays)  # it is on disk; on the first rank
     summary: dict[str, Any] = {

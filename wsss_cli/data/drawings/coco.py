@@ -75,9 +75,10 @@ def _shapes(
     shapes = []
     for annotation in annotations:
         at = f"{where}, annotation {annotation.get('id')}"
-        label = names.get(annotation.get("category_id"))
-        if label is None:
-            raise DataError(f"{at} has category_id {annotation.get('category_id')!r}, which is not listed", HINT)
+        category = annotation.get("category_id")
+        if not isinstance(category, (int, str)) or category not in names:
+            raise DataError(f"{at} has category_id {category!r}, which is not listed", HINT)
+        label = names[category]
         if boxes:
             try:
                 x, y, width, height = (float(number) for number in annotation["bbox"])

@@ -17,7 +17,7 @@ from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.errors import DataError
 
 FORMS: dict[str, Form] = {"mask": "mask", "polygon": "polygon", "polyline": "line", "points": "point", "box": "box"}
-OTHER_FORMS = ("ellipse", "cuboid", "skeleton")
+TAG = "tag"  # of a whole image
 
 
 def read_cvat(path: Path) -> Iterator[Drawing]:
@@ -53,7 +53,7 @@ def _drawing(image: ElementTree.Element, path: Path) -> Drawing:
         shapes = []
         for number, element in enumerate(image, 1):
             at = f"{where}, {element.tag} {number}"
-            if element.tag in OTHER_FORMS or float(element.get("rotation", 0)):
+            if element.tag not in (*FORMS, TAG) or float(element.get("rotation", 0)):
                 raise DataError(
                     f"{at} is not read", "masks, polygons, polylines, points and boxes are, without rotation"
                 )

@@ -27,9 +27,11 @@ class Shape:
 
     Attributes:
         label: as the file names it.
-        points: x and y in pixels, float64 [N, 2]; of a box two corners, of a mask its upper left one.
+        points: x and y in pixels, finite, float64 [N, 2], N > 0; of a box two corners, of a mask its upper left one.
         where: it stands in the file, for messages.
         pixels: of a mask, bool [h, w].
+    Raises:
+        DataError: the label is no text, or points are no numbers.
     """
 
     label: str
@@ -37,6 +39,14 @@ class Shape:
     points: np.ndarray
     where: str
     pixels: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str):
+            raise DataError(f"{self.where} has the label {self.label!r}", "labels are names of classes")
+        if not self.points.size or not np.isfinite(self.points).all():
+            raise DataError(
+                f"{self.where}: a {self.form} without points, or whose points are no numbers", "draw it anew"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +91,10 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
     a point is a disc of radius 2, a box holds all pixels that it touches.
 
     Raises:
-        DataError: it is no shape, or leaves the photograph.
+        DataError: it leaves the photograph, or is a polygon of fewer than three points.
     """
     height, width = size
     x, y = shape.points.reshape(-1, 2).T
-    if not np.isfinite(shape.points).all() or not x.size:
-        raise DataError(f"{shape.where}: a {shape.form} without points, or whose points are no numbers")
     if x.min() < -OVER or y.min() < -OVER or x.max() > width + OVER or y.max() > height + OVER:
         raise DataError(
             f"{shape.where}: a {shape.form} leaves the photograph of {width}x{height} pixels: it reaches from "
