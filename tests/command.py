@@ -68,13 +68,13 @@ def forking():
     return server.args[-1]
 
 
-def start(folder, *arguments, **more):
+def start(folder, *arguments, stdout=subprocess.DEVNULL, **more):
     """Start `wsss *arguments` in `folder`, in a process group of its own; its stderr is a pipe of text."""
     return subprocess.Popen(
         [sys.executable, "-m", "wsss_cli", *map(str, arguments)],
         cwd=folder,
         env=environment(folder, OMP_NUM_THREADS="1", **more),
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

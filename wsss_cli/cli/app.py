@@ -31,6 +31,7 @@ from wsss_cli.cli import (
     report,
     run,
     runs,
+    serve,
     show,
     submit,
     table,
@@ -91,6 +92,7 @@ app.command("show", rich_help_panel=RESULTS)(show.show)
 app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
 app.command("export-masks", rich_help_panel=RESULTS)(export_masks.export_masks)
 app.command("export", rich_help_panel=RESULTS)(export.export)
+app.command("serve", rich_help_panel=RESULTS)(serve.serve)
 app.command("demo", rich_help_panel=TOOLS)(demo.demo)
 app.add_typer(presets.app, name="presets", rich_help_panel=TOOLS)
 app.command("doctor", rich_help_panel=TOOLS)(doctor.doctor)

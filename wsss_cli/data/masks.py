@@ -80,6 +80,15 @@ def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, i
         WriteError: the file cannot be written.
         ValueError: the mask is not uint8 [H, W].
     """
+    write_bytes(Path(path), mask_png(mask, colors))
+
+
+def mask_png(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
+    """The bytes of the palette PNG that `write_mask` writes.
+
+    Raises:
+        ValueError: the mask is not uint8 [H, W].
+    """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask must be uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
     table = np.zeros((256, 3), np.uint8)
@@ -89,7 +98,7 @@ def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, i
     image.putpalette(table.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write_bytes(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def clear_other_masks(folder: Path, made_from: dict[str, Any]) -> None:

@@ -1,0 +1,197 @@
+"""`wsss serve`: what it answers, what it refuses, how it ends."""
+
+import base64
+import contextlib
+import io
+import json
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from command import PATIENCE, start, wsss
+from PIL import Image
+from test_infer import Sees
+
+from wsss_cli.config.load import load_preset
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import ResourceError
+from wsss_cli.inference.network import Network
+from wsss_cli.inference.predict import predict
+from wsss_cli.stages import serve as serve_module
+from wsss_cli.stages.serve import Limits, Visits, application
+
+uvicorn = pytest.importorskip("uvicorn")
+CLASSES = ("background", "<b>cat</b>", "dog", "cow", "horse", "sheep")
+COLORS = tuple((20 * number, 0, 0) for number in range(len(CLASSES)))
+
+
+@pytest.fixture
+def network():
+    preset = load_preset("toy", ["train.precision=fp32"])
+    return Network(Sees(), preset, CLASSES, COLORS, 1, "data/toy", "drawn")
+
+
+@pytest.fixture
+def served(network, tmp_path):
+    """Serves with some limits; gives the address."""
+    with contextlib.ExitStack() as stack:
+
+        def serving(**limits):
+            ctx = Context(torch.device("cpu"), tmp_path)
+            web = application(network, "train-toy", Limits(**limits), ctx, ms_flip=False)
+            sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            server = uvicorn.Server(uvicorn.Config(web, log_level="warning", lifespan="off"))
+            worker = threading.Thread(target=server.run, args=([sock],))
+            worker.start()
+            stack.callback(worker.join)
+            stack.callback(setattr, server, "should_exit", True)
+            return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+        yield serving
+
+
+def asked(address, data=None):
+    """(status, body, headers) of an answer."""
+    request = urllib.request.Request(address, data)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers
+
+
+def picture(height, width, form="PNG"):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return pixels, buffer.getvalue()
+
+
+def test_a_photograph_is_answered_with_its_mask(served, network, tmp_path):
+    address = served()
+    pixels, data = picture(30, 40)
+    config, ctx = network.preset.eval, Context(torch.device("cpu"), tmp_path)
+    expected = predict(network.model, [pixels], config, ctx, "fp32", single=True, ms_flip=False)["single"][0]
+    status, body, headers = asked(f"{address}/predict?as=mask", data)
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(body))), expected)
+    status, body, headers = asked(f"{address}/predict?as=overlay", data)
+    assert Image.open(io.BytesIO(body)).size == (40, 30)
+    status, body, _ = asked(f"{address}/predict", data)
+    answer = json.loads(body)
+    assert (answer["width"], answer["height"]) == (40, 30)
+    assert sum(one["share"] for one in answer["classes"]) == pytest.approx(1)
+    shares = {one["name"]: one["share"] for one in answer["classes"]}
+    assert shares == {network.classes[k]: np.mean(expected == k) for k in np.unique(expected)}
+    mask = base64.b64decode(answer["mask"].removeprefix("data:image/png;base64,"))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(mask))), expected)
+
+
+def test_the_page_asks_nothing_of_other_servers(served):
+    address = served()
+    status, body, headers = asked(address)
+    assert status == 200 and headers["Content-Type"].startswith("text/html")
+    assert b"http" not in body and "default-src 'self'" in headers["Content-Security-Policy"]
+    about = json.loads(asked(f"{address}/health")[1])
+    assert about == {"network": "train-toy", "classes": list(CLASSES), "megabytes": 20}
+    assert asked(f"{address}/other")[0] == 404
+    assert asked(f"{address}/predict")[0] == 405
+
+
+def parts(count):
+    for _ in range(count):
+        yield bytes(2**18)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error"),
+    [
+        (b"no photograph", 400, "the file is no photograph that can be read"),
+        (b"", 400, "the file is no photograph that can be read"),
+        (picture(30, 40, "JPEG")[1][:-300], 400, "the file"),
+        (picture(1100, 1000)[1][:900], 400, "a photograph of 1000x1100 has more than 1 megapixels"),
+        (bytes(2**20 + 1), 413, "the file has more than 1 MB"),
+        (parts(8), 413, "the file has more than 1 MB"),  # of a length that nobody says before
+    ],
+)
+def test_what_is_no_photograph_or_too_large_is_refused_with_a_sentence(served, data, status, error):
+    address = served(megabytes=1, megapixels=1)
+    code, body, _ = asked(f"{address}/predict", data)
+    said = json.loads(body)
+    assert code == status
+    assert error in said["error"] and said["hint"]
+    assert asked(f"{address}/predict", picture(30, 40)[1])[0] == 200
+
+
+def test_a_thousand_photographs_are_answered(served):
+    address = served(per_minute=0)
+    data = picture(8, 8)[1]
+    assert {asked(f"{address}/predict?as=mask", data)[0] for _ in range(1000)} == {200}
+
+
+def test_too_many_from_one_address_are_told_to_wait(served):
+    address = served(per_minute=3)
+    answers = [asked(f"{address}/predict", picture(8, 8)[1]) for _ in range(4)]
+    assert [status for status, _, _ in answers] == [200, 200, 200, 429]
+    assert 1 <= int(answers[-1][2]["Retry-After"]) <= 61
+    assert json.loads(answers[-1][1])["error"] == "more than 3 photographs a minute"
+
+
+def test_an_address_may_come_again_after_a_minute():
+    visits = Visits(2)
+    assert [visits.wait("a", now) for now in (0.0, 30.0, 31.0, 60.5, 61.0)] == [0, 0, 30, 0, 30]
+    assert visits.wait("b", 31.0) == 0
+
+
+def test_too_many_at_once_are_sent_away_and_memory_that_runs_out_ends_nothing(served, monkeypatch):
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*arguments, **how):
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        raise ResourceError("out of memory with one image of 8x8", "a smaller photograph")
+
+    monkeypatch.setattr(serve_module, "predict", slow)
+    address, data, answers = served(waiting=2), picture(8, 8)[1], []
+    clients = [threading.Thread(target=lambda: answers.append(asked(f"{address}/predict", data))) for _ in range(2)]
+    for client in clients:
+        client.start()
+    assert begun.acquire(timeout=PATIENCE)
+    until = time.monotonic() + PATIENCE
+    while (last := asked(f"{address}/predict", b"x"))[0] != 503:  # the second client is on its way
+        assert time.monotonic() < until
+    assert last[2]["Retry-After"] == "5"
+    go_on.set()
+    for client in clients:
+        client.join(PATIENCE)
+    assert [(status, json.loads(body)["error"]) for status, body, _ in answers] == [
+        (413, "out of memory with one image of 8x8")
+    ] * 2
+    monkeypatch.undo()
+    assert asked(f"{address}/predict", data)[0] == 200
+
+
+def test_a_signal_ends_it_with_the_code_of_a_signal(tmp_path):
+    preset = ["--preset=toy", "--set=train.supervision=full", "--set=train.iters=1", "--set=train.batch=2"]
+    small = ["--set=train.crop=32", "--set=train.data_workers=0", "--set=train.val_interval=0"]
+    assert wsss(tmp_path, "prepare", "toy", "--images=4", "--val=2", "--size=32").returncode == 0
+    assert wsss(tmp_path, "train", *preset, *small).returncode == 0
+    log = tmp_path / "address.txt"
+    with log.open("w") as file:
+        process = start(tmp_path, "serve", "--port=0", stdout=file)
+    until = time.monotonic() + PATIENCE
+    while not (address := log.read_text().strip()):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    assert asked(f"{address}/predict", picture(32, 32)[1])[0] == 200
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 75
+    assert "Traceback" not in said and "newest finished training" in said

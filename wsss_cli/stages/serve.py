@@ -1,0 +1,190 @@
+"""A network behind an HTTP address: a page to drop photographs on, and masks for programs.
+
+One photograph is segmented at a time. What is too large, too frequent or no photograph is refused before it is decoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from wsss_cli.config.evaluation import EvalConfig
+from wsss_cli.data.images import check_pixels, decode_image
+from wsss_cli.data.masks import mask_png
+from wsss_cli.engine.context import Context
+from wsss_cli.errors import DataError, ResourceError
+from wsss_cli.inference.network import Network
+from wsss_cli.inference.predict import predict
+from wsss_cli.report.drop_page import PAGE
+from wsss_cli.report.pictures import encoded, overlay
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+CLIENTS = 10_000  # addresses that are remembered
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken.
+
+    Attributes:
+        megabytes: of a file.
+        megapixels: of a photograph.
+        per_minute: photographs from one address; 0: as many as come.
+        waiting: photographs that wait for the network; more are sent away.
+    """
+
+    megabytes: int = 20
+    megapixels: int = 25
+    per_minute: int = 60
+    waiting: int = 8
+
+
+@dataclass
+class Visits:
+    """When addresses came in the last minute."""
+
+    per_minute: int
+    times: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+
+    def wait(self, address: str, now: float) -> int:
+        """Seconds until an address may come again; 0: now, which is noted."""
+        if not self.per_minute:
+            return 0
+        times = self.times.setdefault(address, deque())
+        self.times.move_to_end(address)
+        while len(self.times) > CLIENTS:
+            self.times.popitem(last=False)
+        while times and now - times[0] >= 60:
+            times.popleft()
+        if len(times) >= self.per_minute:
+            return int(60 - (now - times[0])) + 1
+        times.append(now)
+        return 0
+
+
+def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms_flip: bool) -> Starlette:
+    """The web application: `GET /` is the page, `GET /health` says what runs, `POST /predict` takes bytes of a file.
+
+    `/predict` answers with JSON (width, height, seconds; classes with name, colour and share of the pixels; mask and
+    overlay as data URLs), with `?as=mask` or `?as=overlay` with that picture. What is refused comes as JSON with
+    `error` and `hint`: 400 no photograph or too many pixels, 413 too large, 429 too often, 503 too many at once.
+
+    Args:
+        name: of the network, for the page.
+    """
+    import anyio
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, JSONResponse, Response
+    from starlette.routing import Route
+
+    visits, one = Visits(limits.per_minute), anyio.Semaphore(1)
+    waiting: set[object] = set()
+
+    def refused(status: int, error: str, hint: str, after: int = 0) -> Response:
+        more = {"Retry-After": str(after)} if after else {}
+        return JSONResponse({"error": error, "hint": hint}, status, HEADERS | more)
+
+    async def body(request: Request) -> bytes | None:
+        """The file, or None once there is more of it than is taken."""
+        most, data = limits.megabytes * 2**20, bytearray()
+        if int(request.headers.get("content-length") or 0) > most:
+            return None
+        async for part in request.stream():
+            data += part
+            if len(data) > most:
+                return None
+        return bytes(data)
+
+    async def segment(request: Request) -> Response:
+        after = visits.wait(request.client.host if request.client else "", time.monotonic())
+        if after:
+            return refused(429, f"more than {limits.per_minute} photographs a minute", f"wait {after} s", after)
+        if len(waiting) >= limits.waiting:
+            return refused(503, f"{limits.waiting} photographs are waiting", "try again in a moment", 5)
+        waiting.add(request)
+        try:
+            data = await body(request)
+            if data is None:
+                return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
+            async with one:
+                answer = await anyio.to_thread.run_sync(segmented, data)
+        except DataError as error:
+            return refused(400, error.message, error.hint or "send a JPEG or PNG")
+        except ResourceError as error:
+            return refused(413, error.message, error.hint)
+        finally:
+            waiting.discard(request)
+        kind = request.query_params.get("as", "json")
+        if kind in ("mask", "overlay"):
+            form = "png" if kind == "mask" else "jpeg"
+            return Response(answer[kind], 200, HEADERS, f"image/{form}")
+        mask, drawn = (base64.b64encode(answer.pop(key)).decode() for key in ("mask", "overlay"))
+        answer |= {"mask": f"data:image/png;base64,{mask}", "overlay": f"data:image/jpeg;base64,{drawn}"}
+        return JSONResponse(answer, 200, HEADERS)
+
+    def segmented(data: bytes) -> dict[str, Any]:
+        begin = time.perf_counter()
+        check_size(data, limits.megapixels)
+        return answered(network, decode_image(data, "the file"), ctx, ms_flip=ms_flip) | {
+            "seconds": round(time.perf_counter() - begin, 3)
+        }
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(PAGE, 200, HEADERS)
+
+    async def health(request: Request) -> Response:
+        about = {"network": name, "classes": network.classes, "megabytes": limits.megabytes}
+        return JSONResponse(about, 200, HEADERS)
+
+    return Starlette(routes=[Route("/", page), Route("/health", health), Route("/predict", segment, methods=["POST"])])
+
+
+def check_size(data: bytes, megapixels: int) -> None:
+    """Refuse a photograph of too many pixels before it is decoded.
+
+    Raises:
+        DataError: it has more, or is no photograph.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+    except Exception:
+        raise DataError("the file is no photograph that can be read", "send a JPEG, PNG, WebP, BMP or TIFF") from None
+    if width * height > megapixels * 1_000_000:
+        raise DataError(f"a photograph of {width}x{height} has more than {megapixels} megapixels", "send a smaller one")
+    check_pixels(height, width, "the file")
+
+
+def answered(network: Network, image: np.ndarray, ctx: Context, *, ms_flip: bool) -> dict[str, Any]:
+    """Mask and overlay of a photograph (bytes of PNG and JPEG), its size, and the share of each class in it."""
+    config: EvalConfig = network.preset.eval
+    precision = network.preset.train.precision
+    masks = predict(network.model, [image], config, ctx, precision, single=not ms_flip, ms_flip=ms_flip)
+    mask = masks["ms_flip" if ms_flip else "single"][0]
+    counts = np.bincount(mask.ravel(), minlength=len(network.classes))
+    shares = [
+        {"name": name, "color": list(network.colors[number]), "share": counts[number] / mask.size}
+        for number, name in enumerate(network.classes)
+        if counts[number]
+    ]
+    return {
+        "width": mask.shape[1], "height": mask.shape[0], "classes": sorted(shares, key=lambda each: -each["share"]),
+        "mask": mask_png(mask, network.colors),
+        "overlay": encoded(overlay(image, mask, network.colors), jpeg=True),
+    }  # fmt: skip
