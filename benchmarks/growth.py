@@ -323,7 +323,7 @@ def pseudo(work: Path, count: int) -> dict[str, Any]:
             samples, chosen = exp.dataset.split("train"), Thresholds(0.4, 0.2)
             lost, _ = stage._refine(samples, exp.dataset, exp.preset, scores, chosen, opened, ctx)
             check(lost == [])
-            check(stage._without_scores(samples, scores.folder.parent, scores) == [])
+            check(stage._without_scores(samples, scores.folder.parent, scores, None) == [])
 
     return timed(run, count if count <= WHOLE else 0)
 
