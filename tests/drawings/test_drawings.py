@@ -357,6 +357,11 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             "is 5x5, its photograph 40x20",
         ),
         (lambda d: coco(d, SQUARE, images=[]), (), "lists no images"),
+        (
+            lambda d: coco(d, SQUARE, images=[{"id": 4, "file_name": ".", "height": 20, "width": 40}]),
+            (),
+            "1 are none of it",
+        ),
         (lambda d: coco(d, SQUARE, categories=[{"id": 1}]), (), "lacks 'name'"),
         (lambda d: write(d / "x.json", '{"images": [}'), (), "is not valid JSON"),
         (lambda d: write(d / "x.json", "[{"), (), "is not valid JSON"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from wsss_cli.data.dataset import Dataset, Sample
+    from wsss_cli.data.drawings.incoming import DrawnOn, Wanted
 
 
 def labels(
@@ -102,7 +103,13 @@ def labels(
         return
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
     if trusted.entries:
-        console.say(f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', 'train.supervision=mixed')}")
+        console.say(_next(dataset, opened.split(split)))
+
+
+def _next(dataset: Path, samples: Sequence[Sample]) -> str:
+    """The command that comes next; without any tag there are no CAMs to mix labels with."""
+    way = "mixed" if any(sample.labels for sample in samples) else "partial"
+    return f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', f'train.supervision={way}')}"
 
 
 def _from_source(
@@ -114,7 +121,7 @@ def _from_source(
     rename: list[str] | None,
 ) -> tuple[str, Iterator[tuple[Sample, Path, np.ndarray]]]:
     """Label maps of a folder of PNGs, or of a tool's export, and where they come from, in words."""
-    from wsss_cli.data.drawings.incoming import Wanted, drawn_labels, is_drawing
+    from wsss_cli.data.drawings.incoming import Wanted, drawn_labels, drawn_on, is_drawing
 
     source = f"{'' if kind in ('mask', 'partial') else f'{kind} '}from {path.name or path}"
     if not is_drawing(path):
@@ -128,7 +135,24 @@ def _from_source(
         boxes = partial(box_labels, fill=box_fill)
         source += f", inside {'told by a dense CRF' if box_fill == 'crf' else 'left open'}"
     wanted = Wanted(kind, dict(pair(text) for text in rename or ()), boxes)
-    return source, drawn_labels(dataset, dataset.split(split), path, wanted, console.say)
+    drawings = drawn_on(dataset, dataset.split(split), path, wanted, console.say)
+    if boxes is None:
+        return source, drawn_labels(drawings, path, wanted, 1)
+    return source, _with_progress(drawings, path, wanted)
+
+
+def _with_progress(
+    drawings: Iterator[DrawnOn], path: Path, wanted: Wanted
+) -> Iterator[tuple[Sample, Path, np.ndarray]]:
+    """Label maps of boxes, which all are looked at before the first CRF: about a second of work each."""
+    from wsss_cli.data.drawings.incoming import drawn_labels
+    from wsss_cli.processes import cores
+
+    every = list(drawings)
+    with console.progress(len(every), "boxes") as bar:
+        for one in drawn_labels(every, path, wanted, cores()):
+            yield one
+            bar.advance()
 
 
 def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[Sample, Path, np.ndarray]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -22,7 +23,7 @@ from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.sources.results import class_of, place_of, places_by_name
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import IGNORE
-from wsss_cli.processes import check_stop
+from wsss_cli.processes import check_stop, in_processes
 from wsss_cli.talk import sides
 
 Boxes = Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray]
@@ -77,20 +78,44 @@ def read_drawings(path: Path, kind: Drawn) -> Iterator[Drawing]:
     raise DataError(f"{path} is no file of labels that is read", hint)
 
 
+@dataclass(frozen=True)
+class DrawnOn:
+    """A photograph of a list and what was drawn on it, each shape with its class index."""
+
+    sample: Sample
+    drawing: Drawing
+    shapes: tuple[tuple[Shape, int], ...]
+
+
 def drawn_labels(
-    dataset: Dataset, samples: Sequence[Sample], path: Path, wanted: Wanted, say: Callable[[str], None]
+    drawings: Iterable[DrawnOn], path: Path, wanted: Wanted, workers: int
 ) -> Iterator[tuple[Sample, Path, np.ndarray]]:
-    """The label maps of the photographs of a list that a file or folder draws on.
+    """The label maps of what was drawn on photographs.
+
+    Args:
+        path: the file or folder that the drawings are of.
+        workers: processes.
+    Returns:
+        (photograph, `path`, class indices and 255, uint8 [H, W]).
+    Raises:
+        DataError: a shape does not fit its photograph.
+    """
+    for sample, labels in in_processes(partial(_labels, wanted=wanted), drawings, workers, check=check_stop):
+        yield sample, path, labels
+
+
+def drawn_on(
+    dataset: Dataset, samples: Sequence[Sample], path: Path, wanted: Wanted, say: Callable[[str], None]
+) -> Iterator[DrawnOn]:
+    """The photographs of a list that a file or folder draws on.
 
     A photograph without any shape says nothing, and is left out.
 
     Args:
         say: told at the end how many photographs are not of the list, and how many have no shape.
-    Returns:
-        (photograph, the file, class indices and 255, uint8 [H, W]).
     Raises:
-        DataError: a shape is of no class, of a form that was not asked for, or does not fit its photograph; two
-            drawings are of one photograph; nothing is of the list.
+        DataError: a shape is of no class, or of a form that was not asked for; two drawings are of one photograph;
+            nothing is of the list.
         UsageError: a rename to no class.
     """
     classes = {name: index for index, name in enumerate(dataset.classes)}
@@ -111,8 +136,8 @@ def drawn_labels(
         if place in seen:
             raise DataError(f"{seen[place]} and {drawing.where} are of one photograph", "leave one")
         seen[place] = drawing.where
-        shapes = [(shape, _index(shape, classes, wanted)) for shape in drawing.shapes]
-        yield samples[place], path, _labels(samples[place], drawing, shapes, wanted)
+        shapes = tuple((shape, _index(shape, classes, wanted)) for shape in drawing.shapes)
+        yield DrawnOn(samples[place], drawing, shapes)
     if not seen:
         raise DataError(
             f"{path} has no shape of a photograph of the list: of {counts['all']:,} photographs "
@@ -145,7 +170,8 @@ def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:
     return index
 
 
-def _labels(sample: Sample, drawing: Drawing, shapes: Sequence[tuple[Shape, int]], wanted: Wanted) -> np.ndarray:
+def _labels(drawn: DrawnOn, wanted: Wanted) -> tuple[Sample, np.ndarray]:
+    sample, drawing = drawn.sample, drawn.drawing
     size = image_size(sample.image)
     if drawing.size not in (None, size):
         raise DataError(
@@ -153,8 +179,8 @@ def _labels(sample: Sample, drawing: Drawing, shapes: Sequence[tuple[Shape, int]
             "draw on photographs as they are shown (EXIF applied)",
         )
     if wanted.boxes is not None:
-        return wanted.boxes(read_image(sample.image), shapes)
-    return label_map(shapes, size, 0 if wanted.kind == "mask" else IGNORE)
+        return sample, wanted.boxes(read_image(sample.image), drawn.shapes)
+    return sample, label_map(drawn.shapes, size, 0 if wanted.kind == "mask" else IGNORE)
 
 
 def _begins_with_list(path: Path) -> bool:

@@ -125,6 +125,8 @@ def place_of(image: str, places: Mapping[str, int]) -> int | None:
         DataError: it may be two.
     """
     plain = PurePosixPath(image.replace("\\", "/"))
+    if not plain.name:  # '', '.' or '/'
+        return None
     for name in (image, str(plain.with_suffix("")), plain.name, plain.stem):
         if (place := places.get(name)) is not None:
             if place < 0:
