@@ -34,7 +34,8 @@ def world(tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{name}.jpg"), cv2.imread(str(images.pop())))
     rows = ["holiday/001.jpg,cat|person", "holiday/002.jpg,dog", "003.jpg,", "004.jpg,cat", "2024-05.jpg,dog|person"]
-    (folder / "labels.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    (folder / "tags.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    assert wsss(folder, "prepare", "folder", "photos", "tags.csv", "--out=data/mine").returncode == 0
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import console, labels
+from wsss_cli.cli import console, labels, template
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption, ShardOption
@@ -20,6 +20,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import cores
 
 app = App(help="Make a data set directory: images, tags and (for scoring) masks, in the form that every stage reads.")
+app.command("template")(template.template)
 app.command("labels")(labels.labels)
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Data set directory to write; data/NAME if left out.")
@@ -184,8 +185,8 @@ def coco14(
 def folder(
     images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
     table: Annotated[
-        Path, typer.Argument(metavar="LABELS.csv", help="CSV with the columns image and labels (cat|dog).")
-    ],
+        Path | None, typer.Argument(metavar="LABELS.csv", help="CSV with the columns image and labels (cat|dog).")
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="PNG masks of some images, for scoring: 001.png for 001.jpg.")
     ] = None,
@@ -223,6 +224,11 @@ def folder(
     from wsss_cli.data.sources.listed import FolderSource
     from wsss_cli.stages.prepare_shards import forget_shards, refuse_at_work
 
+    if table is None:
+        raise UsageError(
+            "no table of tags is named",
+            f"{line('prepare', 'template', images)} writes one to fill in; with --from-folders, a tag for each folder",
+        )
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
     names = tuple(label.strip() for label in classes.split(",") if label.strip())

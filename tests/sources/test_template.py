@@ -1,0 +1,72 @@
+"""`wsss prepare template`: tables of photographs, filled in by folders or to be filled in."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from wsss_cli.data.sources.template import write_template
+from wsss_cli.errors import DataError, UsageError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("Les chats/a.jpg", "Les chats/trip/b.PNG", "chiens é/c, d.jpg", "e.jpg", ".hidden/f.jpg", "notes.txt"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".txt":
+            file.touch()
+        else:
+            Image.new("RGB", (40, 30)).save(file)
+    return tmp_path / "photos"
+
+
+def test_a_folder_is_the_tag_of_what_lies_in_it(photos, tmp_path):
+    table = tmp_path / "labels.csv"
+    written = write_template(photos, table, from_folders=True, check=lambda: None)
+    assert table.read_text() == (
+        "image,labels\n"
+        'Les chats/a.jpg,Les chats\nLes chats/trip/b.PNG,Les chats\n"chiens é/c, d.jpg",chiens é\ne.jpg,\n'
+    )
+    assert (written.images, written.classes, written.untagged) == (4, {"Les chats": 2, "chiens é": 1}, 1)
+    write_template(photos, table, from_folders=True, check=lambda: None)  # the same again
+    with pytest.raises(UsageError, match="is there already and says something else"):
+        write_template(photos, table, from_folders=False, check=lambda: None)
+
+
+def test_a_table_to_fill_in_has_no_tags(photos, tmp_path):
+    written = write_template(photos, tmp_path / "t.csv", from_folders=False, check=lambda: None)
+    assert (written.classes, written.untagged) == ({}, 4)
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "Les chats/a.jpg,"
+
+
+@pytest.mark.parametrize("name", ["a|b", "background", "[x]"])
+def test_a_folder_that_cannot_be_a_class_is_named(photos, tmp_path, name):
+    (photos / "e.jpg").rename((photos / name).with_suffix(".jpg"))
+    (photos / name).mkdir()
+    (photos / name).with_suffix(".jpg").rename(photos / name / "e.jpg")
+    with pytest.raises(DataError, match="cannot be a class"):
+        write_template(photos, tmp_path / "t.csv", from_folders=True, check=lambda: None)
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_what_holds_no_photographs_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no photographs"):
+        write_template(tmp_path / "empty", tmp_path / "t.csv", from_folders=True, check=lambda: None)
+    with pytest.raises(UsageError, match="none is no folder"):
+        write_template(tmp_path / "none", tmp_path / "t.csv", from_folders=True, check=lambda: None)
+
+
+def test_a_folder_of_folders_becomes_a_data_set(wsss, photos, tmp_path):
+    without = wsss("prepare", "folder", "photos")
+    assert without.returncode == 2
+    assert "hint: wsss prepare template photos writes one" in without.stderr
+    done = wsss("prepare", "template", "photos", "--from-folders", "--json")
+    assert json.loads(done.stdout) == {
+        "images": 4, "classes": {"Les chats": 2, "chiens é": 1}, "untagged": 1, "file": "labels.csv"
+    }  # fmt: skip
+    made = wsss("prepare", "folder", "photos", "labels.csv", "--json")
+    assert made.returncode == 0
+    classes = json.loads((tmp_path / "data/photos/dataset.json").read_text())["classes"]
+    assert [one["name"] for one in classes] == ["background", "Les chats", "chiens é"]

@@ -1,0 +1,66 @@
+"""A table of photographs to fill in with tags, or filled in by the folders that they lie in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_cli.data.images import IMAGE_ENDINGS
+from wsss_cli.data.sources.tags import FORBIDDEN
+from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import names_below, write_bytes
+
+
+@dataclass(frozen=True)
+class Template:
+    """What was written.
+
+    Attributes:
+        images: photographs in the table.
+        classes: photographs of each class; empty where tags are to be filled in.
+        untagged: photographs without a tag.
+    """
+
+    images: int
+    classes: dict[str, int]
+    untagged: int
+
+
+def write_template(photographs: Path, table: Path, *, from_folders: bool, check: Callable[[], None]) -> Template:
+    """Write image,labels with a line for each photograph of a folder and those below it.
+
+    Args:
+        from_folders: the tag of cat/1.jpg and cat/trip/2.jpg is cat; a photograph in no folder has none.
+        check: called now and then; may end the work.
+    Raises:
+        UsageError: the table is there already, and says something else.
+        DataError: no photographs, or a folder's name that cannot be a class.
+    """
+    if not photographs.is_dir():
+        raise UsageError(f"{photographs} is no folder", "give the folder of the photographs")
+    names = []
+    for name in names_below(photographs):
+        check()
+        if Path(name).suffix.lower() in IMAGE_ENDINGS and not name.startswith(".") and "/." not in name:
+            names.append(name)
+    if not names:
+        raise DataError(f"{photographs} holds no photographs", f"they end in {', '.join(IMAGE_ENDINGS)}")
+    text, classes = io.StringIO(), Counter[str]()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "labels"])
+    for name in sorted(names):
+        tag = name.partition("/")[0] if from_folders and "/" in name else ""
+        if FORBIDDEN.search(tag) or tag.strip() != tag or tag.casefold() == "background":
+            raise DataError(f"the folder {photographs / tag} cannot be a class", "give it another name")
+        writer.writerow([name, tag])
+        classes[tag] += 1
+    content = text.getvalue().encode()
+    if table.exists() and (not table.is_file() or table.read_bytes() != content):
+        raise UsageError(f"{table} is there already and says something else", "give another --out, or remove it")
+    write_bytes(table, content)
+    untagged = classes.pop("", 0)
+    return Template(len(names), dict(classes), untagged)
