@@ -5,7 +5,7 @@ import os
 import pytest
 
 from wsss_cli import files
-from wsss_cli.errors import DataError, WriteError
+from wsss_cli.errors import DataError, UsageError, WriteError
 
 
 def names(folder):
@@ -120,3 +120,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(DataError, match=r"cannot read the folder .*/closed: Permission denied"):
         list(files.files_below(tmp_path))
+
+
+def test_what_cannot_be_written_is_seen_before_the_work(tmp_path):
+    files.write_text(tmp_path / "text", "")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for name in ("text/a.csv", "text/new/a.csv", "nowhere/a.csv", "/proc/a.csv"):
+        with pytest.raises(WriteError, match=f"cannot write .*{name}: "):
+            files.refuse_unwritable(tmp_path / name)
+    with pytest.raises(UsageError, match="is a folder"):
+        files.refuse_unwritable(tmp_path)
+    for name in ("a.csv", "text", "new/folder/a.csv"):
+        files.refuse_unwritable(tmp_path / name)
+    assert names(tmp_path) == ["nowhere", "text"]

@@ -44,14 +44,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 Path(partial).unlink()
 
 
-def refuse_folder(file: Path) -> None:
-    """See, before work begins whose result is to be `file`, that this is no folder.
+def refuse_unwritable(file: Path) -> None:
+    """See, before work begins whose result is to be `file`, that it can be written. Nothing is made.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is a folder.
+        WriteError: the folder that it is to lie in cannot be made or written.
     """
     if Path(file).is_dir():
         raise UsageError(f"{file} is a folder", "give the name of a file, in it or elsewhere")
+    place = next(above for above in Path(file).absolute().parents if os.path.lexists(above))
+    try:
+        tempfile.TemporaryFile(dir=place, prefix=".", suffix=".part").close()
+    except OSError as error:
+        raise WriteError(f"cannot write {file}: {place}: {error.strerror}", "choose another place") from error
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context, Silent
-from wsss_cli.errors import BusyError, Preempted
+from wsss_cli.errors import BusyError, Preempted, UsageError
 from wsss_cli.inference.journal import NAME, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.locks import locked
@@ -101,10 +101,11 @@ def test_another_photograph_of_the_same_name_is_made_anew(run, network, photos, 
     assert run(network, [tmp_path / "elsewhere" / "a.png"]) == (1, 0, ["1"])
 
 
-def test_masks_of_nobody_knows_what_are_made_anew(run, network, photos, tmp_path):
+def test_masks_of_nobody_knows_what_are_not_written_over(run, network, photos, tmp_path):
     run(network, photos)
     (tmp_path / "out" / NAME).unlink()
-    assert run(network, photos) == (2, 0, ["2"])
+    with pytest.raises(UsageError, match=r"masks/a.png is there, and nothing says that it was predicted"):
+        run(network, photos)
 
 
 def test_an_overlay_of_an_earlier_mask_is_not_taken_for_one_of_this(run, network, photos):

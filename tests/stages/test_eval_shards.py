@@ -224,3 +224,10 @@ def test_what_is_not_divided_says_so(wsss, tmp_path, arguments):
     assert done.returncode == 2
     assert "--shard divides the images of a network that is scored, whose run is named" in done.stderr
     assert done.stderr.count("error:") == 1
+
+
+def test_a_run_that_cannot_take_the_scores_is_seen_before_any_image(score, tmp_path, monkeypatch):
+    (tmp_path / "run" / "eval.json").mkdir(parents=True)
+    monkeypatch.setattr(evaluate, "count_evaluation", None)
+    with pytest.raises(UsageError, match=r"eval\.json is a folder"):
+        score()

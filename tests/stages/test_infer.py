@@ -15,6 +15,7 @@ from wsss_cli.engine import work as work_module
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import ResourceError, UsageError
 from wsss_cli.inference import predict as predict_module
+from wsss_cli.inference.journal import Journal
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
 from wsss_cli.stages import infer as infer_stage
@@ -100,7 +101,8 @@ def test_where_memory_is_short_windows_are_named_and_help(network, infer, tmp_pa
 def photos(tmp_path, monkeypatch):
     """A folder with folders in it, one of them the masks of an earlier call, and a linked one."""
     monkeypatch.chdir(tmp_path)
-    for name in ("photos/a.jpg", "photos/trip/b.jpg", "photos/notes/c.txt", "photos/out/masks/a.png", "other/d.jpg"):
+    before = ("photos/out/masks/a.png", "photos/out/made.jsonl")
+    for name in ("photos/a.jpg", "photos/trip/b.jpg", "photos/notes/c.txt", *before, "other/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "photos" / "link").symlink_to(tmp_path / "other")
@@ -158,6 +160,49 @@ def test_folders_within_a_folder_are_searched_and_masks_lie_as_photographs_do(ne
         written = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
         assert written == {"a.png", "trip/a.png", "trip/b.png", "link/d.png"}
     assert list(find_images(["photos/trip"], photos / "out", print)) == ["photos/trip/./a.jpg", "photos/trip/./b.jpg"]
+
+
+def test_masks_beside_their_photographs_are_no_photographs(network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photograph(tmp_path, "a", 30, 40).rename("photos/a.jpg")
+    ctx = Context(torch.device("cpu"), tmp_path)
+    for images, there in ((1, 0), (0, 1)):
+        paths = find_images(["photos"], Path("photos"), print)
+        assert list(paths) == ["photos/./a.jpg"]
+        done = run_infer(network, paths, Path("photos"), ctx, ms_flip=False)
+        assert (done["images"], done["kept"]) == (images, there)
+    assert list(find_images(["photos"], Path("elsewhere"), print)) == ["photos/./a.jpg"]
+
+
+@pytest.mark.parametrize("given", ["data/masks", "data/masks/a.png", "data/masks/*.png", "data/**/*.png"])
+def test_photographs_are_never_written_over_by_masks(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    Path("data/masks").mkdir(parents=True)
+    Path("data/masks/a.png").touch()
+    with pytest.raises(UsageError, match=r"data/masks/.*a\.png lies where masks are written"):
+        find_images([given], Path("data"), print)
+
+
+@pytest.mark.parametrize("kind", ["masks", "overlays", "confidence"])
+def test_a_file_that_nobody_predicted_is_not_written_over(network, tmp_path, kind):
+    photo, ctx = photograph(tmp_path, "a", 30, 40), Context(torch.device("cpu"), tmp_path)
+    drawn = tmp_path / "out" / kind / "a.png"
+    drawn.parent.mkdir(parents=True)
+    drawn.write_bytes(b"drawn by hand")
+    with pytest.raises(UsageError, match=f"{kind}/a.png is there, and nothing says that it was predicted"):
+        run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=False)
+    assert drawn.read_bytes() == b"drawn by hand"
+
+
+def test_a_mask_written_just_before_a_kill_is_no_stranger(network, tmp_path, monkeypatch):
+    photo, ctx = photograph(tmp_path, "a", 30, 40), Context(torch.device("cpu"), tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(Journal, "add", lambda *args, **how: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=False)
+    assert (tmp_path / "out/masks/a.png").is_file()
+    assert run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=False)["images"] == 1
 
 
 def test_two_photographs_for_one_mask_are_refused(photos):

@@ -148,9 +148,9 @@ def _check_files(
     confusion: Path | None,
 ) -> None:
     if confusion is not None:
-        from wsss_cli.files import refuse_folder
+        from wsss_cli.files import refuse_unwritable
 
-        refuse_folder(confusion)
+        refuse_unwritable(confusion)
     if pred is not None and (run is not None or truth is None or num_classes is None or limit):
         raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit", FOLDERS)
     if pred is None and (truth is not None or num_classes is not None):

@@ -102,11 +102,12 @@ def picture_file(out: Path | None) -> Path | None:
 
     Raises:
         UsageError: it is a folder, or no name of a picture.
+        WriteError: its folder cannot be made or written.
     """
-    from wsss_cli.files import refuse_folder
+    from wsss_cli.files import refuse_unwritable
 
     if out is not None:
-        refuse_folder(out)
+        refuse_unwritable(out)
         if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise UsageError(f"--out {out}: the picture ends in .png or .jpg", f"--out {out}.png")
     return out

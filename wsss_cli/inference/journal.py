@@ -82,12 +82,15 @@ class Journal:
     Args:
         settings: all that an item depends on besides its photograph; plain values.
         shard: that this process makes; it has a file of its own, see `gather_shards`.
+    Attributes:
+        begun: whether anything was predicted into the folder before, or was about to be.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
         self.file = shard.file(folder, "jsonl") if shard else folder / NAME
         self.settings = settings
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.begun = (folder / NAME).exists() or bool(_of_shards(folder))
         self.known = False  # whether the file has these settings
         items, rows = array("q"), array("q")
         for row in _rows(folder):
@@ -122,6 +125,16 @@ class Journal:
         """
         self._append([{"item": item, "key": ""} for item in items if self._row_of(item) is not None])
 
+    def begin(self) -> None:
+        """Note the settings: what is written from here on is known to be predicted, wherever work is broken off.
+
+        Raises:
+            WriteError: the disk is full.
+        """
+        if not self.known:
+            self._append([{"settings": self.settings, "key": self.key}])
+            self.known = True
+
     def add(self, item: str, photograph: Path, *, overlay: bool) -> None:
         """Note an item that is written.
 
@@ -129,9 +142,8 @@ class Journal:
             WriteError: the disk is full.
             DataError: its photograph is gone.
         """
-        rows = [] if self.known else [{"settings": self.settings, "key": self.key}]
-        self._append([*rows, self._row(item, photograph, overlay)])
-        self.known = True
+        self.begin()
+        self._append([self._row(item, photograph, overlay)])
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         try:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.errors import DataError, UsageError, WeightsError
-from wsss_cli.files import read_json, refuse_folder, sha256_file, write_bytes, write_json
+from wsss_cli.files import read_json, refuse_unwritable, sha256_file, write_bytes, write_json
 from wsss_cli.inference.journal import weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.interchange.portable import Output, Portable
@@ -49,9 +49,10 @@ def run_export(network: Network, out: Path, form: Format, output: Output, run: s
         the share of pixels with another label.
     Raises:
         UsageError: packages for ONNX are missing, or another file or a folder is there.
+        WriteError: the file cannot be written.
         WeightsError: the network cannot be exported, or the file does not agree with it.
     """
-    refuse_folder(out)
+    refuse_unwritable(out)
     if form == "onnx":
         require_onnx()
     settings = _settings(network, form, output)

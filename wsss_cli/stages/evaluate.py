@@ -20,7 +20,7 @@ from wsss_cli.engine.pointers import checkpoint_named
 from wsss_cli.engine.shards import shards_at_work
 from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import BusyError, DataError
-from wsss_cli.files import write_json
+from wsss_cli.files import refuse_unwritable, write_json
 from wsss_cli.inference.network import LATEST, Network, Which, load_network
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
@@ -145,6 +145,7 @@ def open_evaluation(
         on: what to score on.
     Raises:
         DataError: the split has no masks, or the data set other classes.
+        UsageError, WriteError: the scores cannot be written.
     """
     run = checkpoint_named(run)
     network = load_network(run, ctx, which)
@@ -162,6 +163,8 @@ def open_evaluation(
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
     file = run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")
+    if not trial:
+        refuse_unwritable(file)
     key = _key(network, dataset, split, config, run, boundary, ctx)
     stored = {
         "run": str(run),

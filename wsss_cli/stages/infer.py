@@ -30,7 +30,7 @@ from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import agreed, held_by_first
-from wsss_cli.stages.photographs import Photograph, photograph
+from wsss_cli.stages.photographs import KINDS, Photograph, photograph
 from wsss_cli.stages.waiting import awaited
 from wsss_cli.talk import counted
 
@@ -94,7 +94,7 @@ def run_infer(
         of a shard 'missing', images without a mask by shard.
     Raises:
         BusyError: another process writes to `out`, or to this shard of it.
-        UsageError: shards of another number are at work there.
+        UsageError: shards of another number are at work there, or a file that is no prediction has the name of one.
         WriteError: `out` cannot be written.
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
@@ -159,6 +159,8 @@ def _infer(
         numbers, others = array("I"), 0
         for number, photo in enumerate(photographs):
             there = all(file.is_file() for file in outputs.files(photo))
+            if not journal.begun:
+                _refuse_foreign(out / kind / f"{photo.name}.png" for kind in KINDS)
             if not there or not journal.has(photo.name, photo.image, overlay=overlays):
                 numbers.append(number)
                 others += there
@@ -168,6 +170,7 @@ def _infer(
             for file in (file for photo in pending for file in outputs.files(photo)):
                 file.unlink(missing_ok=True)
             ctx.ui.say(f"{counted(others, 'mask')} in {out} {OTHER}")
+        journal.begin()
         return numbers
 
     pending = agreed(photographs, choose)
@@ -205,6 +208,14 @@ def _infer(
         every = map(photograph, images)
         summary["missing"] = _missing(shard.of, (p for p in every if not now.has(p.name, p.image, overlay=overlays)))
     return summary
+
+
+def _refuse_foreign(files: Iterable[Path]) -> None:
+    """Refuse to write over a file of a folder in which nothing has been predicted yet."""
+    if foreign := next((file for file in files if file.exists()), None):
+        raise UsageError(
+            f"{foreign} is there, and nothing says that it was predicted", "choose another --out, or move it elsewhere"
+        )
 
 
 def _part(images: Sequence[str | Path], shard: Shard) -> Rows[str | Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from wsss_cli.inference.journal import NAME as JOURNAL
 from wsss_cli.rows import Each
 
 MARK = "/./"
+KINDS = ("masks", "overlays", "confidence")  # folders of what is written of photographs
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     Returns:
         Paths for `photograph`.
     Raises:
-        UsageError: something given names no image or is a run, or the masks of two images would have one name.
+        UsageError: something given names no image or is a run, the masks of two images would have one name, or an
+            image lies where masks are written.
         DataError: a folder cannot be read.
     """
     each: list[Sequence[str]] = []
@@ -76,6 +78,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
             say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)
     paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
+    _refuse_written(paths, out)
     if has_twins(array("q", (hash(photograph(path).name) for path in paths))):
         counts = Counter(photograph(path).name for path in paths)
         if twice := [name for name, count in counts.items() if count > 1]:
@@ -86,6 +89,19 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     return Each(paths, str)
 
 
+def _refuse_written(paths: Iterable[str], out: Path) -> None:
+    """Refuse photographs that lie where masks and the like are written: they would be written over."""
+    places = [(out / kind).resolve() for kind in KINDS]
+    last: str | None = None
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder == last:
+            continue
+        last = folder
+        if any(Path(folder).resolve().is_relative_to(place) for place in places):
+            raise UsageError(f"{path} lies where masks are written", "choose another --out")
+
+
 def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
     """Images of a folder and those below it, sorted, but for hidden ones, masks and data sets; endings are counted.
 
@@ -93,12 +109,16 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
         out: where the masks go, and names lie meanwhile.
     """
     written: list[str] = []
-    if out.resolve().is_relative_to(folder.resolve()):
+    if out.resolve() == folder.resolve():
+        written.extend(f"{kind}/" for kind in KINDS)
+    elif out.resolve().is_relative_to(folder.resolve()):
         written.append(f"{out.resolve().relative_to(folder.resolve()).as_posix()}/")
 
     def names() -> Iterator[str]:
         for name in names_below(folder):
-            if name.endswith((f"/{JOURNAL}", "/dataset.json")):
+            if name == JOURNAL:
+                written.extend(f"{kind}/" for kind in KINDS)
+            elif name.endswith((f"/{JOURNAL}", "/dataset.json")):
                 written.append(name.rpartition("/")[0] + "/")
             elif not name.startswith(".") and "/." not in name:
                 ending = Path(name).suffix.lower()

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import Interrupted, Preempted
-from wsss_cli.files import refuse_folder, write_text
+from wsss_cli.files import refuse_unwritable, write_text
 from wsss_cli.report.charts import bars, matrix, percent
 from wsss_cli.report.html import Html, join, node, page, table
 from wsss_cli.stages.compare import INTERVAL, SCORES, gaps, score_rows, tell_all
@@ -32,9 +32,9 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
         The file.
     Raises:
         UsageError: no run directory, runs of different stages, or `out` is a folder.
-        WriteError: the page cannot be written.
+        WriteError: the page cannot be written; seen before the work.
     """
-    refuse_folder(out)
+    refuse_unwritable(out)
     told = tell_all(runs)
     parts = [_heading(told), *_sections(told, ctx, photographs)]
     title = " and ".join(one.name for one in told) if len(told) < 3 else f"{len(told)} runs"
