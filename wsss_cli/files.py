@@ -134,6 +134,11 @@ def names_below(folder: Path) -> Iterator[str]:
             raise DataError(f"cannot read the folder {place}: {error.strerror}", hint) from error
 
 
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder lies in one that is hidden, as programs keep copies in: .ipynb_checkpoints, say."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """As `Path.is_dir`, which asks the disk each time: links in a circle lead to no folder."""
     return entry.is_dir() if not entry.is_symlink() else Path(entry.path).is_dir()

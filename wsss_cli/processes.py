@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsss_cli.errors import ResourceError, WsssError
+from wsss_cli.signals import STOPPING
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Check = Callable[[], object]
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask work to stop
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_CPUS_PER_TASK")
 CGROUPS, CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 TRY_SECONDS = 0.5  # of light work that are done here before processes are thought of

@@ -331,6 +331,13 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             "holds no pixel",
         ),
         (
+            lambda d: cvat(d, ("a.png", '<box label="cat" xtl="1.4" ytl="1" xbr="1.4" ybr="5"/>')),
+            ("--kind", "boxes"),
+            "holds no pixel",
+        ),
+        (lambda d: table(d, "image,class,x0,y0,x1,y1\na,cat,-9,-9,-5,-5\n"), ("--kind", "boxes"), "line 2: a box"),
+        (lambda d: coco(d, SQUARE | {"segmentation": [[2, 2, 3, 3]]}), (), "annotation 0: a mask that covers no pixel"),
+        (
             lambda d: cvat(d, ("a.png", '<box label="background" xtl="1" ytl="1" xbr="5" ybr="5"/>')),
             ("--kind", "boxes"),
             "a box of the background",
@@ -428,3 +435,10 @@ def test_of_two_boxes_the_smaller_one_is_in_front_and_an_undecided_one_stays_ope
     assert (made["a"][5:15, 12:28] == 2).mean() > 0.95 and (made["a"][cats] == 255).all()
     assert (made["a"][0] == 0).all()
     assert (made["b"][3:17, 9:31] == 255).all() and (made["b"][:3] == 0).all()
+
+
+def test_label_maps_in_hidden_folders_are_copies_of_a_program(data):
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png"):
+        (data / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(data / "maps" / name), np.ones((HEIGHT, WIDTH), np.uint8))
+    same(labels_of(data, data / "maps"), a=np.ones((HEIGHT, WIDTH), np.uint8))

@@ -173,3 +173,10 @@ def test_another_thread_leaves_the_handlers_alone():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_signals_are_heard_before_anything_that_takes_long_is_imported():
+    code = "import sys, wsss_cli.__main__; print(*sys.modules, file=sys.stderr)"
+    number, names = run(code)
+    assert number == 0 and "wsss_cli.engine.stop" in names.split()
+    assert not {"concurrent.futures", "multiprocessing", "typer", "wsss_cli.processes"} & set(names.split())

@@ -49,6 +49,10 @@ def test_by_hand_and_by_policy(pred: Path, truth: Path) -> None:
     assert as_background["undecided_share"] == pytest.approx(2 / 7)
     assert (as_background["images"], as_background["extra"]) == (2, 1)
 
+    for folder in (pred, truth):
+        save(folder / ".ipynb_checkpoints", a=[[2]])
+    assert score_masks(pred, truth, 3) == as_background
+
     dropped = score_masks(pred, truth, 3, undecided="drop")
     assert (dropped["label"], dropped["pred"], dropped["intersect"]) == ([3, 1, 1], [2, 2, 1], [2, 1, 1])
     assert dropped["undecided_share"] == pytest.approx(2 / 7)

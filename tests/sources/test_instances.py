@@ -240,7 +240,7 @@ def test_what_is_no_json_or_no_object_is_refused(file: Path) -> None:
         (lambda r: r["annotations"][1].update(image_id=8), "1 annotations belong to images .* image id 8"),
         (lambda r: r["annotations"][1].pop("image_id"), "annotation 6 has no integer image_id"),
         (lambda r: r["annotations"][1].update(category_id="cat"), "annotation 6 has no integer category_id"),
-        (lambda r: r["annotations"][1].pop("segmentation"), "annotation 6 has no segmentation"),
+        (lambda r: r["annotations"][1].pop("segmentation"), r"has no segmentation \(outlines are needed"),
         (lambda r: r["annotations"][1].pop("id"), "no integer id"),
         (lambda r: r["annotations"].append(3), "no integer id"),
         (lambda r: r["images"][0].update(id=7), "image id 7 occurs twice"),

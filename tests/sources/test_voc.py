@@ -275,6 +275,9 @@ def test_without_any_source_of_train_aug_it_says_what_to_fetch(root: Path, tmp_p
     assert _ids(made, "train_aug") == ["s1", "s2", "t1", "t2"]
     with pytest.raises(DataError, match="no folder"):
         _prepare(root, tmp_path / "out", aug_masks=tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no PNG"):
+        _prepare(root, tmp_path / "out", aug_masks=tmp_path / "empty")
     with pytest.raises(DataError, match="no SBD release"):
         _prepare(root, tmp_path / "out", sbd=tmp_path)
 

@@ -56,7 +56,7 @@ def import_scores(
 
     if not teacher.strip():
         raise UsageError("--teacher is empty", "say what made the scores: --teacher 'SAM 3'")
-    renames = dict(pair(text) for text in rename or ())
+    renames = label_renames(rename or ())
     with stage.working("cpu", runs) as ctx:
         opened = open_dataset(dataset, console.say)
         done = run_import(opened, split, Source(source, teacher, renames, names), name or _name(source), ctx)
@@ -72,12 +72,20 @@ def import_scores(
     stage.finish(str(done.run), done.skipped, done.lost, following.removesuffix(" --runs runs"), json_output)
 
 
-def pair(text: str) -> tuple[str, str]:
-    """The two sides of a --rename."""
-    label, equals, target = text.partition("=")
-    if not label or not equals or not target:
-        raise UsageError(f"--rename {text}: LABEL=CLASS is meant", "for instance --rename moggy=cat")
-    return label, target
+def label_renames(texts: Sequence[str]) -> dict[str, str]:
+    """LABEL=CLASS pairs of --rename.
+
+    Raises:
+        UsageError: one is no pair, or two are of one label.
+    """
+    renames: dict[str, str] = {}
+    for text in texts:
+        label, equals, target = text.partition("=")
+        if not label or not equals or not target:
+            raise UsageError(f"--rename {text}: LABEL=CLASS is meant", "for instance --rename moggy=cat")
+        if renames.setdefault(label, target) != target:
+            raise UsageError(f"--rename {text}: {label!r} is renamed twice", "leave out one of them")
+    return renames
 
 
 def _name(source: Path) -> str:

@@ -12,10 +12,11 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.following import line
-from wsss_cli.cli.import_scores import pair
+from wsss_cli.cli.import_scores import label_renames
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import is_hidden
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +135,7 @@ def _from_source(
 
         boxes = partial(box_labels, fill=box_fill)
         source += f", inside {'told by a dense CRF' if box_fill == 'crf' else 'left open'}"
-    wanted = Wanted(kind, dict(pair(text) for text in rename or ()), boxes)
+    wanted = Wanted(kind, label_renames(rename or ()), boxes)
     drawings = drawn_on(dataset, dataset.split(split), path, wanted, console.say)
     if boxes is None:
         return source, drawn_labels(drawings, path, wanted, 1)
@@ -166,7 +167,8 @@ def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[S
 
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", "label maps are PNGs named like their photographs, ID.png")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.name[0] != ".")
+    seen = (file for file in folder.rglob("*") if file.name[0] != "." and not is_hidden(file, folder))
+    files = sorted(file for file in seen if file.suffix.lower() == ".png")
     if not files:
         raise DataError(f"there is no .png in {folder}", "label maps are PNGs named like their photographs, ID.png")
     samples = dataset.split(split)

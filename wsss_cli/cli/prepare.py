@@ -100,7 +100,7 @@ def voc_aug(
     from wsss_cli.data.sources.voc import prepare_voc
 
     out = out or Path("data") / name
-    names = tuple(label.strip() for label in classes.split(",") if label.strip())
+    names = _class_names(classes)
     if download:
         with fetching() as tell:
             say_fetched(download_voc(devkit, sbd=sbd is None and aug_masks is None, tell=tell))
@@ -231,7 +231,7 @@ def folder(
         )
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
-    names = tuple(label.strip() for label in classes.split(",") if label.strip())
+    names = _class_names(classes)
     source = FolderSource(images, table, masks, names, _renames(rename or []))
     settings = FolderSettings(name, val_fraction, seed)
     part = chosen(shard, 1)
@@ -263,16 +263,39 @@ def folder(
         raise typer.Exit(lost.exit_code)
 
 
+def _class_names(text: str) -> tuple[str, ...]:
+    """Names of --classes, A,B,...
+
+    Raises:
+        UsageError: one is empty, occurs twice (case aside), or is the background.
+    """
+    if not text.strip():
+        return ()
+    names = tuple(label.strip() for label in text.split(","))
+    for at, label in enumerate(names):
+        if not label:
+            raise UsageError(
+                f"--classes {text}: a name is empty", "write the names with one comma between two: cat,dog"
+            )
+        if label.casefold() == "background":
+            raise UsageError(f"--classes {text}: the background is class 0 by itself", f"leave {label} out")
+        if label.casefold() in {other.casefold() for other in names[:at]}:
+            raise UsageError(f"--classes {text}: names {label!r} twice", "name each class once")
+    return names
+
+
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
     """OLD=NEW pairs of --rename.
 
     Raises:
-        UsageError: one has no '=', or no name before it.
+        UsageError: one has no '=', or no name before it, or two rename one tag.
     """
-    renames = {}
+    renames: dict[str, str] = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
         if not old.strip() or not equals:
             raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")
+        if renames.get(old.strip(), new.strip()) != new.strip():
+            raise UsageError(f"--rename {pair}: {old.strip()!r} is renamed twice", "leave out one of them")
         renames[old.strip()] = new.strip()
     return renames

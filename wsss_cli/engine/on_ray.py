@@ -22,7 +22,8 @@ from wsss_cli.engine.stop import AGAIN
 from wsss_cli.engine.sweep import Batch
 from wsss_cli.engine.work import Entry, Place, Work
 from wsss_cli.errors import ResourceError, UsageError, WsssError
-from wsss_cli.processes import FINISH_SECONDS, STOPPING, Check, cores, signals_held
+from wsss_cli.processes import FINISH_SECONDS, Check, cores, signals_held
+from wsss_cli.signals import STOPPING
 
 Part = list[tuple[int, Batch[Any]]]  # batches with their numbers
 HINT = "the same wsss and the same folders are to be on every machine of the cluster: see docs/how-to/many-gpus.md"

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from wsss_cli.errors import Interrupted, Preempted, WsssError
-from wsss_cli.processes import STOPPING, stopping_by
+from wsss_cli.signals import STOPPING
 
 HARD_END_S = 5.0  # after which a second Ctrl-C ends the process whatever it still waits for
 AGAIN = "run the same command again to go on"
@@ -68,6 +68,8 @@ class Stop:
 
         SIGHUP that is ignored, as under nohup, stays so. One that `end_at_once` has heard counts.
         """
+        from wsss_cli.processes import stopping_by  # here: it takes long, and signals are to be heard before
+
         self.signal = self.signal or _heard
         with stopping_by(self.check), self._catching():
             yield self

@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from wsss_cli.errors import Interrupted, Preempted, ResourceError
-from wsss_cli.processes import STOPPING
 from wsss_cli.ranks.group import AGENT, timeout_s
+from wsss_cli.signals import STOPPING
 
 PATIENCE_S = 20  # that ranks have to save and end, once a signal came
 

@@ -13,7 +13,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.engine.records import namer
 from wsss_cli.errors import DataError
-from wsss_cli.files import files_below
+from wsss_cli.files import files_below, is_hidden
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import Check, check_stop
 from wsss_cli.scoring.by_image import ClassAreas, class_areas
@@ -126,10 +126,11 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
 
 
 def _pngs(folder: Path) -> dict[str, Path]:
-    """PNGs of a folder and below by name without suffix, sorted; what macOS keeps beside a file, ._NAME, is none."""
+    """PNGs of a folder and below by name without suffix, sorted; none of hidden folders, nor macOS's ._NAME."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}", "check the path")
-    files = (file for file in files_below(folder) if file.suffix.lower() == ".png" and not file.name.startswith("._"))
+    below = (file for file in files_below(folder) if not is_hidden(file, folder))
+    files = (file for file in below if file.suffix.lower() == ".png" and not file.name.startswith("._"))
     name = namer(folder)
     return {name(file): file for file in sorted(files)}
 

@@ -124,6 +124,8 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
         top, bottom, left, right = box_edges(shape, size)
         canvas[top:bottom, left:right] = 1
     pixels: np.ndarray = canvas > 0
+    if not pixels.any():
+        raise DataError(f"{shape.where}: a {shape.form} that covers no pixel", "take it out, or draw it anew")
     return pixels
 
 
@@ -136,7 +138,7 @@ def box_edges(shape: Shape, size: Size) -> tuple[int, int, int, int]:
     (x0, y0), (x1, y1) = np.sort(shape.points, axis=0)
     top, left = max(int(np.floor(y0)), 0), max(int(np.floor(x0)), 0)
     bottom, right = min(int(np.ceil(y1)), size[0]), min(int(np.ceil(x1)), size[1])
-    if top >= bottom or left >= right:
+    if top >= bottom or left >= right or x0 == x1 or y0 == y1:
         raise DataError(f"{shape.where}: a box from {x0:g},{y0:g} to {x1:g},{y1:g} holds no pixel")
     return top, bottom, left, right
 

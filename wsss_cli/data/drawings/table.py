@@ -30,7 +30,7 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
             f"image,class,{','.join(POINT)} or image,class,{','.join(BOX)} are read",
         )
     shapes: dict[str, list[Shape]] = {}
-    highest = 0.0
+    highest, lowest = 0.0, 0.0
     for line, cells in table.rows:
         image, label, *numbers = (cells[column] for column in columns)
         try:
@@ -41,10 +41,10 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
             raise DataError(f"{table.where(line)}: {','.join(numbers)} are no numbers", "coordinates are pixels")
         if not image or not label:
             raise DataError(f"{table.where(line)}: no {'class' if image else 'image'}")
-        highest = max(highest, float(points.max()))
+        highest, lowest = max(highest, float(points.max())), min(lowest, float(points.min()))
         form = "box" if wanted is BOX else "point"
         shapes.setdefault(image, []).append(Shape(label, form, points, table.where(line)))  # type: ignore[arg-type]
-    if shapes and highest <= 1:
+    if shapes and lowest == 0 and highest <= 1:
         raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
     for image, members in shapes.items():
         yield Drawing(image, None, tuple(members), members[0].where)

@@ -178,6 +178,10 @@ def _aug_folder(source: VocSource) -> Path | None:
     if source.aug_masks is not None:
         if not source.aug_masks.is_dir():
             raise DataError(f"--aug-masks {source.aug_masks} is no folder")
+        if not any(source.aug_masks.glob("*.png")):
+            raise DataError(
+                f"--aug-masks {source.aug_masks} holds no PNG", "give the folder in which the masks themselves lie"
+            )
         return source.aug_masks
     default = source.root / "SegmentationClassAug"
     return default if default.is_dir() else None

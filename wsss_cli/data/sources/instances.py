@@ -172,7 +172,9 @@ def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
         if not isinstance(entry.get(field), int):
             raise DataError(f"{path}: annotation {entry['id']} has no integer {field}")
     if not isinstance(entry.get("segmentation"), (list, dict)):
-        raise DataError(f"{path}: annotation {entry['id']} has no segmentation", "instances_*.json is needed")
+        raise DataError(
+            f"{path}: annotation {entry['id']} has no segmentation", "outlines are needed, of each instance"
+        )
     return entry["image_id"], Span(entry["category_id"], is_crowd(entry, str(path)), start, end)
 
 
