@@ -176,8 +176,11 @@ def test_eval_takes_the_newest_training_says_so_and_fails_a_gate(wsss, demo):
         assert part in protocol
 
 
-def test_eval_of_a_training_is_a_table_with_its_protocol(wsss, demo):
+def test_eval_of_a_training_is_a_table_with_its_protocol(wsss, home, demo):
+    page = home / demo["runs"]["train_weak"] / "report.html"
+    page.unlink()
     done = wsss("eval", demo["runs"]["train_weak"], "--split", "train", "--min-miou", "0")
+    assert "No scores" not in page.read_text()  # drawn anew
     assert done.returncode == 0
     assert "ladybug" in done.stdout
     assert "toy/train (16 images), weak supervision" in done.stdout

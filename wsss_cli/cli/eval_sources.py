@@ -133,9 +133,12 @@ def network(
         scoring: as for `open_evaluation`.
     """
     from wsss_cli.data.dataset import not_a_result
+    from wsss_cli.engine.records import is_run
     from wsss_cli.inference.network import Which
+    from wsss_cli.ranks.group import only_first
     from wsss_cli.report.tables import class_table
     from wsss_cli.stages.evaluate import ScoredOn, open_evaluation, score
+    from wsss_cli.stages.report import leave_report
 
     which = Which("best" if best else "latest", weights)
     with working as ctx:
@@ -143,6 +146,8 @@ def network(
             run, ctx, boundary="biou" in columns, which=which, on=ScoredOn(**(on or {})), **scoring
         )
         scores = score(evaluation, ctx) if part is None else _shard(evaluation, part, ctx)
+        if scores is not None and scores["file"] and is_run(run):  # its page said that it has no scores
+            only_first(lambda: leave_report(run, ctx))
     if scores is None:
         assert part is not None
         sharded.end(run, evaluation.place, part, as_json)

@@ -79,7 +79,7 @@ def chart(
     ]
     if not points:
         return node("p", f"{title}: nothing was measured", class_="soft")
-    left, right, upper, lower = 62, 664, 16, 250
+    left, right, upper, lower = 76, 664, 16, 250
     x0, x1 = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(0.0, *(y for _, y in points)), max(y for _, y in points)
     ticks = steps(low, high)
