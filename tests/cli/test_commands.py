@@ -576,7 +576,7 @@ def test_a_training_goes_on_without_what_it_cannot_use(home, refused):
     assert lost.keys() == {"train_000003", "train_000005", "train_000007"}
     assert "cannot be decoded" in lost["train_000003"]
     assert "train_000005.png is 100x128, its image is 128x128" in lost["train_000005"]
-    assert "train_000007.png has the value 77; there are 6 classes" in lost["train_000007"]
+    assert "train_000007.png has the value 77, which is no class: they are 0..5 (and 255)" in lost["train_000007"]
     assert (home / made["run"] / "checkpoints/step-00000004/model.safetensors").is_file()
 
 
