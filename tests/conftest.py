@@ -29,6 +29,9 @@ LONG = (
     "cli/test_commands.py",
     "cluster",
     "faults",
+    "test_pages_run.py",
+    "test_docs_commands.py",
+    "test_extend.py",
     "cli",
     "interchange",
 )  # first, so that no process waits last

@@ -64,7 +64,7 @@ def test_the_commands_for_photographs_run_and_take_the_newest_training_where_non
     assert {file.name for file in masks.iterdir()} == {"holiday", "001.png", "003.png", "004.png", "2024-05.png"}
     shutil.rmtree(trained / "predicted")
     done = wsss(trained, "infer", "photos", "--out=predicted")
-    assert f"newest finished training run: {newest(trained, 'train-')}" in done.stderr
+    assert f"newest finished training run: runs/{newest(trained, 'train-').name}\n" in done.stderr
     nothing = wsss(trained, "infer", "runs/train-toy-00000000", "photos", "--out=other")
     assert nothing.returncode == 2
     assert "runs/train-toy-00000000" in nothing.stderr.partition("error: ")[2]

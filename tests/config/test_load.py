@@ -242,7 +242,7 @@ def test_a_known_key_with_any_value_is_taken_or_refused(key, value):
         ("train.optim.weightdecay=0.1", "did you mean train.optim.weight_decay (float, default 0.01)?"),
         ("train.optim.momentun=0.1", "keys there:"),  # the preset's optimiser is AdamW, which has none
         ("cam.scale=[1.0]", "did you mean cam.scales (list of float, default [1.0, 0.5, 1.5, 2.0])?"),
-        ("train.supervison=full", "did you mean train.supervision (one of weak, mixed, full, default"),
+        ("train.supervison=full", "did you mean train.supervision (one of weak, mixed, partial, full, default"),
         ("train.iters.x=3", "train.iters is a value, not a table"),
     ],
 )

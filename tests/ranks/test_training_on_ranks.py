@@ -164,4 +164,4 @@ def test_what_ends_a_rank_is_said_and_ends_the_others(folder):
 def test_more_ranks_than_images_are_refused(folder):
     done = wsss(folder, "train", *FEW, "--runs=many", "--set=train.batch=2", "--gpus=3", OMP_NUM_THREADS="1")
     assert done.returncode == 2
-    assert "fewer than 3 ranks" in done.stderr
+    assert "2 images at a time for 3 ranks" in done.stderr

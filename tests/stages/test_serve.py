@@ -159,21 +159,18 @@ def test_too_many_at_once_are_sent_away_and_memory_that_runs_out_ends_nothing(se
         raise ResourceError("out of memory with one image of 8x8", "a smaller photograph")
 
     monkeypatch.setattr(serve_module, "predict", slow)
-    address, data, answers = served(waiting=2), picture(8, 8)[1], []
-    clients = [threading.Thread(target=lambda: answers.append(asked(f"{address}/predict", data))) for _ in range(2)]
-    for client in clients:
-        client.start()
+    address, data, answers = served(waiting=1), picture(8, 8)[1], []
+    client = threading.Thread(target=lambda: answers.append(asked(f"{address}/predict", data)))
+    client.start()
     assert begun.acquire(timeout=PATIENCE)
-    until = time.monotonic() + PATIENCE
-    while (last := asked(f"{address}/predict", b"x"))[0] != 503:  # the second client is on its way
-        assert time.monotonic() < until
-    assert last[2]["Retry-After"] == "5"
+    status, body, headers = asked(f"{address}/predict", data)
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert json.loads(body)["error"] == "1 photograph is waiting"
     go_on.set()
-    for client in clients:
-        client.join(PATIENCE)
+    client.join(PATIENCE)
     assert [(status, json.loads(body)["error"]) for status, body, _ in answers] == [
         (413, "out of memory with one image of 8x8")
-    ] * 2
+    ]
     monkeypatch.undo()
     assert asked(f"{address}/predict", data)[0] == 200
 

@@ -38,7 +38,7 @@ def serve(
     weights: WeightsOption = None,
     max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest file, megabytes.")] = 20,
     max_megapixels: Annotated[int, typer.Option(min=1, max=178, help="Largest photograph.")] = 25,
-    per_minute: Annotated[int, typer.Option(min=0, help="Photographs from one address; 0: no limit.")] = 60,
+    per_minute: Annotated[int, typer.Option(min=0, max=10**6, help="Photographs from one address; 0: no limit.")] = 60,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
 ) -> None:

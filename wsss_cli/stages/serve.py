@@ -24,6 +24,7 @@ from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
 from wsss_cli.report.drop_page import PAGE
 from wsss_cli.report.pictures import encoded, overlay
+from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -116,7 +117,8 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         if after:
             return refused(429, f"more than {limits.per_minute} photographs a minute", f"wait {after} s", after)
         if len(waiting) >= limits.waiting:
-            return refused(503, f"{limits.waiting} photographs are waiting", "try again in a moment", 5)
+            count = counted(limits.waiting, "photograph")
+            return refused(503, f"{count} {'is' if limits.waiting == 1 else 'are'} waiting", "try again in a moment", 5)
         waiting.add(request)
         try:
             data = await body(request)
