@@ -21,7 +21,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy wsss_cli
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 faults: $(VENV)/.installed-test
 	WSSS_STORM=1 $(BIN)/pytest -q tests/faults
