@@ -7,20 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_cli.cli import completion, console, stage
-from wsss_cli.cli.options import RUNS, BestOption, JsonOption, RunsOption, WeightsOption
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption
 from wsss_cli.errors import UsageError
 
 
 def export(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            autocompletion=completion.runs("train"),
-            help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
-            "training.",
-        ),
-    ] = None,
+    run: NetworkArgument = None,
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     form: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import completion, console, sharded, stage
+from wsss_cli.cli import console, sharded, stage
 from wsss_cli.cli.options import (
     RUNS,
     AddressOption,
@@ -19,6 +19,7 @@ from wsss_cli.cli.options import (
     LimitOption,
     ModeOption,
     MsFlipOption,
+    NetworkArgument,
     RunsOption,
     ShardOption,
     WeightsOption,
@@ -28,14 +29,7 @@ from wsss_cli.talk import counted
 
 
 def infer(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            autocompletion=completion.runs("train"),
-            help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
-            "training.",
-        ),
-    ] = None,
+    run: NetworkArgument = None,
     images: Annotated[
         list[str] | None, typer.Argument(help="Image files, folders, or quoted glob patterns.", show_default=False)
     ] = None,

@@ -28,6 +28,14 @@ SetOption = Annotated[
         help="Change one setting of the preset; TOML value; repeatable.",
     ),
 ]
+NetworkArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        autocompletion=completion.runs("train"),
+        help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
+        "training.",
+    ),
+]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the run directories.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 DeviceOption = Annotated[

@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib.util
 import socket
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import completion, console, stage
-from wsss_cli.cli.options import RUNS, BestOption, DeviceOption, MsFlipOption, RunsOption, WeightsOption
+from wsss_cli.cli import console, stage
+from wsss_cli.cli.options import (
+    RUNS,
+    BestOption,
+    DeviceOption,
+    MsFlipOption,
+    NetworkArgument,
+    RunsOption,
+    WeightsOption,
+)
 from wsss_cli.errors import UsageError
 
 LOOK_S = 0.2
@@ -20,14 +27,7 @@ END_S = 15.0
 
 
 def serve(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            autocompletion=completion.runs("train"),
-            help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
-            "training.",
-        ),
-    ] = None,
+    run: NetworkArgument = None,
     *,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 is open to everybody.")
