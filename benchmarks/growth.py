@@ -366,7 +366,7 @@ def infer(work: Path, count: int) -> dict[str, Any]:
 
     def run() -> None:
         paths = find_images([str(home)], work / f"{count}" / "out", print)
-        done = stage.run_infer(network, paths, work / f"{count}" / "out", ctx, ms_flip=False, overlays=False)
+        done = stage.run_infer(network, paths, work / f"{count}" / "out", ctx, ms_flip=False, beside=())
         check((len(paths), done["lost"]) == (count, []))
 
     return timed(run, count if count <= WHOLE else 0)

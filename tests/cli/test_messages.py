@@ -57,6 +57,8 @@ def home(tmp_path_factory):
         ("infer run run photos --out masks", "run is a run, and photographs are named here", "give one run, then ph"),
         ("infer photos --out masks --runs none", "no finished train run in none", "wsss train --preset"),
         ("eval run --data untold --limit 1", "untold has no split 'val' with masks to score against", "wsss infer"),
+        ("infer run photo.jpg --out masks --overlap 8", "--overlap 8 is that of tiles", "add --tile 1024"),
+        ("infer run photo.jpg --out masks --tile 64 --overlap 64", "is not below --tile 64", "for example --overlap 8"),
         ("infer run photo.jpg", "Missing option '--out'.", "see wsss infer --help"),
         ("eval --base x", "Invalid value for '--base'", "see wsss eval --help"),
     ],

@@ -12,6 +12,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context, Silent
 from wsss_cli.errors import BusyError, Preempted, UsageError
+from wsss_cli.inference import tiles
 from wsss_cli.inference.journal import NAME, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.locks import locked
@@ -50,12 +51,12 @@ def run(tmp_path, monkeypatch):
         maps = {mode: [np.minimum(image[..., 0], 1) for image in images]}
         return {**maps, f"{mode}_probabilities": [sure for _ in images]} if probabilities else maps
 
-    monkeypatch.setattr(infer, "predict", predict)
+    monkeypatch.setattr(tiles, "predict", predict)
 
-    def run(network, photos, *, ms_flip=False, overlays=False, **more):
+    def run(network, photos, *, ms_flip=False, beside=(), **more):
         ui.lines.clear()
         ctx = Context(torch.device("cpu"), tmp_path, ui)
-        made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, overlays=overlays, **more)
+        made = infer.run_infer(network, photos, tmp_path / "out", ctx, ms_flip=ms_flip, beside=beside, **more)
         assert made["lost"] == []
         return made["images"], made["kept"], [line.split(" mask")[0] for line in ui.lines]
 
@@ -71,9 +72,9 @@ def test_what_the_same_call_made_is_kept(run, network, photos):
 def test_confidence_is_written_where_it_is_asked_for_and_is_never_that_of_another_mask(run, network, photos, tmp_path):
     sure = tmp_path / "out/confidence"
     assert run(network, photos) == (2, 0, []) and not sure.exists()
-    assert run(network, photos, confidence=True) == (2, 0, [])  # masks alone are not all that is asked for
+    assert run(network, photos, beside=["confidence"]) == (2, 0, [])  # masks alone are not all that is asked for
     assert [read_mask(file).tolist() for file in sorted(sure.iterdir())] == [[[204] * 8] * 8] * 2
-    assert run(network, photos, confidence=True) == run(network, photos) == (0, 2, [])
+    assert run(network, photos, beside=["confidence"]) == run(network, photos) == (0, 2, [])
     assert len(list(sure.iterdir())) == 2
     assert run(replace(network, model=nn.Linear(2, 2)), photos[:1])[0] == 1
     assert [file.name for file in sure.iterdir()] == ["b.png"]
@@ -109,10 +110,10 @@ def test_masks_of_nobody_knows_what_are_not_written_over(run, network, photos, t
 
 
 def test_an_overlay_of_an_earlier_mask_is_not_taken_for_one_of_this(run, network, photos):
-    run(network, photos, overlays=True)
+    run(network, photos, beside=["overlays"])
     assert run(network, photos) == (0, 2, [])
     run(network, photos, ms_flip=True)
-    assert run(network, photos, ms_flip=True, overlays=True) == (2, 0, ["2"])
+    assert run(network, photos, ms_flip=True, beside=["overlays"]) == (2, 0, ["2"])
 
 
 def test_what_a_kill_left_between_mask_and_line_is_made_anew(run, network, photos, tmp_path, monkeypatch):

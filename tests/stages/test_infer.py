@@ -15,6 +15,7 @@ from wsss_cli.engine import work as work_module
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import ResourceError, UsageError
 from wsss_cli.inference import predict as predict_module
+from wsss_cli.inference import tiles as tiles_module
 from wsss_cli.inference.journal import Journal
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
@@ -63,7 +64,7 @@ def photograph(folder, name, height, width):
 def infer(tmp_path):
     def infer(network, photo, mode, ms_flip=False):
         ctx = Context(torch.device("cpu"), tmp_path)
-        made = run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=ms_flip, overlays=False, mode=mode)
+        made = run_infer(network, [photo], tmp_path / "out", ctx, ms_flip=ms_flip, beside=(), mode=mode)
         return read_mask(tmp_path / "out/masks" / photo.name), made["images"]
 
     return infer
@@ -89,7 +90,7 @@ def test_where_memory_is_short_windows_are_named_and_help(network, infer, tmp_pa
     network.model.most = WINDOW * WINDOW
     with pytest.raises(ResourceError, match="out of memory with one image of 100x70") as caught:
         infer(network, photo, "", ms_flip)
-    assert caught.value.hint == "make it need less: --mode slide" + (", no --ms-flip" if ms_flip else "")
+    assert caught.value.hint == "make it need less: --tile 1024 or --mode slide" + (", no --ms-flip" if ms_flip else "")
     assert infer(network, photo, "slide", ms_flip)[0].shape == (70, 100)
     network.model.most = 100
     with pytest.raises(ResourceError) as caught:
@@ -223,7 +224,7 @@ def test_few_headers_are_read_before_the_first_photograph_is_segmented(network, 
     events = []
     monkeypatch.setattr(infer_stage, "SIZES_AHEAD", 2)
     monkeypatch.setattr(predict_module, "image_size", lambda path: events.append("header") or image_size(path))
-    monkeypatch.setattr(infer_stage, "predict", lambda *args, **how: events.append("network") or predict(*args, **how))
+    monkeypatch.setattr(tiles_module, "predict", lambda *args, **how: events.append("network") or predict(*args, **how))
     monkeypatch.setattr(work_module, "THREADS", 1)
     done = run_infer(network, photos, tmp_path / "out", Context(torch.device("cpu"), tmp_path), ms_flip=False)
     assert (done["images"], events.count("header"), events.count("network")) == (7, 7, 7)

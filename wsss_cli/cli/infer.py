@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,26 @@ from wsss_cli.cli.options import (
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
 
+if TYPE_CHECKING:
+    from wsss_cli.inference.tiles import Tiles
+
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        min=32, max=65536, metavar="PIXELS", help="Cut photographs that are larger than this into squares of it."
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, metavar="PIXELS", help="That neighbouring squares share; an eighth of --tile if left out."
+    ),
+]
+OverlaysOption = Annotated[bool, typer.Option(help="Write the masks over the photographs too.")]
+ConfidenceOption = Annotated[
+    bool, typer.Option("--confidence", help="Write how sure the network is, too: confidence/, grey, 255 = 1.")
+]
+
 
 def infer(
     run: NetworkArgument = None,
@@ -37,10 +57,10 @@ def infer(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
     ms_flip: MsFlipOption = False,
     mode: ModeOption = None,
-    overlays: Annotated[bool, typer.Option(help="Write the masks over the photographs too.")] = True,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="Write how sure the network is, too: confidence/, grey, 255 = 1.")
-    ] = False,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
+    overlays: OverlaysOption = True,
+    confidence: ConfidenceOption = False,
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
@@ -58,6 +78,7 @@ def infer(
     wsss infer photos/ --out predicted    # by the newest training
     wsss infer runs/train-toy-1a2b3c4d photo.jpg --out predicted
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
+    wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --tile 1024 --overlap 128
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
@@ -68,8 +89,12 @@ def infer(
     to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are searched too;
     the mask of photos/trip/1.jpg is trip/1.png.
 
-    --mode slide takes less memory for large photographs: the network sees windows of eval.window pixels, eval.stride
-    apart, as in `wsss eval --mode slide`.
+    --tile is for photographs of many megapixels: each square is segmented as if it were a photograph, so memory is that
+    of a square, and the photograph's pixels; where two overlap, the one whose centre is nearer decides. A photograph
+    that is no larger is segmented whole.
+
+    --mode slide takes less memory than whole photographs, and more than --tile: the network sees windows of eval.window
+    pixels, eval.stride apart, and scores are averaged where they overlap, as in `wsss eval --mode slide`.
     """
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.stages.infer import run_infer
@@ -77,6 +102,7 @@ def infer(
 
     run, images = run_and_photographs(run, images or [], runs)
     part = sharded.chosen(shard, gpus)
+    tiles = tiles_of(tile, overlap)
     ray = stage.ray_address(engine, address, gpus, shard, device)
     paths = find_images(images, out, console.say)
     limited = f"limit {limit}: the first {limit} of {len(paths)} photographs" if 0 < limit < len(paths) else ""
@@ -84,23 +110,45 @@ def infer(
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        shown = {"ms_flip": ms_flip, "overlays": overlays, "confidence": confidence}
-        summary = run_infer(network, paths, out, ctx, mode=mode or "", shard=part, **shown)
+        beside = [kind for kind, wanted in (("overlays", overlays), ("confidence", confidence)) if wanted]
+        summary = run_infer(
+            network, paths, out, ctx, ms_flip=ms_flip, beside=beside, mode=mode or "", tiles=tiles, shard=part
+        )
     if json_output:
         console.result_json({**summary, "limit": limit} if limited else summary)
     else:
-        note = f" ({summary['kept']} were there already)" if summary["kept"] else ""
-        console.result(f"{counted(summary['images'], 'mask')} in {summary['masks']}{note}")
-        if limited:
-            console.result(limited)
-        if summary["overlays"]:
-            console.result(f"overlays in {summary['overlays']}")
+        _show(summary, limited)
     if part is not None:
         missing = ", ".join(f"{each} ({count})" for each, count in summary["missing"].items())
         console.say(
             f"shard {part}: {f'without a mask are photographs of {missing}' if missing else 'all masks are there'}"
         )
     stage.finish(str(out), False, summary["lost"], "", json_output)
+
+
+def _show(summary: dict[str, Any], limited: str) -> None:
+    """Print what was written, and where."""
+    note = f" ({summary['kept']} were there already)" if summary["kept"] else ""
+    console.result(f"{counted(summary['images'], 'mask')} in {summary['masks']}{note}")
+    if limited:
+        console.result(limited)
+    if summary["overlays"]:
+        console.result(f"overlays in {summary['overlays']}")
+
+
+def tiles_of(side: int | None, overlap: int | None) -> Tiles | None:
+    """What --tile and --overlap mean; None: neither is given.
+
+    Raises:
+        UsageError: an overlap alone, or one that is no smaller than a tile.
+    """
+    from wsss_cli.inference.tiles import Tiles
+
+    if side is None:
+        if overlap is not None:
+            raise UsageError(f"--overlap {overlap} is that of tiles, and there are none", "add --tile 1024")
+        return None
+    return Tiles(side, side // 8 if overlap is None else overlap)
 
 
 def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tuple[Path, list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -99,6 +100,11 @@ def mask_png(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def grey_png(values: np.ndarray) -> bytes:
+    """The bytes of a grey PNG of 8 bits, without a palette, of uint8 [H, W]."""
+    return cv2.imencode(".png", values)[1].tobytes()
 
 
 def clear_other_masks(folder: Path, made_from: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ import numpy as np
 
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import write_mask
+from wsss_cli.data.masks import grey_png, write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
-from wsss_cli.files import remove_temporaries
+from wsss_cli.files import remove_temporaries, write_bytes
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
-from wsss_cli.inference.predict import image_batches, predict
+from wsss_cli.inference.predict import image_batches
+from wsss_cli.inference.tiles import SMALLEST, Segmented, Tiles, segment
 from wsss_cli.locks import locked
-from wsss_cli.pseudo.refine import write_pseudo_mask
 from wsss_cli.ranks.group import only_first
 from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows
@@ -40,32 +40,35 @@ SIZES_AHEAD = 4096  # photographs whose headers are read before the first of the
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of each photograph beside its mask."""
+    """What is written of each photograph beside its mask.
+
+    Attributes:
+        beside: of `KINDS`.
+    """
 
     folder: Path
-    overlays: bool
-    confidence: bool
+    beside: frozenset[str]
 
     def files(self, photo: Photograph) -> list[Path]:
         """The mask, and what is wanted beside it."""
-        kinds = ["masks", *(["overlays"] if self.overlays else []), *(["confidence"] if self.confidence else [])]
-        return [self.folder / kind / f"{photo.name}.png" for kind in kinds]
+        return [self.folder / kind / f"{photo.name}.png" for kind in ("masks", *sorted(self.beside))]
 
     def store(self, predicted: Predicted, colors: tuple[tuple[int, int, int], ...]) -> None:
         """Write what was predicted, the mask last: one that is there has what belongs to it, and nothing older."""
-        photo, image, mask, sure = predicted
+        photo, image, result = predicted
         name = f"{photo.name}.png"
-        if self.overlays:
-            write_picture(self.folder / "overlays" / name, overlay(image, mask, colors))
-        if sure is not None:
-            write_pseudo_mask(self.folder / "masks" / name, self.folder / "confidence" / name, mask, sure, colors)
-            return
-        (self.folder / "confidence" / name).unlink(missing_ok=True)
-        write_mask(self.folder / "masks" / name, mask, colors)
+        if "overlays" in self.beside:
+            write_picture(self.folder / "overlays" / name, overlay(image, result.mask, colors))
+        sure = self.folder / "confidence" / name
+        if result.confidence is None:
+            sure.unlink(missing_ok=True)
+        else:
+            write_bytes(sure, grey_png(result.confidence))
+        write_mask(self.folder / "masks" / name, result.mask, colors)
 
 
-Predicted = tuple[Photograph, np.ndarray, np.ndarray, np.ndarray | None]
-"""A photograph, its pixels, its mask and the probability of that, float32 [H, W], where it is asked for."""
+Predicted = tuple[Photograph, np.ndarray, Segmented]
+"""A photograph, its pixels, and what the network says of it."""
 
 
 def run_infer(
@@ -75,32 +78,39 @@ def run_infer(
     ctx: Context,
     *,
     ms_flip: bool,
-    overlays: bool = True,
+    beside: Collection[str] = ("overlays",),
     mode: str = "",
+    tiles: Tiles | None = None,
     shard: Shard | None = None,
-    confidence: bool = False,
 ) -> dict[str, Any]:
-    """Write out/masks/<name>.png (palette) and out/overlays/<name>.png for each image.
+    """Write out/masks/<name>.png (palette), and what is wanted beside it, for each image.
 
     What is there already from this network, with these settings and of the same photograph, is kept: see `Journal`.
 
     Args:
         images: see `photograph`.
+        beside: 'overlays', pictures to look at; 'confidence', the probability of what was predicted, 8-bit
+            grey, 255 = 1.
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
+        tiles: that photographs larger than one are cut into.
         shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.
-        confidence: also write out/confidence/<name>.png, the probability of what was predicted, 8-bit grey, 255 = 1.
     Returns:
         {'masks': folder, 'overlays': folder, 'images': written now, 'kept': already there, 'lost': [{'id', 'reason'}]};
         of a shard 'missing', images without a mask by shard.
     Raises:
         BusyError: another process writes to `out`, or to this shard of it.
-        UsageError: shards of another number are at work there, or a file that is no prediction has the name of one.
+        UsageError: shards of another number are at work there, a file that is no prediction has the name of one, or
+            there are tiles and windows.
         WriteError: `out` cannot be written.
     """
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **({"mode": mode} if mode else {})})
+    if tiles and config.mode == "slide":
+        raise UsageError(
+            "--tile goes with mode whole, and windows are asked for", "--tile with --mode whole, or neither"
+        )
     with held_by_first(_writing(out, shard, ctx), lambda _: None):
-        outputs = Outputs(out, overlays, confidence)
-        summary = _infer(network, images, outputs, config, ctx, ms_flip=ms_flip, shard=shard)
+        outputs = Outputs(out, frozenset(beside))
+        summary = _infer(network, images, outputs, config, ctx, ms_flip=ms_flip, tiles=tiles, shard=shard)
         return only_first(lambda: summary)
 
 
@@ -139,10 +149,10 @@ def _infer(
     ctx: Context,
     *,
     ms_flip: bool,
+    tiles: Tiles | None,
     shard: Shard | None,
 ) -> dict[str, Any]:
-    out, overlays = outputs.folder, outputs.overlays
-    precision = network.preset.train.precision
+    out, overlays = outputs.folder, "overlays" in outputs.beside
     here = images if shard is None else _part(images, shard)
     photographs = Each(here, photograph)
 
@@ -151,7 +161,8 @@ def _infer(
         "weights": weights_digest(network.model),
         "eval": config.model_dump(mode="json"),
         "ms_flip": ms_flip,
-        "precision": precision,
+        "precision": network.preset.train.precision,
+        **({"tiles": asdict(tiles)} if tiles else {}),  # masks that were made before there were tiles are kept
     }
     journal = Journal(out, settings, shard)
 
@@ -175,7 +186,7 @@ def _infer(
 
     pending = agreed(photographs, choose)
     lost: Lost = []
-    how = _less_memory(config, ctx, ms_flip=ms_flip)
+    how = _less_memory(config, ctx, ms_flip=ms_flip, tiles=tiles)
     options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2], total=len(pending))
 
     def batches() -> Iterator[Batch[Photograph]]:
@@ -186,12 +197,10 @@ def _infer(
         return photo, read_image(photo.image)
 
     def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
-        planes = [image for _, image in batch]
-        shown: dict[str, Any] = {"single": not ms_flip, "ms_flip": ms_flip, "probabilities": outputs.confidence}
-        maps, mode = predict(network.model, planes, config, ctx, precision, **shown), "ms_flip" if ms_flip else "single"
-        for at, (photo, image) in enumerate(batch):
-            sure = maps[f"{mode}_probabilities"][at].max(axis=0) if outputs.confidence else None
-            yield photo, image, maps[mode][at], sure
+        planes, sure = [image for _, image in batch], "confidence" in outputs.beside
+        results = segment(network, planes, config, ctx, ms_flip=ms_flip, confidence=sure, tiles=tiles)
+        for (photo, image), result in zip(batch, results, strict=True):
+            yield photo, image, result
 
     store = partial(outputs.store, colors=network.colors)
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
@@ -228,9 +237,10 @@ def _missing(of: int, photographs: Iterable[Photograph]) -> dict[str, int]:
     return {str(Shard(number, of)): count for number, count in sorted(counts.items())}
 
 
-def _less_memory(config: EvalConfig, ctx: Context, *, ms_flip: bool) -> str:
+def _less_memory(config: EvalConfig, ctx: Context, *, ms_flip: bool, tiles: Tiles | None) -> str:
     ways = [
-        *(["--mode slide"] if config.mode == "whole" else []),
+        *([f"--tile {tiles.side // 2}"] if tiles and tiles.side >= 2 * SMALLEST else []),
+        *(["--tile 1024 or --mode slide"] if config.mode == "whole" and not tiles else []),
         *(["no --ms-flip"] if ms_flip else []),
         *(["--device cpu"] if ctx.device.type != "cpu" else []),
     ]
