@@ -1,4 +1,4 @@
-"""`wsss bench`: networks and data here, methods in bench_methods.py."""
+"""`wsss bench`: networks and data here, methods in bench_methods.py, what is counted in bench_flops.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wsss_cli.cli import bench_methods, completion, console, stage
+from wsss_cli.cli import bench_flops, bench_methods, completion, console, stage
+from wsss_cli.cli.bench_flops import MeasuredClasses, MeasuredPreset, preset_and_classes
 from wsss_cli.cli.bench_methods import (
     BenchPreset,
     DataDir,
@@ -29,6 +30,7 @@ app = App(help="Measure speed and memory on this machine.")
 app.command("crf")(bench_methods.crf)
 app.command("cam")(bench_methods.cam)
 app.command("walk")(bench_methods.walk)
+app.command("flops")(bench_flops.flops)
 
 
 @app.callback()
@@ -45,16 +47,9 @@ def model(
             help="Training run whose network to measure; the result is kept in its bench.json.",
         ),
     ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            "--preset", "-p", metavar="NAME", autocompletion=completion.presets, help="Preset, in place of a run."
-        ),
-    ] = "",
+    preset: MeasuredPreset = "",
     overrides: SetOption = None,
-    num_classes: Annotated[
-        int, typer.Option(metavar="N", min=2, max=255, help="Classes, background included, with --preset.")
-    ] = 21,
+    num_classes: MeasuredClasses = 21,
     crop: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Side of the square input, pixels.")] = 512,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Timed calls of each kind.")] = 50,
     train: Annotated[bool, typer.Option(help="Also time training steps, at the preset's batch.")] = True,
@@ -70,13 +65,7 @@ def model(
 
     Random weights and images; data loading is not included.
     """
-    if (run is None) == (not preset):
-        raise UsageError("give a run, or --preset", "wsss bench model --preset NAME")
-    if run is not None:
-        from wsss_cli.engine.records import read_inputs, read_run
-
-        read_run(run, "train")
-        preset, num_classes = str(run / "preset.lock.toml"), len(read_inputs(run).classes)
+    preset, num_classes = preset_and_classes(run, preset, num_classes, "model")
     resolved = stage.resolve(preset, overrides)
     from wsss_cli.bench.model import bench_network
     from wsss_cli.files import write_json

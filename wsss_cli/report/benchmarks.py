@@ -49,6 +49,43 @@ def bench_table(result: Mapping[str, Any]) -> Table:
     return Table(f"bench {result['bench']}, {result['device']}", columns, tuple(rows), notes=_notes(result), left=left)
 
 
+def flops_table(result: Mapping[str, Any]) -> Table:
+    """Parameters and multiply-adds of modules, and of all.
+
+    Args:
+        result: what `bench.flops.bench_flops` returns.
+    """
+    parameters, operations = result["parameters"], result["multiply_adds"]
+    rows = [
+        (
+            row["name"],
+            row["type"],
+            f"{row['parameters']:,}",
+            _share(row["parameters"], parameters),
+            f"{row['multiply_adds'] / 1e9:,.3f}",
+            _share(row["multiply_adds"], operations),
+        )
+        for row in result["modules"]
+    ]
+    idle = [row["name"] for row in result["modules"] if "." not in row["name"] and not row["multiply_adds"]]
+    return Table(
+        f"{result['preset']}, {result['num_classes']} classes, {result['width']}x{result['height']}",
+        ("", "type", "parameters", "", "GMAC", ""),
+        tuple(rows),
+        ("all", "", f"{parameters:,}", "", f"{operations / 1e9:,.3f}", ""),
+        (
+            f"GMAC: 10^9 multiply-adds, each of which is two FLOPs (all: {result['flops'] / 1e9:,.1f} GFLOPs)",
+            f"counted: {result['counted']}",
+            *(f"{name}: used in training alone" for name in idle),
+        ),
+        frozenset({0, 1}),
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
