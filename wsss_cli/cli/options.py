@@ -32,8 +32,8 @@ NetworkArgument = Annotated[
     Path | None,
     typer.Argument(
         autocompletion=completion.runs("train"),
-        help="A training run, one of its checkpoints, or an imported directory. If left out, the newest finished "
-        "training.",
+        help="A training run, one of its checkpoints, or an imported or published directory. If left out, the newest "
+        "finished training.",
     ),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the run directories.")]

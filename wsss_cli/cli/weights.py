@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_cli.cli import completion, console
+from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
-from wsss_cli.cli.options import JsonOption
+from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption
 
-app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints.")
+app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints; give a network away.")
 
 
 @app.command()
@@ -110,6 +110,49 @@ def import_mmseg(
         console.say(f"next: {line('train', '--preset', 'NAME', '--init', out)}")
     else:
         console.say(f"next: {line('infer', out, 'IMAGES', '--out', 'DIR')}")
+
+
+@app.command()
+def publish(
+    run: NetworkArgument = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")],
+    best: BestOption = False,
+    weights: WeightsOption = None,
+    runs: RunsOption = RUNS,
+    json_output: JsonOption = False,
+) -> None:
+    """Write a trained network as a folder to give away: weights alone, what they are, and a card to read.
+
+    \b
+    wsss weights publish --out zoo/mine
+    wsss weights publish runs/train-toy-1a2b3c4d --best --out zoo/toy
+    wsss infer zoo/toy photos/ --out predicted
+
+    The folder is taken wherever a run is: by infer, eval, export, serve, train --init and from Python. The weights have
+    no optimiser state; their name ends in the first eight digits of their SHA-256, as torch.hub checks it. README.md
+    says classes, data, supervision, scores and their protocol; the line of the license is yours to write. meta.json
+    holds the preset, with paths as you gave them.
+    """
+    from wsss_cli.engine.context import make_context
+    from wsss_cli.inference.network import Which, load_network
+    from wsss_cli.interchange.publish import run_publish
+
+    run = run or stage.newest_training(runs)
+    which = Which("best" if best else "latest", weights or "")
+    published = run_publish(load_network(run, make_context("cpu", run.parent), which), run, out)
+    if json_output:
+        console.result_json(published)
+    else:
+        console.result(str(out / published["file"]))
+    if not published["scores"]:
+        console.say(f"no scores of these weights are recorded: {line('eval', run)}, then the same command again")
+    if published["card_edited"]:
+        console.say(f"{out / 'README.md'} was edited: left as it is")
+    console.say(
+        f"{'already there' if published['kept'] else 'done'}: {out}; the license is yours to write into README.md"
+    )
+    console.say(f"next: {line('infer', out, 'IMAGES', '--out', 'DIR')}")
 
 
 def _show(meta: dict[str, Any], every: bool) -> None:

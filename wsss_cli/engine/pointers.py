@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from wsss_cli.engine.records import is_run
 from wsss_cli.errors import WeightsError
 
 POINTERS = ("latest", "best")
+PUBLISHED = re.compile(r".+-[0-9a-f]{8}\.safetensors")
 
 
 def pointed(folder: Path, pointer: str) -> str:
@@ -28,9 +30,19 @@ def find_checkpoint(folder: Path, pointer: str = "latest") -> Path | None:
     return max(folder.glob("step-*"), default=None) if pointer == "latest" else None
 
 
+def weights_in(folder: Path) -> Path:
+    """The weights of a checkpoint folder or an imported directory, or of a published one, which are named by hash."""
+    plain = folder / "model.safetensors"
+    return plain if plain.is_file() else next(filter(_is_published, sorted(folder.glob("*.safetensors"))), plain)
+
+
+def _is_published(file: Path) -> bool:
+    return PUBLISHED.fullmatch(file.name) is not None
+
+
 def weight_file(path: Path) -> Path:
     """The weights of a train run's last checkpoint (averaged ones where it has them), of a checkpoint folder or of an
-    imported directory; a file itself.
+    imported or published directory; a file itself.
 
     Raises:
         WeightsError: a directory without weights.
@@ -41,10 +53,11 @@ def weight_file(path: Path) -> Path:
     folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
     if folder is None:
         raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
-    if not (folder / "model.safetensors").is_file():
+    weights = weights_in(folder)
+    if not weights.is_file():
         raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")
     averaged = folder / "ema.safetensors"
-    return averaged if averaged.is_file() else folder / "model.safetensors"
+    return averaged if averaged.is_file() else weights
 
 
 def checkpoint_named(path: Path) -> Path:

@@ -78,7 +78,7 @@ def load_segmentor(path: str | Path, device: str = "cpu", *, precision: Precisio
 
     Args:
         path: a train run directory (its last checkpoint is taken), a folder in its checkpoints/, or a directory that
-            `wsss weights import-mmseg` made.
+            `wsss weights import-mmseg` or `publish` has written.
         device: 'cpu', 'cuda', 'cuda:N', or 'auto'.
         precision: 'fp32'; 'bf16'; 'auto' takes bf16 where the hardware has it, as `wsss infer` does by default.
     Raises:

@@ -16,7 +16,7 @@ from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import AVERAGE, MODEL, load_weights
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint
+from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint, weights_in
 from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.build import build_segmentor
@@ -64,10 +64,10 @@ class Network:
 
 
 def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
-    """The network of a training run, of one of its checkpoints, or of a directory that `wsss weights` imported.
+    """The network of a training run, of one of its checkpoints, or of a directory that `wsss weights` has written.
 
     Args:
-        run: a run directory, a folder in its checkpoints/, or an imported directory.
+        run: a run directory, a folder in its checkpoints/, or an imported or published directory.
         which: its checkpoint is that of a run directory.
     Raises:
         UsageError: no training run there, one without a checkpoint, or one without a best one, or without averaged
@@ -76,8 +76,9 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
     """
     run = checkpoint_named(Path(run))
     if not is_run(run) and (run / "meta.json").is_file():
-        above = run.resolve().parent.parent
-        if is_run(above):
+        checkpoints = run.resolve().parent
+        above = checkpoints.parent
+        if checkpoints.name == "checkpoints" and is_run(above):
             return _trained(above, run, ctx, Which(run.name, which.weights))
         if which.weights == "ema":
             raise UsageError(f"{run} has no averaged weights", "leave out --weights ema")
@@ -95,7 +96,7 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
 
 
 def is_network(path: Path) -> bool:
-    """Whether a path is a run, a checkpoint or an imported directory, whole or not."""
+    """Whether a path is a run, a checkpoint or an imported or published directory, whole or not."""
     path = checkpoint_named(path)
     return is_run(path) or (path / "meta.json").is_file() or (path / "checkpoints").is_dir()
 
@@ -127,23 +128,28 @@ def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network
     return Network(model, preset, inputs.classes, inputs.colors, meta["step"], inputs.dataset, origin, known, weights)
 
 
-HINT = "name a training run, one of its checkpoints, or what wsss weights import-mmseg has written"
+HINT = "name a training run, one of its checkpoints, or what wsss weights import-mmseg or publish has written"
 
 
 def _imported(folder: Path, ctx: Context) -> Network:
-    state, meta = load_weights(folder)
+    state, meta = load_weights(folder, weights_in(folder).name)
     if meta.get("kind") != "segmentor":
         hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else HINT
         raise UsageError(f"{folder} holds no segmentation network", hint)
     try:
         settings, _ = renamed(meta["preset"], {}, "meta.json")
         preset = Preset.model_validate_json(json.dumps(settings))
-        classes, colors, source = tuple(meta["classes"]), _colors(meta["colors"]), meta["source"]["file"]
+        classes, colors, step = tuple(meta["classes"]), _colors(meta["colors"]), int(meta["step"])
+        if "published_by" in meta:
+            origin, dataset, weights = (str(meta[key]) for key in ("origin", "dataset", "weights"))
+            lists = dict(meta["split_sha256"])
+        else:
+            origin = f"imported from {Path(meta['source']['file']).name}"
+            dataset, weights, lists = preset.dataset.path, "", {}
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{folder}/meta.json is damaged: {error}", "import the file again") from error
+        raise WeightsError(f"{folder}/meta.json is damaged: {error}", "import or publish it again") from error
     model = _filled(preset, len(classes), state, ctx, f"{folder} does not fit its own meta.json")
-    origin = f"imported from {Path(source).name}"
-    return Network(model, preset, classes, colors, 0, preset.dataset.path, origin)
+    return Network(model, preset, classes, colors, step, dataset, origin, lists, weights)
 
 
 def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Context, fault: str) -> Segmentor:

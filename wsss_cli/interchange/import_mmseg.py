@@ -90,6 +90,8 @@ def _directory(path: Path) -> dict[str, Any]:
         return {"run": f"{record.stage} run of preset {record.preset}, {record.state}"}
     if (path / "meta.json").is_file():
         meta = read_json(path / "meta.json")
+        if "published_by" in meta:
+            return {"run": f"published, {meta.get('origin')}", "classes": meta.get("classes", [])}
         if "source" in meta:
             return {"run": f"imported from {meta['source'].get('file')}", "classes": meta.get("classes", [])}
         return {"run": f"checkpoint at step {meta.get('step')}"}

@@ -16,7 +16,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import backend_for
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.pointers import checkpoint_named
+from wsss_cli.engine.pointers import checkpoint_named, weights_in
 from wsss_cli.engine.shards import shards_at_work
 from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import BusyError, DataError
@@ -246,7 +246,7 @@ def _key(
     network: Network, dataset: Dataset, split: str, config: EvalConfig, run: Path, boundary: bool, ctx: Context
 ) -> dict[str, Any]:
     """All that the counts of an evaluation depend on."""
-    weights = run / "model.safetensors"  # of an imported network, which has no steps
+    weights = weights_in(run)  # of an imported network, which has no steps
     return {
         "dataset": dataset.fingerprint,
         "split": split,

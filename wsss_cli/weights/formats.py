@@ -177,11 +177,16 @@ def _advice(network: Resnet) -> str:
 
 
 def read_holds(file: Path) -> dict[str, Any]:
-    """What the meta.json beside the weights of a checkpoint or an imported network says of them; empty: nothing."""
+    """What the meta.json beside the weights of a checkpoint, or of an imported or published network, says of them.
+
+    Empty: nothing.
+    """
     meta = file.with_name("meta.json")
-    if file.name not in ("model.safetensors", "ema.safetensors") or not meta.is_file():
+    if file.suffix != ".safetensors" or not meta.is_file():
         return {}
     said = read_json(meta)
+    if not isinstance(said, dict) or file.name not in said.get("sha256", ()):
+        return {}
     return said if said.get("kind") in KINDS and isinstance(said.get("backbone"), str) else {}
 
 
