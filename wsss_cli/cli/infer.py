@@ -28,6 +28,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
+    from wsss_cli.engine.shards import Shard
     from wsss_cli.inference.tiles import Tiles
 
 TileOption = Annotated[
@@ -47,6 +48,17 @@ ConfidenceOption = Annotated[
     bool, typer.Option("--confidence", help="Write how sure the network is, too: confidence/, grey, 255 = 1.")
 ]
 
+NumbersOption = Annotated[
+    bool, typer.Option("--numbers", help="Write class numbers without colours, too: numbers/, plain grey PNGs.")
+]
+ColorsOption = Annotated[
+    bool, typer.Option("--colors", help="Write masks in the classes' colours, too: colors/, RGB PNGs.")
+]
+KINDS = ("overlays", "confidence", "numbers", "colors", "soft")  # of what is written beside masks
+SoftOption = Annotated[
+    bool, typer.Option("--soft", help="Write the scores of every class, too: soft/, NumPy files, uint8, 255 = 1.")
+]
+
 
 def infer(
     run: NetworkArgument = None,
@@ -61,6 +73,9 @@ def infer(
     overlap: OverlapOption = None,
     overlays: OverlaysOption = True,
     confidence: ConfidenceOption = False,
+    numbers: NumbersOption = False,
+    colors: ColorsOption = False,
+    soft: SoftOption = False,
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
@@ -81,6 +96,7 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --tile 1024 --overlap 128
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
+    wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --numbers --colors --soft
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --shard 3/16
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --engine ray
@@ -110,7 +126,8 @@ def infer(
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        beside = [kind for kind, wanted in (("overlays", overlays), ("confidence", confidence)) if wanted]
+        wanted = zip(KINDS, (overlays, confidence, numbers, colors, soft), strict=True)
+        beside = [kind for kind, asked in wanted if asked]
         summary = run_infer(
             network, paths, out, ctx, ms_flip=ms_flip, beside=beside, mode=mode or "", tiles=tiles, shard=part
         )
@@ -119,11 +136,14 @@ def infer(
     else:
         _show(summary, limited)
     if part is not None:
-        missing = ", ".join(f"{each} ({count})" for each, count in summary["missing"].items())
-        console.say(
-            f"shard {part}: {f'without a mask are photographs of {missing}' if missing else 'all masks are there'}"
-        )
+        _say_missing(part, summary["missing"])
     stage.finish(str(out), False, summary["lost"], "", json_output)
+
+
+def _say_missing(part: Shard, counts: dict[str, int]) -> None:
+    """Say of which shards masks are missing."""
+    missing = ", ".join(f"{each} ({count})" for each, count in counts.items())
+    console.say(f"shard {part}: {f'without a mask are photographs of {missing}' if missing else 'all masks are there'}")
 
 
 def _show(summary: dict[str, Any], limited: str) -> None:
@@ -132,8 +152,8 @@ def _show(summary: dict[str, Any], limited: str) -> None:
     console.result(f"{counted(summary['images'], 'mask')} in {summary['masks']}{note}")
     if limited:
         console.result(limited)
-    if summary["overlays"]:
-        console.result(f"overlays in {summary['overlays']}")
+    for kind in (kind for kind in KINDS if summary.get(kind)):
+        console.result(f"{kind} in {summary[kind]}")
 
 
 def tiles_of(side: int | None, overlap: int | None) -> Tiles | None:

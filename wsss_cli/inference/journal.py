@@ -19,6 +19,7 @@ from wsss_cli.engine.shards import FOLDER, Shard
 from wsss_cli.errors import DataError, WriteError
 
 NAME = "made.jsonl"
+ALSO = "also"  # in a line of settings: kinds of files that an earlier version did not write
 KEYS = ("item", "key", "source", "bytes", "changed", "overlay")
 
 
@@ -34,6 +35,16 @@ def weights_digest(model: nn.Module) -> str:
 def noted_items(folder: Path) -> dict[str, dict[str, Any]]:
     """The last row of each item of a folder of predictions, by item."""
     return {row["item"]: row for row in _rows(folder) if "settings" not in row}
+
+
+def later_kinds(folder: Path) -> frozenset[str]:
+    """Kinds of files that earlier versions did not write and that were predicted into a folder."""
+    return frozenset(kind for row in _rows(folder, f'"{ALSO}"') for kind in _also(row))
+
+
+def _also(row: dict[str, Any]) -> list[str]:
+    kinds = row.get(ALSO) if "settings" in row else None
+    return [kind for kind in kinds if isinstance(kind, str)] if isinstance(kinds, list) else []
 
 
 def gather_shards(folder: Path) -> None:
@@ -56,13 +67,13 @@ def _of_shards(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("*.jsonl"))
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows that have what they must have, those of shards last; a line that was torn is none."""
+def _rows(folder: Path, having: str = "") -> Iterator[dict[str, Any]]:
+    """Rows that have what they must have, those of shards last; a line that was torn, or lacks a text, is none."""
     for part in (folder / NAME, *_of_shards(folder)):
         if not part.is_file():
             continue
         with part.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
+            for line in (line for line in lines if having in line):
                 with contextlib.suppress(ValueError):
                     row = json.loads(line)
                     if isinstance(row, dict) and isinstance(row.get("key" if "settings" in row else "item"), str):
@@ -82,25 +93,32 @@ class Journal:
     Args:
         settings: all that an item depends on besides its photograph; plain values.
         shard: that this process makes; it has a file of its own, see `gather_shards`.
+        also: kinds of files that are to be written now and that earlier versions did not write.
     Attributes:
         begun: whether anything was predicted into the folder before, or was about to be.
+        kinds: of those in `also`, what was predicted into the folder before, or was about to be.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], shard: Shard | None = None, also: Iterable[str] = ()
+    ) -> None:
+        self.also = sorted(also)
         self.file = shard.file(folder, "jsonl") if shard else folder / NAME
         self.settings = settings
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.begun = (folder / NAME).exists() or bool(_of_shards(folder))
         self.known = False  # whether the file has these settings
-        items, rows = array("q"), array("q")
+        items, rows, kinds = array("q"), array("q"), set[str]()
         for row in _rows(folder):
             if "settings" in row:
                 self.known = self.known or row["key"] == self.key
+                kinds.update(_also(row))
             else:
                 items.append(hash(row["item"]))
                 rows.append(_hash(row))
         last = np.argsort(np.frombuffer(items, np.int64), kind="stable") if items else np.empty(0, np.int64)
         self._items = np.asarray(items, np.int64)[last]
+        self.kinds = frozenset(kinds)
         self._rows = np.asarray(rows, np.int64)[last]  # of several rows of an item the last holds
 
     def has(self, item: str, photograph: Path, *, overlay: bool) -> bool:
@@ -126,14 +144,14 @@ class Journal:
         self._append([{"item": item, "key": ""} for item in items if self._row_of(item) is not None])
 
     def begin(self) -> None:
-        """Note the settings: what is written from here on is known to be predicted, wherever work is broken off.
+        """Note settings and kinds: what is written from here on is known to be predicted, wherever work is broken off.
 
         Raises:
             WriteError: the disk is full.
         """
-        if not self.known:
-            self._append([{"settings": self.settings, "key": self.key}])
-            self.known = True
+        if not self.known or not self.kinds.issuperset(self.also):
+            self._append([{"settings": self.settings, "key": self.key, **({ALSO: self.also} if self.also else {})}])
+            self.known, self.kinds = True, self.kinds.union(self.also)
 
     def add(self, item: str, photograph: Path, *, overlay: bool) -> None:
         """Note an item that is written.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -59,10 +59,12 @@ class Segmented:
     Attributes:
         mask: class numbers, uint8 [H, W].
         confidence: probability of what was predicted, uint8 [H, W], 255 = 1; None where it is not asked for.
+        scores: probabilities of all classes, uint8 [K, H, W], 255 = 1; None where they are not asked for.
     """
 
     mask: np.ndarray
     confidence: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 def segment(
@@ -70,9 +72,9 @@ def segment(
     images: Sequence[np.ndarray],
     config: EvalConfig,
     ctx: Context,
+    wanted: Container[str] = (),
     *,
     ms_flip: bool,
-    confidence: bool = False,
     tiles: Tiles | None = None,
 ) -> Iterator[Segmented]:
     """Segment photographs of one size: whole, or tile by tile where they are larger than a tile.
@@ -81,35 +83,36 @@ def segment(
 
     Args:
         images: RGB, uint8 [H, W, 3].
+        wanted: beside masks: 'confidence', 'soft' (the scores of all classes).
         ms_flip: at all scales and mirrored.
     """
-    mode = "ms_flip" if ms_flip else "single"
-    shown: dict[str, Any] = {"single": not ms_flip, "ms_flip": ms_flip, "probabilities": confidence}
+    mode, confidence, soft = "ms_flip" if ms_flip else "single", "confidence" in wanted, "soft" in wanted
+    shown: dict[str, Any] = {"single": not ms_flip, "ms_flip": ms_flip, "probabilities": confidence or soft}
 
-    def look(planes: Sequence[np.ndarray]) -> list[Segmented]:
+    def look(planes: Sequence[np.ndarray]) -> Iterator[Segmented]:
         maps = predict(network.model, planes, config, ctx, network.preset.train.precision, **shown)
-        scores = maps[f"{mode}_probabilities"] if confidence else [None] * len(planes)
-        return [Segmented(mask, _sure(each)) for mask, each in zip(maps[mode], scores, strict=True)]
+        for at, mask in enumerate(maps[mode]):
+            scores = maps[f"{mode}_probabilities"][at] if confidence or soft else mask
+            yield Segmented(mask, _bytes(scores.max(axis=0)) if confidence else None, _bytes(scores) if soft else None)
 
     height, width = images[0].shape[:2]
     if tiles is None or not tiles.cut(height, width):
         yield from look(images)
         return
-    size = height, width
-    whole = [Segmented(np.empty(size, np.uint8), np.empty(size, np.uint8) if confidence else None) for _ in images]
+    whole: list[dict[str, np.ndarray]] = [{} for _ in images]
     for top, bottom, first, last in tiles.spans(height):
         for left, right, begin, end in tiles.spans(width):
-            for one, part in zip(whole, look([image[top:bottom, left:right] for image in images]), strict=True):
-                decided = slice(first - top, last - top), slice(begin - left, end - left)
-                one.mask[first:last, begin:end] = part.mask[decided]
-                if one.confidence is not None and part.confidence is not None:
-                    one.confidence[first:last, begin:end] = part.confidence[decided]
-    yield from whole
+            for maps, part in zip(whole, look([image[top:bottom, left:right] for image in images]), strict=True):
+                for name, values in vars(part).items():
+                    if values is not None:
+                        if name not in maps:
+                            maps[name] = np.empty((*values.shape[:-2], height, width), np.uint8)
+                        decided = values[..., first - top : last - top, begin - left : end - left]
+                        maps[name][..., first:last, begin:end] = decided
+    yield from (Segmented(**maps) for maps in whole)
 
 
-def _sure(scores: np.ndarray | None) -> np.ndarray | None:
-    """The largest of class probabilities, float32 [K, H, W], as uint8 [H, W]; None of None."""
-    if scores is None:
-        return None
-    sure: np.ndarray = np.rint(scores.max(axis=0) * 255).astype(np.uint8)
-    return sure
+def _bytes(scores: np.ndarray) -> np.ndarray:
+    """Probabilities as uint8, 255 = 1."""
+    rounded: np.ndarray = np.rint(scores * 255).astype(np.uint8)
+    return rounded

@@ -6,7 +6,7 @@ import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,60 +15,26 @@ import numpy as np
 
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import grey_png, write_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
-from wsss_cli.files import remove_temporaries, write_bytes
+from wsss_cli.files import remove_temporaries
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches
-from wsss_cli.inference.tiles import SMALLEST, Segmented, Tiles, segment
+from wsss_cli.inference.tiles import SMALLEST, Tiles, segment
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
-from wsss_cli.report.pictures import overlay, write_picture
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import agreed, held_by_first
-from wsss_cli.stages.photographs import KINDS, Photograph, photograph
+from wsss_cli.stages.photographs import KINDS, LATER, Photograph, file_of, photograph
+from wsss_cli.stages.predictions import Outputs, Predicted
 from wsss_cli.stages.waiting import awaited
 from wsss_cli.talk import counted
 
 OTHER = "of another network, other settings or other photographs: made anew"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written of each photograph beside its mask.
-
-    Attributes:
-        beside: of `KINDS`.
-    """
-
-    folder: Path
-    beside: frozenset[str]
-
-    def files(self, photo: Photograph) -> list[Path]:
-        """The mask, and what is wanted beside it."""
-        return [self.folder / kind / f"{photo.name}.png" for kind in ("masks", *sorted(self.beside))]
-
-    def store(self, predicted: Predicted, colors: tuple[tuple[int, int, int], ...]) -> None:
-        """Write what was predicted, the mask last: one that is there has what belongs to it, and nothing older."""
-        photo, image, result = predicted
-        name = f"{photo.name}.png"
-        if "overlays" in self.beside:
-            write_picture(self.folder / "overlays" / name, overlay(image, result.mask, colors))
-        sure = self.folder / "confidence" / name
-        if result.confidence is None:
-            sure.unlink(missing_ok=True)
-        else:
-            write_bytes(sure, grey_png(result.confidence))
-        write_mask(self.folder / "masks" / name, result.mask, colors)
-
-
-Predicted = tuple[Photograph, np.ndarray, Segmented]
-"""A photograph, its pixels, and what the network says of it."""
 
 
 def run_infer(
@@ -90,7 +56,8 @@ def run_infer(
     Args:
         images: see `photograph`.
         beside: 'overlays', pictures to look at; 'confidence', the probability of what was predicted, 8-bit
-            grey, 255 = 1.
+            grey, 255 = 1; 'numbers', class numbers as grey PNG; 'colors', RGB in the classes' colours; 'soft', the
+            scores of all classes, see `Segmented`.
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
         tiles: that photographs larger than one are cut into.
         shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.
@@ -109,7 +76,7 @@ def run_infer(
             "--tile goes with mode whole, and windows are asked for", "--tile with --mode whole, or neither"
         )
     with held_by_first(_writing(out, shard, ctx), lambda _: None):
-        outputs = Outputs(out, frozenset(beside))
+        outputs = Outputs(out, frozenset(beside), network.classes, network.colors)
         summary = _infer(network, images, outputs, config, ctx, ms_flip=ms_flip, tiles=tiles, shard=shard)
         return only_first(lambda: summary)
 
@@ -164,14 +131,14 @@ def _infer(
         "precision": network.preset.train.precision,
         **({"tiles": asdict(tiles)} if tiles else {}),  # masks that were made before there were tiles are kept
     }
-    journal = Journal(out, settings, shard)
+    journal = Journal(out, settings, shard, outputs.beside.intersection(LATER))
+    others_files = [*(() if journal.begun else KINDS), *(kind for kind in journal.also if kind not in journal.kinds)]
 
     def choose() -> array[int]:
         numbers, others = array("I"), 0
         for number, photo in enumerate(photographs):
             there = all(file.is_file() for file in outputs.files(photo))
-            if not journal.begun:
-                _refuse_foreign(out / kind / f"{photo.name}.png" for kind in KINDS)
+            _refuse_foreign(file_of(out, kind, photo.name) for kind in others_files)
             if not there or not journal.has(photo.name, photo.image, overlay=overlays):
                 numbers.append(number)
                 others += there
@@ -197,17 +164,19 @@ def _infer(
         return photo, read_image(photo.image)
 
     def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
-        planes, sure = [image for _, image in batch], "confidence" in outputs.beside
-        results = segment(network, planes, config, ctx, ms_flip=ms_flip, confidence=sure, tiles=tiles)
+        results = segment(
+            network, [image for _, image in batch], config, ctx, outputs.beside, ms_flip=ms_flip, tiles=tiles
+        )
         for (photo, image), result in zip(batch, results, strict=True):
             yield photo, image, result
 
-    store = partial(outputs.store, colors=network.colors)
+    store = partial(outputs.store, before=journal.kinds.union(["confidence"]))
     for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
         journal.add(photo.name, photo.image, overlay=overlays)  # it is on disk; on the first rank
     summary: dict[str, Any] = {
         "masks": str(out / "masks"),
-        "overlays": str(out / "overlays") if overlays else None,
+        "overlays": None,
+        **{kind: str(out / kind) for kind in sorted(outputs.beside)},
         "images": len(pending) - len(lost),
         "kept": len(here) - len(pending),
         "lost": lost,

@@ -16,10 +16,12 @@ from wsss_cli.engine.records import is_run
 from wsss_cli.errors import UsageError
 from wsss_cli.files import files_below, names_below
 from wsss_cli.inference.journal import NAME as JOURNAL
+from wsss_cli.inference.journal import later_kinds
 from wsss_cli.rows import Each
 
 MARK = "/./"
 KINDS = ("masks", "overlays", "confidence")  # folders of what is written of photographs
+LATER = ("numbers", "colors", "soft")  # and those that earlier versions did not write: the journal knows of them
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Photograph:
     id: str
     image: Path
     name: str
+
+
+def file_of(folder: Path, kind: str, name: str) -> Path:
+    """The file of a kind (`KINDS`, `LATER`) that is written of the photograph of a name."""
+    return folder / kind / f"{name}{'.npz' if kind == 'soft' else '.png'}"
 
 
 def photograph(path: str | Path) -> Photograph:
@@ -92,13 +99,14 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
 def _refuse_written(paths: Iterable[str], out: Path) -> None:
     """Refuse photographs that lie where masks and the like are written: they would be written over."""
     places = [(out / kind).resolve() for kind in KINDS]
-    last: str | None = None
+    later = [(out / kind).resolve() for kind in later_kinds(out)]
+    last: tuple[str, bool] | None = None
     for path in paths:
-        folder = path.rpartition("/")[0]
-        if folder == last:
+        folder, png = path.rpartition("/")[0], path.endswith(".png")
+        if (folder, png) == last:
             continue
-        last = folder
-        if any(Path(folder).resolve().is_relative_to(place) for place in places):
+        last = folder, png
+        if any(Path(folder).resolve().is_relative_to(place) for place in (*places, *(later if png else ()))):
             raise UsageError(f"{path} lies where masks are written", "choose another --out")
 
 
@@ -109,6 +117,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
         out: where the masks go, and names lie meanwhile.
     """
     written: list[str] = []
+    later = tuple(f"{kind}/" for kind in later_kinds(folder))
     if out.resolve() == folder.resolve():
         written.extend(f"{kind}/" for kind in KINDS)
     elif out.resolve().is_relative_to(folder.resolve()):
@@ -122,7 +131,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 written.append(name.rpartition("/")[0] + "/")
             elif not name.startswith(".") and "/." not in name:
                 ending = Path(name).suffix.lower()
-                if ending in IMAGE_ENDINGS:
+                if ending in IMAGE_ENDINGS and not (ending == ".png" and name.startswith(later)):
                     yield name
                 elif ending in OTHER_ENDINGS:
                     others[ending] += 1
