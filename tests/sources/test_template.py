@@ -36,7 +36,13 @@ def test_a_folder_is_the_tag_of_what_lies_in_it(photos, tmp_path):
 
 def test_a_table_to_fill_in_has_no_tags(photos, tmp_path):
     written = write_template(photos, tmp_path / "t.csv", from_folders=False, check=lambda: None)
-    assert (written.classes, written.untagged) == ({}, 4)
+    assert (written.classes, written.untagged, written.unread) == ({}, 4, {})
+    for name in ("f.GIF", "trip/g.gif", "h.nef", ".hidden/i.gif"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    assert write_template(photos, tmp_path / "t.csv", from_folders=False, check=lambda: None).unread == {
+        ".gif": 2, ".nef": 1
+    }  # fmt: skip
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == "Les chats/a.jpg,"
 
 
@@ -64,7 +70,7 @@ def test_a_folder_of_folders_becomes_a_data_set(wsss, photos, tmp_path):
     assert "hint: wsss prepare template photos writes one" in without.stderr
     done = wsss("prepare", "template", "photos", "--from-folders", "--json")
     assert json.loads(done.stdout) == {
-        "images": 4, "classes": {"Les chats": 2, "chiens é": 1}, "untagged": 1, "file": "labels.csv"
+        "images": 4, "classes": {"Les chats": 2, "chiens é": 1}, "untagged": 1, "unread": {}, "file": "labels.csv"
     }  # fmt: skip
     made = wsss("prepare", "folder", "photos", "labels.csv", "--json")
     assert made.returncode == 0

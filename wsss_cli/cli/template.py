@@ -32,6 +32,7 @@ def template(
     A line for each photograph, such as holiday/001.jpg,cat. Several tags of one are joined by |: cat|person. A table
     that is there already is never written over.
     """
+    from wsss_cli.data.heif import how_to_read
     from wsss_cli.data.sources.template import write_template
 
     with Stop(console.say_at_once).listening() as stop:
@@ -42,6 +43,11 @@ def template(
     console.result(f"{out}: {counted(written.images, 'photograph')}")
     if written.classes:
         console.result("  " + ", ".join(f"{name} {count:,}" for name, count in sorted(written.classes.items())))
+    if written.unread:
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in written.unread.items())
+        console.say(f"passed over, as these endings are not read: {counts}")
+        if how := how_to_read(written.unread):
+            console.say(f"hint: {how}")
     if written.untagged:
         console.say(f"{counted(written.untagged, 'photograph')} without a tag: write theirs into the column labels")
     console.say(f"next: {line('prepare', 'folder', images, out)}")

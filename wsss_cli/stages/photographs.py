@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.packed import has_twins
 from wsss_cli.data.texts import Spool, in_order_of
@@ -77,10 +78,12 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
                 f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
                 f"give {passed[0]} itself"
                 if passed
-                else f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
+                else how_to_read(others) or f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
             )
         if unread:
             say(f"{name}: passed over, as these endings are not read: {unread}")
+            if how := how_to_read(others):
+                say(f"hint: {how}")
         if passed:
             say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)

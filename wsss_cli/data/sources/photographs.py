@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from wsss_cli.data.dataset import nearest
+from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.sources.tags import without_suffix
 from wsss_cli.data.texts import Index, Spool
@@ -84,10 +85,11 @@ class Photographs:
 
     def why_missing(self, written: str) -> str:
         """Why there is no such photograph: a hint, empty where nothing is like it."""
+        readable = ", ".join(IMAGE_ENDINGS)
         for key in self._readings(written):
             for number in self._unread.find(key):
                 ending = Path(self._others[number]).suffix or "a file without an ending"
-                return f"it is there, but {ending} is not read; {', '.join(IMAGE_ENDINGS)} are"
+                return f"it is there, but {ending} is not read; {how_to_read([ending]) or f'{readable} are'}"
         return nearest(written, self.names).strip()
 
 

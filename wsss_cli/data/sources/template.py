@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_cli.data.images import IMAGE_ENDINGS
+from wsss_cli.data.heif import how_to_read
+from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.sources.tags import FORBIDDEN
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import names_below, write_bytes
@@ -23,11 +24,13 @@ class Template:
         images: photographs in the table.
         classes: photographs of each class; empty where tags are to be filled in.
         untagged: photographs without a tag.
+        unread: photographs that are not in it, by endings, which are not read.
     """
 
     images: int
     classes: dict[str, int]
     untagged: int
+    unread: dict[str, int]
 
 
 def write_template(photographs: Path, table: Path, *, from_folders: bool, check: Callable[[], None]) -> Template:
@@ -42,13 +45,19 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
     """
     if not photographs.is_dir():
         raise UsageError(f"{photographs} is no folder", "give the folder of the photographs")
-    names = []
+    names, unread = [], Counter[str]()
     for name in names_below(photographs):
         check()
-        if Path(name).suffix.lower() in IMAGE_ENDINGS and not name.startswith(".") and "/." not in name:
+        ending = Path(name).suffix.lower()
+        if name.startswith(".") or "/." in name:
+            continue
+        if ending in IMAGE_ENDINGS:
             names.append(name)
+        elif ending in OTHER_ENDINGS:
+            unread[ending] += 1
     if not names:
-        raise DataError(f"{photographs} holds no photographs", f"they end in {', '.join(IMAGE_ENDINGS)}")
+        how = how_to_read(unread) or f"they end in {', '.join(IMAGE_ENDINGS)}"
+        raise DataError(f"{photographs} holds no photographs that are read", how)
     text, classes = io.StringIO(), Counter[str]()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "labels"])
@@ -63,4 +72,4 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
         raise UsageError(f"{table} is there already and says something else", "give another --out, or remove it")
     write_bytes(table, content)
     untagged = classes.pop("", 0)
-    return Template(len(names), dict(classes), untagged)
+    return Template(len(names), dict(classes), untagged, dict(sorted(unread.items())))
