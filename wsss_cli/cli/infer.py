@@ -54,9 +54,13 @@ NumbersOption = Annotated[
 ColorsOption = Annotated[
     bool, typer.Option("--colors", help="Write masks in the classes' colours, too: colors/, RGB PNGs.")
 ]
-KINDS = ("overlays", "confidence", "numbers", "colors", "soft")  # of what is written beside masks
+KINDS = ("overlays", "confidence", "numbers", "colors", "soft", "geotiff")  # of what is written beside masks
 SoftOption = Annotated[
     bool, typer.Option("--soft", help="Write the scores of every class, too: soft/, NumPy files, uint8, 255 = 1.")
+]
+
+GeotiffOption = Annotated[
+    bool, typer.Option("--geotiff", help="Write masks of GeoTIFFs as such, too: geotiff/, in the same place on earth.")
 ]
 
 
@@ -76,6 +80,7 @@ def infer(
     numbers: NumbersOption = False,
     colors: ColorsOption = False,
     soft: SoftOption = False,
+    geotiff: GeotiffOption = False,
     best: BestOption = False,
     weights: WeightsOption = None,
     limit: LimitOption = 0,
@@ -97,6 +102,7 @@ def infer(
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --numbers --colors --soft
+    wsss infer runs/train-toy-1a2b3c4d aerial/ --out predicted --tile 1024 --geotiff
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --shard 3/16
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --engine ray
@@ -126,7 +132,7 @@ def infer(
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        wanted = zip(KINDS, (overlays, confidence, numbers, colors, soft), strict=True)
+        wanted = zip(KINDS, (overlays, confidence, numbers, colors, soft, geotiff), strict=True)
         beside = [kind for kind, asked in wanted if asked]
         summary = run_infer(
             network, paths, out, ctx, ms_flip=ms_flip, beside=beside, mode=mode or "", tiles=tiles, shard=part
@@ -153,7 +159,8 @@ def _show(summary: dict[str, Any], limited: str) -> None:
     if limited:
         console.result(limited)
     for kind in (kind for kind in KINDS if summary.get(kind)):
-        console.result(f"{kind} in {summary[kind]}")
+        there = kind != "geotiff" or Path(summary[kind]).is_dir()
+        console.result(f"{kind} in {summary[kind]}" if there else "geotiff: no photograph is georeferenced")
 
 
 def tiles_of(side: int | None, overlap: int | None) -> Tiles | None:

@@ -90,6 +90,17 @@ def mask_png(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
     Raises:
         ValueError: the mask is not uint8 [H, W].
     """
+    buffer = io.BytesIO()
+    palette_image(mask, colors).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def palette_image(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """A label map, uint8 [H, W], with RGB of each class as its palette.
+
+    Raises:
+        ValueError: the mask is not uint8 [H, W].
+    """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask must be uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
     table = np.zeros((256, 3), np.uint8)
@@ -97,9 +108,7 @@ def mask_png(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
     table[IGNORE] = BORDER_COLOR
     image = Image.fromarray(np.ascontiguousarray(mask)).convert("L")
     image.putpalette(table.tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return image
 
 
 def grey_png(values: np.ndarray) -> bytes:

@@ -57,7 +57,7 @@ def run_infer(
         images: see `photograph`.
         beside: 'overlays', pictures to look at; 'confidence', the probability of what was predicted, 8-bit
             grey, 255 = 1; 'numbers', class numbers as grey PNG; 'colors', RGB in the classes' colours; 'soft', the
-            scores of all classes, see `Segmented`.
+            scores of all classes, see `Segmented`; 'geotiff', of georeferenced photographs, a TIFF with their place.
         mode: 'whole' or 'slide', in place of the preset's `eval.mode`.
         tiles: that photographs larger than one are cut into.
         shard: the part of the images that is made here, by the SHA-256 of the mask's name; None: all.

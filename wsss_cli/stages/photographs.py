@@ -21,8 +21,14 @@ from wsss_cli.inference.journal import later_kinds
 from wsss_cli.rows import Each
 
 MARK = "/./"
+OTHER_FILES = {"soft": ".npz", "geotiff": ".tif"}  # of kinds that are no PNG
 KINDS = ("masks", "overlays", "confidence")  # folders of what is written of photographs
-LATER = ("numbers", "colors", "soft")  # and those that earlier versions did not write: the journal knows of them
+LATER = (
+    "numbers",
+    "colors",
+    "soft",
+    "geotiff",
+)  # and those that earlier versions did not write: the journal knows of them
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Photograph:
 
 def file_of(folder: Path, kind: str, name: str) -> Path:
     """The file of a kind (`KINDS`, `LATER`) that is written of the photograph of a name."""
-    return folder / kind / f"{name}{'.npz' if kind == 'soft' else '.png'}"
+    return folder / kind / f"{name}{OTHER_FILES.get(kind, '.png')}"
 
 
 def photograph(path: str | Path) -> Photograph:
@@ -105,7 +111,7 @@ def _refuse_written(paths: Iterable[str], out: Path) -> None:
     later = [(out / kind).resolve() for kind in later_kinds(out)]
     last: tuple[str, bool] | None = None
     for path in paths:
-        folder, png = path.rpartition("/")[0], path.endswith(".png")
+        folder, png = path.rpartition("/")[0], path.endswith((".png", ".tif"))
         if (folder, png) == last:
             continue
         last = folder, png
@@ -134,7 +140,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 written.append(name.rpartition("/")[0] + "/")
             elif not name.startswith(".") and "/." not in name:
                 ending = Path(name).suffix.lower()
-                if ending in IMAGE_ENDINGS and not (ending == ".png" and name.startswith(later)):
+                if ending in IMAGE_ENDINGS and not (ending in (".png", ".tif") and name.startswith(later)):
                     yield name
                 elif ending in OTHER_ENDINGS:
                     others[ending] += 1
