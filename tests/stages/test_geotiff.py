@@ -10,6 +10,7 @@ from toy_runs import Blue
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.geotiff import geo_mask, geo_tags
+from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context
 from wsss_cli.inference.network import Network
@@ -52,6 +53,11 @@ def test_a_mask_takes_over_where_its_photograph_lies(tmp_path, place):
         assert written.crs == image.crs and written.crs.to_epsg() == 32633
         assert written.transform == image.transform and written.bounds == image.bounds
         assert np.array_equal(written.read(1), mask)
+
+
+def test_reading_them_says_nothing(tmp_path, capfd):
+    assert read_image(photograph(tmp_path / "a.tif", PLACES["scale"])).shape == (30, 40, 3)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_photographs_that_lie_nowhere_have_no_tags(tmp_path):

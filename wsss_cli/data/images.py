@@ -38,6 +38,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_ERROR
+)  # a warning for each tag of a TIFF that it does not know
 
 
 def read_image(path: str | Path) -> np.ndarray:
