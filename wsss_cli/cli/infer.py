@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,11 +66,15 @@ GeotiffOption = Annotated[
     bool, typer.Option("--geotiff", help="Write masks of GeoTIFFs as such, too: geotiff/, in the same place on earth.")
 ]
 
+EveryOption = Annotated[
+    int | None, typer.Option(min=1, max=10**6, metavar="N", help="Of videos, the first of every N frames.")
+]
+
 
 def infer(
     run: NetworkArgument = None,
     images: Annotated[
-        list[str] | None, typer.Argument(help="Image files, folders, or quoted glob patterns.", show_default=False)
+        list[str] | None, typer.Argument(help="Images, folders, videos, or quoted glob patterns.", show_default=False)
     ] = None,
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/ and overlays/ go.")],
@@ -83,6 +90,7 @@ def infer(
     geotiff: GeotiffOption = False,
     best: BestOption = False,
     weights: WeightsOption = None,
+    every: EveryOption = None,
     limit: LimitOption = 0,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",
@@ -96,13 +104,13 @@ def infer(
 
     \b
     wsss infer photos/ --out predicted    # by the newest training
-    wsss infer runs/train-toy-1a2b3c4d photo.jpg --out predicted
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --ms-flip
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --tile 1024 --overlap 128
     wsss infer runs/train-toy-1a2b3c4d large/ --out predicted --mode slide
     wsss infer runs/train-toy-1a2b3c4d 'photos/2024-*.jpg' --out predicted --no-overlays
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --numbers --colors --soft
     wsss infer runs/train-toy-1a2b3c4d aerial/ --out predicted --tile 1024 --geotiff
+    wsss infer runs/train-toy-1a2b3c4d clip.mp4 --out predicted --every 5
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --gpus 4
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --shard 3/16
     wsss infer runs/train-toy-1a2b3c4d photos/ --out predicted --engine ray
@@ -110,6 +118,8 @@ def infer(
     What is in the folder already from this network, with these settings and of the same photographs, is kept: run again
     to go on. A photograph that cannot be read is named, and the others go on. Folders within a folder are searched too;
     the mask of photos/trip/1.jpg is trip/1.png.
+
+    Of a video, masks/clip/000001.png is that of the first frame of clip.mp4; its frames are decoded one after another.
 
     --tile is for photographs of many megapixels: each square is segmented as if it were a photograph, so memory is that
     of a square, and the photograph's pixels; where two overlap, the one whose centre is nearer decides. A photograph
@@ -120,23 +130,20 @@ def infer(
     """
     from wsss_cli.inference.network import Which, load_network
     from wsss_cli.stages.infer import run_infer
-    from wsss_cli.stages.photographs import find_images
+    from wsss_cli.stages.infer_all import infer_all
 
     run, images = run_and_photographs(run, images or [], runs)
     part = sharded.chosen(shard, gpus)
     tiles = tiles_of(tile, overlap)
     ray = stage.ray_address(engine, address, gpus, shard, device)
-    paths = find_images(images, out, console.say)
-    limited = f"limit {limit}: the first {limit} of {len(paths)} photographs" if 0 < limit < len(paths) else ""
-    paths = paths[:limit] if limited else paths
+    paths, videos, limited = named(images, out, limit, every, alone=gpus == 1 and engine == "local")
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
         network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
-        wanted = zip(KINDS, (overlays, confidence, numbers, colors, soft, geotiff), strict=True)
-        beside = [kind for kind, asked in wanted if asked]
-        summary = run_infer(
-            network, paths, out, ctx, ms_flip=ms_flip, beside=beside, mode=mode or "", tiles=tiles, shard=part
-        )
+        beside = list(compress(KINDS, (overlays, confidence, numbers, colors, soft, geotiff)))
+        how: dict[str, Any] = {"ms_flip": ms_flip, "beside": beside, "mode": mode or "", "tiles": tiles, "shard": part}
+        infer_these = partial(run_infer, network=network, out=out, ctx=ctx, **how)
+        summary = infer_all(infer_these, paths, videos, ctx, every=every or 1, limit=limit)
     if json_output:
         console.result_json({**summary, "limit": limit} if limited else summary)
     else:
@@ -144,6 +151,31 @@ def infer(
     if part is not None:
         _say_missing(part, summary["missing"])
     stage.finish(str(out), False, summary["lost"], "", json_output)
+
+
+def named(
+    images: list[str], out: Path, limit: int, every: int | None, *, alone: bool
+) -> tuple[Sequence[str], list[Path], str]:
+    """Photographs and videos that a command line names, and a line that says where these are not all.
+
+    Args:
+        alone: one process does all the work.
+    Raises:
+        UsageError: there are none; --every without videos; videos and several processes.
+    """
+    from wsss_cli.stages.clips import videos_of
+    from wsss_cli.stages.photographs import find_images
+
+    videos, others = videos_of(images)
+    if videos and not alone:
+        raise UsageError(f"{videos[0]} is decoded by one process", "--shard 1/4 and so on divide its frames among jobs")
+    if every is not None and not videos:
+        raise UsageError(f"--every {every} is for videos, and none is named", "leave it out")
+    paths = find_images(others, out, console.say) if others else []
+    limited = f"limit {limit}: the first {limit} of {len(paths)} photographs" if 0 < limit < len(paths) else ""
+    if limit and videos:
+        limited = f"limit {limit}: the first {limit} frames of each video, and as many photographs"
+    return (paths[:limit] if limited else paths), videos, limited
 
 
 def _say_missing(part: Shard, counts: dict[str, int]) -> None:

@@ -22,11 +22,12 @@ from wsss_cli.errors import BusyError, UsageError, WriteError
 from wsss_cli.files import remove_temporaries
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
-from wsss_cli.inference.predict import image_batches
+from wsss_cli.inference.predict import image_batches, largest_batch
 from wsss_cli.inference.tiles import SMALLEST, Tiles, segment
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
 from wsss_cli.rows import Each, Rows
+from wsss_cli.stages.clips import Clip, Frame
 from wsss_cli.stages.opening import agreed, held_by_first
 from wsss_cli.stages.photographs import KINDS, LATER, Photograph, file_of, photograph
 from wsss_cli.stages.predictions import Outputs, Predicted
@@ -39,7 +40,7 @@ SIZES_AHEAD = 4096  # photographs whose headers are read before the first of the
 
 def run_infer(
     network: Network,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path] | Clip,
     out: Path,
     ctx: Context,
     *,
@@ -54,7 +55,7 @@ def run_infer(
     What is there already from this network, with these settings and of the same photograph, is kept: see `Journal`.
 
     Args:
-        images: see `photograph`.
+        images: see `photograph`; or the frames of a video.
         beside: 'overlays', pictures to look at; 'confidence', the probability of what was predicted, 8-bit
             grey, 255 = 1; 'numbers', class numbers as grey PNG; 'colors', RGB in the classes' colours; 'soft', the
             scores of all classes, see `Segmented`; 'geotiff', of georeferenced photographs, a TIFF with their place.
@@ -110,7 +111,7 @@ def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
 
 def _infer(
     network: Network,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path] | Clip,
     outputs: Outputs,
     config: EvalConfig,
     ctx: Context,
@@ -120,8 +121,8 @@ def _infer(
     shard: Shard | None,
 ) -> dict[str, Any]:
     out, overlays = outputs.folder, "overlays" in outputs.beside
-    here = images if shard is None else _part(images, shard)
-    photographs = Each(here, photograph)
+    every = images.photographs if isinstance(images, Clip) else Each(images, photograph)
+    photographs = every if shard is None else _part(every, shard)
 
     settings = {
         "network": network.origin,
@@ -155,13 +156,7 @@ def _infer(
     lost: Lost = []
     how = _less_memory(config, ctx, ms_flip=ms_flip, tiles=tiles)
     options = SweepOptions("infer", how, size_of=lambda loaded: loaded[1].shape[:2], total=len(pending))
-
-    def batches() -> Iterator[Batch[Photograph]]:
-        for start in range(0, len(pending), SIZES_AHEAD):
-            yield from image_batches(pending[start : start + SIZES_AHEAD], config, lost, ctx, ms_flip=ms_flip)
-
-    def load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
-        return photo, read_image(photo.image)
+    batches = _batches(pending, images, config, lost, ctx, ms_flip=ms_flip)
 
     def compute(batch: list[tuple[Photograph, np.ndarray]]) -> Iterator[Predicted]:
         results = segment(
@@ -171,19 +166,23 @@ def _infer(
             yield photo, image, result
 
     store = partial(outputs.store, before=journal.kinds.union(["confidence"]))
-    for photo, _ in sweep(batches(), load, compute, store, options, lost, ctx):
+    written = 0
+    for photo, _ in sweep(batches, _load, compute, store, options, lost, ctx):
         journal.add(photo.name, photo.image, overlay=overlays)  # it is on disk; on the first rank
+        written += 1
+    if isinstance(images, Clip) and written + len(lost) < len(pending):
+        path = str(images.video.path)
+        lost.append({"id": path, "reason": f"video {path} ended earlier than when its frames were counted"})
     summary: dict[str, Any] = {
         "masks": str(out / "masks"),
         "overlays": None,
         **{kind: str(out / kind) for kind in sorted(outputs.beside)},
-        "images": len(pending) - len(lost),
-        "kept": len(here) - len(pending),
+        "images": written,
+        "kept": len(photographs) - len(pending),
         "lost": lost,
     }
     if shard is not None:
         now = Journal(out, settings, shard)
-        every = map(photograph, images)
         summary["missing"] = _missing(shard.of, (p for p in every if not now.has(p.name, p.image, overlay=overlays)))
     return summary
 
@@ -196,8 +195,30 @@ def _refuse_foreign(files: Iterable[Path]) -> None:
         )
 
 
-def _part(images: Sequence[str | Path], shard: Shard) -> Rows[str | Path]:
-    return Rows(images, array("I", (number for number, path in enumerate(images) if shard.has(photograph(path).name))))
+def _part(photographs: Sequence[Photograph], shard: Shard) -> Rows[Photograph]:
+    return Rows(photographs, array("I", (number for number, photo in enumerate(photographs) if shard.has(photo.name))))
+
+
+def _batches(
+    pending: Sequence[Photograph],
+    images: Sequence[str | Path] | Clip,
+    config: EvalConfig,
+    lost: Lost,
+    ctx: Context,
+    *,
+    ms_flip: bool,
+) -> Iterator[Batch[Photograph]]:
+    """What is computed together; sizes are read, and videos decoded, as it is asked for."""
+    if isinstance(images, Clip):
+        count = largest_batch(images.video.size, config, ctx, ms_flip=ms_flip)
+        yield from images.batches(pending, count, ctx.stop.check)
+        return
+    for start in range(0, len(pending), SIZES_AHEAD):
+        yield from image_batches(pending[start : start + SIZES_AHEAD], config, lost, ctx, ms_flip=ms_flip)
+
+
+def _load(photo: Photograph) -> tuple[Photograph, np.ndarray]:
+    return photo, photo.pixels if isinstance(photo, Frame) else read_image(photo.image)
 
 
 def _missing(of: int, photographs: Iterable[Photograph]) -> dict[str, int]:

@@ -13,12 +13,14 @@ from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.packed import has_twins
 from wsss_cli.data.texts import Spool, in_order_of
+from wsss_cli.data.videos import VIDEO_ENDINGS
 from wsss_cli.engine.records import is_run
 from wsss_cli.errors import UsageError
 from wsss_cli.files import files_below, names_below
 from wsss_cli.inference.journal import NAME as JOURNAL
 from wsss_cli.inference.journal import later_kinds
 from wsss_cli.rows import Each
+from wsss_cli.talk import counted
 
 MARK = "/./"
 OTHER_FILES = {"soft": ".npz", "geotiff": ".tif"}  # of kinds that are no PNG
@@ -78,18 +80,23 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         others: Counter[str] = Counter()
         matches, folders = (_in_folder(path, out, others), []) if path.is_dir() else _matching(name, others)
         passed = [folder for folder in folders if _has_images(folder, out)]
+        clips = sum(others.pop(ending, 0) for ending in VIDEO_ENDINGS)
         unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
         if not matches:
             raise UsageError(
                 f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
                 f"give {passed[0]} itself"
                 if passed
-                else how_to_read(others) or f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
+                else how_to_read(others)
+                or ("name videos, or a pattern such as 'clips/*.mp4'" if clips else "")
+                or f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
             )
         if unread:
             say(f"{name}: passed over, as these endings are not read: {unread}")
             if how := how_to_read(others):
                 say(f"hint: {how}")
+        if clips:
+            say(f"{name}: {counted(clips, 'video')} passed over: name them, or a pattern such as 'clips/*.mp4'")
         if passed:
             say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)
@@ -142,7 +149,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 ending = Path(name).suffix.lower()
                 if ending in IMAGE_ENDINGS and not (ending in (".png", ".tif") and name.startswith(later)):
                     yield name
-                elif ending in OTHER_ENDINGS:
+                elif ending in (*OTHER_ENDINGS, *VIDEO_ENDINGS):
                     others[ending] += 1
 
     ordered = in_order_of(names(), out)
@@ -159,7 +166,7 @@ def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     folders = [each for each in inside if each.is_dir()]
     files = sorted(set(inside).difference(folders))
     matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
-    others.update(ending for each in files if (ending := each.suffix.lower()) in OTHER_ENDINGS)
+    others.update(ending for each in files if (ending := each.suffix.lower()) in (*OTHER_ENDINGS, *VIDEO_ENDINGS))
     if "**" in pattern:  # it goes into folders, but not where links lead
         folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
     return matches, folders

@@ -16,6 +16,7 @@ from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.verify import Finding
+from wsss_cli.data.videos import is_video
 from wsss_cli.engine.records import RunRecord
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
@@ -84,7 +85,9 @@ def predicted_products(folder: Path) -> tuple[list[Product], int]:
         if not row.get("key"):
             continue  # it was about to be made anew
         photograph: Path | None = Path(str(row.get("source")))
-        if photograph is not None and not photograph.is_file():
+        if is_video(str(row.get("source"))):  # frames have no size of their own on disk
+            photograph = None
+        elif photograph is not None and not photograph.is_file():
             photograph, gone = None, gone + 1
         pictures = (folder / "overlays" / f"{item}.png",) if row.get("overlay") else ()
         products.append(Product(item, photograph, None, masks=(folder / "masks" / f"{item}.png",), pictures=pictures))
