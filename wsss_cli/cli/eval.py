@@ -50,7 +50,7 @@ RunArgument = Annotated[
     Path | None,
     typer.Argument(
         autocompletion=completion.runs("train", "pseudo", "cam"),
-        help="Run to score; if left out, the newest finished training.",
+        help="Run to score, or an ONNX file of wsss export; if left out, the newest finished training.",
     ),
 ]
 
@@ -96,6 +96,7 @@ def evaluate(
     wsss eval runs/train-toy-1a2b3c4d --limit 8
     wsss eval runs/cam-toy-1a2b3c4d
     wsss eval zoo/r50 --data data/voc-aug --ms-flip
+    wsss eval toy.onnx --data data/toy
     wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21 --json
     wsss eval --pred runs/cam-toy-1a2b3c4d/cams --truth data/toy/SegmentationClass --num-classes 6
 
@@ -118,9 +119,12 @@ def evaluate(
         elif kind == "pseudo":
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
-            on = {"split": split, "data": data, "limit": limit}
-            options: dict[str, Any] = {"ms_flip": ms_flip, "crf": crf, "on": on, "best": best, "part": part}
-            options |= {"weights": weights or "", "views": _views(mode, base)}
+            options: dict[str, Any] = {
+                "on": {"split": split, "data": data, "limit": limit},
+                "views": _views(mode, base),
+            }
+            options |= {"ms_flip": ms_flip, "crf": crf, "best": best, "part": part, "weights": weights or ""}
+            device = _check_onnx(run, device, gpus, engine, best or weights) if kind == "onnx" else device
             stage.on_ranks(gpus, device)
             working = stage.working(device, run.parent, ray=ray)
             scores, table = eval_sources.network(run, columns, working, as_json=json_output, **options)
@@ -134,8 +138,8 @@ def evaluate(
     if below:
         console.complain(f"error: {below}")
         raise typer.Exit(GateError.exit_code)
-    if kind == "train":
-        after = following("infer", run, "IMAGES", "--out", "DIR")
+    if kind in ("train", "onnx"):
+        after = following("infer", run, "IMAGES", "--out", "DIR") if kind == "train" else ""
         stage.finish(scores["file"] or f"{run}, scores not stored", False, scores["lost"], after, json_output)
 
 
@@ -174,7 +178,7 @@ def _part(shard: str, gpus: int, run: Path | None) -> Shard | None:
         UsageError: there is nothing to divide.
     """
     part = sharded.chosen(shard, gpus)
-    if part is not None and (run is None or _stage_of(run) in ("cam", "pseudo")):
+    if part is not None and (run is None or _stage_of(run) in ("cam", "pseudo", "onnx")):
         raise UsageError(
             "--shard divides the images of a network that is scored, whose run is named",
             "wsss eval runs/train-... --shard 3/16; folders, and runs with stored scores, take one process",
@@ -210,7 +214,22 @@ def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: 
 def _stage_of(run: Path) -> str:
     from wsss_cli.engine.records import is_run, read_record
 
+    if run.suffix.lower() == ".onnx" and run.is_file():
+        return "onnx"
     return read_record(run).stage if is_run(run) else "train"
+
+
+def _check_onnx(run: Path, device: str, gpus: int, engine: str, which: object) -> str:
+    """The device of an exported file: it holds one network, and onnxruntime computes it in this process.
+
+    Raises:
+        UsageError: something else is asked for.
+    """
+    if device not in ("auto", "cpu") or gpus > 1 or engine != "local":
+        raise UsageError(f"{run} is scored on the CPU by one process", "leave out --device, --gpus and --engine")
+    if which:
+        raise UsageError(f"{run} holds one network", "leave out --best and --weights, or name the run")
+    return "cpu"
 
 
 def _views(mode: str | None, base: str | None) -> dict[str, Any]:

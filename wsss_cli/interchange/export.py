@@ -55,17 +55,29 @@ def run_export(network: Network, out: Path, form: Format, output: Output, run: s
     refuse_unwritable(out)
     if form == "onnx":
         require_onnx()
-    settings = _settings(network, form, output)
+    settings = settings_of(network, form, output)
     if out.is_file():
-        return {**_result(out, settings, _checks_of(out, settings)), "kept": True}
+        return {**_result(out, settings, _checks_in(record_there(out, settings))), "kept": True}
+    data, checked = converted(network, form, output)
+    write_exported(out, data, {"run": run, "dataset": network.dataset, "settings": settings, "checked": checked})
+    return {**_result(out, settings, checked), "kept": False}
+
+
+def converted(network: Network, form: Format, output: Output) -> tuple[bytes, list[dict[str, Any]]]:
+    """The bytes of a file, and its comparisons with the network, which is not to be used afterwards.
+
+    Raises:
+        WeightsError: the network cannot be exported, or the file does not agree with it.
+    """
     images = [_noise(size) for size in CHECKED]
     with torch.no_grad():
         expected = [_reference(network, image, output) for image in images]
         portable = Portable(network.model.to(memory_format=torch.contiguous_format), output)
         save, read = (_onnx, _read_onnx) if form == "onnx" else (_torchscript, _read_torchscript)
         metadata = {"classes": json.dumps(list(network.classes)), "origin": network.origin}
+        metadata["eval"] = network.preset.eval.model_dump_json()  # how photographs are resized before
         try:
-            with _quiet():
+            with quiet():
                 data = save(portable, _noise(TRACED), metadata)
         except Exception as error:  # the exporters raise errors of many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -77,18 +89,22 @@ def run_export(network: Network, out: Path, form: Format, output: Output, run: s
         worst = max(checked, key=lambda entry: entry["difference"])
         raise WeightsError(
             f"the {form} file does not agree with the network: {worst['difference']:.2e} at {worst['height']}x"
-            f"{worst['width']} ({TOLERANCE:g} is allowed); {out} is not written",
+            f"{worst['width']} ({TOLERANCE:g} is allowed); it is not written",
             _other(form),
         )
+    return data, checked
+
+
+def write_exported(out: Path, data: bytes, record: dict[str, Any]) -> None:
+    """Write a file and, before it, the record of what it was made from."""
     for partial in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # of an export that was killed
         partial.unlink(missing_ok=True)
     # the record first: a kill between the two leaves no file of nobody knows what
-    write_json(_record_of(out), {"form": 1, "run": run, "settings": settings, "bytes": len(data), "checked": checked})
+    write_json(_record_of(out), {"form": 1, "bytes": len(data), **record})
     write_bytes(out, data)
-    return {**_result(out, settings, checked), "kept": False}
 
 
-def _settings(network: Network, form: Format, output: Output) -> dict[str, Any]:
+def settings_of(network: Network, form: Format, output: Output) -> dict[str, Any]:
     """All that a file depends on; plain values."""
     train = network.preset.train
     return {
@@ -106,21 +122,32 @@ def _record_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def _checks_of(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons of a file that is there, if it was made with these settings."""
+def record_there(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of a file that is there, if it was made with these settings.
+
+    Raises:
+        UsageError: it was made with others, nobody knows with which, or it has changed since.
+    """
     hint = "choose another --out, or remove the file"
     try:
         record = read_json(_record_of(out))
-        before, size, checked = record["settings"], record["bytes"], record["checked"]
-        other = [key for key in settings if before.get(key) != settings[key]]
-        [(check["height"], check["width"], float(check["difference"])) for check in checked]
+        before, size = record["settings"], record["bytes"]
+        other = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
+        _checks_in(record)
     except (DataError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{out} is there, and nothing says what it was made from", hint) from error
     if other:
         raise UsageError(f"{out} is there, and was made with another {', '.join(other)}: see {_record_of(out)}", hint)
     if out.stat().st_size != size:
         raise UsageError(f"{out} is there, and has changed since it was made ({size:,} bytes)", hint)
-    return list(checked)
+    return dict(record)
+
+
+def _checks_in(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"height": check["height"], "width": check["width"], "difference": float(check["difference"])}
+        for check in record["checked"]
+    ]
 
 
 def _result(out: Path, settings: dict[str, Any], checked: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,7 +197,7 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Exporters write notes on their own progress: those on stdout go to stderr, warnings and logs nowhere."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -192,7 +219,7 @@ def _torchscript(portable: Portable, example: Tensor, metadata: dict[str, str]) 
 
 
 def _read_torchscript(data: bytes) -> Callable[[Tensor], Tensor]:
-    with _quiet():
+    with quiet():
         loaded = torch.jit.load(io.BytesIO(data), map_location="cpu")
 
     def run(image: Tensor) -> Tensor:

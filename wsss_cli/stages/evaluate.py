@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.pointers import checkpoint_named, weights_in
 from wsss_cli.engine.shards import shards_at_work
 from wsss_cli.engine.sweep import Lost
-from wsss_cli.errors import BusyError, DataError
+from wsss_cli.errors import BusyError, DataError, UsageError
 from wsss_cli.files import refuse_unwritable, write_json
 from wsss_cli.inference.network import LATEST, Network, Which, load_network
+from wsss_cli.inference.onnx_file import is_onnx, open_onnx
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import here
@@ -138,18 +140,21 @@ def open_evaluation(
     """The network of a training run and what it is to be scored on.
 
     Args:
-        run: also a checkpoint folder or an imported directory, see `load_network`.
+        run: also a checkpoint folder or an imported directory, see `load_network`, or an exported ONNX file.
         ms_flip, crf, boundary: see `ScoreOptions`.
         which: weights of the run.
         views: fields of the preset's eval section to change.
         on: what to score on.
     Raises:
         DataError: the split has no masks, or the data set other classes.
+        UsageError: a file of labels is asked for what needs scores, or it is not known what to score it on.
         UsageError, WriteError: the scores cannot be written.
     """
     run = checkpoint_named(run)
-    network = load_network(run, ctx, which)
+    network = load_network(run, ctx, which) if not is_onnx(run) else _of_file(run, ms_flip or crf)
     split, data = on.split, on.data
+    if not data and not network.dataset:
+        raise UsageError(f"nothing says which data set {run} was trained on", "name one with --data")
     trial = on.limit not in (0, network.preset.dataset.limit)
     dataset = open_dataset(data or network.dataset, limit=on.limit or network.preset.dataset.limit)
     split = split or network.preset.dataset.val
@@ -162,7 +167,8 @@ def open_evaluation(
     changed = [] if data else changed_list(network, dataset, split, ctx)
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
     preset = network.preset.model_copy(update={"eval": config})
-    file = run / ("eval.json" if split == preset.dataset.val else f"eval-{split}.json")
+    name = "eval.json" if split == preset.dataset.val else f"eval-{split}.json"
+    file = run.with_name(f"{run.name}.{name}") if is_onnx(run) else run / name
     if not trial:
         refuse_unwritable(file)
     key = _key(network, dataset, split, config, run, boundary, ctx)
@@ -181,6 +187,18 @@ def open_evaluation(
     }
     options = ScoreOptions(ms_flip, crf, boundary)
     return Evaluation(run, network, dataset, samples, preset, options, file, key, stored, tuple(changed), trial)
+
+
+def _of_file(file: Path, scores: bool) -> Network:
+    """An ONNX file as a network; `scores`: those of all classes are needed."""
+    network = open_onnx(file)
+    model: Any = network.model
+    if scores and model.output == "labels":
+        raise UsageError(
+            f"{file} gives labels; --ms-flip and --crf need the scores of all classes",
+            f"export it with --output logits, or leave them out: wsss eval {shlex.quote(str(file))}",
+        )
+    return network
 
 
 def run_eval(run: Path, ctx: Context, **asked: Any) -> dict[str, Any]:
@@ -246,7 +264,7 @@ def _key(
     network: Network, dataset: Dataset, split: str, config: EvalConfig, run: Path, boundary: bool, ctx: Context
 ) -> dict[str, Any]:
     """All that the counts of an evaluation depend on."""
-    weights = weights_in(run)  # of an imported network, which has no steps
+    weights = run if is_onnx(run) else weights_in(run)  # of an imported network, which has no steps
     return {
         "dataset": dataset.fingerprint,
         "split": split,

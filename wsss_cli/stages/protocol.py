@@ -34,8 +34,8 @@ def check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
     if dataset.classes != classes:
         raise DataError(
             f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(classes)}",
-            "name the data set that it was trained on with --data, or train on this one: "
-            f"wsss train --init {shlex.quote(str(run))}",
+            "name the data set that it was trained on with --data"
+            + (f", or train on this one: wsss train --init {shlex.quote(str(run))}" if run.is_dir() else ""),
         )
 
 
