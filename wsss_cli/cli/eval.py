@@ -119,11 +119,9 @@ def evaluate(
         elif kind == "pseudo":
             scores, table = eval_sources.pseudo_run(run, columns)
         else:
-            options: dict[str, Any] = {
-                "on": {"split": split, "data": data, "limit": limit},
-                "views": _views(mode, base),
-            }
-            options |= {"ms_flip": ms_flip, "crf": crf, "best": best, "part": part, "weights": weights or ""}
+            on, views = {"split": split, "data": data, "limit": limit}, _views(mode, base)
+            options: dict[str, Any] = {"on": on, "views": views, "ms_flip": ms_flip, "crf": crf, "best": best}
+            options |= {"part": part, "weights": weights or ""}
             device = _check_onnx(run, device, gpus, engine, best or weights) if kind == "onnx" else device
             stage.on_ranks(gpus, device)
             working = stage.working(device, run.parent, ray=ray)
@@ -135,9 +133,7 @@ def evaluate(
         console.result_json({**scores, "gate": min_miou, "passed": not below} if min_miou is not None else scores)
     else:
         console.table(table)
-    if below:
-        console.complain(f"error: {below}")
-        raise typer.Exit(GateError.exit_code)
+    _end_below(below)
     if kind in ("train", "onnx"):
         after = following("infer", run, "IMAGES", "--out", "DIR") if kind == "train" else ""
         stage.finish(scores["file"] or f"{run}, scores not stored", False, scores["lost"], after, json_output)
@@ -257,6 +253,13 @@ def _below(scores: dict[str, Any], gate: float) -> str:
     if miou < gate:
         return f"mIoU {miou} is below --min-miou {gate}"
     return f"--min-miou: the truth holds {seen} of {len(label)} classes" if len(label) > 1 and seen < 2 else ""
+
+
+def _end_below(below: str) -> None:
+    """End with exit code 4 where scores do not pass; `below` says why."""
+    if below:
+        console.complain(f"error: {below}")
+        raise typer.Exit(GateError.exit_code)
 
 
 def _write_confusion(file: Path, scores: dict[str, Any]) -> None:
