@@ -11,6 +11,7 @@ from wsss_cli.data.images import IMAGE_ENDINGS, ORIENTATION, decode_image, image
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages import photographs
 from wsss_cli.stages.photographs import find_images
+from wsss_cli.stages.serve import check_size
 
 HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 
@@ -46,6 +47,19 @@ def test_photographs_are_turned_once(tmp_path, kind, orientation):
     assert image.shape == upright.shape and image_size(file) == upright.shape[:2]
     assert image.dtype == np.uint8 and image.flags.c_contiguous and image.flags.writeable
     assert corners(image) == corners(upright)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_the_server_takes_them(tmp_path, kind, monkeypatch):
+    saved(tmp_path / "a.bin", kind, 6)
+    data = (tmp_path / "a.bin").read_bytes()
+    heif._register.cache_clear()
+    check_size(data, megapixels=1)
+    with pytest.raises(DataError, match="megapixels"):
+        check_size(data, megapixels=0)
+    monkeypatch.setattr(heif, "endings_read", lambda: ())
+    with pytest.raises(DataError, match="the file is a photograph in"):
+        check_size(data, megapixels=1)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])

@@ -11,9 +11,10 @@ from torch import nn
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.sweep import sweep
 from wsss_cli.errors import BusyError, Preempted, UsageError
 from wsss_cli.inference import tiles
-from wsss_cli.inference.journal import NAME, weights_digest
+from wsss_cli.inference.journal import NAME, noted_items, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.locks import locked
 from wsss_cli.stages import infer
@@ -126,6 +127,21 @@ def test_what_a_kill_left_between_mask_and_line_is_made_anew(run, network, photo
         file.write('\n{"item": "a", "ke')  # and a torn line
     made, kept, _ = run(network, photos)
     assert (made, kept) == (2, 0)
+
+
+def test_masks_are_noted_as_they_are_written_and_not_when_their_turn_comes(run, network, photos, tmp_path, monkeypatch):
+    """A kill would have them made anew."""
+
+    def killed_at_the_first_result(*arguments):
+        for _ in sweep(*arguments):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(infer, "sweep", killed_at_the_first_result)
+        run(network, photos)
+    masks = {file.stem for file in (tmp_path / "out/masks").iterdir()}
+    assert masks and set(noted_items(tmp_path / "out")) == masks
+    assert run(network, photos) == (2 - len(masks), len(masks), [])
 
 
 def test_a_folder_has_one_writer_and_what_killed_ones_left_half_written_goes(run, network, photos, tmp_path):

@@ -154,7 +154,7 @@ class Journal:
             self.known, self.kinds = True, self.kinds.union(self.also)
 
     def add(self, item: str, photograph: Path, *, overlay: bool) -> None:
-        """Note an item that is written.
+        """Note an item that is written; threads may do so at once: a line is one call of the system.
 
         Raises:
             WriteError: the disk is full.

@@ -26,6 +26,7 @@ from wsss_cli.inference.predict import image_batches, largest_batch
 from wsss_cli.inference.tiles import SMALLEST, Tiles, segment
 from wsss_cli.locks import locked
 from wsss_cli.ranks.group import only_first
+from wsss_cli.ranks.who import works_alone
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.clips import Clip, Frame
 from wsss_cli.stages.opening import agreed, held_by_first
@@ -34,7 +35,7 @@ from wsss_cli.stages.predictions import Outputs, Predicted
 from wsss_cli.stages.waiting import awaited
 from wsss_cli.talk import counted
 
-OTHER = "of another network, other settings or other photographs: made anew"
+OTHER = "of another network, other settings or other photographs, or not noted before a kill: made anew"
 SIZES_AHEAD = 4096  # photographs whose headers are read before the first of them is segmented
 
 
@@ -123,15 +124,7 @@ def _infer(
     out, overlays = outputs.folder, "overlays" in outputs.beside
     every = images.photographs if isinstance(images, Clip) else Each(images, photograph)
     photographs = every if shard is None else _part(every, shard)
-
-    settings = {
-        "network": network.origin,
-        "weights": weights_digest(network.model),
-        "eval": config.model_dump(mode="json"),
-        "ms_flip": ms_flip,
-        "precision": network.preset.train.precision,
-        **({"tiles": asdict(tiles)} if tiles else {}),  # masks that were made before there were tiles are kept
-    }
+    settings = _settings(network, config, ms_flip=ms_flip, tiles=tiles)
     journal = Journal(out, settings, shard, outputs.beside.intersection(LATER))
     others_files = [*(() if journal.begun else KINDS), *(kind for kind in journal.also if kind not in journal.kinds)]
 
@@ -166,10 +159,17 @@ def _infer(
             yield photo, image, result
 
     store = partial(outputs.store, before=journal.kinds.union(["confidence"]))
+    alone = works_alone() and ctx.pool is None  # else results come to the first rank, which notes them
+
+    def store_and_note(predicted: Predicted) -> None:
+        store(predicted)
+        journal.add(predicted[0].name, predicted[0].image, overlay=overlays)
+
     written = 0
-    for photo, _ in sweep(batches, _load, compute, store, options, lost, ctx):
-        journal.add(photo.name, photo.image, overlay=overlays)  # it is on disk; on the first rank
+    for photo, _ in sweep(batches, _load, compute, store_and_note if alone else store, options, lost, ctx):
         written += 1
+        if not alone:
+            journal.add(photo.name, photo.image, overlay=overlays)
     if isinstance(images, Clip) and written + len(lost) < len(pending):
         path = str(images.video.path)
         lost.append({"id": path, "reason": f"video {path} ended earlier than when its frames were counted"})
@@ -185,6 +185,18 @@ def _infer(
         now = Journal(out, settings, shard)
         summary["missing"] = _missing(shard.of, (p for p in every if not now.has(p.name, p.image, overlay=overlays)))
     return summary
+
+
+def _settings(network: Network, config: EvalConfig, *, ms_flip: bool, tiles: Tiles | None) -> dict[str, Any]:
+    """All that a mask depends on besides its photograph."""
+    return {
+        "network": network.origin,
+        "weights": weights_digest(network.model),
+        "eval": config.model_dump(mode="json"),
+        "ms_flip": ms_flip,
+        "precision": network.preset.train.precision,
+        **({"tiles": asdict(tiles)} if tiles else {}),  # masks that were made before there were tiles are kept
+    }
 
 
 def _refuse_foreign(files: Iterable[Path]) -> None:

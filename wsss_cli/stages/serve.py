@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from wsss_cli.config.evaluation import EvalConfig
+from wsss_cli.data.heif import HEAD, is_heif
 from wsss_cli.data.images import check_pixels, decode_image
 from wsss_cli.data.masks import mask_png
 from wsss_cli.engine.context import Context
@@ -161,8 +162,9 @@ def check_size(data: bytes, megapixels: int) -> None:
     """Refuse a photograph of too many pixels before it is decoded.
 
     Raises:
-        DataError: it has more, or is no photograph.
+        DataError: it has more, is no photograph, or is one that needs what is not installed.
     """
+    is_heif(data[:HEAD], "the file")
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
