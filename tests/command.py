@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,14 +69,23 @@ def forking():
     return server.args[-1]
 
 
-def start(folder, *arguments, stdout=subprocess.DEVNULL, **more):
-    """Start `wsss *arguments` in `folder`, in a process group of its own; its stderr is a pipe of text."""
+def start(folder, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more):
+    """Start `wsss *arguments` in `folder`, in a process group of its own; its stderr is a pipe of text.
+
+    Forked like `wsss`; with variables that count when modules are loaded, it starts as a user starts it.
+
+    Args:
+        more: further environment variables.
+    """
+    variables = environment(folder, **{"OMP_NUM_THREADS": "1"} | more)
+    if all(name == "OMP_NUM_THREADS" or name.startswith(("WSSS_", "SLURM_")) for name in more):
+        return warm.Forked(forking(), list(map(str, arguments)), folder, variables, (stdout, stderr))
     return subprocess.Popen(
         [sys.executable, "-m", "wsss_cli", *map(str, arguments)],
         cwd=folder,
-        env=environment(folder, OMP_NUM_THREADS="1", **more),
+        env=variables,
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
@@ -94,6 +104,11 @@ def _rank(pid):
         entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
         return [(int(entry[5:]), pid) for entry in entries if entry.startswith("RANK=")]
     return []
+
+
+def halt_rank(rank):
+    """Stop a rank of the command with --gpus that was started last, so that it does nothing more but is there."""
+    os.kill(int(Path(f"{forking()}.{rank}").read_text()), signal.SIGSTOP)
 
 
 def left_of(group, seconds):

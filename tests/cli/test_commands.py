@@ -10,7 +10,6 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import warm
 
 from wsss_cli.cam.store import read_cam
 from wsss_cli.data.dataset import open_dataset
@@ -34,8 +34,8 @@ def setting(*given):
     return [part for each in given for part in ("--set", each)]
 
 
-SETTINGS = setting("classifier.iters=4", "classifier.crop=64", "cam.scales=[1.0,1.5]")
-SETTINGS += setting("train.iters=4", "train.crop=64", "eval.scales=[1.0,1.25]")
+SETTINGS = setting("classifier.iters=4", "classifier.batch=4", "classifier.crop=64", "cam.scales=[1.0,1.5]")
+SETTINGS += setting("train.iters=4", "train.batch=4", "train.crop=64", "eval.scales=[1.0,1.25]")
 DEMO = ["demo", "--json", "--out", "X", "--images", "16", *SETTINGS]
 FULL = setting("train.supervision=full")
 DATA = "X/data/toy-16-0"
@@ -58,15 +58,8 @@ class Started:
 
     def __init__(self, folder, *arguments):
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "wsss_cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env=command.environment(folder),
-            start_new_session=True,
-        )
+        pipes = (subprocess.PIPE, subprocess.PIPE)
+        self.process = warm.Forked(command.forking(), arguments, folder, command.environment(folder), pipes)
 
     def until(self, ready):
         end = time.monotonic() + command.PATIENCE

@@ -4,11 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command import environment
+from command import start
 
 from wsss_cli.data.sources.toy import prepare_toy
 
@@ -77,10 +76,8 @@ def test_a_signal_ends_it(data, tmp_path):
     head, row, *_ = file.read_text().splitlines()
     rows = [f"{number},{row.split(',', 1)[1]}" for number in range(20_000)]
     file.write_text("\n".join([head, *rows]) + "\n")
-    command = [sys.executable, "-m", "wsss_cli", "verify", "data", "--workers", "2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **pipes, cwd=tmp_path, env=environment(tmp_path), start_new_session=True)
-    assert process.stderr.readline().startswith("checking train")
+    process = start(tmp_path, "verify", "data", "--workers", "2", stdout=subprocess.PIPE)
+    assert any(line.startswith("checking train") for line in process.stderr)
     os.killpg(process.pid, signal.SIGTERM)
     shown, talk = process.communicate(timeout=60)
     assert (process.returncode, shown) == (75, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import PATIENCE, ranks_below, start, wsss
+from command import PATIENCE, halt_rank, ranks_below, start, wsss
 from sizes import toy_of_sizes
 
 from wsss_cli.config.load import load_preset
@@ -77,7 +77,7 @@ def test_lpcam_and_walks_are_those_of_one_process_and_a_rank_that_hangs_among_th
             assert time.monotonic() < until
             time.sleep(0.02)
         ranks = ranks_below(masks.pid)
-        os.kill(ranks[1], signal.SIGSTOP)
+        halt_rank(1)
         said = masks.communicate(timeout=PATIENCE)[1]
     finally:
         for pid in [*ranks.values(), masks.pid]:

@@ -5,14 +5,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from command import PATIENCE, environment, ranks_below, wsss
+from command import PATIENCE, ranks_below, start, wsss
 from sizes import toy_of_sizes
 
 from wsss_cli.config.load import load_preset
@@ -70,9 +68,7 @@ def forget(runs):
 
 def ended_by(folder, number, masks):
     """`wsss run` on two ranks, the second of which gets a signal once there are masks: exit code, and what was said."""
-    command = [sys.executable, "-m", "wsss_cli", "run", *SETTINGS, "--runs=two", "--gpus=2"]
-    variables = environment(folder, OMP_NUM_THREADS="1")
-    process = subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
+    process = start(folder, "run", *SETTINGS, "--runs=two", "--gpus=2")
     ranks = {}
     try:
         end = time.monotonic() + PATIENCE
