@@ -86,3 +86,16 @@ def test_one_place_has_the_version():
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_the_steps_of_the_container_are_those_of_the_page():
+    page = (ROOT / "docs/start/install.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^```dockerfile\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"^RUN (.*)$", recipe, re.MULTILINE)
+    rest = page.replace(recipe, "")
+    commands = {line.split("  #")[0].strip() for line in re.findall(r"^    (.*)$", rest, re.MULTILINE)}
+    assert len(steps) == 2 and "pip install ." in steps
+    assert all(step in commands or f"`{step}`" in rest for step in steps), steps
+    python_here = re.search(r"^FROM python:([\d.]+)", recipe, re.MULTILINE)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={python_here}"  # the oldest that is taken, with which the tests run
