@@ -15,6 +15,20 @@ from typing import Any, BinaryIO, cast
 from wsss_cli.errors import DataError, UsageError, WriteError
 
 
+def at_home(path: str) -> str:
+    """A path whose first part is ~ below the user's home folder, any other as it is: shells leave it behind a '='.
+
+    Raises:
+        UsageError: there is no home folder.
+    """
+    if path != "~" and not path.startswith("~/"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise UsageError(f"{path}: where ~ is cannot be told, as $HOME is not set", "write the path whole") from None
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the folder of `path`; on leaving without an error it takes the place of `path`.

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -18,6 +19,15 @@ INPUTS = Inputs(dataset="data/toy", classes=("background", "cat"), colors=((0, 0
 
 def opened(path, identity="abc", preset=TOY, stage="train"):
     return open_run(path, stage, preset, identity, INPUTS)
+
+
+def test_a_clock_that_is_set_back_takes_no_time_from_an_attempt(tmp_path, monkeypatch):
+    with opened(tmp_path / "r"):
+        at = time.time()
+        monkeypatch.setattr(time, "time", lambda: at - 3600)
+    (attempt,) = read_json(tmp_path / "r" / "run.json")["attempts"]
+    assert 0 <= attempt["end"] - attempt["start"] < 600
+    assert abs(attempt["start"] - at) < 600
 
 
 def test_the_path_says_stage_preset_and_identity(tmp_path):

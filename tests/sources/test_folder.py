@@ -265,7 +265,7 @@ def test_many_images_are_checked_in_processes(tmp_path: Path, processes_at_once:
     ("rows", "message"),
     [
         ([("a.jpg", "cat"), ("ghost.jpg", "cat")], "tags 1 image not in .*; line 3: 'ghost.jpg'"),
-        ([("a.jpg", "cat"), ("a", "dog")], "1 duplicate ids: a"),
+        ([("a.jpg", "cat"), ("b", ""), ("a", "dog")], "line 4: 'a.jpg' has a row already, line 2"),
         ([("a.jpg", "cat"), ("b", "hors")], "line 3: unknown class 'hors'"),
         ([], "has no rows"),
     ],

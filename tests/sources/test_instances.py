@@ -101,6 +101,8 @@ def test_compressed_codes_are_the_same_as_plain_ones() -> None:
     code = rle_of.encode(np.asfortranarray(drawn))
     compressed = {"size": [5, 6], "counts": code["counts"].decode()}
     assert paint([(_annotation(1, compressed), 1)], 5, 6).tolist() == drawn.tolist()
+    fractions = {"size": [5.0, 6.0], "counts": [float(run) for run in _runs(RING)["counts"]]}  # as some tools write
+    assert paint([(_annotation(1, fractions), 1)], 5, 6).tolist() == drawn.tolist()
     large = (np.indices((90, 70)).sum(0) % 33 < 20).astype(np.uint8)  # runs that need several bytes, and differences
     code = rle_of.encode(np.asfortranarray(large))
     compressed = {"size": [90, 70], "counts": code["counts"].decode()}

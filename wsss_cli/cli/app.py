@@ -44,6 +44,7 @@ from wsss_cli.cli.commands import App, Group
 from wsss_cli.cli.progress import watch
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
 from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, WsssError, out_of_memory
+from wsss_cli.files import at_home
 from wsss_cli.ranks.who import here
 
 # Typer before 0.27 raises click's exceptions, later ones those of a copy that it carries: both by their own base class
@@ -119,11 +120,28 @@ def main() -> None:
     """Run the command line; never returns."""
     end_at_once()
     console.open_streams()
+    keep_apart()
     code = _run()
     leave_on_signal(code)  # all is said and done
     if code == 0 and (error := console.lost_result()):
         code = _fail(f"cannot write the result: {error.strerror or error}", _hint(error), 3)
     sys.exit(code)
+
+
+def keep_apart() -> None:
+    """Let Python processes that this one starts not take files of the current folder (random.py) for modules.
+
+    A process that was started so itself (python -m wsss_cli in a checkout) may need them.
+    """
+    with contextlib.suppress(OSError):  # the folder is gone
+        if not {"", str(Path.cwd())} & set(sys.path):
+            os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+
+def _at_home(word: str) -> str:
+    """A word of the command line; what ~ is behind the = of an option, or in quotes, no shell says."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{at_home(value)}"
 
 
 def _run() -> int:
@@ -134,7 +152,7 @@ def _run() -> int:
             console.leave_to_first()
         else:
             watch()
-        code = app(standalone_mode=False, prog_name="wsss")
+        code = app([_at_home(word) for word in sys.argv[1:]], standalone_mode=False, prog_name="wsss")
         return code if isinstance(code, int) else 0
     except typer.Exit as error:
         return error.exit_code

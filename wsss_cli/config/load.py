@@ -20,6 +20,7 @@ from wsss_cli.config.faults import fault, table_models
 from wsss_cli.config.renames import Table, overlay
 from wsss_cli.config.schema import Preset
 from wsss_cli.errors import UsageError
+from wsss_cli.files import at_home
 
 
 def preset_folder() -> Path:
@@ -86,6 +87,7 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
         _begin_optional(merged, table, Preset)
         backbones.make_way(table, sources)
         _merge(merged, table, origin, sources)
+    merged = {key: value if key in ("name", "description") else _at_home(value) for key, value in merged.items()}
     backbones.fill(merged, sources)
     merged.setdefault("name", path.stem)
     context = RUN if path.name == "preset.lock.toml" and not overrides else None
@@ -139,8 +141,18 @@ def _begin_optional(into: Table, table: Table, model: type[BaseModel]) -> None:
         _begin_optional(_below(into, key), value, variants[0])
 
 
+def _at_home(value: Any) -> Any:
+    """A value of a preset with each path below ~ as it is below the home folder."""
+    if isinstance(value, dict):
+        return {key: _at_home(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return at_home(value) if isinstance(value, str) else value
+
+
 def _find(name: str, beside: Path | None = None) -> Path:
     if name.endswith(".toml") or "/" in name:
+        name = at_home(name)
         path = Path(name) if beside is None else beside.parent / name
         if not path.is_file():
             raise UsageError(

@@ -27,7 +27,7 @@ from wsss_cli.data.records import ClassRecord, DatasetRecord, SplitRecord, read_
 from wsss_cli.data.splits import Sample as Sample
 from wsss_cli.data.splits import Split, write_split
 from wsss_cli.errors import DataError
-from wsss_cli.files import remove_temporaries, write_json
+from wsss_cli.files import at_home, remove_temporaries, write_json
 from wsss_cli.talk import say
 
 
@@ -101,14 +101,14 @@ def data_places(root: Path | None, *names: str) -> list[Path]:
     if root is not None:
         return [root]
     places = [folder / name for name in names for folder in (Path(), Path("data"))]
-    if environment := os.environ.get("WSSS_DATA"):
+    if environment := at_home(os.environ.get("WSSS_DATA", "")):
         places += [Path(environment), *(Path(environment) / name for name in names)]
     return places
 
 
 def source_home() -> Path:
     """Where source data goes that is fetched: $WSSS_DATA, else ./data."""
-    return Path(os.environ.get("WSSS_DATA") or "data")
+    return Path(at_home(os.environ.get("WSSS_DATA") or "data"))
 
 
 def open_dataset(path: str | Path, say: Callable[[str], None] = say, limit: int = 0) -> Dataset:

@@ -47,6 +47,7 @@ from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
 
 Value = TypeVar("Value")
+SINCE = time.time() - time.monotonic()
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
 
 
@@ -184,7 +185,7 @@ def open_run(
             raise
         finally:
             if not was_done:
-                ending["attempts"] = [*earlier, attempt.model_copy(update={"end": time.time(), "exit": code})]
+                ending["attempts"] = [*earlier, end_attempt(attempt, code)]
             if ending:
                 with contextlib.suppress(WriteError):
                     run.save(**ending)
@@ -206,7 +207,17 @@ def make_folder(path: Path) -> None:
 
 def begin_attempt() -> Attempt:
     """This process, beginning now."""
-    return Attempt(host=socket.gethostname(), pid=os.getpid(), start=time.time())
+    return Attempt(host=socket.gethostname(), pid=os.getpid(), start=_now())
+
+
+def end_attempt(attempt: Attempt, code: int) -> Attempt:
+    """An attempt of this process that has ended now with an exit code."""
+    return attempt.model_copy(update={"end": _now(), "exit": code})
+
+
+def _now() -> float:
+    """Seconds since 1970 by a clock that nobody sets while this process runs: what took time took no less than none."""
+    return SINCE + time.monotonic()
 
 
 def ending_of(error: BaseException) -> tuple[Literal["preempted", "failed"], int]:

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from wsss_cli import __version__
+from wsss_cli.data.dataset import source_home
 from wsss_cli.engine.devices import cuda_devices
 from wsss_cli.processes import cores
 from wsss_cli.weights.sources import PACKAGE, PACKAGED
@@ -170,7 +171,7 @@ def _memory_gib() -> float | None:
 def _places(runs: Path) -> tuple[Place, ...]:
     wanted: Sequence[tuple[Path, str]] = (
         (runs, "runs"),
-        (Path(os.environ.get("WSSS_DATA") or "data"), "data"),
+        (source_home(), "data"),
         (Path(tempfile.gettempdir()), "temporary files"),
         (Path("/dev/shm"), "shared memory"),
     )
@@ -186,7 +187,7 @@ def _free_gib(path: Path) -> float | None:
 
 
 def _datasets() -> list[str]:
-    places = dict.fromkeys([Path("data"), *([Path(os.environ["WSSS_DATA"])] if os.environ.get("WSSS_DATA") else [])])
+    places = dict.fromkeys([Path("data"), source_home()])
     return sorted(str(file.parent) for place in places for file in place.glob("*/dataset.json"))
 
 

@@ -7,13 +7,12 @@ evaluation: other weights, lists or settings have another one. It goes when the 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Attempt
-from wsss_cli.engine.rundir import begin_attempt, ending_of, make_folder
+from wsss_cli.engine.rundir import begin_attempt, end_attempt, ending_of, make_folder
 from wsss_cli.engine.shards import (
     FOLDER,
     Shard,
@@ -108,7 +107,7 @@ def _count(evaluation: Evaluation, shard: Shard, attempts: tuple[Attempt, ...], 
     record = ShardRecord(number=shard.number, of=shard.of, state="working", items=len(samples), attempts=attempts)
 
     def ended(code: int, **changes: Any) -> ShardRecord:
-        last = attempts[-1].model_copy(update={"end": time.time(), "exit": code})
+        last = end_attempt(attempts[-1], code)
         return record.model_copy(update={"attempts": (*attempts[:-1], last), **changes})
 
     write_shard(place, record)
@@ -151,4 +150,8 @@ def _add_up(evaluation: Evaluation, ctx: Context) -> dict[str, Any] | None:
         for mode, count in counts.items():
             total[mode].merge(count)
         lost += [{"id": entry["id"], "reason": entry["reason"]} for entry in record.lost]
+    if evaluation.all_lost(lost):
+        for record in records:  # they are to be tried again
+            for name in ("json", SHARD_COUNTS):
+                record.shard.file(place, name).unlink(missing_ok=True)
     return evaluation.write(total, in_order_of(evaluation.samples, lost), ctx)

@@ -102,8 +102,22 @@ class Evaluation:
         """Whether what single images add is written."""
         return len(self.samples) <= MOST
 
+    def all_lost(self, lost: Lost) -> bool:
+        """Whether there is nothing to score."""
+        return len(lost) == len(self.samples)
+
     def write(self, total: dict[str, Counts], lost: Lost, ctx: Context) -> dict[str, Any]:
-        """Write the scores of all samples, and what single images add, but for a trial; the scores."""
+        """Write the scores of all samples, and what single images add, but for a trial; the scores.
+
+        Raises:
+            DataError: no sample could be read; scores that are there stay.
+        """
+        if self.all_lost(lost):
+            raise DataError(
+                f"none of the images of split {self.stored['split']!r} of {self.dataset.root} could be scored, "
+                f"first: {lost[0]['reason']}",
+                "put them back, or run `wsss prepare` again; scores that are there stay as they are",
+            )
         config, options = self.preset.eval, self.options
         images = self.file.with_suffix(".images.npz") if self.by_image and not self.trial else None
         further = {"ms_flip": options.ms_flip, "crf": options.crf, "boundary": options.boundary}
@@ -220,13 +234,15 @@ def score(evaluation: Evaluation, ctx: Context) -> dict[str, Any]:
     Returns:
         {'single': summary, 'ms_flip': summary, 'classes', 'protocol', 'lost', ...}.
     Raises:
-        DataError: a true mask has a value that is no class.
+        DataError: a true mask has a value that is no class, or no image could be read.
     """
     if evaluation.trial:
         total, lost = count_evaluation(evaluation, evaluation.samples, None, ctx)
         return only_first(lambda: evaluation.write(total, lost, ctx))
     partial = PartialCounts(evaluation.file.with_suffix(".part.json"), evaluation.key)
     total, lost = count_evaluation(evaluation, evaluation.samples, partial, ctx)
+    if evaluation.all_lost(lost):
+        partial.remove()  # they are to be tried again
     result = only_first(lambda: evaluation.write(total, lost, ctx))
     partial.remove()
     if here().rank == 0 and evaluation.place.exists():

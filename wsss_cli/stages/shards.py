@@ -7,7 +7,6 @@ lock for that time, and a shard takes its own lock within it. So no command with
 from __future__ import annotations
 
 import contextlib
-import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.outputs import is_whole
 from wsss_cli.engine.records import is_run, read_record
-from wsss_cli.engine.rundir import RunDir, begin_attempt, ending_of, log_error, make_folder, read_or_create
+from wsss_cli.engine.rundir import RunDir, begin_attempt, end_attempt, ending_of, log_error, make_folder, read_or_create
 from wsss_cli.engine.shards import (
     Shard,
     ShardRecord,
@@ -155,7 +154,7 @@ def _open_shard(step: Step, exp: Experiment, shard: Shard, items: int, ctx: Cont
             opened.record = opened.record.model_copy(update={"state": state})
             raise
         finally:
-            ended = attempt.model_copy(update={"end": time.time(), "exit": code})
+            ended = end_attempt(attempt, code)
             with contextlib.suppress(WriteError):
                 opened.save(opened.record.model_copy(update={"attempts": (*attempts, ended)}))
 

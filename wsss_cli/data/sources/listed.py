@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,10 +155,23 @@ def read_rows(source: FolderSource, room: Path) -> Listed:
     refuse_twins({rename.get(label, label): lines for label, lines in seen.items()}, str(table), source.classes)
     rows = Each(texts, RowOf(source.images, source.masks))
     if has_twins(ids):
+        _refuse_second_rows(rows, table)
         refuse_duplicates((row.id for row in rows), str(table))
     if source.masks is not None and not masked:
         refuse_unmatched(Each(rows, lambda row: f"{row.id}.png"), source.masks)
     return Listed(rows, texts, taken, _notes(photographs, other_names, layout, table, masks))
+
+
+def _refuse_second_rows(rows: Iterable[Row], table: Path) -> None:
+    """Refuse a photograph that has two rows, as where each of its tags or boxes has one."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(row.id, row)
+        if other.line != row.line and other.image == row.image:
+            raise DataError(
+                f"{table}, line {row.line}: {row.image.name!r} has a row already, line {other.line}",
+                "a photograph has one row: join its tags by | (cat|dog)",
+            )
 
 
 SHOWN = 5  # photographs that a message names

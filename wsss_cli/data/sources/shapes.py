@@ -75,7 +75,10 @@ def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         if list(shape["size"]) != [height, width]:
             raise _unusable(annotation, f"its size is {shape['size']}, that of the image [{height}, {width}]")
         runs = shape["counts"] if isinstance(shape["counts"], list) else _runs(shape["counts"].encode())
-        if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+        if not all(isinstance(run, (int, float)) and run == int(run) for run in runs):
+            raise _unusable(annotation, "its runs are not all whole numbers of pixels")
+        runs = [int(run) for run in runs]
+        if any(run < 0 for run in runs) or sum(runs) != height * width:
             raise _unusable(annotation, f"its runs do not add up to {height} x {width} pixels")
         rle = rle_of.frPyObjects({"size": [height, width], "counts": runs}, height, width)
         return rle

@@ -202,7 +202,9 @@ def read_tags(path: Path, classes: Sequence[str]) -> Tags:
                     f"{nearest(label, classes)}known: {', '.join(classes)}",
                 )
         if name in tags:
-            raise DataError(f"{path}, line {number}: id {name!r} occurs twice", "every id may occur once")
+            raise DataError(
+                f"{path}, line {number}: id {name!r} occurs twice", "an image has one line, with all of its tags"
+            )
         tags[name] = tuple(dict.fromkeys(labels))
     return tags
 
