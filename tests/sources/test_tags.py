@@ -66,7 +66,7 @@ def test_tags_of_lines_and_csv(tmp_path: Path, text: str) -> None:
     [
         ("x cat\ny hors\n", "line 2: unknown class 'hors'", "did you mean 'horse'? known: cat, dog, horse"),
         ("id,labels\nx,cat\ny,dgo\n", "line 3: unknown class 'dgo'", "did you mean 'dog'?"),
-        ("x cat\nx dog\n", "line 2: id 'x' occurs twice", "once"),
+        ("x cat\nx dog\n", "line 2: id 'x' occurs twice", "one line"),
         ("id,labels\n,cat\n", "line 2: no id", "id,labels"),
         ("file,labels\nx,cat\n", "the header needs", ""),
         ("id,labels,label\nx,cat,dog\n", "both labels and label are columns", ""),
