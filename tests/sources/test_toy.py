@@ -102,3 +102,18 @@ def test_counts_out_of_range_are_refused(tmp_path: Path, bad: dict[str, int]) ->
     with pytest.raises(UsageError, match="cannot draw"):
         prepare_toy(tmp_path, **({"images": 2, "size": 64} | bad))
     assert not list(tmp_path.iterdir())
+
+
+def test_lists_of_other_images_are_not_written_over(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder = tmp_path / split
+        listed = folder / f"ImageSets/Segmentation/{split}.txt"
+        listed.parent.mkdir(parents=True)
+        listed.write_text("2007_000032\n")
+        with pytest.raises(UsageError, match=rf"{split}\.txt lists other images \(2007_000032\)"):
+            prepare_toy(folder, images=1, val=1, size=32)
+        assert [path.name for path in folder.iterdir()] == ["ImageSets"]
+        assert listed.read_text() == "2007_000032\n"
+    prepare_toy(tmp_path / "again", images=1, val=1, size=32)
+    prepare_toy(tmp_path / "again", images=2, val=1, size=32)
+    assert (tmp_path / "again/ImageSets/Segmentation/train.txt").read_text() == "train_000000\ntrain_000001\n"

@@ -58,7 +58,7 @@ def prepare_toy(
         size: side of the square images, pixels.
         tick: called with (done, total) after every image.
     Raises:
-        UsageError: a count or size out of range.
+        UsageError: a count or size out of range, or `out` has lists of other images.
         DataError: the disk is full.
     """
     counts = (images, max(1, images // 4) if val is None else val)
@@ -70,6 +70,8 @@ def prepare_toy(
     out, colors = Path(out), voc_palette(len(CLASSES))
     splits: dict[str, list[Sample]] = {}
     done = 0
+    for split in SPLITS:
+        _refuse_list_of_others(_list(out, split))
     begin_dataset(out)
     for split, count in zip(SPLITS, counts, strict=True):
         splits[split] = []
@@ -84,7 +86,7 @@ def prepare_toy(
             done += 1
             tick(done, sum(counts))
         lines = "".join(f"{sample.id}\n" for sample in splits[split])
-        write_text(out / "ImageSets" / "Segmentation" / f"{split}.txt", lines)
+        write_text(_list(out, split), lines)
     return write_dataset(
         out,
         name="toy",
@@ -95,6 +97,20 @@ def prepare_toy(
         protocol=[f"toy: {counts[0]:,} train, {counts[1]:,} val drawn images of {size} px, seed {seed}"],
         findings=[],
     )
+
+
+def _list(out: Path, split: str) -> Path:
+    return out / "ImageSets" / "Segmentation" / f"{split}.txt"
+
+
+def _refuse_list_of_others(file: Path) -> None:
+    """Refuse to write over a list that no drawn data set has, such as VOC's own."""
+    try:
+        first = file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
+    except OSError:
+        return
+    if first and not first.startswith(tuple(f"{split}_" for split in SPLITS)):
+        raise UsageError(f"{file} lists other images ({first[:40]}), and would be written over", "choose another --out")
 
 
 def draw(seed: int, split: str, index: int, size: int = 128) -> Drawing:
