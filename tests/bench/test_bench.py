@@ -60,8 +60,9 @@ def check_ratios(rows, base, names):
 def test_crf(ctx):
     found = bench_crf(ctx, size=(20, 24), labels=4, iterations=2, repeats=2)
     rows = rows_of(found, "crf", "images_s", 1)
-    assert list(rows) == ["lattice", "exact", "triton"]
+    assert list(rows) == ["lattice", "pydensecrf2", "exact", "triton"]
     assert rows["lattice"]["ratio"] == 1
+    assert rows["pydensecrf2"]["same_as_lattice"] >= 0.999
     assert "reason" in rows["triton"]
     if "ms" in rows["exact"]:
         check_ratios(rows, "lattice", ["exact"])

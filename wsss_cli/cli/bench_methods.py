@@ -57,8 +57,8 @@ def crf(
     wsss bench crf --parameters deeplab --labels 21 --height 375 --width 500
     wsss bench crf --backends lattice,exact --height 64 --width 64 --json
 
-    lattice is pydensecrf2 on one core; exact computes all pairs of pixels with torch; triton does so with a kernel of
-    its own on a GPU. A call goes from arrays to arrays.
+    lattice and pydensecrf2 run on one core; exact computes all pairs of pixels with torch; triton does so with a kernel
+    of its own on a GPU. A call goes from arrays to arrays.
     """
     from wsss_cli.bench.crf import bench_crf
 

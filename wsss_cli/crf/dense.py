@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from wsss_cli.crf import lattice
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
 
-Backend = Literal["auto", "lattice", "exact", "triton"]
+Backend = Literal["auto", "lattice", "pydensecrf2", "exact", "triton"]
 TOLERANCE = 1e-4  # of the Triton kernel: pairs of tiles whose kernel is nowhere above this are left out
 _GPU = threading.Lock()  # threads take turns on it: its memory holds the planes of one image
 
@@ -41,10 +42,11 @@ def dense_crf(
         gauss_sxy, bilateral_sxy: standard deviations in space, pixels.
         bilateral_srgb: standard deviation in colour, 0..255 units.
         gauss_compat, bilateral_compat: weights of the kernels; 0 leaves a kernel out.
-        backend: 'lattice' is pydensecrf's permutohedral approximation on the CPU; 'exact' sums over all pairs in torch
-            on the CPU, in float32, for small images (its time grows with the square of the pixels); 'triton' sums over
-            all pairs but those whose kernel is below TOLERANCE, on a GPU; 'auto' is 'triton' where that can run, else
-            'lattice'.
+        backend: 'lattice' is the permutohedral approximation on the CPU, by `lattice.mean_field` where that can run
+            and else by pydensecrf2, whose labels both give; 'pydensecrf2' is that alone; 'exact' sums over all pairs in
+            torch on the CPU, in float32, for small images (its time grows with the square of the pixels); 'triton' sums
+            over all pairs but those whose kernel is below TOLERANCE, on a GPU; 'auto' is 'triton' where that can run,
+            else 'lattice'.
     Returns:
         Q, the posterior, float32, of the shape of `unary`, sums to 1 over K.
     Raises:
@@ -70,7 +72,10 @@ def dense_crf(
     }
     stacks = unary.reshape(-1, *unary.shape[-3:])
     if backend == "lattice" or (backend == "auto" and backend_for("cuda") == "lattice"):
-        posterior = np.stack([_lattice(image, stack, iterations, **kernels) for stack in stacks])
+        own_lattice = lattice.mean_field(image, stacks, iterations, **kernels)
+        posterior = _each_by_pydensecrf(image, stacks, iterations, **kernels) if own_lattice is None else own_lattice
+    elif backend == "pydensecrf2":
+        posterior = _each_by_pydensecrf(image, stacks, iterations, **kernels)
     else:
         posterior = _mean_field(image, stacks, iterations, gpu=backend != "exact", **kernels)
     return posterior.reshape(unary.shape)
@@ -79,6 +84,7 @@ def dense_crf(
 def backend_for(device: str) -> Backend:
     """What computes the dense CRF of a stage on a device ('cpu', 'cuda'): a GPU where the kernel passes its trial."""
     if device != "cuda" or not gpu_can():
+        lattice.usable()  # built once, before worker processes look for it
         return "lattice"
     import torch
 
@@ -116,7 +122,11 @@ def _mean_field(image: np.ndarray, unary: np.ndarray, iterations: int, *, gpu: b
         return posteriors[0].cpu().numpy()
 
 
-def _lattice(
+def _each_by_pydensecrf(image: np.ndarray, stacks: np.ndarray, iterations: int, **kernels: Any) -> np.ndarray:
+    return np.stack([pydensecrf_mean_field(image, stack, iterations, **kernels) for stack in stacks])
+
+
+def pydensecrf_mean_field(
     image: np.ndarray,
     unary: np.ndarray,
     iterations: int,
@@ -127,6 +137,7 @@ def _lattice(
     bilateral_srgb: float,
     bilateral_compat: float,
 ) -> np.ndarray:
+    """`dense_crf` of one labelling, float32 [K, H, W], by pydensecrf2."""
     from pydensecrf import densecrf  # a compiled extension: only where it is used
 
     labels, height, width = unary.shape
