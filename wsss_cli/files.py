@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -180,12 +181,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def refuse_named_pipe(path: Path) -> None:
+    """Refuse a pipe that lies in a folder: opening it waits until something writes, and no signal ends that.
+
+    Raises:
+        DataError: it is one. What a shell hands over as `<(...)` is none: it is written already.
+    """
+    if path.is_fifo() and not path.is_symlink():
+        raise DataError(f"{path} is a named pipe", "write what it gives into a file, and name that")
+
+
+def how_to_write(error: OSError) -> str:
+    """What helps where a file cannot be written: a hint."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "its folder is gone: was it moved or removed meanwhile? put it back, or run again to begin anew"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make it writable, then run again"
+    return "free space, then run again"
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: the file is missing, a named pipe, or not JSON.
     """
+    refuse_named_pipe(Path(path))
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:

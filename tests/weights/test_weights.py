@@ -120,8 +120,8 @@ def test_a_file_without_weights_is_refused(tmp_path, value):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "no.pth", tmp_path):
-        with pytest.raises(WeightsError, match="do not exist"):
+    for path, says in ((tmp_path / "no.pth", "do not exist"), (tmp_path, "are no plain file")):
+        with pytest.raises(WeightsError, match=says):
             load_state(path)
 
 

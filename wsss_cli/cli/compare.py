@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console
-from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
+from wsss_cli.cli.options import RUNS, JsonOption, RunsOption, written_file
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
 
@@ -61,7 +61,10 @@ def compare(compared: RunsArgument, runs: RunsOption = RUNS, json_output: JsonOp
 def plot(
     plotted: RunsArgument,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The picture, .png or .jpg; if left out, in the first run.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=written_file, help="The picture, .png or .jpg; if left out, in the first run."
+        ),
     ] = None,
     runs: RunsOption = RUNS,
     json_output: JsonOption = False,

@@ -22,6 +22,7 @@ from wsss_cli.cli.options import (
     RunsOption,
     ShardOption,
     WeightsOption,
+    written_file,
 )
 from wsss_cli.errors import DataError, GateError, UsageError
 from wsss_cli.files import files_below
@@ -56,6 +57,10 @@ RunArgument = Annotated[
 
 ClassesOption = Annotated[int | None, typer.Option(metavar="N", min=1, max=255, help="Classes, background included.")]
 
+ConfusionOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", parser=written_file, help="Write the confusion matrix as CSV.")
+]
+
 
 def evaluate(
     run: RunArgument = None,
@@ -70,7 +75,7 @@ def evaluate(
     mode: ModeOption = None,
     base: BaseOption = None,
     metrics: MetricsOption = "iou,acc",
-    confusion: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the confusion matrix as CSV.")] = None,
+    confusion: ConfusionOption = None,
     undecided: UndecidedOption = "as-is",
     min_miou: Annotated[
         float | None, typer.Option(metavar="N", help="Exit with 4 where mIoU (per cent) is below this.")

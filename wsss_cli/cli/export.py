@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsss_cli.cli import console, stage
-from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption
+from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption, written_file
 from wsss_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def export(
     run: NetworkArgument = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", parser=written_file, help="The file to write.")],
     form: Annotated[
         Literal["onnx", "torchscript"] | None,
         typer.Option("--format", help="Kind of file; if left out, as its name says: .onnx, or .pt for TorchScript."),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsss_cli.cli import completion
+from wsss_cli.errors import UsageError
 
 PresetOption = Annotated[
     str,
@@ -111,3 +112,14 @@ ModeOption = Annotated[
 ]
 
 RUNS = Path("runs")
+
+
+def written_file(text: str | Path) -> Path:
+    """The file that an option names to be written.
+
+    Raises:
+        UsageError: it ends in '/', or is a folder.
+    """
+    if str(text).endswith("/") or Path(text).is_dir():
+        raise UsageError(f"{text} is a folder", "give the name of a file, in it or elsewhere")
+    return Path(text)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, stage
-from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption
+from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption, written_file
 
 
 def report(
@@ -21,7 +21,8 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page; if left out, report.html in the first run.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=written_file, help="The page; if left out, report.html in the first run."),
     ] = None,
     photographs: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Photographs of each kind.")] = 6,
     runs: RunsOption = RUNS,

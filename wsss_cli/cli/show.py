@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_cli.cli import completion, console, stage
-from wsss_cli.cli.options import RUNS, DataOption, DeviceOption, JsonOption, RunsOption, SetOption
+from wsss_cli.cli.options import RUNS, DataOption, DeviceOption, JsonOption, RunsOption, SetOption, written_file
 from wsss_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def show(
         Path | None, typer.Option(metavar="RUN", help="With data: the pseudo run whose masks are shown.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The picture, .png or .jpg; if left out, in the run.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=written_file, help="The picture, .png or .jpg; if left out, in the run."),
     ] = None,
     runs: RunsOption = RUNS,
     device: DeviceOption = "auto",

@@ -10,7 +10,7 @@ import typer
 
 from wsss_cli.cli import console
 from wsss_cli.cli.following import line
-from wsss_cli.cli.options import JsonOption
+from wsss_cli.cli.options import JsonOption, written_file
 from wsss_cli.engine.stop import Stop
 from wsss_cli.talk import counted
 
@@ -20,7 +20,9 @@ def template(
     from_folders: Annotated[
         bool, typer.Option("--from-folders", help="The folder that a photograph lies in is its tag.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write.")] = Path("labels.csv"),
+    out: Annotated[Path, typer.Option(metavar="FILE", parser=written_file, help="The table to write.")] = Path(
+        "labels.csv"
+    ),
     json_output: JsonOption = False,
 ) -> None:
     """A table of your photographs to write tags into; or with the tags, where each class has a folder.

@@ -155,6 +155,8 @@ def _find(name: str, beside: Path | None = None) -> Path:
         name = at_home(name)
         path = Path(name) if beside is None else beside.parent / name
         if not path.is_file():
+            if path.exists():
+                raise UsageError(f"preset {name} is no plain file", "write the preset into a file, and name that")
             raise UsageError(
                 f"there is no preset file {name}", "wsss presets list names those that come with the program"
             )

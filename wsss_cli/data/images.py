@@ -197,8 +197,21 @@ def refuse_special_file(path: str | Path) -> None:
     except OSError as error:
         raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise DataError(f"{path} is no image but {kind}", "take it out of the list")
+        raise DataError(f"{path} is no image but {_kind(mode)}", "take it out of the list")
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+
+
+def why_unread(path: Path) -> str:
+    """What a path is that has the name of a photograph and is no file: for the end of a message."""
+    try:
+        return f"is {_kind(path.stat().st_mode)}"
+    except OSError as error:
+        return (
+            "is a link to a file that is not there" if path.is_symlink() else f"cannot be looked at: {error.strerror}"
+        )
 
 
 def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:

@@ -182,7 +182,7 @@ def find_runs(
         say: told of each record that cannot be read, which is passed over.
     """
     stage_runs = []
-    for file in sorted(Path(runs).glob("*/run.json")):
+    for file in sorted(filter(Path.is_file, Path(runs).glob("*/run.json"))):
         try:
             record = read_record(file.parent)
         except DataError as error:

@@ -42,7 +42,7 @@ from wsss_cli.errors import (
     WriteError,
     WsssError,
 )
-from wsss_cli.files import json_lines, remove_temporaries, write_text
+from wsss_cli.files import how_to_write, json_lines, remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
 
@@ -135,7 +135,7 @@ def _append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}", "free space, then run again") from error
+        raise WriteError(f"cannot write {path}: {error.strerror}", how_to_write(error)) from error
 
 
 def run_path(runs: Path, stage: str, preset_name: str, identity: str) -> Path:

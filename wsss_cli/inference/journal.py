@@ -17,6 +17,7 @@ from torch import nn
 
 from wsss_cli.engine.shards import FOLDER, Shard
 from wsss_cli.errors import DataError, WriteError
+from wsss_cli.files import how_to_write
 
 NAME = "made.jsonl"
 ALSO = "also"  # in a line of settings: kinds of files that an earlier version did not write
@@ -59,7 +60,7 @@ def gather_shards(folder: Path) -> None:
                 file.write(b"\n")
                 shutil.copyfileobj(rows, file)
         except OSError as error:
-            raise WriteError(f"cannot write {folder / NAME}: {error.strerror}", "free space, then run again") from error
+            raise WriteError(f"cannot write {folder / NAME}: {error.strerror}", how_to_write(error)) from error
         part.unlink()
 
 
@@ -168,7 +169,7 @@ class Journal:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write("".join("\n" + json.dumps(row) for row in rows))  # a torn line ends there
         except OSError as error:
-            raise WriteError(f"cannot write {self.file}: {error.strerror}", "free space, then run again") from error
+            raise WriteError(f"cannot write {self.file}: {error.strerror}", how_to_write(error)) from error
 
     def _row(self, item: str, photograph: Path, overlay: bool) -> dict[str, Any]:
         try:

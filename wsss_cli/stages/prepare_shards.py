@@ -36,7 +36,7 @@ from wsss_cli.engine.shards import (
     write_shard,
 )
 from wsss_cli.errors import BusyError, DataError, UsageError, WriteError
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import how_to_write, read_json, write_json
 from wsss_cli.locks import locked
 from wsss_cli.processes import Check, check_stop
 from wsss_cli.rows import Rows
@@ -212,7 +212,7 @@ def _look(asked: Asked, place: _Place, shard: Shard, workers: int, check: Check,
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise WriteError(f"cannot write {part}: {error.strerror}", "free space, then run again") from error
+        raise WriteError(f"cannot write {part}: {error.strerror}", how_to_write(error)) from error
     return len(numbers)
 
 

@@ -90,7 +90,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path, chosen = split_choice(path)
     if not path.is_file():
-        raise WeightsError(f"weights {path} do not exist", "check the path")
+        what = "are no plain file" if path.exists() else "do not exist"
+        raise WeightsError(f"weights {path} {what}", "check the path")
     value, objects = _read(path)
     state, where = choose(value, chosen, path, objects)
     _check_plain(state, path)
@@ -121,6 +122,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     try:
         if _is_safetensors(path):
             return load_file(path, device="cpu"), []
+        if other := _other_archive(path):
+            raise WeightsError(f"weights {path} are {other}, not a state dict", RESAVE)
         try:
             with path.open("rb") as file:  # of a path torch believes the suffix
                 return torch.load(file, map_location="cpu", weights_only=True), []
@@ -128,6 +131,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
             if not zipfile.is_zipfile(path):
                 raise
             return read_inert(path)
+    except WeightsError:
+        raise
     except RefusedError as error:
         raise WeightsError(f"weights {path} refused: {error}, and nothing in it was run", ONLY_STATE) from error
     except pickle.UnpicklingError as error:
@@ -150,6 +155,17 @@ def _is_safetensors(path: Path) -> bool:
     if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return True
     return path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80"))
+
+
+def _other_archive(path: Path) -> str:
+    """What a zip archive is that holds no state dict, in words; nothing for all else."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in names:
+        return "a network as TorchScript, as `wsss export` writes"
+    return "" if any(name.endswith(".pkl") for name in names) else "a zip archive that torch has not written"
 
 
 def _calls(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from wsss_cli.data.sources.archives import CHUNK, Archive, Fetched, Tell, check_archive, file_size, unpack
 from wsss_cli.errors import DataError, WriteError
-from wsss_cli.files import read_json, write_json
+from wsss_cli.files import how_to_write, read_json, write_json
 from wsss_cli.locks import locked
 
 TIMEOUT_S = 60.0
@@ -236,7 +236,7 @@ def _append(response: IO[bytes], part: Path, start: int, report: Callable[[int],
                 start += len(chunk)
                 report(start)
     except OSError as error:  # those of the network are `_Cut`
-        raise WriteError(f"cannot write {part}: {error.strerror}", "free space, then run again") from error
+        raise WriteError(f"cannot write {part}: {error.strerror}", how_to_write(error)) from error
 
 
 def _read(response: IO[bytes]) -> bytes:

@@ -22,6 +22,8 @@ SPACE = re.compile(r"[ \t\n\r]*")
 BOM = "\xef\xbb\xbf"  # of UTF-8, a character a byte
 BACKGROUND = "background"
 LISTS = ("images", "annotations", "categories")
+KIND = "instances_train2014.json and instances_val2014.json are needed, of annotations_trainval2014.zip"
+OTHER_KINDS = {"segments_info": "panoptic segments", "caption": "captions"}
 UNPACK = "was a download cut off? unpack annotations_trainval2014.zip anew"
 
 
@@ -77,6 +79,8 @@ def read_instances(path: Path) -> Instances:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if text.startswith(("\xff\xfe", "\xfe\xff")):
         raise DataError(f"{path} is UTF-16 text", "save it as UTF-8")
+    if text.removeprefix(BOM).lstrip().startswith("["):
+        raise DataError(f"{path} is a list, as results of a network are, not an object with images, annotations", KIND)
     images: dict[int, tuple[str, int, int]] = {}
     names: dict[int, str] = {}
     spans: dict[int, list[Span]] = {}
@@ -166,6 +170,10 @@ def _skip(text: str, at: int) -> int:
 
 
 def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
+    if isinstance(entry, dict) and (other := next((key for key in OTHER_KINDS if key in entry), None)):
+        raise DataError(
+            f"{path} holds {OTHER_KINDS[other]}, not outlines of instances ({other} at byte {start:,})", KIND
+        )
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
         raise DataError(f"{path}: an annotation at byte {start:,} has no integer id")
     for field in ("image_id", "category_id"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss_cli.data.dataset import check_id, nearest, refuse_duplicates
+from wsss_cli.data.images import why_unread
 from wsss_cli.data.packed import has_twins
 from wsss_cli.data.sources.mask_checks import refuse_unmatched
 from wsss_cli.data.sources.photographs import Photographs, by_folders
@@ -241,6 +242,13 @@ def _notes(photographs: Photographs, other_names: Few, layout: Layout, table: Pa
     if stray.count:
         shown = show_some([name.rpartition("/")[2] for name in stray.first])
         notes.append(f"{counted(stray.count, 'mask')} of no image in {table.name}: {shown}")
+    for folder in filter(None, [masks.folder]):
+        broken = smallest(
+            name for name in names_below(folder) if name.endswith(".png") and not (folder / name).is_file()
+        )
+        if broken.count:
+            said = f"first {broken.first[0]}, which {why_unread(folder / broken.first[0])}"
+            notes.append(f"{counted(broken.count, 'file')} not taken for masks: {said}")
     below = (name.rpartition("/")[2] for name in (names_below(masks.folder) if masks.folder else ()))
     unread = smallest(name for name in below if (ending := Path(name).suffix).lower() == ".png" != ending)
     if unread.count:

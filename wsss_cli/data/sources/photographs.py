@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsss_cli.data.dataset import nearest
 from wsss_cli.data.heif import how_to_read
-from wsss_cli.data.images import IMAGE_ENDINGS
+from wsss_cli.data.images import IMAGE_ENDINGS, why_unread
 from wsss_cli.data.sources.tags import without_suffix
 from wsss_cli.data.texts import Index, Spool
 from wsss_cli.errors import DataError
@@ -89,6 +89,8 @@ class Photographs:
         for key in self._readings(written):
             for number in self._unread.find(key):
                 ending = Path(self._others[number]).suffix or "a file without an ending"
+                if ending.lower() in IMAGE_ENDINGS:
+                    return f"it is there, but {why_unread(self.folder / self._others[number])}"
                 return f"it is there, but {ending} is not read; {how_to_read([ending]) or f'{readable} are'}"
         return nearest(written, self.names).strip()
 

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from wsss_cli.errors import DataError
+from wsss_cli.files import refuse_named_pipe
 
 DELIMITERS = (",", ";", "\t")
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -49,6 +50,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: it is missing, or in another encoding; the message shows the first letter that is not UTF-8.
     """
+    refuse_named_pipe(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -102,6 +104,7 @@ def open_table(path: Path) -> Table:
             f"cannot read {path}: no such file",
             "write one: a line image,labels and then one for each image, 1.jpg,cat|dog",
         )
+    refuse_named_pipe(path)
     records = _records(path, _lines(path))
     first, heads = next(records, (1, ()))
     if heads and SEPARATOR_LINE.match(heads[0]):

@@ -30,7 +30,7 @@ QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 FORBIDDEN = re.compile(r"[\[\]{}\"|\x00-\x1f\x7f-\x9f]")
 MISSING = {"nan", "none", "null", "n/a", "<na>"}
 PARTS = re.compile(r"\s*[\s#/&+:_-]\s*")
-TWINS = re.compile(r"[\s_-]+")
+TWINS = re.compile(r"[\s_\u00ad\u200b-\u200f\u2060\ufe0f\ufeff-]+")  # with signs that have no width
 SEPARATORS_BUT_SPACE = re.compile(r"\s*[|;,]\s*")
 
 
@@ -161,7 +161,9 @@ def refuse_twins(lines: Mapping[str, tuple[int, int]], where: str, classes: Sequ
                 f"{name!r} ({counted(lines[name][1], 'image')}, first in line {lines[name][0]})" for name in names
             )
             fix = " ".join(f"--rename {shlex.quote(f'{name}={best}')}" for name in names if name != best)
-            raise DataError(f"{where}: tags that differ by case or spaces only: {said}", f"one class? {fix}")
+            raise DataError(
+                f"{where}: tags that differ by case or spaces (or signs of no width) only: {said}", f"one class? {fix}"
+            )
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from wsss_cli.data.sources.tags import FORBIDDEN
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import names_below, write_bytes
 
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
 
 @dataclass(frozen=True)
 class Template:
@@ -41,7 +43,7 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
         check: called now and then; may end the work.
     Raises:
         UsageError: the table is there already, and says something else.
-        DataError: no photographs, or a folder's name that cannot be a class.
+        DataError: no photographs, a folder's name that cannot be a class, or folders that are splits.
     """
     if not photographs.is_dir():
         raise UsageError(f"{photographs} is no folder", "give the folder of the photographs")
@@ -58,6 +60,12 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
     if not names:
         how = how_to_read(unread) or f"they end in {', '.join(IMAGE_ENDINGS)}"
         raise DataError(f"{photographs} holds no photographs that are read", how)
+    above = {name.partition("/")[0] for name in names if "/" in name} if from_folders else set[str]()
+    if above and {name.casefold() for name in above} <= SPLITS:
+        raise DataError(
+            f"the folders of {photographs} are splits, not classes: {', '.join(sorted(above))}",
+            f"give one of them, whose folders are the classes: {photographs / min(above)}",
+        )
     text, classes = io.StringIO(), Counter[str]()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "labels"])
