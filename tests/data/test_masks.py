@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from wsss_cli.data import masks
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
@@ -117,3 +119,15 @@ def test_a_pipe_is_no_mask_and_neither_is_one_of_too_many_pixels(
     with pytest.raises(DataError, match=r"m\.png has 5x3 pixels") as caught:
         read_mask(tmp_path / "m.png")
     assert "WSSS_MAX_PIXELS=15" in caught.value.hint
+
+
+def test_a_mask_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(masks, "open_picture", refused)
+    with pytest.raises(DataError, match=r"cannot read mask .*a.png: Permission denied \(make it readable\)"):
+        masks.read_mask(path)

@@ -49,6 +49,8 @@ def read_mask(path: str | Path) -> np.ndarray:
             return np.array(image, dtype=np.uint8)
     except (WsssError, MemoryError):
         raise
+    except PermissionError as error:
+        raise DataError(f"cannot read mask {path}: {error.strerror}", "make it readable") from error
     except Exception as error:  # Pillow raises many types on a damaged file
         raise DataError(f"mask {path} cannot be decoded: {error}", "replace the file, or fetch it again") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ def _submit(job: Job, resources: Resources, logs: Path, after: Sequence[str]) ->
     from submitit import SlurmExecutor
 
     executor = SlurmExecutor(logs, max_num_timeout=MOST_RESTARTS)
+    executor._get_job_id_from_submission_command = job_number  # submitit's own takes the first "job 7" of any line
     options: dict[str, Any] = sbatch_options(job, resources, after)
     more = {name.replace("-", "_"): value or True for name, value in options.items() if name not in WRITTEN_BY_SUBMITIT}
     executor.update_parameters(
@@ -89,3 +91,16 @@ def _submit(job: Job, resources: Resources, logs: Path, after: Sequence[str]) ->
     )
     parts = executor.submit_array([Work(task, Path.cwd()) for task in job.tasks])
     return Submitted(job.name, str(parts[0].job_id).partition("_")[0], str(parts[0].paths.stdout))
+
+
+def job_number(said: str | bytes) -> str:
+    """The number in sbatch's own line, whatever a site prints before and after it.
+
+    Raises:
+        ValueError: there is no such line.
+    """
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    numbers = re.findall(r"^Submitted batch job (\d+)", text, re.MULTILINE)
+    if not numbers:
+        raise ValueError(f"sbatch named no job, it said {' '.join(text.split())!r}")
+    return str(numbers[-1])
