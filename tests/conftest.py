@@ -19,6 +19,8 @@ from wsss_cli import processes
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+os.fsync = lambda file: None  # no test cuts the power, and a disk takes milliseconds for each file
+
 for number in (signal.SIGHUP, signal.SIGINT):  # ignored under nohup and in background jobs; commands that tests start
     if signal.getsignal(number) is signal.SIG_IGN:  # would inherit that
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -34,8 +34,8 @@ def setting(*given):
     return [part for each in given for part in ("--set", each)]
 
 
-SETTINGS = setting("classifier.iters=4", "classifier.batch=4", "classifier.crop=64", "cam.scales=[1.0,1.5]")
-SETTINGS += setting("train.iters=4", "train.batch=4", "train.crop=64", "eval.scales=[1.0,1.25]")
+SETTINGS = setting("classifier.iters=4", "classifier.batch=2", "classifier.crop=64", "cam.scales=[1.0,1.5]")
+SETTINGS += setting("train.iters=4", "train.batch=2", "train.crop=32", "eval.scales=[1.0,1.25]")
 DEMO = ["demo", "--json", "--out", "X", "--images", "16", *SETTINGS]
 FULL = setting("train.supervision=full")
 DATA = "X/data/toy-16-0"
@@ -532,11 +532,12 @@ def refused(home, demo):
     def one(name):
         arguments = REFUSED[name][0]
         preset = [] if arguments[0] == "eval" else ["--preset", "toy", *SETTINGS]
-        program = ("-c", FULL_DISK) if name == "disk" else ("-m", "wsss_cli")
         number = lanes.get()
         try:
             with core(number):
-                return command.python(home, *program, *arguments, *preset)
+                if name == "disk":
+                    return command.python(home, "-c", FULL_DISK, *arguments, *preset)
+                return command.wsss(home, *arguments, *preset)
         finally:
             lanes.put(number)
 
