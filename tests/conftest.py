@@ -5,6 +5,9 @@ it; a conftest further down would come too late for them.
 """
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of processes that share cores wait for each other
+
 import signal
 from functools import partial
 from pathlib import Path

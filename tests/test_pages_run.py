@@ -8,6 +8,7 @@ import re
 import shutil
 
 import cv2
+import numpy as np
 import pytest
 from command import wsss
 from pages import ROOT, commands
@@ -33,6 +34,10 @@ def world(tmp_path_factory):
     for name in ("photos/holiday/001", "photos/holiday/002", "photos/003", "photos/004", "photos/2024-05", "large/001"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{name}.jpg"), cv2.imread(str(images.pop())))
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
+    for grey in range(0, 250, 40):
+        clip.write(np.full((48, 64, 3), grey, np.uint8))
+    clip.release()
     rows = ["holiday/001.jpg,cat|person", "holiday/002.jpg,dog", "003.jpg,", "004.jpg,cat", "2024-05.jpg,dog|person"]
     (folder / "tags.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
     assert wsss(folder, "prepare", "folder", "photos", "tags.csv", "--out=data/mine").returncode == 0
@@ -61,7 +66,14 @@ def test_the_commands_of_a_page_run(world, page):
 def test_the_commands_for_photographs_run_and_take_the_newest_training_where_none_is_named(trained):
     run_page(trained, "how-to/inference.md")
     masks = trained / "predicted/masks"
-    assert {file.name for file in masks.iterdir()} == {"holiday", "001.png", "003.png", "004.png", "2024-05.png"}
+    assert {file.name for file in masks.iterdir()} == {
+        "holiday",
+        "001.png",
+        "003.png",
+        "004.png",
+        "2024-05.png",
+        "clip",
+    }
     shutil.rmtree(trained / "predicted")
     done = wsss(trained, "infer", "photos", "--out=predicted")
     assert f"newest finished training run: runs/{newest(trained, 'train-').name}\n" in done.stderr

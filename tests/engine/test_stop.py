@@ -101,7 +101,7 @@ def test_where_nothing_is_to_be_saved_a_signal_ends_the_process_past_whoever_tak
 def test_a_signal_that_a_library_takes_for_a_fault_of_its_own_is_still_a_signal():
     code = (
         "import os, signal, sys; from wsss_cli.cli import app\n"
-        "def lost(**options):\n"
+        "def lost(*words, **options):\n"
         "    try: os.kill(os.getpid(), signal.SIGUSR1); signal.sigtimedwait([], 1)\n"
         "    except BaseException: raise RecursionError('an import within an import') from None\n"
         "app.app = lost; app.main()\n"
@@ -112,7 +112,7 @@ def test_a_signal_that_a_library_takes_for_a_fault_of_its_own_is_still_a_signal(
 def test_a_signal_that_became_a_fault_of_the_users_is_still_a_signal():
     code = (
         "import os, signal, sys; from wsss_cli.cli import app; from wsss_cli.errors import WeightsError\n"
-        "def lost(**options):\n"
+        "def lost(*words, **options):\n"
         "    try: os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 1)\n"
         "    except BaseException: raise WeightsError('this network cannot be written as onnx') from None\n"
         "app.app = lost; app.main()\n"
