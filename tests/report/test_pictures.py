@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from wsss_cli.errors import WriteError
-from wsss_cli.report.pictures import error_map, heatmap, overlay, sheet, write_picture
+from wsss_cli.report import pictures
+from wsss_cli.report.pictures import error_map, heatmap, overlay, sheet, text_width, write_picture, write_texts
 
 COLORS = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 GREY = np.full((40, 60, 3), 100, np.uint8)
@@ -95,3 +96,14 @@ def test_png_holds_the_colours_and_is_whole_or_absent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write"):
         write_picture(tmp_path / "file" / "p.png", GREY)
+
+
+def test_names_in_letters_of_other_languages_are_drawn(monkeypatch):
+    def drawn(text):
+        return write_texts(np.full((40, 120, 3), 255, np.uint8), [((4, 20), text, 20, (0, 0, 0), "lm")])
+
+    accented = drawn("dogs \u00e9")
+    assert (accented != drawn("dogs \u0180")).any()  # not the one box of a font without both
+    monkeypatch.setattr(pictures, "_wide_font", lambda size: None)
+    assert (drawn("dogs \u00e9") == drawn("dogs e")).all() and text_width("\u00e9", 14) == text_width("e", 14)
+    assert (drawn("\u732b") == drawn("?")).all()

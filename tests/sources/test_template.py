@@ -46,7 +46,7 @@ def test_a_table_to_fill_in_has_no_tags(photos, tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == "Les chats/a.jpg,"
 
 
-@pytest.mark.parametrize("name", ["a|b", "background", "[x]"])
+@pytest.mark.parametrize("name", ["a|b", "background", "[x]", "dog, old"])
 def test_a_folder_that_cannot_be_a_class_is_named(photos, tmp_path, name):
     (photos / "e.jpg").rename((photos / name).with_suffix(".jpg"))
     (photos / name).mkdir()

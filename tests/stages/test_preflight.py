@@ -131,6 +131,15 @@ def test_a_split_that_cannot_be_read_is_one_fault(check, data, tmp_path):
     assert "split 'train' of" in seeds.message and seeds.message.endswith("has no masks to score seeds on")
 
 
+def test_a_trial_names_the_classes_that_it_sees_nothing_of(check, data, tmp_path, capsys):
+    there = open_dataset(data)
+    tagged = without_masks(data, tmp_path / "sorted", labels=(1,))
+    assert check("dataset.limit=2", path=tagged) == []
+    unseen = ", ".join(there.classes[1:])
+    assert f"limit 2: the first 2 training images show nothing of {unseen}; " in capsys.readouterr().err
+    assert check(path=tagged) == [] and "show nothing of" not in capsys.readouterr().err
+
+
 def test_the_device_and_what_needs_it_are_looked_at(check):
     (fault,) = check(device="gpu")
     assert isinstance(fault, UsageError)

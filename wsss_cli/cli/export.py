@@ -52,7 +52,7 @@ def export(
     logits of that size: normalisation and upsampling are inside. FILE.json beside it says what it was made from; a file
     that is there is kept if that is the same, and never written over.
 
-    ONNX needs: pip install onnx onnxscript onnxruntime
+    ONNX needs: pip install 'wsss[export]'
     """
     from wsss_cli.engine.context import make_context
     from wsss_cli.inference.network import Which, load_network

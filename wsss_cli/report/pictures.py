@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -199,9 +201,29 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
+@cache
+def _wide_font(size: int) -> Any:
+    """A font of the machine with the letters of many languages; None: there is none."""
+    for name in ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "LiberationSans-Regular.ttf", "arial.ttf"):
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return None
+
+
+def _written(text: str, size: int) -> tuple[str, Any]:
+    """A text as it can be drawn, and the font: Pillow's has no letters but those of ASCII."""
+    if text.isascii():
+        return text, _font(size)
+    if font := _wide_font(size):
+        return text, font
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode(), _font(size)
+
+
 def text_width(text: str, size: int) -> int:
     """Pixels that a text takes."""
-    return int(np.ceil(_font(size).getlength(text)))
+    text, font = _written(text, size)
+    return int(np.ceil(font.getlength(text)))
 
 
 def write_texts(canvas: np.ndarray, texts: Sequence[tuple[tuple[float, float], str, int, Color, str]]) -> np.ndarray:
@@ -211,5 +233,6 @@ def write_texts(canvas: np.ndarray, texts: Sequence[tuple[tuple[float, float], s
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for place, text, size, color, anchor in texts:
-        draw.text(place, text, color, _font(size), anchor)
+        drawn, font = _written(text, size)
+        draw.text(place, drawn, color, font, anchor)
     return np.asarray(picture).copy()

@@ -15,7 +15,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
-from wsss_cli.data.dataset import Sample
+from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.remote import is_there
 from wsss_cli.data.trusted import TrustedLabels, read_trusted
 from wsss_cli.engine.devices import device_type
@@ -27,6 +27,7 @@ from wsss_cli.rows import Rows
 from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
+from wsss_cli.talk import counted, say
 from wsss_cli.weights.sources import missing_weights, unreadable
 
 GIVE_THRESHOLDS = "--set {0}.threshold.kind=fixed --set {0}.threshold.fg=0.4 --set {0}.threshold.bg=0.2"
@@ -85,6 +86,8 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
                 f"no image of split {preset.dataset.train!r} of {dataset.root} has a tag to learn from",
                 "give tags to `wsss prepare`",
             )
+        if "classifier" in stages and dataset.limit:
+            _say_unseen(dataset, samples)
         if "train" in stages and preset.train.supervision == "full":
             check_true_masks(samples)
         if "train" in stages and preset.train.supervision == "partial":
@@ -112,6 +115,17 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             check_class_weights(preset.train, dataset.num_classes)
         except UsageError as error:
             yield error
+
+
+def _say_unseen(dataset: Dataset, samples: Sequence[Sample]) -> None:
+    """Name the classes that a trial sees nothing of: lists are often in the order of class folders."""
+    seen = {label for sample in samples for label in sample.labels}
+    unseen = [name for number, name in enumerate(dataset.classes, 1) if number not in seen]
+    if unseen:
+        say(
+            f"limit {dataset.limit}: the first {counted(len(samples), 'training image')} show nothing of "
+            f"{', '.join(unseen)}; a higher limit does, or a list in another order"
+        )
 
 
 def _curve(exp: Experiment, step: Step) -> bool:

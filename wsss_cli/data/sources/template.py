@@ -71,7 +71,7 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
     writer.writerow(["image", "labels"])
     for name in sorted(names):
         tag = name.partition("/")[0] if from_folders and "/" in name else ""
-        if FORBIDDEN.search(tag) or tag.strip() != tag or tag.casefold() == "background":
+        if FORBIDDEN.search(tag) or {",", ";"} & set(tag) or tag.strip() != tag or tag.casefold() == "background":
             raise DataError(f"the folder {photographs / tag} cannot be a class", "give it another name")
         writer.writerow([name, tag])
         classes[tag] += 1
