@@ -78,7 +78,7 @@ def submit(
 def _submit(job: Job, resources: Resources, logs: Path, after: Sequence[str]) -> Submitted:
     from submitit import SlurmExecutor
 
-    executor = SlurmExecutor(logs, max_num_timeout=MOST_RESTARTS)
+    executor: Any = SlurmExecutor(logs, max_num_timeout=MOST_RESTARTS)  # a method of which is replaced
     executor._get_job_id_from_submission_command = job_number  # submitit's own takes the first "job 7" of any line
     options: dict[str, Any] = sbatch_options(job, resources, after)
     more = {name.replace("-", "_"): value or True for name, value in options.items() if name not in WRITTEN_BY_SUBMITIT}
