@@ -31,7 +31,7 @@ dataset = { path = "data/toy" }
 classifier = { iters = 2, batch = 2, crop = 64, data_workers = 0, precision = "fp32" }
 cam = { scales = [1.0] }
 pseudo = { workers = 1 }
-train = { iters = 3, batch = 2, crop = 64, data_workers = 0, precision = "fp32", log_interval = 1 }
+train = { iters = 12, batch = 2, crop = 64, data_workers = 0, precision = "fp32", log_interval = 1 }
 eval = { scales = [1.0] }
 """
 ALL = ("classifier", "cam", "pseudo", "train", "eval")
@@ -108,7 +108,7 @@ def test_scripts_make_scores_of_tags_and_a_preempted_training_is_queued_again(fo
     ]
     assert exits(folder, "train") == [75, 0]
     ((run, _),) = find_runs(folder / "runs", "train")
-    assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]
+    assert [row["step"] for row in read_metrics(run)] == list(range(1, 13))
     assert "ms_flip" in read_json(run / "eval.json")
     ((cams, _),) = find_runs(folder / "runs", "cam")
     assert sorted(file.name for file in (cams / "shards").glob("*.json")) == ["1-of-2.json", "2-of-2.json"]
@@ -175,6 +175,7 @@ def test_what_needs_a_job_that_failed_here_is_not_begun_and_what_was_stopped_goe
 
 def test_a_submitted_training_that_is_preempted_is_queued_again_and_what_follows_runs(folder, cluster, monkeypatch):
     pytest.importorskip("submitit")
+    (folder / "experiment.toml").write_text(EXPERIMENT.replace("iters = 2", "iters = 40"))  # seconds, to be heard in
     more = {**cluster.variables(), "OMP_NUM_THREADS": "1"}
     shim = folder / "shim"
     shim.mkdir()
