@@ -42,17 +42,7 @@ def usable() -> bool:
     return _loaded() is not None
 
 
-def mean_field(
-    image: np.ndarray,
-    unary: np.ndarray,
-    iterations: int,
-    *,
-    gauss_sxy: float,
-    gauss_compat: float,
-    bilateral_sxy: float,
-    bilateral_srgb: float,
-    bilateral_compat: float,
-) -> np.ndarray | None:
+def mean_field(image: np.ndarray, unary: np.ndarray, iterations: int, **kernels: float) -> np.ndarray | None:
     """What pydensecrf2 computes, on one core; see `dense_crf` for the arguments.
 
     The labels of an image's pixels sum to one, so messages are filtered for all labels but the last; labellings share
@@ -60,6 +50,7 @@ def mean_field(
 
     Args:
         unary: float32 [S, K, H, W], K >= 2.
+        kernels: gauss_sxy, gauss_compat, bilateral_sxy, bilateral_srgb and bilateral_compat.
     Returns:
         Q, float32 of the same shape; None: not here, or not with so many labels or features so far apart.
     Raises:
@@ -71,13 +62,6 @@ def mean_field(
     library = _loaded()
     if library is None or iterations < 1:
         return None
-    kernels = {
-        "gauss_sxy": gauss_sxy,
-        "gauss_compat": gauss_compat,
-        "bilateral_sxy": bilateral_sxy,
-        "bilateral_srgb": bilateral_srgb,
-        "bilateral_compat": bilateral_compat,
-    }
     return _mean_field(library, image, unary, iterations, **kernels)
 
 
