@@ -15,10 +15,15 @@ from PIL import Image
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import BORDER_COLOR, read_mask
-from wsss_cli.data.sources.coco import ARCHIVES, LABELLED, OFFICIAL, _protocol, download_coco, find_coco, prepare_coco
+from wsss_cli.data.sources import painting
+from wsss_cli.data.sources.coco import LABELLED, OFFICIAL, _protocol, coco_preparation, prepare_coco
+from wsss_cli.data.sources.coco_root import ARCHIVES, download_coco, find_coco
 from wsss_cli.data.sources.instances import Instances, Listed, Span
+from wsss_cli.data.sources.summary import Prepared
+from wsss_cli.engine.shards import Shard, shard_of
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
+from wsss_cli.stages.prepare_shards import prepare_shard
 
 CAT, DOG = 17, 18  # ids of the categories; their classes are 2 and 3, that of person 1
 Record = dict[str, Any]
@@ -449,3 +454,50 @@ def test_sizes_that_tell_both_ways_are_refused(root: Path, tmp_path: Path) -> No
     _change(root, "val", change)
     with pytest.raises(DataError, match=r"two\.jpg is listed as stored and that of .*two\.jpg as shown"):
         _prepare(root, tmp_path / "out")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file() and "shards" not in file.parts)
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_shards_make_what_one_command_makes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turned: bool
+) -> None:
+    if turned:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (16, 12)).save(root / "train2014" / "COCO_train2014_one.jpg", exif=exif)
+    whole = prepare_coco(root, tmp_path / "whole", "coco", check=lambda: None)
+    painted, paint = [], painting.paint
+    monkeypatch.setattr(painting, "paint", lambda *rest: [painted.append(rest), paint(*rest)][1])
+
+    def shard(number: int) -> Prepared | None:
+        work = coco_preparation(root, tmp_path / "out", "coco", check=lambda: None)
+        return prepare_shard(work, tmp_path / "out", Shard(number, 2), check=lambda: None)
+
+    assert shard(2) is None
+    second = [path for path in (tmp_path / "whole" / "masks").glob("*.png") if shard_of(path.stem, 2) == 2]
+    assert len(painted) == len(second) - sum(turned and path.stem == "COCO_train2014_one" for path in second)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    joined = shard(1)
+    assert joined is not None
+    assert (joined.summary, joined.lines) == (whole.summary, whole.lines)
+    assert _contents(tmp_path / "out") == _contents(tmp_path / "whole")
+    assert len(painted) == 6 or turned  # each once, where none is turned
+
+
+def test_shards_look_again_at_what_was_refused(root: Path, tmp_path: Path) -> None:
+    photograph = root / "val2014" / "COCO_val2014_two.jpg"
+    good = photograph.read_bytes()
+    Image.new("RGB", (15, 12)).save(photograph)
+
+    def shard() -> Prepared | None:
+        work = coco_preparation(root, tmp_path / "out", "coco", check=lambda: None)
+        return prepare_shard(work, tmp_path / "out", Shard(1, 1), check=lambda: None)
+
+    with pytest.raises(DataError, match=r"two\.jpg is 15x12 pixels, in instances_val2014\.json it is 16x12"):
+        shard()
+    photograph.write_bytes(good)
+    assert shard() is not None

@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.data.masks import read_mask, write_mask
+from wsss_cli.data.sources import voc
 from wsss_cli.data.sources.devkit import (
     CLASSES,
     SBD,
@@ -21,9 +22,12 @@ from wsss_cli.data.sources.devkit import (
     find_devkit,
     with_sbd_beside,
 )
-from wsss_cli.data.sources.voc import prepare_voc
+from wsss_cli.data.sources.summary import Prepared
+from wsss_cli.data.sources.voc import prepare_voc, voc_preparation
+from wsss_cli.engine.shards import Shard, shard_of
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
+from wsss_cli.stages.prepare_shards import prepare_shard
 
 CAT, DOG, PERSON = 8, 12, 15
 TAGS = {
@@ -401,3 +405,47 @@ def test_tags_and_masks_that_disagree_are_counted(root: Path, tmp_path: Path) ->
     assert lines[-1] == (
         "tags and mask disagree in 2 images; tagged, not in the mask: cat 1, cow 2; in the mask, not tagged: person 1"
     )
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file() and "shards" not in file.parts)
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.suffix != ".lock"}
+
+
+def _shard(source: VocSource, out: Path, number: int) -> Prepared | None:
+    work = voc_preparation(source, out, "voc", check=lambda: None)
+    return prepare_shard(work, out, Shard(number, 2), check=lambda: None)
+
+
+@pytest.mark.parametrize("classes", [(), ("dog", "cat")])
+def test_shards_make_what_one_command_makes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: tuple[str, ...]
+) -> None:
+    source = VocSource(root, classes=classes)
+    whole = prepare_voc(source, tmp_path / "whole", "voc", check=lambda: None)
+    _prepare(root, tmp_path / "out", classes=("person",))  # what was there before is no data set any more
+    written, write = [], voc.write_mask
+    monkeypatch.setattr(voc, "write_mask", lambda path, *rest: [written.append(path.stem), write(path, *rest)])
+    assert _shard(source, tmp_path / "out", 2) is None
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    before = list(written)
+    assert sorted(before) == ([name for name in sorted(TAGS) if shard_of(name, 2) == 2] if classes else [])
+    joined = _shard(source, tmp_path / "out", 1)
+    assert joined is not None
+    assert (joined.summary, joined.lines) == (whole.summary, whole.lines)
+    assert _contents(tmp_path / "out") == _contents(tmp_path / "whole")
+    assert sorted(written) == (sorted(TAGS) if classes else [])  # each once
+
+
+def test_shards_look_again_at_what_was_refused(root: Path, tmp_path: Path) -> None:
+    good = (root / "SegmentationClassAug" / "s2.png").read_bytes()
+    _mask(root / "SegmentationClassAug" / "s2.png", 0, 77, 3)
+    assert _shard(VocSource(root), tmp_path / "out", 1) is None
+    with pytest.raises(DataError, match=r"s2\.png holds the value 77") as caught:
+        _shard(VocSource(root), tmp_path / "out", 2)
+    assert "then run all 2 shards again" in caught.value.hint
+    (root / "SegmentationClassAug" / "s2.png").write_bytes(good)
+    assert _shard(VocSource(root), tmp_path / "out", 2) is None
+    joined = _shard(VocSource(root), tmp_path / "out", 1)
+    assert joined is not None
+    assert joined.dataset.fingerprint == _prepare(root, tmp_path / "whole").fingerprint

@@ -9,7 +9,7 @@ from PIL import Image
 
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.sources import folder as folders
-from wsss_cli.data.sources.folder import FolderSettings, prepare_folder
+from wsss_cli.data.sources.folder import FolderSettings, folder_preparation, prepare_folder
 from wsss_cli.data.sources.listed import FolderSource
 from wsss_cli.engine.shards import Shard, shard_of
 from wsss_cli.errors import BusyError, DataError, Preempted, UsageError
@@ -49,7 +49,8 @@ def shard(source, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_shards, "POLL_S", 0.05)
 
     def shard(number, of=3, settings=FolderSettings("mine"), source=source, **more):
-        return prepare_shard(source, tmp_path / "out", settings, Shard(number, of), check=lambda: None, **more)
+        work = folder_preparation(source, tmp_path / "out", settings, check=lambda: None)
+        return prepare_shard(work, tmp_path / "out", Shard(number, of), check=lambda: None, **more)
 
     return shard
 

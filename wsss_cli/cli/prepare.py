@@ -13,7 +13,7 @@ from wsss_cli.cli import console, labels, template
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption, ShardOption
-from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, share, ticking
+from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, share, ticking, whole
 from wsss_cli.cli.sharded import chosen
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
@@ -81,6 +81,7 @@ def voc_aug(
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the data set.")] = "voc-aug",
     out: OutOption = None,
     workers: WorkersOption = 0,
+    shard: ShardOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """Pascal VOC 2012 + SBD: the splits train_aug (10,582 images), train (1,464) and val (1,449).
@@ -89,6 +90,7 @@ def voc_aug(
     wsss prepare voc-aug
     wsss prepare voc-aug --devkit ~/VOCdevkit --sbd ~/benchmark_RELEASE
     wsss prepare voc-aug --classes cat,cow,dog,horse,person,sheep --name voc-animals
+    wsss prepare voc-aug --shard 3/16
     wsss prepare voc-aug --download
 
     Looks for the devkit in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA, and for benchmark_RELEASE beside it;
@@ -97,7 +99,7 @@ def voc_aug(
     "subset".
     """
     from wsss_cli.data.sources.devkit import VocSource, download_voc, find_devkit, with_sbd_beside
-    from wsss_cli.data.sources.voc import prepare_voc
+    from wsss_cli.data.sources.voc import prepare_voc, voc_preparation
 
     out = out or Path("data") / name
     names = _class_names(classes)
@@ -110,11 +112,15 @@ def voc_aug(
         ticking("checking masks") as tick_looks,
         ticking("converting masks") as tick,
         Stop(console.say_at_once).listening() as stop,
-        alone(out),
     ):
-        prepared = prepare_voc(
-            source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
-        )
+        if part := chosen(shard, 1):
+            work = voc_preparation(source, out, name, check=stop.check, workers=workers or cores())
+            prepared = share(work, out, part, stop.check, tick_looks, json_output)
+        else:
+            with whole(out):
+                prepared = prepare_voc(
+                    source, out, name, check=stop.check, workers=workers or cores(), tick=tick, tick_looks=tick_looks
+                )
     report(prepared.dataset, out, json_output, any_preset(out), prepared.findings, prepared.lines, prepared.summary)
 
 
@@ -134,6 +140,7 @@ def coco14(
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the data set.")] = "coco14",
     out: OutOption = None,
     workers: WorkersOption = 0,
+    shard: ShardOption = "",
     json_output: JsonOption = False,
 ) -> None:
     """MS COCO 2014, 80 classes: the splits train (82,081 images) and val (40,504).
@@ -142,6 +149,7 @@ def coco14(
     wsss prepare coco14
     wsss prepare coco14 --root ~/coco --out data/coco14
     wsss prepare coco14 --val-unlabelled drop --name coco14-labelled
+    wsss prepare coco14 --shard 3/16
     wsss prepare coco14 --download
 
     Looks for annotations/, train2014/ and val2014/ in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA;
@@ -152,7 +160,8 @@ def coco14(
     Masks come upright as the photographs do. Where EXIF turns photographs, the sizes in the JSON tell once for all of
     them on which pixels annotations were made; where they do not tell, it is the pixels as stored, and that is said.
     """
-    from wsss_cli.data.sources.coco import download_coco, find_coco, prepare_coco
+    from wsss_cli.data.sources.coco import coco_preparation, prepare_coco
+    from wsss_cli.data.sources.coco_root import download_coco, find_coco
 
     out = out or Path("data") / name
     if download:
@@ -160,24 +169,36 @@ def coco14(
             say_fetched(download_coco(root, tell))
     source = find_coco(root)
     console.say(f"COCO: {source}")
-    stop = Stop(console.say_at_once)
+    keep, processes = val_unlabelled is Unlabelled.keep, workers or cores()
     with (
-        alone(out),
         ticking("reading sizes") as tick_sizes,
         ticking("painting masks") as tick,
-        stop.listening(),
+        Stop(console.say_at_once).listening() as stop,
     ):
-        prepared = prepare_coco(
-            source,
-            out,
-            name,
-            check=stop.check,
-            keep_unlabelled=val_unlabelled is Unlabelled.keep,
-            orientation=orientation,
-            workers=workers or cores(),
-            tick=tick,
-            tick_sizes=tick_sizes,
-        )
+        if part := chosen(shard, 1):
+            work = coco_preparation(
+                source,
+                out,
+                name,
+                check=stop.check,
+                keep_unlabelled=keep,
+                orientation=orientation,
+                workers=processes,
+            )
+            prepared = share(work, out, part, stop.check, tick, json_output)
+        else:
+            with whole(out):
+                prepared = prepare_coco(
+                    source,
+                    out,
+                    name,
+                    check=stop.check,
+                    keep_unlabelled=keep,
+                    orientation=orientation,
+                    workers=processes,
+                    tick=tick,
+                    tick_sizes=tick_sizes,
+                )
     report(prepared.dataset, out, json_output, any_preset(out), prepared.findings, prepared.lines, prepared.summary)
 
 
@@ -220,9 +241,8 @@ def folder(
     before anything is written. What cannot be used is left out and listed in findings.json: a photograph (exit code
     3), or a mask alone (its photograph stays, exit code 0).
     """
-    from wsss_cli.data.sources.folder import FolderSettings, prepare_folder
+    from wsss_cli.data.sources.folder import FolderSettings, folder_preparation, prepare_folder
     from wsss_cli.data.sources.listed import FolderSource
-    from wsss_cli.stages.prepare_shards import forget_shards, refuse_at_work
 
     if table is None:
         raise UsageError(
@@ -237,13 +257,13 @@ def folder(
     part = chosen(shard, 1)
     with ticking("checking images") as tick, Stop(console.say_at_once).listening() as stop:
         if part:
-            prepared = share(source, out, settings, part, stop.check, workers or cores(), tick, json_output)
+            work = folder_preparation(source, out, settings, check=stop.check, workers=workers or cores())
+            prepared = share(work, out, part, stop.check, tick, json_output)
         else:
-            with alone(out):
-                refuse_at_work(out)
-                work = workers or cores()
-                prepared = prepare_folder(source, out, settings, check=stop.check, workers=work, tick=tick)
-                forget_shards(out)
+            with whole(out):
+                prepared = prepare_folder(
+                    source, out, settings, check=stop.check, workers=workers or cores(), tick=tick
+                )
     after = line("run", "--preset", "folder-lite0", "--data", out)
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
     masks_lost = [finding for finding in prepared.findings if finding["lost"] == "mask"]

@@ -15,8 +15,7 @@ from wsss_cli.talk import counted
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Dataset
     from wsss_cli.data.sources.archives import Fetched
-    from wsss_cli.data.sources.folder import FolderSettings
-    from wsss_cli.data.sources.listed import FolderSource
+    from wsss_cli.data.sources.preparation import Preparation
     from wsss_cli.data.sources.summary import Prepared
     from wsss_cli.engine.shards import Shard
 
@@ -37,6 +36,21 @@ def alone(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
+@contextlib.contextmanager
+def whole(out: Path) -> Iterator[None]:
+    """The lock of a data set directory that one command makes; what shards have seen of it is not needed any more.
+
+    Raises:
+        BusyError: one of them is at work.
+    """
+    from wsss_cli.stages.prepare_shards import forget_shards, refuse_at_work
+
+    with alone(out):
+        refuse_at_work(out)
+        yield
+        forget_shards(out)
+
+
 def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -45,23 +59,21 @@ def _make(out: Path) -> None:
 
 
 def share(
-    source: FolderSource,
+    work: Preparation,
     out: Path,
-    settings: FolderSettings,
     shard: Shard,
     check: Callable[[], object],
-    workers: int,
     tick: Callable[[int, int], None],
     json_output: bool,
 ) -> Prepared:
-    """Look at a shard of a folder. Where others are missing, say so and end the command."""
+    """Look at a shard of a data set. Where others are missing, say so and end the command."""
     import typer
 
     from wsss_cli.engine.shards import how_many_done, missing_shards, read_shards
     from wsss_cli.stages.prepare_shards import prepare_shard
 
     _make(out)
-    prepared = prepare_shard(source, out, settings, shard, check=check, workers=workers, tick=tick)
+    prepared = prepare_shard(work, out, shard, check=check, tick=tick)
     if prepared is not None:
         return prepared
     records = read_shards(out)

@@ -1,4 +1,4 @@
-"""A folder that several jobs look at together, a share of the photographs each; the last one writes the data set.
+"""A data set that several jobs make, each a share of its photographs; the last one writes it.
 
 What each has seen lies in `shards` of the data set directory: a record, a lock, and a line of JSON for each photograph
 behind one that says what was asked. It goes when the lists are written.
@@ -7,21 +7,18 @@ behind one that says what was asked. It goes when the lists are written.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.sources.folder import Asked, FolderSettings, Look, ask, look_at, write_folder
-from wsss_cli.data.sources.listed import FolderSource, Row
-from wsss_cli.data.sources.mask_checks import MaskLook
+from wsss_cli.data.sources.preparation import Preparation
 from wsss_cli.data.sources.summary import Prepared
 from wsss_cli.engine.shards import (
     FOLDER,
@@ -39,7 +36,6 @@ from wsss_cli.errors import BusyError, DataError, UsageError, WriteError
 from wsss_cli.files import how_to_write, read_json, write_json
 from wsss_cli.locks import locked
 from wsss_cli.processes import Check, check_stop
-from wsss_cli.rows import Rows
 from wsss_cli.talk import say
 
 LOCK = ".prepare.lock"
@@ -63,28 +59,26 @@ class _Place:
 
 
 def prepare_shard(
-    source: FolderSource,
+    work: Preparation,
     out: Path,
-    settings: FolderSettings,
     shard: Shard,
     *,
     check: Check,
-    workers: int = 1,
     tick: Tick = lambda done, total: None,
 ) -> Prepared | None:
-    """Look at the photographs of a shard, and where no other shard is missing, write what `prepare_folder` writes.
+    """Look at the items of a shard, and where no other shard is missing, write what one process would write.
 
-    What was looked at is not looked at again.
+    What was looked at is not looked at again, but where the data set is refused in the end.
 
     Returns:
         What was prepared; None: other shards are missing.
     Raises:
         BusyError: another process works at this shard.
-        DataError, UsageError: the CSV cannot be taken; shards of another number, or of other settings, are at work.
+        DataError: the data set cannot be made of what was seen.
+        UsageError: shards of another number, or of other settings, are at work.
         WriteError: the disk is full.
     """
-    asked = ask(source, out)
-    place = _Place(out, _digest(asked, settings))
+    place = _Place(out, work.asked)
     try:
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,25 +92,32 @@ def prepare_shard(
             hold_to_division(out, shard)
             stack.enter_context(locked(shard.file(out, "lock"), f"shard {shard} of {out} is in use"))
             write_shard(out, ShardRecord(number=shard.number, of=shard.of, state="working"))
-        items = _look(asked, place, shard, workers, check, tick)
+            work.begin()
+        items = _look(work, place, shard, tick)
         write_shard(out, ShardRecord(number=shard.number, of=shard.of, state="done", items=items))
     with _waiting(out, check):
         if missing_shards(read_shards(out), shard.of) or shards_at_work(out):
             return None if not _is_written(place) else Prepared(open_dataset(out))
-        prepared = write_folder(asked, _parts(asked, place, shard.of), out, settings)
+        prepared = _write(work, place, shard.of)
         write_json(out / FOLDER / DONE, {"asked": place.asked})
         forget_shards(out)
     return prepared
 
 
-def _digest(asked: Asked, settings: FolderSettings) -> str:
-    """SHA-256 of all that the data set is made by but for the content of photographs and masks."""
-    source = asked.source
-    places = [str(path.absolute()) if path else "" for path in (source.images, source.table, source.masks)]
-    digest = hashlib.sha256(json.dumps([places, asked.names, list(source.classes), asdict(settings)]).encode())
-    for text in asked.listed.texts:
-        digest.update(os.fsencode(text) + b"\n")
-    return digest.hexdigest()
+def _write(work: Preparation, place: _Place, of: int) -> Prepared:
+    """Write the data set. Where it is refused, what was seen is forgotten, as files are mended before the next time."""
+    try:
+        return work.write(_parts(work, place, of))
+    except _DamagedPartError:
+        raise
+    except DataError as error:
+        forget_shards(place.out)
+        again = f"then run all {of} shards again" if of > 1 else "then run it again"
+        raise DataError(error.message, f"{error.hint}; {again}" if error.hint else again) from error
+
+
+class _DamagedPartError(DataError):
+    """What one shard has seen cannot be read."""
 
 
 @contextlib.contextmanager
@@ -190,21 +191,19 @@ def _first_line(part: Path) -> str:
     return ""
 
 
-def _look(asked: Asked, place: _Place, shard: Shard, workers: int, check: Check, tick: Tick) -> int:
-    """Look at what the part of a shard does not have yet. Returns the number of its photographs."""
-    rows = asked.listed.rows
+def _look(work: Preparation, place: _Place, shard: Shard, tick: Tick) -> int:
+    """Look at what the part of a shard does not have yet. Returns the number of its items."""
     numbers = array("I")
-    for number, row in enumerate(rows):
-        if shard.has(row.id):
+    for number, name in enumerate(work.ids()):
+        if shard.has(name):
             numbers.append(number)
     part = place.part(shard)
     try:
         there = _begin(part, place.asked)
         with part.open("ab") as file:
             begin = time.monotonic()
-            todo: Sequence[Row] = Rows(rows, numbers[there:])
-            for done, look in enumerate(look_at(todo, asked.names, workers, check), there + 1):
-                file.write(json.dumps(_as_json(look)).encode() + b"\n")
+            for done, look in enumerate(work.look(numbers[there:]), there + 1):
+                file.write(json.dumps(look).encode() + b"\n")
                 if time.monotonic() - begin > FLUSH_S:
                     file.flush()
                     begin = time.monotonic()
@@ -231,36 +230,24 @@ def _begin(part: Path, asked: str) -> int:
     return count - 1
 
 
-def _as_json(look: Look) -> list[Any]:
-    size, seen = look
-    return [size, asdict(seen) if isinstance(seen, MaskLook) else seen]
-
-
-def _as_look(entry: Any) -> Look:
-    size, seen = entry
-    if seen is not None and "values" in seen:
-        seen = MaskLook(**{**seen, "values": tuple(seen["values"])})
-    return (size[0], size[1]) if size else None, seen
-
-
-def _parts(asked: Asked, place: _Place, of: int) -> Iterator[Look]:
-    """What all shards have seen, in the order of the rows.
+def _parts(work: Preparation, place: _Place, of: int) -> Iterator[Any]:
+    """What all shards have seen, in the order of the ids.
 
     Raises:
-        DataError: a part is damaged.
+        _DamagedPartError: a part is damaged.
     """
     parts = {number: _lines(place.part(Shard(number, of))) for number in range(1, of + 1)}
     counts = Counter[int]()
-    for row in asked.listed.rows:
-        number = shard_of(row.id, of)
+    for name in work.ids():
+        number = shard_of(name, of)
         counts[number] += 1
         try:
-            yield _as_look(json.loads(next(parts[number])))
+            yield work.read(json.loads(next(parts[number])))
         except (StopIteration, ValueError, TypeError, KeyError) as error:
             shard = Shard(number, of)
             place.part(shard).unlink(missing_ok=True)
             shard.file(place.out, "json").unlink(missing_ok=True)
-            raise DataError(
+            raise _DamagedPartError(
                 f"{place.part(shard)} was damaged after line {counts[number]}, and is removed",
                 f"run the same command with --shard {shard}: it looks at its photographs again",
             ) from error

@@ -2,134 +2,65 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from wsss_cli.data.dataset import Sample, begin_dataset, data_places, refuse_duplicates, source_home, write_dataset
-from wsss_cli.data.images import turn_upright
-from wsss_cli.data.masks import clear_other_masks, read_mask, write_mask
-from wsss_cli.data.sources.archives import Archive, Fetched, Tell
-from wsss_cli.data.sources.download import fetch_archives
-from wsss_cli.data.sources.instances import RULE, Instances, Listed, Span, read_instances, read_span
+from wsss_cli.data.dataset import Sample, begin_dataset, refuse_duplicates, write_dataset
+from wsss_cli.data.images import stored_size
+from wsss_cli.data.masks import clear_other_masks
+from wsss_cli.data.sources.coco_root import SPLITS, coco_folder, coco_json
+from wsss_cli.data.sources.instances import RULE, Instances, Listed, read_instances
 from wsss_cli.data.sources.orientation import Orientation, decide_orientation
-from wsss_cli.data.sources.shapes import paint
+from wsss_cli.data.sources.painting import PAINTING, Colors, Look, PaintJob, look_and_paint, paint_all
+from wsss_cli.data.sources.preparation import Preparation, digest_of
 from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
 from wsss_cli.errors import DataError
-from wsss_cli.files import sha256_file, write_text
+from wsss_cli.files import sha256_file
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
+from wsss_cli.rows import Rows
 from wsss_cli.talk import counted
 
 SOURCE = "MS COCO 2014 instances"
-SPLITS = ("train", "val")
 OFFICIAL = {"train": 82783, "val": 40504}
 LABELLED = {"train": 82081, "val": 40137}
 CLASSES = 80
-SITE = "http://images.cocodataset.org"
-# COCO publishes no checksums; these are those that TensorFlow Datasets recorded (url_checksums/coco2014.txt)
-ARCHIVES = (
-    Archive(
-        f"{SITE}/annotations/annotations_trainval2014.zip",
-        size=252_872_794,
-        unpacked=500_000_000,
-        makes=("annotations/instances_train2014.json", "annotations/instances_val2014.json"),
-        sha256="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-    ),
-    Archive(
-        f"{SITE}/zips/val2014.zip",
-        size=6_645_013_297,
-        unpacked=6_700_000_000,
-        makes=("val2014",),
-        sha256="fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-    ),
-    Archive(
-        f"{SITE}/zips/train2014.zip",
-        size=13_510_573_713,
-        unpacked=13_600_000_000,
-        makes=("train2014",),
-        sha256="ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-    ),
-)
-PAINTING = 1  # of the rule in `paint`; another rule makes masks anew
-LAYOUT = """fetch train2014.zip and val2014.zip from http://images.cocodataset.org/zips/ and unpack them into one folder
-with annotations_trainval2014.zip from http://images.cocodataset.org/annotations/ (https://cocodataset.org/#download has
-links to all), or let --download do it; an archive from elsewhere (https://web.archive.org) put into that folder
-is taken by --download, too. Layout expected:
-  coco/annotations/instances_{train,val}2014.json
-  coco/train2014/COCO_train2014_*.jpg
-  coco/val2014/COCO_val2014_*.jpg
-Looked in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA; --root DIR names another place"""
 
 Tick = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class PaintJob:
-    """A mask to make: its image, and where the image's annotations are in the JSON, each with its class index.
+@dataclass(frozen=True)
+class Plan:
+    """What the JSON files list.
 
     Attributes:
-        height, width: as listed in the JSON.
-        orientation: EXIF orientation by which what is painted comes upright.
+        parts: by split.
+        jobs: a mask for each image of a split, not turned yet.
+        sha256: of the JSON files, by name.
+        empty: a line on instances that cover no pixel, or none.
     """
 
-    image: Path
-    target: Path
-    height: int
-    width: int
-    json: Path
-    spans: tuple[Span, ...]
-    labels: tuple[int, ...]
-    orientation: int = 1
+    parts: dict[str, Instances]
+    jobs: dict[str, list[PaintJob]]
+    sha256: dict[str, str]
+    empty: list[str]
 
     @property
-    def upright(self) -> tuple[int, int]:
-        """Height and width as shown."""
-        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+    def classes(self) -> tuple[str, ...]:
+        """Names, background first."""
+        return ("background", *self.parts["train"].categories.values())
 
+    @property
+    def colors(self) -> Colors:
+        """RGB of each class."""
+        return voc_palette(len(self.classes))
 
-def find_coco(root: Path | None) -> Path:
-    """The folder with annotations/: the one given, else the first default place that has it.
-
-    Raises:
-        DataError: there is none, or a part of it is missing; the hint says what to fetch and the layout expected.
-    """
-    for place in data_places(root, "coco", "COCO"):
-        if (place / "annotations").is_dir():
-            missing = [part for split in SPLITS for part in (_json(place, split), _folder(place, split))]
-            missing = [part for part in missing if not part.exists()]
-            if missing:
-                raise DataError(f"COCO in {place} has no {missing[0].relative_to(place)}", LAYOUT)
-            return place
-    raise DataError(f"no COCO in {root}" if root else "no COCO found", LAYOUT)
-
-
-def download_coco(
-    root: Path | None, tell: Tell = lambda title, done, total: None, archives: Sequence[Archive] = ARCHIVES
-) -> list[Fetched]:
-    """Fetch what is missing: into the folder given, else into the COCO that is there, $WSSS_DATA/coco or data/coco.
-
-    Raises:
-        DataError: as `fetch_archives`.
-    """
-    there = [place for place in data_places(root, "coco", "COCO") if (place / "annotations").is_dir()]
-    home = root or (there[0] if there else source_home() / "coco")
-    if (home / "images" / "train2014").is_dir() and (home / "images" / "val2014").is_dir():
-        archives = [archive for archive in archives if archive.makes[0].startswith("annotations/")]
-    return fetch_archives(archives, home, layout=LAYOUT, tell=tell)
-
-
-def _json(root: Path, split: str) -> Path:
-    return root / "annotations" / f"instances_{split}2014.json"
-
-
-def _folder(root: Path, split: str) -> Path:
-    nested = root / "images" / f"{split}2014"
-    return nested if nested.is_dir() else root / f"{split}2014"
+    @property
+    def flat(self) -> list[PaintJob]:
+        """The jobs of all splits."""
+        return [job for members in self.jobs.values() for job in members]
 
 
 def prepare_coco(
@@ -160,7 +91,63 @@ def prepare_coco(
     Raises:
         DataError: what is wrong, where, and how to fix it.
     """
-    parts = {split: read_instances(_json(root, split)) for split in SPLITS}
+    plan = plan_coco(root, out, keep_unlabelled)
+    images = [job.image for job in plan.flat]
+    looks = []
+    for done, size in enumerate(in_processes(stored_size, images, workers, check=check), 1):
+        looks.append((*size, ""))
+        tick_sizes(done, len(images))
+    work = partial(paint_all, workers=workers, check=check, tick=tick)
+    return _write(plan, looks, out, name, work, keep_unlabelled=keep_unlabelled, orientation=orientation)
+
+
+def coco_preparation(
+    root: Path,
+    out: Path,
+    name: str,
+    *,
+    check: Check,
+    keep_unlabelled: bool = True,
+    orientation: Orientation = "auto",
+    workers: int = 1,
+) -> Preparation:
+    """What jobs do that make together what `prepare_coco` makes; arguments as there.
+
+    A job paints the masks of its photographs. Where EXIF turns photographs, their sizes tell for all of them which way
+    up masks are painted: the last job paints them.
+
+    Raises:
+        DataError: what is wrong, where, and how to fix it.
+    """
+    plan = plan_coco(root, out, keep_unlabelled)
+    jobs = plan.flat
+
+    def begin() -> None:
+        begin_dataset(out)
+        clear_other_masks(out / "masks", {**plan.sha256, "painting": PAINTING})
+
+    def write(looks: Iterator[Look]) -> Prepared:
+        work = partial(paint_all, workers=workers, check=check, tick=lambda done, total: None)
+        return _write(plan, looks, out, name, work, keep_unlabelled=keep_unlabelled, orientation=orientation)
+
+    look = partial(look_and_paint, colors=plan.colors)
+    return Preparation(
+        asked=digest_of([str(root.absolute()), name, plan.sha256, PAINTING, keep_unlabelled, orientation]),
+        ids=lambda: (job.target.stem for job in jobs),
+        begin=begin,
+        look=lambda numbers: in_processes(look, Rows(jobs, numbers), workers, check=check),
+        read=lambda entry: ((int(entry[0][0]), int(entry[0][1])), int(entry[1]), str(entry[2])),
+        write=write,
+    )
+
+
+def plan_coco(root: Path, out: Path, keep_unlabelled: bool) -> Plan:
+    """What the JSON files list, once their photographs are there; arguments as of `prepare_coco`.
+
+    Raises:
+        DataError: what is wrong, where, and how to fix it.
+    """
+    parts = {split: read_instances(coco_json(root, split)) for split in SPLITS}
     if parts["train"].categories != parts["val"].categories:
         raise DataError(
             f"the JSON files in {root / 'annotations'} list different categories",
@@ -170,41 +157,56 @@ def prepare_coco(
     labels = {category: index for index, category in enumerate(parts["train"].categories, 1)}
     if len(labels) > 254:
         raise DataError(f"{parts['train'].path} lists {len(labels)} categories; masks have room for 254")
-    colors = voc_palette(len(labels) + 1)
     jobs: dict[str, list[PaintJob]] = {}
     for split, part in parts.items():
         split_images = [image for image in part.images if (split == "val" and keep_unlabelled) or tagged(image)]
         if not split_images:
             raise DataError(f"no image of {part.path} has an instance that is no crowd region")
-        _refuse_missing(split_images, _folder(root, split), part.path)
-        jobs[split] = [_job(image, _folder(root, split), part.path, out / "masks", labels) for image in split_images]
+        _refuse_missing(split_images, coco_folder(root, split), part.path)
+        jobs[split] = [
+            _job(image, coco_folder(root, split), part.path, out / "masks", labels) for image in split_images
+        ]
     refuse_duplicates(
         (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
     )
-    images = [(job.image, (job.height, job.width), job.json) for members in jobs.values() for job in members]
-    turns = decide_orientation(images, orientation, workers, check, tick_sizes)
+    return Plan(parts, jobs, {part.path.name: sha256_file(part.path) for part in parts.values()}, empty)
+
+
+def _write(
+    plan: Plan,
+    looks: Iterable[Look],
+    out: Path,
+    name: str,
+    painted: Callable[[Sequence[PaintJob], Sequence[str], Path, Colors], str],
+    *,
+    keep_unlabelled: bool,
+    orientation: Orientation,
+) -> Prepared:
+    """Write the data set directory, once all looks at the photographs have come and they fit the lists."""
+    images = [(job.image, (job.height, job.width), job.json) for job in plan.flat]
+    heights, turned, digests = zip(*looks, strict=True)
+    turns = decide_orientation(images, zip(heights, turned, strict=True), orientation)
     each = iter(turns.each)
-    jobs = {split: [replace(job, orientation=next(each)) for job in members] for split, members in jobs.items()}
-    made_from = {part.path.name: sha256_file(part.path) for part in parts.values()}
+    jobs = {split: [replace(job, orientation=next(each)) for job in members] for split, members in plan.jobs.items()}
     made_on = {"orientation": turns.made_on} if turns.made_on else {}
     begin_dataset(out)
-    clear_other_masks(out / "masks", {**made_from, "painting": PAINTING, **made_on})
+    clear_other_masks(out / "masks", {**plan.sha256, "painting": PAINTING, **made_on})
     flat = [job for members in jobs.values() for job in members]
-    manifest = _painted(flat, out / "masks", colors, workers, check, tick)
-    classes = ("background", *parts["train"].categories.values())
+    manifest = painted(flat, digests, out / "masks", plan.colors)
     splits = {split: [_sample(job) for job in members] for split, members in jobs.items()}
+    notes = _protocol(plan.parts, len(plan.classes) - 1, keep_unlabelled, manifest)
     dataset = write_dataset(
         out,
         name=name,
-        classes=classes,
-        colors=colors,
+        classes=plan.classes,
+        colors=plan.colors,
         splits=splits,
         source=f"{SOURCE}, masks {manifest[:16]}",
-        protocol=[*_protocol(parts, len(labels), keep_unlabelled, manifest), *([turns.note] if turns.note else [])],
+        protocol=[*notes, *([turns.note] if turns.note else [])],
         findings=[],
     )
-    summary = summarise((sample for members in splits.values() for sample in members), classes)
-    return Prepared(dataset, [], summary, [*empty, *summary_lines(summary)])
+    summary = summarise((sample for members in splits.values() for sample in members), plan.classes)
+    return Prepared(dataset, [], summary, [*plan.empty, *summary_lines(summary)])
 
 
 def _refuse_empty(parts: dict[str, Instances]) -> list[str]:
@@ -250,58 +252,6 @@ def _job(image: Listed, folder: Path, listed_in: Path, masks: Path, labels: dict
 def _sample(job: PaintJob) -> Sample:
     tags = {label for span, label in zip(job.spans, job.labels, strict=True) if not span.crowd}
     return Sample(job.target.stem, job.image, job.target, tuple(sorted(tags)), job.upright)
-
-
-def _painted(
-    jobs: Sequence[PaintJob],
-    folder: Path,
-    colors: tuple[tuple[int, int, int], ...],
-    workers: int,
-    check: Check,
-    tick: Tick,
-) -> str:
-    """Make the masks that are not there, list all in manifest.txt, and return the SHA-256 of that list."""
-    lines = []
-    results = in_processes(partial(_make, colors=colors), jobs, workers, check=check)
-    for done, (job, digest) in enumerate(zip(jobs, results, strict=True), 1):
-        lines.append(f"{job.target.stem} {digest}\n")
-        tick(done, len(jobs))
-    text = "".join(sorted(lines))
-    write_text(folder / "manifest.txt", text)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _make(job: PaintJob, colors: tuple[tuple[int, int, int], ...]) -> str:
-    """The hash of a job's mask, which is painted first unless a whole one is there."""
-    there = _read_made(job)
-    if there is not None:
-        return mask_sha256(there)
-    annotations = zip(read_span(job.json, job.spans), job.labels, strict=True)
-    try:
-        mask = paint(list(annotations), job.height, job.width)
-    except DataError as error:
-        raise DataError(f"{job.json}: {error.message}", error.hint) from error
-    mask = turn_upright(mask, job.orientation)
-    write_mask(job.target, mask, colors)
-    return mask_sha256(mask)
-
-
-def _read_made(job: PaintJob) -> np.ndarray | None:
-    if not job.target.is_file():
-        return None
-    try:
-        mask = read_mask(job.target)
-    except DataError:
-        return None  # damaged: it is made again
-    return mask if mask.shape == job.upright else None
-
-
-def mask_sha256(mask: np.ndarray) -> str:
-    """SHA-256 of a mask's size and class indices: the same for every PNG encoder.
-
-    What is hashed: height, 'x', width, a line feed in ASCII, then the pixels row by row, a byte each.
-    """
-    return hashlib.sha256(f"{mask.shape[0]}x{mask.shape[1]}\n".encode() + mask.tobytes()).hexdigest()
 
 
 def _protocol(parts: dict[str, Instances], classes: int, keep_unlabelled: bool, manifest: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,17 +15,16 @@ from wsss_cli.data.dataset import Sample, write_dataset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.sources.listed import FolderSource, Listed, Row, read_rows, refuse_unknown
 from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
+from wsss_cli.data.sources.preparation import Look, Preparation, digest_of, look_as_json, look_of_json
 from wsss_cli.data.sources.summary import Finding, Prepared, summarise, summary_lines
 from wsss_cli.data.sources.tags import in_order, joined_line
-from wsss_cli.data.splits import Size
 from wsss_cli.data.texts import in_order_of
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, in_processes
-from wsss_cli.rows import Each
+from wsss_cli.rows import Each, Rows
 from wsss_cli.talk import counted
 
-Look = tuple[Size | None, MaskLook | Finding | None]
 Tick = Callable[[int, int], None]
 WHOLE, NO_MASK, LOST = range(3)
 
@@ -76,6 +75,27 @@ def prepare_folder(
     """
     asked = ask(source, out)
     return write_folder(asked, look_at(asked.listed.rows, asked.names, workers, check), out, settings, tick)
+
+
+def folder_preparation(
+    source: FolderSource, out: Path, settings: FolderSettings, *, check: Check, workers: int = 1
+) -> Preparation:
+    """What jobs do that make together what `prepare_folder` makes; `check` and `workers` as there.
+
+    Raises:
+        DataError, UsageError: the CSV cannot be taken.
+    """
+    asked = ask(source, out)
+    places = [str(path.absolute()) if path else "" for path in (source.images, source.table, source.masks)]
+    head = [places, asked.names, list(source.classes), asdict(settings)]
+    return Preparation(
+        asked=digest_of(chain([head], asked.listed.texts)),
+        ids=lambda: (row.id for row in asked.listed.rows),
+        begin=lambda: None,
+        look=lambda numbers: map(look_as_json, look_at(Rows(asked.listed.rows, numbers), asked.names, workers, check)),
+        read=look_of_json,
+        write=lambda looks: write_folder(asked, looks, out, settings),
+    )
 
 
 def ask(source: FolderSource, room: Path) -> Asked:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wsss_cli.data.images import stored_size
 from wsss_cli.errors import DataError
-from wsss_cli.processes import Check, in_processes
 from wsss_cli.talk import counted, sides
 
 Orientation = Literal["auto", "stored", "shown"]
@@ -32,11 +30,7 @@ class Turns:
 
 
 def decide_orientation(
-    images: Sequence[tuple[Path, Size, Path]],
-    asked: Orientation,
-    workers: int,
-    check: Check,
-    tick: Callable[[int, int], None],
+    images: Sequence[tuple[Path, Size, Path]], stored_sizes: Iterable[tuple[Size, int]], asked: Orientation
 ) -> Turns:
     """Compare the sizes in a list of annotations with those of the photographs, and decide once for all of them.
 
@@ -46,16 +40,12 @@ def decide_orientation(
 
     Args:
         images: file, height and width as listed, and the list, of each image.
+        stored_sizes: height and width as stored, and EXIF orientation, of each (`images.stored_size`).
         asked: stored or shown decides in place of the sizes.
-        check: looks at a stop flag: called at least once a second; what it raises ends the work.
-        tick: called with (done, total) after each photograph.
     Raises:
         DataError: a listed size fits neither way, or not the way asked, or some fit one way and some the other.
     """
-    sizes: list[tuple[Size, int]] = []
-    for done, size in enumerate(in_processes(stored_size, [path for path, *_ in images], workers, check=check), 1):
-        sizes.append(size)
-        tick(done, len(images))
+    sizes = list(stored_sizes)
     first: dict[str, Path] = {}
     for (path, listed, listing), (stored, orientation) in zip(images, sizes, strict=True):
         shown = (stored[1], stored[0]) if orientation >= 5 else stored

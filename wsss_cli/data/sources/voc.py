@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import clear_other_masks, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
 from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
+from wsss_cli.data.sources.preparation import Look, Preparation, digest_of, look_as_json, look_of_json
 from wsss_cli.data.sources.sbd import read_labels
 from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
@@ -20,11 +22,58 @@ from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
+from wsss_cli.rows import Rows
 from wsss_cli.talk import counted
 
 SOURCE = "PASCAL VOC 2012 + SBD"
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
 Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the devkit has.
+
+    Attributes:
+        lists: ids by split.
+        masks: the mask of each image, as the devkit has it; None: there is none.
+        tags, origin: names by image, and where they come from.
+    """
+
+    source: VocSource
+    lists: dict[str, list[str]]
+    masks: dict[str, Path | None]
+    tags: Tags
+    origin: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the mask values 1, 2, ..."""
+        return tuple(self.source.classes or CLASSES)
+
+    def image(self, name: str) -> Path:
+        """The photograph of that id."""
+        return self.source.root / "JPEGImages" / f"{name}.jpg"
+
+    def place(self, name: str, folder: Path) -> Path | None:
+        """The mask as stages read it: where it lies, if it needs no change, else in `folder`."""
+        path = self.masks[name]
+        if path is None or (path.suffix == ".png" and not self.source.classes):
+            return path
+        return folder / f"{name}.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A mask to look at, None where there is none, beside its photograph, and where stages read it."""
+
+    mask: Path | None
+    image: Path
+    place: Path | None
+
+    @property
+    def is_to_convert(self) -> bool:
+        return self.mask != self.place and self.place is not None and not self.place.is_file()
 
 
 def prepare_voc(
@@ -51,6 +100,47 @@ def prepare_voc(
     Raises:
         DataError, UsageError: what is wrong, where, and how to fix it.
     """
+    plan = plan_voc(source)
+    looks = in_processes(_look, _jobs(plan, out), workers, check=check)
+    return _write(plan, looks, out, name, partial(_convert_all, workers=workers, check=check, tick=tick), tick_looks)
+
+
+def voc_preparation(source: VocSource, out: Path, name: str, *, check: Check, workers: int = 1) -> Preparation:
+    """What jobs do that make together what `prepare_voc` makes; `check` and `workers` as there.
+
+    A job converts the masks that it looks at.
+
+    Raises:
+        DataError, UsageError: what is wrong, where, and how to fix it.
+    """
+    plan = plan_voc(source)
+    jobs = _jobs(plan, out)
+
+    def begin() -> None:
+        begin_dataset(out)
+        clear_other_masks(out / "masks", {"classes": list(plan.classes)})
+
+    work = partial(_look_and_convert, lut=_lut(plan.classes), colors=_colors(plan.classes))
+    places = {label: str(path.absolute()) for label, path in plan.masks.items() if path}
+    tags = {label: list(names) for label, names in plan.tags.items()}
+    return Preparation(
+        asked=digest_of([str(source.root.absolute()), name, plan.classes, plan.lists, places, tags, plan.origin]),
+        ids=lambda: plan.masks,
+        begin=begin,
+        look=lambda numbers: map(look_as_json, in_processes(work, Rows(jobs, numbers), workers, check=check)),
+        read=look_of_json,
+        write=lambda looks: _write(
+            plan, looks, out, name, partial(_convert_all, workers=workers, check=check, tick=lambda done, total: None)
+        ),
+    )
+
+
+def plan_voc(source: VocSource) -> Plan:
+    """What the devkit has, once its lists, masks and tags are there.
+
+    Raises:
+        DataError, UsageError: what is wrong, where, and how to fix it.
+    """
     classes = source.classes or CLASSES
     for label in classes:
         if label not in CLASSES:
@@ -65,62 +155,77 @@ def prepare_voc(
     masks = {name: find_mask(source, name) for name in ids}
     _refuse_bare(lists["val"], masks)
     tags, origin = _tags(source, lists, masks)
-    tally, sizes = _looks(masks, tags, source.root / "JPEGImages", workers, check, tick_looks)
+    return Plan(source, lists, masks, tags, origin)
+
+
+def _jobs(plan: Plan, out: Path) -> list[Job]:
+    return [Job(path, plan.image(name), plan.place(name, out / "masks")) for name, path in plan.masks.items()]
+
+
+def _write(
+    plan: Plan,
+    looks: Iterable[Look],
+    out: Path,
+    name: str,
+    convert: Callable[[Plan, Path], None],
+    tick_looks: Tick = lambda done, total: None,
+) -> Prepared:
+    """Write the data set directory, once all looks at the masks have come and none is bad."""
+    tally, sizes = _tally(plan, looks, tick_looks)
     begin_dataset(out)
-    masks = _converted(masks, source, out / "masks", workers, check, tick)
-    colors = _colors(classes)
-    splits = {
-        split: _samples(members, split, source.root, masks, tags, classes, sizes) for split, members in lists.items()
-    }
-    notes = _protocol(lists, splits, source.classes, origin)
+    convert(plan, out)
+    splits = {split: _samples(plan, split, out / "masks", sizes) for split in plan.lists}
+    classes = ("background", *plan.classes)
     dataset = write_dataset(
         out,
         name=name,
-        classes=("background", *classes),
-        colors=colors,
+        classes=classes,
+        colors=_colors(plan.classes),
         splits=splits,
         source=SOURCE,
-        protocol=notes,
+        protocol=_protocol(plan.lists, splits, plan.source.classes, plan.origin),
         findings=[],
     )
     each = {sample.id: sample for members in splits.values() for sample in members}
-    summary = summarise(each.values(), ("background", *classes))
+    summary = summarise(each.values(), classes)
     return Prepared(dataset, [], summary, [*summary_lines(summary), *tally.lines()])
 
 
-def _looks(
-    masks: dict[str, Path | None], tags: Tags, folder: Path, workers: int, check: Check, tick: Tick
-) -> tuple[MaskTally, dict[str, Size]]:
+def _tally(plan: Plan, looks: Iterable[Look], tick: Tick) -> tuple[MaskTally, dict[str, Size]]:
     """What the masks hold, and the size of each photograph that has one or can be read, by id.
 
     Raises:
         DataError: one cannot be used: unreadable, no class indices, other values than VOC's, not the size of its image.
     """
-    jobs = [(path, folder / f"{name}.jpg") for name, path in masks.items()]
     indices = {label: index for index, label in enumerate(CLASSES, 1)}
     tally = MaskTally(("background", *CLASSES))
     sizes: dict[str, Size] = {}
-    results = in_processes(_look, jobs, workers, check=check)
-    for done, (name, (size, look)) in enumerate(zip(masks, results, strict=True), 1):
+    for done, (name, (size, look)) in enumerate(zip(plan.masks, looks, strict=True), 1):
         if size:
             sizes[name] = size
-        if look:
-            tally.add(look, [indices[label] for label in tags[name]] if name in tags else None)
-        tick(done, len(jobs))
+        if isinstance(look, MaskLook):
+            tally.add(look, [indices[label] for label in plan.tags[name]] if name in plan.tags else None)
+        tick(done, len(plan.masks))
     tally.refuse_bad()
     tally.refuse_useless()
     return tally, sizes
 
 
-def _look(job: tuple[Path | None, Path]) -> tuple[Size | None, MaskLook | None]:
-    mask, image = job
+def _look(job: Job) -> Look:
     try:
-        size = image_size(image)
+        size = image_size(job.image)
     except DataError:
-        if mask is not None:
+        if job.mask is not None:
             raise
         return None, None  # whoever reads it loses it
-    return size, look_at_mask(mask, image, size, len(CLASSES) + 1, read_labels) if mask else None
+    return size, look_at_mask(job.mask, job.image, size, len(CLASSES) + 1, read_labels) if job.mask else None
+
+
+def _look_and_convert(job: Job, lut: np.ndarray, colors: tuple[tuple[int, int, int], ...]) -> Look:
+    size, look = _look(job)
+    if isinstance(look, MaskLook) and not look.code and job.is_to_convert:
+        _convert(job, lut, colors)
+    return size, look
 
 
 def _refuse_missing_images(ids: Sequence[str], folder: Path) -> None:
@@ -180,29 +285,22 @@ def _tags(source: VocSource, lists: dict[str, list[str]], masks: dict[str, Path 
     return tags, f"tags from {path.name}"
 
 
-def _converted(
-    masks: dict[str, Path | None], source: VocSource, folder: Path, workers: int, check: Check, tick: Tick
-) -> dict[str, Path | None]:
-    """Masks as stages read them: those that need no change in place, the others written into `folder`."""
+def _lut(classes: Sequence[str]) -> np.ndarray:
+    """What becomes of each value of a VOC mask, uint8 [256]."""
     lut = np.arange(256, dtype=np.uint8)
-    if source.classes:
-        lut[1 : len(CLASSES) + 1] = 255
-        for index, label in enumerate(source.classes, 1):
-            lut[CLASSES.index(label) + 1] = index
-    clear_other_masks(folder, {"classes": list(source.classes or CLASSES)})
-    jobs = []
-    placed: dict[str, Path | None] = {}
-    for name, path in masks.items():
-        if path is None or (path.suffix == ".png" and not source.classes):
-            placed[name] = path
-            continue
-        placed[name] = folder / f"{name}.png"
-        if not (folder / f"{name}.png").is_file():
-            jobs.append((path, folder / f"{name}.png"))
-    work = partial(_convert, lut=lut, colors=_colors(source.classes or CLASSES))
+    lut[1 : len(CLASSES) + 1] = 255
+    for index, label in enumerate(classes, 1):
+        lut[CLASSES.index(label) + 1] = index
+    return lut
+
+
+def _convert_all(plan: Plan, out: Path, *, workers: int, check: Check, tick: Tick) -> None:
+    """Make the masks that need a change and are not there."""
+    clear_other_masks(out / "masks", {"classes": list(plan.classes)})
+    jobs = [job for job in _jobs(plan, out) if job.is_to_convert]
+    work = partial(_convert, lut=_lut(plan.classes), colors=_colors(plan.classes))
     for done, _ in enumerate(in_processes(work, jobs, workers, check=check), 1):
         tick(done, len(jobs))
-    return placed
 
 
 def _colors(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
@@ -211,25 +309,17 @@ def _colors(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
     return (palette[0], *(palette[CLASSES.index(label) + 1] for label in classes))
 
 
-def _convert(job: tuple[Path, Path], lut: np.ndarray, colors: tuple[tuple[int, int, int], ...]) -> None:
-    path, target = job
-    write_mask(target, lut[read_labels(path)], colors)
+def _convert(job: Job, lut: np.ndarray, colors: tuple[tuple[int, int, int], ...]) -> None:
+    if job.mask and job.place:
+        write_mask(job.place, lut[read_labels(job.mask)], colors)
 
 
-def _samples(
-    members: Sequence[str],
-    split: str,
-    root: Path,
-    masks: dict[str, Path | None],
-    tags: Tags,
-    classes: Sequence[str],
-    sizes: dict[str, Size],
-) -> list[Sample]:
-    samples = []
-    for name in members:
-        labels = tuple(sorted(classes.index(label) + 1 for label in tags.get(name, ()) if label in classes))
+def _samples(plan: Plan, split: str, folder: Path, sizes: dict[str, Size]) -> list[Sample]:
+    samples, classes = [], plan.classes
+    for name in plan.lists[split]:
+        labels = tuple(sorted(classes.index(label) + 1 for label in plan.tags.get(name, ()) if label in classes))
         if labels or split == "val" or len(classes) == len(CLASSES):
-            samples.append(Sample(name, root / "JPEGImages" / f"{name}.jpg", masks[name], labels, sizes.get(name)))
+            samples.append(Sample(name, plan.image(name), plan.place(name, folder), labels, sizes.get(name)))
     if not samples:
         raise DataError(f"no image of split {split} has any of the classes {', '.join(classes)}")
     return samples
