@@ -60,6 +60,7 @@ def shell(tmp_path):
 
 def test_masks_are_corrected_and_trained_on(shell):
     home, corrected = shell.home, {}
+    shutil.copytree(home / "data/mine/JPEGImages", home / "photos")
     for line in commands_of("correct-and-train-again.md"):
         if "corrected.xml" in line:
             correct(home / "to-correct/annotations.xml", home / "corrected.xml")
@@ -68,7 +69,7 @@ def test_masks_are_corrected_and_trained_on(shell):
             corrected = {name: trusted.of(name).read() for name in trusted.entries}
         else:
             shell(line)
-    assert len(list((home / "photographs").iterdir())) == 6
+    assert len(list((home / "to-correct/photographs").iterdir())) == 6
     expected = np.zeros((64, 64), np.uint8)
     expected[10:30, 5:50] = 2
     assert len(corrected) == 2 and all((mask == expected).all() for mask in corrected.values())

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import typer.main
 from command import ROOT
+from typer.testing import CliRunner
 
-from wsss_cli.cli import following
+from wsss_cli.cli import following, preparing
 from wsss_cli.cli.app import app
+from wsss_cli.stages import preflight
 
 GROUP = typer.main.get_command(app)
 
@@ -59,6 +61,42 @@ def test_a_line_is_what_a_shell_takes(monkeypatch):
 def test_a_command_that_ends_names_the_next_one_with_its_options(wsss):
     done = wsss("prepare", "toy", "--images", "2", "--size", "32", "--out", "my data")
     assert done.stderr.splitlines()[-1] == "next: wsss run --preset toy --data 'my data'"
+
+
+def test_after_labels_the_newest_run_on_the_data_set_is_named_with_all_its_options(wsss, tmp_path):
+    assert wsss("prepare", "toy", "--images=4", "--val=2", "--size=32", "--out=data/mine").returncode == 0
+    labels = ("prepare", "labels", "data/mine", "--draw=points", "--share=0.5")
+    mixed = "--set train.supervision=mixed"
+    assert wsss(*labels).stderr.splitlines()[-1] == f"next: wsss run --preset NAME --data data/mine {mixed}"
+    small = ["--set=train.batch=2", "--set=train.crop=32", "--set=train.val_interval=0", "--set=train.data_workers=0"]
+    words = ["--preset=toy", "--data=data/mine", *small, "--iters=1", "--set=train.supervision=full", "--until=train"]
+    assert wsss("run", *words).returncode == 0
+    assert wsss("run", *words, "--limit=3").returncode == 0  # a trial, which nobody goes on with
+    options = " ".join(one.replace("=", " ", 1) for one in small)
+    after = f"next: wsss run --preset toy {options} --data data/mine --iters 1 {mixed}"
+    assert wsss(*labels).stderr.splitlines()[-1] == after
+    (record,) = (tmp_path / "runs").glob("train-toy-[!l]*/run.json")
+    record.write_text(record.read_text().replace('"--iters=1"', '"--gone=1"'))  # an option of another version
+    assert wsss(*labels).stderr.splitlines()[-1].startswith("next: wsss run --preset NAME")
+
+
+@pytest.mark.parametrize(
+    ("images", "device", "more"),
+    [(3, "cpu", " --set classifier.iters=350 --iters 400"), (3, "cuda", ""), (4, "cpu", "")],
+)
+def test_a_small_folder_gets_the_schedule_of_an_evening_where_there_is_no_gpu(
+    tmp_path, monkeypatch, images, device, more
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preparing, "FEW", 3)
+    monkeypatch.setattr(preflight, "usable_device", lambda word: device)
+    assert CliRunner().invoke(app, ["prepare", "toy", "--images=4", "--val=2", "--size=32"]).exit_code == 0
+    names = [f"train_{number:06d}.jpg" for number in range(images)]
+    Path("labels.csv").write_text("image,labels\n" + "".join(f"{name},cat\n" for name in names))
+    done = CliRunner().invoke(app, ["prepare", "folder", "data/toy/JPEGImages", "labels.csv", "--out=data/mine"])
+    assert done.stderr.splitlines()[-1] == f"next: wsss run --preset folder-lite0 --data data/mine{more}"
+    page = (ROOT / "docs/start/own-photographs.md").read_text()
+    assert "--data data/mine --set classifier.iters=350 --iters 400\n" in page  # with how long it takes
 
 
 def test_the_table_of_options_says_what_commands_have():

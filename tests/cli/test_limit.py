@@ -108,6 +108,18 @@ def test_the_first_photographs_are_segmented(home, trial):
     assert len(list((home / "masks/masks").glob("*.png"))) == 2
 
 
+@pytest.mark.parametrize("command", [("export", "--out=trial.pt"), ("weights", "publish", "--out=zoo"), ("infer",)])
+def test_a_network_of_a_trial_says_so_once_wherever_it_goes(home, trial, command):
+    run = trial["runs"]["train"]
+    more = ("data/toy/JPEGImages", "--out=other", "--limit=1") if command == ("infer",) else ()
+    done = wsss(home, *command, run, *more)
+    assert done.returncode == 0
+    assert done.stderr.splitlines().count(f"{run} was trained with {SAYS}") == 1
+    if command[0] == "weights":
+        again = wsss(home, "export", "zoo", "--out=zoo.pt")
+        assert again.returncode == 0 and f"zoo was trained with {SAYS}\n" in again.stderr
+
+
 def test_a_run_that_is_submitted_is_the_same_one_with_all_its_options(home):
     done = wsss(home, "submit", "--dry-run", "--", "run", *QUICK, "--limit", "3")
     assert (done.returncode, done.stdout) == (0, "")

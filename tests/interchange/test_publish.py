@@ -124,6 +124,28 @@ def test_a_data_set_that_is_gone_has_no_counts(home, tmp_path):
     assert "| data set | toy (its lists were not there to be counted) |" in (tmp_path / "zoo/README.md").read_text()
 
 
+def test_the_hint_how_to_score_fits_what_is_there(home, tmp_path):
+    shutil.copytree(home, tmp_path / "home")
+    lock = tmp_path / "home/runs/train-toy-1/preset.lock.toml"
+    lock.write_text(lock.read_text().replace(str(home), str(tmp_path / "home")))
+
+    def hint():
+        done = command(tmp_path / "home", "weights", "publish", "runs/train-toy-1", "--weights=raw", "--out=zoo")
+        assert done.returncode == 0
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("no scores of these weights"))
+        return line.removeprefix("no scores of these weights are recorded: ")
+
+    assert hint() == "wsss eval runs/train-toy-1, then the same command again"
+    file = tmp_path / "home/toy/splits/val.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    file.write_text("\n".join(",".join([*row[:2], row[2] * (not at), *row[3:]]) for at, row in enumerate(rows)) + "\n")
+    assert hint().startswith(
+        f"the val split of {tmp_path}/home/toy has no true masks; with some (`prepare folder --masks`)"
+    )
+    shutil.rmtree(tmp_path / "home/toy")
+    assert hint() == "wsss eval runs/train-toy-1 --data DATASET, then the same command again"
+
+
 def test_every_command_takes_the_folder(home, tmp_path):
     def run(*arguments):
         done = command(home, *arguments)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.inference.journal import Journal
 from wsss_cli.pseudo.refine import write_pseudo_mask
 from wsss_cli.stages.paths import confidence_path, mask_path
 
@@ -195,6 +197,54 @@ def test_a_folder_of_predictions_goes_out_in_the_order_of_the_list(home):
     assert [float(row["wrong"]) for row in rows] == pytest.approx([1 - 101 / 255, 1 - 200 / 255], abs=1e-6)
     with pytest.raises(UsageError, match="of which data set"):
         run("export-masks", home / "predicted", "--out", home / "more")
+
+
+def test_predictions_for_other_classes_are_refused(home):
+    dataset = open_dataset(home / "toy")
+    names = [sample.image.stem for sample in dataset.split("train")[:2]]
+    for name in names:
+        write_mask(home / "predicted/masks" / f"{name}.png", np.zeros((48, 48), np.uint8), dataset.colors)
+    others = ("background", "cow", *dataset.classes[2:])
+    for classes, made in ((dataset.classes, names), (others, names[:1])):  # the first is of another network by now
+        journal = Journal(home / "predicted", {"network": classes}, classes=classes)
+        for name in made:
+            journal.add(name, home / "toy/JPEGImages" / f"{name}.jpg", overlay=False)
+    now = ", ".join(dataset.classes[1:])
+    words = f"the mask {names[0]} was predicted for cow, .*; {home}/toy has {now}"
+    with pytest.raises(UsageError, match=words):
+        run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "out")
+    with pytest.raises(UsageError, match=words):
+        run("prepare", "labels", home / "toy", home / "predicted/masks")
+    assert not (home / "out").exists() and not (home / "toy/trusted").exists()
+    (home / "predicted/masks" / f"{names[0]}.png").unlink()
+    run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "out")
+
+
+def test_photographs_go_along_under_the_names_of_the_export(home):
+    """Folders with photographs of one name, and names with a comma, a blank and a quote."""
+    names = ["a/1.jpg", "b/1.jpg", "two, three.jpg", 'c d/"4".jpg', "e/5.jpg", "e/6.jpg"]
+    images = sorted((home / "toy/JPEGImages").glob("train*"))
+    for name, image in zip(names, images, strict=True):
+        (home / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.rename(home / "photos" / name)
+    rows = list(csv.DictReader((home / "toy/splits/train.csv").open()))
+    with (home / "toy/splits/train.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "image": home / "photos" / name} for name, row in zip(names, rows, strict=True))
+    file, shown = exported(home, "cvat", "out", "--photographs", "--json")
+    assert str(home / "out/photographs") in json.loads(shown)["files"]
+    listed = [image.get("name") for image in ElementTree.parse(file).getroot().iter("image")]
+    there = {
+        path.relative_to(home / "out/photographs").as_posix() for path in (home / "out/photographs").rglob("*.jpg")
+    }
+    assert there == set(listed) and len(listed) == 6
+    samples = {sample.id: sample for sample in open_dataset(home / "toy").split("train")}
+    order = list(csv.DictReader((home / "out/order.csv").open()))
+    for row, name in zip(order, listed, strict=True):
+        assert (home / "out/photographs" / name).read_bytes() == samples[row["id"]].image.read_bytes()
+    run("prepare", "labels", home / "toy", file)
+    assert set(read_trusted(home / "toy").entries) == samples.keys()
 
 
 def test_what_cannot_go_out_is_refused_and_leaves_nothing(home):

@@ -18,6 +18,7 @@ from command import PATIENCE, start, wsss
 from PIL import Image
 from test_infer import Sees
 
+from wsss_cli.cli import serve as serve_command
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import ResourceError
@@ -115,7 +116,11 @@ def parts(count):
     [
         (b"no photograph", 400, "the file is no photograph that can be read"),
         (b"", 400, "the file is no photograph that can be read"),
-        (picture(30, 40, "JPEG")[1][:-300], 400, "the file"),
+        (
+            picture(30, 40, "JPEG")[1][:-300],
+            400,
+            "the file cannot be decoded: it is damaged, or was cut off on the way",
+        ),
         (picture(1100, 1000)[1][:900], 400, "a photograph of 1000x1100 has more than 1 megapixels"),
         (bytes(2**20 + 1), 413, "the file has more than 1 MB"),
         (parts(8), 413, "the file has more than 1 MB"),  # of a length that nobody says before
@@ -126,7 +131,7 @@ def test_what_is_no_photograph_or_too_large_is_refused_with_a_sentence(served, d
     code, body, _ = asked(f"{address}/predict", data)
     said = json.loads(body)
     assert code == status
-    assert error in said["error"] and said["hint"]
+    assert error in said["error"] and said["hint"] and "list" not in said["hint"]
     assert asked(f"{address}/predict", picture(30, 40)[1])[0] == 200
 
 
@@ -175,20 +180,43 @@ def test_too_many_at_once_are_sent_away_and_memory_that_runs_out_ends_nothing(se
     assert asked(f"{address}/predict", data)[0] == 200
 
 
-def test_a_signal_ends_it_with_the_code_of_a_signal(tmp_path):
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    """A folder with a trained network, of a trial."""
+    folder = tmp_path_factory.mktemp("trial")
     preset = ["--preset=toy", "--set=train.supervision=full", "--set=train.iters=1", "--set=train.batch=2"]
     small = ["--set=train.crop=32", "--set=train.data_workers=0", "--set=train.val_interval=0"]
-    assert wsss(tmp_path, "prepare", "toy", "--images=4", "--val=2", "--size=32").returncode == 0
-    assert wsss(tmp_path, "train", *preset, *small).returncode == 0
+    assert wsss(folder, "prepare", "toy", "--images=4", "--val=2", "--size=32").returncode == 0
+    assert wsss(folder, "train", *preset, *small, "--limit=3").returncode == 0
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "last"),
+    [
+        (signal.SIGINT, 0, "stopped; 1 photograph served"),
+        (signal.SIGTERM, 0, "stopped; 1 photograph served"),
+        (signal.SIGUSR1, 75, "hint: run the same command again to go on"),
+    ],
+)
+def test_who_stops_it_is_told_how_many_photographs_it_has_served(trial, tmp_path, number, code, last):
     log = tmp_path / "address.txt"
     with log.open("w") as file:
-        process = start(tmp_path, "serve", "--port=0", stdout=file)
+        process = start(tmp_path, "serve", str(trial), "--port=0", stdout=file)
     until = time.monotonic() + PATIENCE
     while not (address := log.read_text().strip()):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.1)
     assert asked(f"{address}/predict", picture(32, 32)[1])[0] == 200
-    process.send_signal(signal.SIGTERM)
+    assert asked(f"{address}/predict", b"no photograph")[0] == 400
+    process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 75
-    assert "Traceback" not in said and "newest finished training" in said
+    assert (process.returncode, said.splitlines()[-1]) == (code, last)
+    assert "Traceback" not in said and said.count(f"{trial} was trained with limit 3: not a result\n") == 1
+
+
+def test_a_server_that_ends_by_itself_is_no_success(trial, tmp_path, monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
+    with pytest.raises(ResourceError, match="ended by itself; 0 photographs served"):
+        serve_command.serve(trial, port=0)

@@ -55,7 +55,7 @@ def export(
     ONNX needs: pip install 'wsss[export]'
     """
     from wsss_cli.engine.context import make_context
-    from wsss_cli.inference.network import Which, load_network
+    from wsss_cli.inference.network import Which
     from wsss_cli.interchange.export import require_onnx, run_export
 
     run = run or stage.newest_training(runs)
@@ -67,7 +67,7 @@ def export(
     if calibrate is not None:
         _in_8_bits(run, which, out, output, calibrate, json_output)
         return
-    network = load_network(run, make_context("cpu", run.parent), which)  # a stop ends it at once
+    network = stage.network_of(run, make_context("cpu", run.parent), which)  # a stop ends it at once
     if not out.is_file():
         console.say(f"writing {form}, then comparing it with the network")
     exported = run_export(network, out, form, output, str(run))
@@ -102,11 +102,10 @@ def _check_int8(int8: bool, calibrate: Path | None, form: str) -> None:
 def _in_8_bits(
     run: Path, which: Which, out: Path, output: Literal["labels", "logits"], calibrate: Path, json_output: bool
 ) -> None:
-    from wsss_cli.inference.network import load_network
     from wsss_cli.stages.int8 import run_int8
 
     with stage.working("cpu", run.parent) as ctx:
-        exported = run_int8(load_network(run, ctx, which), out, output, calibrate, ctx, str(run))
+        exported = run_int8(stage.network_of(run, ctx, which), out, output, calibrate, ctx, str(run))
     if json_output:
         console.result_json(exported)
     else:

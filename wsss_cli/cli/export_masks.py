@@ -40,6 +40,10 @@ def export_masks(
     prefix: Annotated[
         str, typer.Option(metavar="TEXT", help="With label-studio: what it finds photographs under.")
     ] = "/data/local-files/?d=",
+    photographs: Annotated[
+        bool,
+        typer.Option("--photographs", help="Copy the photographs, too: photographs/, named as the export has them."),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write masks for annotators to correct, of the least sure photographs first.
@@ -48,7 +52,7 @@ def export_masks(
     have a whole mask in DATASET/trusted are left out. What is corrected comes back by `wsss prepare labels`.
 
     \b
-    wsss export-masks runs/pseudo-mine-1a2b3c4d --format cvat --count 50 --out to-correct
+    wsss export-masks runs/pseudo-mine-1a2b3c4d --format cvat --count 50 --photographs --out to-correct
     wsss export-masks runs/pseudo-mine-1a2b3c4d --format label-studio --share 0.05 --out to-correct
     wsss export-masks predicted/ --data data/mine --out to-correct
     """
@@ -64,7 +68,7 @@ def export_masks(
         wanted = min(count or round(share * total), total)
         if not wanted:
             raise UsageError(f"--share {share:g} of {counted(total, 'photograph')} is none", "a larger share")
-        files = write_export(source, ranked, wanted, form, out, ctx, prefix)
+        files = write_export(source, ranked, wanted, form, out, ctx, prefix, photographs=photographs)
     known, calibration = ranked.wrong[:wanted], ranked.calibration
     wrong = None if known[0] is None else sum(one or 0.0 for one in known) / wanted
     if json_output:

@@ -43,6 +43,30 @@ def following(
     return line(command, *words, *more)
 
 
+def once_more(argv: Sequence[str], setting: str, value: str) -> str:
+    """The command line of an earlier `wsss run` with one setting more; empty where it can be read no more.
+
+    Args:
+        argv: words of that process, its program first.
+        setting, value: dotted key, and its value as TOML.
+    """
+    words = [word for word in argv[2:] if word not in ("-q", "--quiet")]
+    root = _now[0].find_root()
+    try:
+        ctx = root.command.commands["run"].make_context("run", words, parent=root)
+    except Exception:  # of another version; Typer has its own copies of the classes that say so
+        return ""
+    more = [
+        word
+        for name, spelled in _given(ctx)
+        if name not in ABOUT_THIS_CALL
+        for option, text in zip(spelled[::2], spelled[1::2], strict=False)
+        if not text.startswith(f"{setting}=")
+        for word in (option, text)
+    ]
+    return line("run", *more, "--set", f"{setting}={value}")
+
+
 def _given(ctx: Any) -> Iterator[tuple[str, list[str]]]:
     """(name, words) of each option that stands on the command line."""
     for option in ctx.command.params:

@@ -128,7 +128,7 @@ def infer(
     --mode slide takes less memory than whole photographs, and more than --tile: the network sees windows of eval.window
     pixels, eval.stride apart, and scores are averaged where they overlap, as in `wsss eval --mode slide`.
     """
-    from wsss_cli.inference.network import Which, load_network
+    from wsss_cli.inference.network import Which
     from wsss_cli.stages.infer import run_infer
     from wsss_cli.stages.infer_all import infer_all
 
@@ -139,7 +139,7 @@ def infer(
     paths, videos, limited = named(images, out, limit, every, alone=gpus == 1 and engine == "local")
     stage.on_ranks(gpus, device)
     with stage.working(device, run.parent, ray=ray) as ctx:
-        network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
+        network = stage.network_of(run, ctx, Which("best" if best else "latest", weights or ""))
         beside = list(compress(KINDS, (overlays, confidence, numbers, colors, soft, geotiff)))
         how: dict[str, Any] = {"ms_flip": ms_flip, "beside": beside, "mode": mode or "", "tiles": tiles, "shard": part}
         infer_these = partial(run_infer, network=network, out=out, ctx=ctx, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsss_cli.cli import console
-from wsss_cli.cli.following import line
+from wsss_cli.cli.following import line, once_more
 from wsss_cli.cli.import_scores import label_renames
-from wsss_cli.cli.options import JsonOption
+from wsss_cli.cli.options import RUNS, JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import is_hidden
+from wsss_cli.talk import is_quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,13 +105,24 @@ def labels(
         console.result_json({**object_, "fingerprint": trusted.fingerprint})
         return
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
-    if trusted.entries:
+    if trusted.entries and not is_quiet():
         console.say(_next(dataset, opened.split(split)))
 
 
 def _next(dataset: Path, samples: Sequence[Sample]) -> str:
-    """The command that comes next; without any tag there are no CAMs to mix labels with."""
+    """The command that comes next: the newest `wsss run` on this data set, by way of these labels.
+
+    Without any tag there are no CAMs to mix labels with. Trials are passed over.
+    """
+    from wsss_cli.engine.records import find_runs, read_inputs
+
     way = "mixed" if any(sample.labels for sample in samples) else "partial"
+    for path, record in find_runs(RUNS):
+        with contextlib.suppress(DataError):
+            inputs = read_inputs(path)
+            same = not inputs.limit and Path(inputs.dataset).resolve() == dataset.resolve()
+            if same and record.argv[1:2] == ("run",) and (after := once_more(record.argv, "train.supervision", way)):
+                return f"next: {after}"
     return f"next: {line('run', '--preset', 'NAME', '--data', dataset, '--set', f'train.supervision={way}')}"
 
 
@@ -161,6 +174,7 @@ def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[S
 
     Raises:
         DataError: there are none, or one is of no photograph of the list.
+        UsageError: a prediction for other classes than those of the data set.
     """
     from wsss_cli.data.masks import read_mask
     from wsss_cli.data.sources.results import place_of, places_by_name
@@ -183,6 +197,11 @@ def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[S
         if place in chosen:
             raise DataError(f"{chosen[place]} and {file} are of one photograph", "leave one")
         chosen[place] = file
+    if (folder.parent / "made.jsonl").is_file():  # of predictions
+        from wsss_cli.inference.journal import refuse_other_classes
+
+        names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
+        refuse_other_classes(folder.parent, names, dataset.classes, str(dataset.root))
     with console.progress(len(chosen), "labels") as bar:
         for place, file in chosen.items():
             yield samples[place], file, read_mask(file)

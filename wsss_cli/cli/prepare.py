@@ -13,7 +13,17 @@ from wsss_cli.cli import console, labels, template
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import JsonOption, ShardOption
-from wsss_cli.cli.preparing import alone, any_preset, fetching, report, say_fetched, share, ticking, whole
+from wsss_cli.cli.preparing import (
+    alone,
+    any_preset,
+    fetching,
+    report,
+    say_fetched,
+    share,
+    short_schedule,
+    ticking,
+    whole,
+)
 from wsss_cli.cli.sharded import chosen
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
@@ -264,7 +274,7 @@ def folder(
                 prepared = prepare_folder(
                     source, out, settings, check=stop.check, workers=workers or cores(), tick=tick
                 )
-    after = line("run", "--preset", "folder-lite0", "--data", out)
+    after = line("run", "--preset", "folder-lite0", "--data", out, *short_schedule(prepared.dataset))
     left_out = [finding for finding in prepared.findings if finding["lost"] == "photograph"]
     masks_lost = [finding for finding in prepared.findings if finding["lost"] == "mask"]
     if masks_lost:

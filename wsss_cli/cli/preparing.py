@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from wsss_cli.engine.shards import Shard
 
 
+FEW = 1000  # photographs that a processor takes through all stages in an evening
+
+
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
     """The lock of a data set directory; where nothing comes of it, a new directory goes again."""
@@ -118,6 +121,15 @@ def fetching() -> Iterator[Callable[[str, int, int], None]]:
 def any_preset(out: Path) -> str:
     """What comes after a data set that several presets are for."""
     return f"wsss presets list    (then: {line('run', '--preset', 'NAME', '--data', out)})"
+
+
+def short_schedule(dataset: Dataset) -> list[str]:
+    """Options of the schedule of an evening, as in docs/start/own-photographs.md: for few photographs and no GPU."""
+    from wsss_cli.stages.preflight import usable_device
+
+    if len(dataset.split("train")) > FEW or usable_device("auto") != "cpu":
+        return []
+    return ["--set", "classifier.iters=350", "--iters", "400"]
 
 
 def say_fetched(archives: Sequence[Fetched]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import socket
 import threading
 from typing import Annotated
@@ -19,9 +20,12 @@ from wsss_cli.cli.options import (
     RunsOption,
     WeightsOption,
 )
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import ResourceError, UsageError
+from wsss_cli.talk import counted
 
 LOOK_S = 0.2
+ENDS = (signal.SIGINT, signal.SIGTERM)
+"""Signals by which whoever started the server, or its manager, ends it: it has done what it was to do."""
 END_S = 15.0
 """How long photographs in hand may take once a signal has come."""
 
@@ -53,7 +57,7 @@ def serve(
     ?as=mask or ?as=overlay with that picture: curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?as=mask'
 
     One photograph is segmented at a time. There is no password: whoever reaches the address may use it, which at
-    127.0.0.1 are the users of this machine. Ctrl-C ends it.
+    127.0.0.1 are the users of this machine. Ctrl-C (or SIGTERM) ends it, with exit code 0.
 
     Needs: pip install 'wsss[serve]'
     """
@@ -61,12 +65,12 @@ def serve(
         raise UsageError("wsss serve needs starlette and uvicorn, which are not installed", "pip install 'wsss[serve]'")
     import uvicorn
 
-    from wsss_cli.inference.network import Which, load_network
+    from wsss_cli.inference.network import Which
     from wsss_cli.stages.serve import Limits, application
 
     run = run or stage.newest_training(runs)
     with _listening(host, port) as sock, stage.working(device, run.parent) as ctx:
-        network = load_network(run, ctx, Which("best" if best else "latest", weights or ""))
+        network = stage.network_of(run, ctx, Which("best" if best else "latest", weights or ""))
         limits = Limits(megabytes=max_mb, megapixels=max_megapixels, per_minute=per_minute)
         web = application(network, run.name, limits, ctx, ms_flip=ms_flip)
         address, number = sock.getsockname()[:2]
@@ -77,12 +81,16 @@ def serve(
         worker = threading.Thread(target=server.run, args=([sock],), daemon=True)  # signals are for this thread
         worker.start()
         try:
-            while worker.is_alive():
+            while worker.is_alive() and ctx.stop.signal not in ENDS:
                 ctx.stop.check()
                 worker.join(LOOK_S)
         finally:
             server.should_exit = True
             worker.join(END_S)
+        served = f"{counted(web.state.served, 'photograph')} served"
+        if ctx.stop.signal not in ENDS:
+            raise ResourceError(f"the server ended by itself; {served}", "start it again")
+        console.say(f"stopped; {served}")
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ from wsss_cli.talk import counted
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
     from wsss_cli.engine.context import Context
+    from wsss_cli.inference.network import Network, Which
     from wsss_cli.stages.estimate import Took
     from wsss_cli.stages.outcome import Outcome
     from wsss_cli.stages.plan import Experiment, Plan, Step
@@ -53,6 +54,17 @@ def newest_training(runs: Path) -> Path:
     run = newest_run(runs)
     console.say(f"newest finished training run: {run}")
     return run
+
+
+def network_of(run: Path, ctx: Context, which: Which) -> Network:
+    """A trained network (see `load_network`); of a trial that is said: what comes of it is not a result."""
+    from wsss_cli.data.dataset import not_a_result
+    from wsss_cli.inference.network import load_network
+
+    network = load_network(run, ctx, which)
+    if limit := network.preset.dataset.limit:
+        console.say(f"{run} was trained with {not_a_result(limit)}")
+    return network
 
 
 def has_truth(preset: Preset) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,10 @@ from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption
+from wsss_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from wsss_cli.config.schema import Preset
 
 app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints; give a network away.")
 
@@ -135,24 +139,39 @@ def publish(
     holds the preset, with paths as you gave them.
     """
     from wsss_cli.engine.context import make_context
-    from wsss_cli.inference.network import Which, load_network
+    from wsss_cli.inference.network import Which
     from wsss_cli.interchange.publish import run_publish
 
     run = run or stage.newest_training(runs)
     which = Which("best" if best else "latest", weights or "")
-    published = run_publish(load_network(run, make_context("cpu", run.parent), which), run, out)
+    network = stage.network_of(run, make_context("cpu", run.parent), which)
+    published = run_publish(network, run, out)
     if json_output:
         console.result_json(published)
     else:
         console.result(str(out / published["file"]))
     if not published["scores"]:
-        console.say(f"no scores of these weights are recorded: {line('eval', run)}, then the same command again")
+        console.say(f"no scores of these weights are recorded: {_how_to_score(run, network.preset)}")
     if published["card_edited"]:
         console.say(f"{out / 'README.md'} was edited: left as it is")
     console.say(
         f"{'already there' if published['kept'] else 'done'}: {out}; the license is yours to write into README.md"
     )
     console.say(f"next: {line('infer', out, 'IMAGES', '--out', 'DIR')}")
+
+
+def _how_to_score(run: Path, preset: Preset) -> str:
+    """What has to be done for scores of a run, which depends on where true masks are."""
+    again = "then the same command again"
+    try:
+        if stage.has_truth(preset):
+            return f"{line('eval', run)}, {again}"
+    except DataError:  # moved, or of another machine
+        return f"{line('eval', run, '--data', 'DATASET')}, {again}"
+    return (
+        f"the val split of {preset.dataset.path} has no true masks; with some (`prepare folder --masks`),"
+        f" {line('eval', run, '--data', 'DATASET')}, {again}"
+    )
 
 
 def _show(meta: dict[str, Any], every: bool) -> None:

@@ -34,6 +34,7 @@ OTHER_ENDINGS = (
 MAX_PIXELS = 178_000_000
 MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
 ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
+REPLACE = "replace the file, or take it out of the list"  # what helps with one that does not decode
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
@@ -74,7 +75,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     except cv2.error:  # raised instead of None for some damaged headers, e.g. absurd sizes
         image = None
     if image is None or not whole:
-        raise DataError(f"image {name} cannot be decoded", "replace the file, or take it out of the list")
+        raise DataError(f"image {name} cannot be decoded", REPLACE)
     if _sample_bits(data) == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
         raise DataError(
             f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
@@ -92,7 +93,7 @@ def _decode_heif(data: bytes, name: str) -> np.ndarray:
     except (MemoryError, WsssError):
         raise
     except Exception as error:  # as in `stored_size`
-        raise DataError(f"image {name} cannot be decoded", "replace the file, or take it out of the list") from error
+        raise DataError(f"image {name} cannot be decoded", REPLACE) from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

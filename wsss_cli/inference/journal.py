@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from wsss_cli.engine.shards import FOLDER, Shard
-from wsss_cli.errors import DataError, WriteError
+from wsss_cli.errors import DataError, UsageError, WriteError
 from wsss_cli.files import how_to_write
 
 NAME = "made.jsonl"
 ALSO = "also"  # in a line of settings: kinds of files that an earlier version did not write
+CLASSES = "classes"  # in a line of settings: names by number, background first
 KEYS = ("item", "key", "source", "bytes", "changed", "overlay")
 
 
@@ -36,6 +37,31 @@ def weights_digest(model: nn.Module) -> str:
 def noted_items(folder: Path) -> dict[str, dict[str, Any]]:
     """The last row of each item of a folder of predictions, by item."""
     return {row["item"]: row for row in _rows(folder) if "settings" not in row}
+
+
+def refuse_other_classes(folder: Path, names: Iterable[str], classes: Sequence[str], where: str) -> None:
+    """Refuse masks whose numbers mean other classes than those of a data set.
+
+    Args:
+        folder: of predictions; one that notes no classes, as earlier versions and other programs write it, is taken.
+        names: of its masks, without their ending.
+        classes: of the data set, background first.
+        where: the data set.
+    Raises:
+        UsageError: a mask was predicted for other classes, or for these in another order.
+    """
+    noted = {row["key"]: row[CLASSES] for row in _rows(folder, f'"{CLASSES}"') if isinstance(row.get(CLASSES), list)}
+    if all(before == list(classes) for before in noted.values()):
+        return
+    items = noted_items(folder)
+    for name in names:
+        before = noted.get(items.get(name, {}).get("key", ""), list(classes))
+        if before != list(classes):
+            then, now = (f"{', '.join(few[1:6])}{', ...' if len(few) > 6 else ''}" for few in (before, classes))
+            raise UsageError(
+                f"{folder}: the mask {name} was predicted for {then}; {where} has {now}",
+                "name the data set of the network with --data, or predict by a network of this one",
+            )
 
 
 def later_kinds(folder: Path) -> frozenset[str]:
@@ -95,14 +121,21 @@ class Journal:
         settings: all that an item depends on besides its photograph; plain values.
         shard: that this process makes; it has a file of its own, see `gather_shards`.
         also: kinds of files that are to be written now and that earlier versions did not write.
+        classes: names of the numbers in masks, noted beside the settings.
     Attributes:
         begun: whether anything was predicted into the folder before, or was about to be.
         kinds: of those in `also`, what was predicted into the folder before, or was about to be.
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], shard: Shard | None = None, also: Iterable[str] = ()
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        shard: Shard | None = None,
+        also: Iterable[str] = (),
+        classes: Sequence[str] = (),
     ) -> None:
+        self.classes = list(classes)
         self.also = sorted(also)
         self.file = shard.file(folder, "jsonl") if shard else folder / NAME
         self.settings = settings
@@ -151,7 +184,8 @@ class Journal:
             WriteError: the disk is full.
         """
         if not self.known or not self.kinds.issuperset(self.also):
-            self._append([{"settings": self.settings, "key": self.key, **({ALSO: self.also} if self.also else {})}])
+            more = {**({ALSO: self.also} if self.also else {}), **({CLASSES: self.classes} if self.classes else {})}
+            self._append([{"settings": self.settings, "key": self.key, **more}])
             self.known, self.kinds = True, self.kinds.union(self.also)
 
     def add(self, item: str, photograph: Path, *, overlay: bool) -> None:

@@ -17,7 +17,7 @@ from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.drawings import coco, cvat, label_studio
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED
-from wsss_cli.data.images import image_size
+from wsss_cli.data.images import image_size, read_plain_file
 from wsss_cli.data.masks import check_values, read_mask, write_mask
 from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.results import place_of, places_by_name
@@ -25,7 +25,8 @@ from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_run
 from wsss_cli.errors import BusyError, DataError, UsageError
-from wsss_cli.files import whole_file, write_text
+from wsss_cli.files import whole_file, write_bytes, write_text
+from wsss_cli.inference.journal import refuse_other_classes
 from wsss_cli.locks import locked
 from wsss_cli.processes import cores, in_processes
 from wsss_cli.rows import Each, Rows
@@ -47,6 +48,7 @@ from wsss_cli.talk import sides, silent
 Format = Literal["png", "coco", "label-studio", "cvat"]
 Item = TypeVar("Item")
 ORDER = "order.csv"
+PHOTOGRAPHS = "photographs"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
         data: the data set; of a folder of predictions it must be given.
         split: the list of its photographs; empty: the one that the run was made of, or 'train'.
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or its masks are of other classes than the data set's.
         DataError: it has no mask of a photograph of the list, or two.
     """
     if is_run(run):
@@ -135,6 +137,7 @@ def _of_predictions(folder: Path, dataset: Dataset, split: str) -> Source:
             )
         if place is not None:
             names[place] = name
+    refuse_other_classes(folder, names.values(), dataset.classes, str(dataset.root))
     by_id = {samples[place].id: name for place, name in names.items()}
     complete = set(names.values()) <= set(Files(folder / "confidence", ".png").names())
 
@@ -202,19 +205,28 @@ def refuse_taken(out: Path) -> None:
 
 
 def write_export(
-    source: Source, ranked: Ranked, count: int, form: Format, out: Path, ctx: Context, prefix: str = label_studio.PREFIX
+    source: Source,
+    ranked: Ranked,
+    count: int,
+    form: Format,
+    out: Path,
+    ctx: Context,
+    prefix: str = label_studio.PREFIX,
+    *,
+    photographs: bool = False,
 ) -> list[Path]:
     """Write the first photographs' masks in a format, and `order.csv`; the folder appears whole or not at all.
 
     Args:
         count: how many photographs, the first ones.
         prefix: of photographs in Label Studio's tasks.
+        photographs: copy them to `photographs/`, under the names that the export has for them.
     Returns:
         What was written, without order.csv.
     Raises:
         BusyError: another process writes there.
         UsageError: the folder is there and not empty, or a class has the name that stands for 255.
-        DataError: a mask cannot be read, or has a value that is no class.
+        DataError: a mask or photograph cannot be read, or a mask has a value that is no class.
     """
     refuse_taken(out)
     place = out.resolve()
@@ -226,7 +238,9 @@ def write_export(
         with locked(aside / ".lock", f"{out} is being written"):
             for stale in [path for path in aside.iterdir() if not path.name.startswith(".lock")]:  # of a killed export
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            files = _write(_outgoing(source, ranked.samples[:count], ctx), source.dataset, form, aside, prefix)
+            copies = aside / PHOTOGRAPHS if photographs else None
+            files = _write(_outgoing(source, ranked.samples[:count], ctx, copies), source.dataset, form, aside, prefix)
+            files += [copies] if copies else []
             write_text(aside / ORDER, _order(ranked, count))
     except BusyError:
         raise
@@ -241,7 +255,7 @@ def write_export(
     return [out / file.relative_to(aside) for file in files]
 
 
-def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context) -> Iterator[Outgoing]:
+def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context, copies: Path | None) -> Iterator[Outgoing]:
     places = places_by_name(source.listed)
     with ctx.ui.progress(len(samples), "masks") as bar:
         for sample in samples:
@@ -254,6 +268,8 @@ def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context) -> Iterat
             at = places[sample.image.name]
             same = at >= 0 and source.listed[at].id == sample.id
             name = sample.image.name if same else f"{sample.id}{sample.image.suffix}"
+            if copies:
+                write_bytes(copies / name, read_plain_file(sample.image))
             yield Outgoing(sample.id, name, sample.image, mask)
             bar.advance()
 

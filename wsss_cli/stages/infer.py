@@ -125,7 +125,7 @@ def _infer(
     every = images.photographs if isinstance(images, Clip) else Each(images, photograph)
     photographs = every if shard is None else _part(every, shard)
     settings = _settings(network, config, ms_flip=ms_flip, tiles=tiles)
-    journal = Journal(out, settings, shard, outputs.beside.intersection(LATER))
+    journal = Journal(out, settings, shard, outputs.beside.intersection(LATER), network.classes)
     others_files = [*(() if journal.begun else KINDS), *(kind for kind in journal.also if kind not in journal.kinds)]
 
     def choose() -> array[int]:
