@@ -18,7 +18,7 @@ from PIL import Image
 from wsss_cli.cli import prepare
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.sources import coco
+from wsss_cli.data.sources import coco_root
 from wsss_cli.errors import UsageError
 
 
@@ -207,8 +207,8 @@ def test_download_shows_progress_and_the_hash_of_what_came(
     for name, folder in (("annotations_trainval", "annotations"), ("train", "train2014"), ("val", "val2014")):
         shutil.make_archive(str(home / f"{name}2014"), "zip", tmp_path / "packed", folder)
     digest = hashlib.sha256((home / "train2014.zip").read_bytes()).hexdigest()
-    archives = [replace(archive, sha256="", size=1, unpacked=1) for archive in coco.ARCHIVES]
-    monkeypatch.setattr(coco, "download_coco", partial(coco.download_coco, archives=archives))
+    archives = [replace(archive, sha256="", size=1, unpacked=1) for archive in coco_root.ARCHIVES]
+    monkeypatch.setattr(coco_root, "download_coco", partial(coco_root.download_coco, archives=archives))
     prepare.coco14(download=True, json_output=True)
     printed = capsys.readouterr()
     assert json.loads(printed.out)["splits"] == {"train": 1, "val": 2}
