@@ -154,11 +154,9 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         return HTMLResponse(PAGE, 200, HEADERS)
 
     async def health(request: Request) -> Response:
-        about = {"network": name, "classes": network.classes, "megabytes": limits.megabytes}
-        return JSONResponse(about, 200, HEADERS)
+        return JSONResponse({"network": name, "classes": network.classes, "megabytes": limits.megabytes}, 200, HEADERS)
 
-    routes = [Route("/", page), Route("/health", health), Route("/predict", segment, methods=["POST"])]
-    web = Starlette(routes=routes)
+    web = Starlette(routes=[Route("/", page), Route("/health", health), Route("/predict", segment, methods=["POST"])])
     web.state.served = 0
     return web
 
