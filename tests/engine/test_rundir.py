@@ -86,6 +86,13 @@ def test_an_error_that_leaves_the_body_is_recorded(tmp_path, error, state, code)
     assert (record["state"], len(record["attempts"])) == ("done", 2)
 
 
+def test_what_workers_that_were_killed_meanwhile_left_half_written_goes_at_the_end(tmp_path):
+    with opened(tmp_path / "run") as run:
+        (tmp_path / "run" / ".train_000007.npz.4kl5bq6z.part").write_bytes(b"half")
+        run.finish()
+    assert not list((tmp_path / "run").glob(".*.part"))
+
+
 def test_a_disk_that_is_full_at_the_end_does_not_hide_the_first_error(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")

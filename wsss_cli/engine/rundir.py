@@ -179,6 +179,8 @@ def open_run(
         code = 0
         try:
             yield run
+            if not was_done:
+                remove_temporaries(path)  # of workers that were killed, and started again, meanwhile
         except BaseException as error:
             log_error(run, error)
             ending["state"], code = ending_of(error)

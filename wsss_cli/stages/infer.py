@@ -106,6 +106,7 @@ def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
                 gather_shards(out)
             if shard is None:
                 yield
+                remove_temporaries(out)  # of workers that were killed, and started again, meanwhile
         if shard is not None:
             yield
 
