@@ -112,6 +112,21 @@ def test_two_ranks_end_where_one_does_and_may_take_turns(folder):
             np.testing.assert_allclose(other[key], tensor, rtol=5e-3, atol=5e-4, err_msg=key)
 
 
+def test_views_of_two_ranks_are_those_of_one(folder):
+    """Crops are mixed with those of the other rank, too."""
+    labels = ("prepare", "labels", "data/toy", "--split=train", "--draw=scribbles")
+    assert wsss(folder, *labels).returncode == 0
+    views = [*FEW, "--set=train.supervision=partial", "--set=train.noise.consistency={threshold=0.3,cutmix=1.0}"]
+    assert wsss(folder, "train", *views, "--runs=views-one").returncode == 0
+    assert wsss(folder, "train", *views, "--runs=views-two", "--gpus=2", OMP_NUM_THREADS="1").returncode == 0
+    (state, losses), (other, other_losses) = (end_of(the_run(folder, runs)) for runs in ("views-one", "views-two"))
+    np.testing.assert_allclose(other_losses, losses, rtol=2e-4)
+    for key, tensor in state.items():
+        np.testing.assert_allclose(other[key], tensor, rtol=5e-3, atol=5e-4, err_msg=key)
+    rows = [json.loads(line) for line in (the_run(folder, "views-two") / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss_consistency"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("who", ["rank 1", "all"])
 def test_a_signal_to_any_rank_ends_all_with_one_checkpoint_and_others_go_on(folder, who):
     runs = f"stopped {who}"

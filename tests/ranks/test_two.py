@@ -23,6 +23,7 @@ LOSSES = [
     "lovasz, by image",
     "gated crf",
     "tags",
+    "consistency",
     "irn",
     "psa",
     "network",

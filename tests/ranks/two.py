@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from wsss_cli.config.loss import GatedCrfConfig, OhemConfig
+from wsss_cli.config.noise import ConsistencyConfig
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
 from wsss_cli.losses.gated_crf import gated_crf_loss
 from wsss_cli.losses.lovasz import lovasz_loss
 from wsss_cli.losses.tags import multilabel_soft_margin
+from wsss_cli.noise.consistency import Consistency
 from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
 from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.ranks.group import Word, agree, joined, only_first
@@ -33,8 +35,25 @@ IMAGE = torch.randint(0, 256, (COUNT, SIDE, SIDE, 3), generator=draw, dtype=torc
 VALID = torch.ones(COUNT, SIDE, SIDE, dtype=torch.bool)
 VALID[1, 6:] = False
 TAGS = (torch.rand(COUNT, CLASSES, generator=draw) > 0.5).float()
+PROBABILITY = (3 * LOGITS.flip(0)).softmax(1)
+SIZE = torch.full((COUNT, 2), SIDE)
 OFFSETS = half_disc(2)
 BY_CLASS = [1.0, 2.0, 5.0]
+
+
+def consistency(x, rows):
+    """Half of its logits are those of mixed views, half those of features."""
+    term = Consistency(ConsistencyConfig(threshold=0.5, cutmix=1.0), (CLASSES,))
+    batch = {
+        "image": IMAGE[rows],
+        "draw": (0, 4, 1),
+        "vouched": (TARGET[rows] == 0).to(torch.uint8),
+        "size": SIZE[rows],
+    }
+    (factors,) = term.factors(batch)
+    changed = x * factors[:, :, None, None]
+    return term.loss(batch, PROBABILITY[rows], changed, lambda shown: x * (1 + shown.float().mean(3) / 255)[:, None])
+
 
 LOSSES = {
     "cross-entropy, all": lambda x, rows: cross_entropy(x, TARGET[rows], "all"),
@@ -56,6 +75,7 @@ LOSSES = {
     "lovasz, by image": lambda x, rows: lovasz_loss(x, TARGET[rows], True),
     "gated crf": lambda x, rows: gated_crf_loss(x, IMAGE[rows], VALID[rows], GatedCrfConfig(stride=2, average="valid")),
     "tags": lambda x, rows: shares({"tags": multilabel_soft_margin(x.mean((2, 3)), TAGS[rows])}, len(x))["tags"],
+    "consistency": consistency,
     "irn": lambda x, rows: boundary_loss(x[:, 0], TARGET[rows], OFFSETS),
     "psa": lambda x, rows: feature_loss(x, TARGET[rows], OFFSETS),
 }

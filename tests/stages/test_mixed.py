@@ -1,6 +1,7 @@
 """Mixed supervision: a data set's own labels in place of pseudo masks, in every stage and beside every figure."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from wsss_cli.cam.store import write_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.drawn import drawn
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
@@ -22,7 +23,7 @@ from wsss_cli.inference.network import load_network
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import open_experiment, plan_pseudo, plan_relabel, plan_train
-from wsss_cli.stages.training_data import repeated
+from wsss_cli.stages.training_data import repeated, training_item
 from wsss_cli.talk import silent
 
 
@@ -163,3 +164,38 @@ def test_a_share_without_whole_masks_is_refused(home):
         weights(home, "train.supervision=mixed", "train.trusted_share=0.5", masks=masks)
     with pytest.raises(UsageError, match="trusted_share is for supervision = 'mixed'"):
         experiment(home, "train.trusted_share=0.5")
+
+
+def test_what_somebody_vouches_for_goes_where_the_mask_goes(home):
+    """Labels that are given are class 1 and masks of others class 0, so that each tells the other."""
+    one, none = np.uint8(1), np.uint8(255)
+    (partial,) = give(home, "partial", lambda mask: np.where(drawn(mask, "scribbles", 0) != 255, one, none), [2])
+    (whole,) = give(home, "mask", lambda mask: np.where(mask == 0, one, none), [3])
+    exp = experiment(home, "train.supervision=mixed", "train.noise.consistency={}", "train.crop=64")
+    trusted = read_trusted(home / "toy")
+    for sample in open_dataset(home / "toy").split("train"):
+        labels = trusted.of(sample.id)
+        said = np.zeros((48, 48), bool) if labels is None else labels.read() != 255
+        masked = replace(sample, mask=home / f"{sample.id}.png")
+        write_mask(masked.mask, said.astype(np.uint8), exp.dataset.colors)
+        for seed in range(4):
+            item = training_item(
+                masked, np.random.default_rng(seed), config=exp.preset.train, num_classes=6, confidence=None,
+                trusted=trusted,
+            )  # fmt: skip
+            assert item["vouched"].dtype == np.uint8 and item["vouched"].shape == (64, 64)
+            assert (item["vouched"] == (item["mask"] == 1)).all()
+            rows, columns = item["size"]
+            assert not item["vouched"][rows:].any() and not item["vouched"][:, columns:].any()
+            assert item["vouched"].any() or sample not in (partial, whole)
+
+
+def test_consistency_trains_on_what_nobody_vouches_for(home):
+    give(home, "mask", lambda mask: mask, [3])
+    masks = pseudo_of(home, "train.supervision=mixed")
+    plain, weights_of_plain = weights(home, "train.supervision=mixed", masks=masks)
+    views = ("train.noise.consistency={threshold=0.2}", "train.log_interval=1")
+    run, weights_with_views = weights(home, "train.supervision=mixed", *views, masks=masks)
+    assert plain != run and weights_of_plain != weights_with_views
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss_consistency"] > 0 for row in rows if row["kind"] == "train")

@@ -83,6 +83,8 @@ def _train(model: Any, preset: Preset, num_classes: int, ctx: Context, crop: int
         "confidence": torch.full(size, 255, device=ctx.device, dtype=torch.uint8),
         "tags": torch.ones(config.batch, num_classes, device=ctx.device, dtype=torch.uint8),
         "size": torch.full((config.batch, 2), crop, device=ctx.device),
+        "vouched": torch.zeros(size, device=ctx.device, dtype=torch.uint8),
+        "draw": (preset.seed, 0, 0),
     }
 
     def step() -> None:

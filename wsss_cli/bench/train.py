@@ -115,7 +115,7 @@ def bench_train(
     )
 
 
-def _batch(preset: Preset, num_classes: int, batch: int, crop: int, ctx: Context, data: str) -> dict[str, torch.Tensor]:
+def _batch(preset: Preset, num_classes: int, batch: int, crop: int, ctx: Context, data: str) -> dict[str, Any]:
     shown = pictures(batch, crop, crop, seed=preset.seed, data=data)
     shown = [shown[index % len(shown)] for index in range(batch)]
     masks = np.stack([np.where((p.mask < num_classes) | (p.mask == 255), p.mask, 0) for p in shown])
@@ -128,15 +128,16 @@ def _batch(preset: Preset, num_classes: int, batch: int, crop: int, ctx: Context
         "confidence": torch.full(size, 255, dtype=torch.uint8),
         "tags": torch.from_numpy(tags.astype(np.uint8)),
         "size": torch.full((batch, 2), crop),
+        "vouched": torch.zeros(size, dtype=torch.uint8),
     }
-    return {key: value.to(ctx.device) for key, value in tensors.items()}
+    return {key: value.to(ctx.device) for key, value in tensors.items()} | {"draw": (preset.seed, 0, 0)}
 
 
 def _prepared(
     name: str,
     preset: Preset,
     num_classes: int,
-    inputs: dict[str, torch.Tensor],
+    inputs: dict[str, Any],
     ctx: Context,
     losses: dict[str, list[torch.Tensor]],
 ) -> Work:

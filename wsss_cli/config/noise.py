@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wsss_cli.config.base import Fraction, Model, Rate, Scale
+from wsss_cli.config.base import Added, Fraction, Model, Rate, Scale
 
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)]  # a list: see _false_is_off
@@ -39,6 +39,18 @@ class UncertaintyConfig(Model):
         return scales
 
 
+class ConsistencyConfig(Model):
+    """Strong views of a crop agree with its weak view, where nobody vouches for a label (UniMatch, CVPR 2023)."""
+
+    weight: Rate = Field(1.0, description="factor on this term")
+    threshold: Fraction = Field(
+        0.95, description="probability from which on the class of the weak view is the target of a pixel"
+    )
+    views: int = Field(2, ge=1, le=2, description="strong views of each crop: colours, blur, cutmix")
+    features: bool = Field(True, description="also half of the channels of the backbone's features, the others at 0")
+    cutmix: Fraction = Field(0.5, description="probability that a rectangle of a view is that of another crop's view")
+
+
 class NoiseConfig(Model):
     """The optional tables are off where they are missing or `false`; an empty table takes their defaults."""
 
@@ -52,8 +64,11 @@ class NoiseConfig(Model):
     uncertainty: UncertaintyConfig | None = Field(
         None, description="weight pixels by how little the teacher changes when its responses are scaled"
     )
+    consistency: Annotated[ConsistencyConfig | None, Added(neutral=None)] = Field(
+        None, description="strong views of pixels that nobody vouches for agree with the weak one where that is sure"
+    )
 
-    @field_validator("teacher", "update", "uncertainty", mode="before")
+    @field_validator("teacher", "update", "uncertainty", "consistency", mode="before")
     @classmethod
     def _false_is_off(cls, value: Any) -> Any:
         # TOML has no null, and a preset that extends another may want a table off. A validator that comes before makes
@@ -88,6 +103,10 @@ class NoiseConfig(Model):
                     "255 in a true mask is no missing label",
                 ),
                 "update": (self.update is not None, f"{labels} are not to be corrected"),
+                "consistency": (
+                    self.consistency is not None and supervision == "full",
+                    "true masks vouch for every pixel",
+                ),
             }
             for name, (on, reason) in reasons.items():
                 if on:

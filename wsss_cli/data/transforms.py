@@ -37,14 +37,14 @@ def random_resize(
 
     Args:
         image: uint8 [H, W, 3]; bilinear.
-        mask: uint8 [H, W]; nearest neighbour.
+        mask: uint8 [H, W] or [H, W, 2]; nearest neighbour.
         rng: one uniform draw.
         augment: scale_min, scale_max, base_long, base_short.
     """
     ratio = rng.random() * (augment.scale_max - augment.scale_min) + augment.scale_min
-    h, w = mask.shape
+    h, w = mask.shape[:2]
     h, w = keep_ratio_size(h, w, int(augment.base_long * ratio), int(augment.base_short * ratio))
-    if (h, w) == mask.shape:
+    if (h, w) == mask.shape[:2]:
         return image, mask
     return cv2.resize(image, (w, h)), cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)
 
@@ -59,10 +59,10 @@ def random_crop(
 
     Args:
         image: uint8 [H, W, 3].
-        mask: uint8 [H, W].
+        mask: uint8 [H, W] or [H, W, 2], of which the first channel is looked at.
         rng: two integer draws for each window, row first.
     """
-    h, w = mask.shape
+    h, w = mask.shape[:2]
     rows, columns = max(h - size, 0) + 1, max(w - size, 0) + 1
 
     def window() -> tuple[slice, slice]:
@@ -85,7 +85,7 @@ def _mixed(mask: np.ndarray, cat_max_ratio: float) -> bool:
 
 
 def flip(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror left and right: image uint8 [H, W, 3], mask uint8 [H, W]."""
+    """Mirror left and right: image uint8 [H, W, 3], mask uint8 [H, W] or [H, W, 2]."""
     return cv2.flip(image, 1), cv2.flip(mask, 1)
 
 
@@ -185,12 +185,14 @@ class TrainSample(NamedTuple):
         mask: class indices or 255, uint8 [crop, crop], 255 where padded.
         size: rows and columns that are not padding.
         confidence: uint8 [crop, crop], 255 = certain, 0 where padded; None where none was given.
+        vouched: uint8 [crop, crop], 1 where somebody vouches for the label, 0 where padded; None where none was given.
     """
 
     image: np.ndarray
     mask: np.ndarray
     size: tuple[int, int]
     confidence: np.ndarray | None
+    vouched: np.ndarray | None
 
 
 def train_sample(
@@ -200,6 +202,7 @@ def train_sample(
     augment: AugmentConfig,
     crop: int,
     confidence: np.ndarray | None = None,
+    vouched: np.ndarray | None = None,
 ) -> TrainSample:
     """One training sample of a segmentation network: resize, crop, flip, distort, pad.
 
@@ -210,8 +213,9 @@ def train_sample(
         augment: ratios and probabilities.
         crop: side of the result.
         confidence: of the mask, uint8 [H, W]; resized bilinearly. It has no say in which crop is taken.
+        vouched: 1 where somebody vouches for the mask, uint8 [H, W]; it goes wherever the mask goes.
     Raises:
-        DataError: image, mask and confidence differ in size.
+        DataError: image, mask, confidence and what is vouched for differ in size.
     Source: the training pipeline of MMSegmentation 1.2.2 for VOC12Aug.
     """
     if image.shape[:2] != mask.shape:
@@ -226,6 +230,13 @@ def train_sample(
                 "make both anew with `wsss pseudo`",
             )
         image = np.dstack([image, confidence])  # a fourth channel goes wherever the colours go
+    if vouched is not None:
+        if vouched.shape != mask.shape:
+            raise DataError(
+                f"mask is {sides(mask.shape)}, the labels of its photograph {sides(vouched.shape)}",
+                "add the labels again (wsss prepare labels), and make the masks anew",
+            )
+        mask = np.dstack([mask, vouched])
     image, mask = random_resize(image, mask, rng, augment)
     image, mask = random_crop(image, mask, rng, crop, augment.cat_max_ratio)
     if rng.random() < augment.flip:
@@ -233,11 +244,14 @@ def train_sample(
     image, trust = (image, None) if confidence is None else (np.ascontiguousarray(image[..., :3]), image[..., 3])
     if augment.photometric:
         image = photometric(image, draw_distortion(rng))
-    height, width = mask.shape
+    height, width = mask.shape[:2]
+    if vouched is not None:
+        vouched = np.ascontiguousarray(pad_to(image, mask[..., 1], crop, mask_fill=0)[1])
+        mask = mask[..., 0]
     if trust is not None:
         trust = np.ascontiguousarray(pad_to(image, trust, crop, mask_fill=0)[1])
     image, mask = pad_to(image, mask, crop)
-    return TrainSample(np.ascontiguousarray(image), np.ascontiguousarray(mask), (height, width), trust)
+    return TrainSample(np.ascontiguousarray(image), np.ascontiguousarray(mask), (height, width), trust, vouched)
 
 
 @dataclass(frozen=True)

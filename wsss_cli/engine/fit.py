@@ -50,7 +50,8 @@ class Task(Protocol):
     patience: int = 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses of a batch, whose 'step' counts from 0; their sum is minimised."""
+        """Named scalar losses of a batch, whose 'step' counts from 0; their sum is minimised. What is drawn for it is
+        drawn by its 'draw': seed, step, and which part of the step's batch it is."""
         ...
 
     def in_head(self, name: str) -> bool:
@@ -164,7 +165,7 @@ def fit(
     while step < config.iters and not ended:
         meter.wait()
         try:
-            parts = [part | {"step": step} for part in next(source)]
+            parts = [part | {"step": step, "draw": (seed, step, number)} for number, part in enumerate(next(source))]
             asked = parts[0].pop("stop", 0)
         except WsssError:  # what is trained so far is not lost
             if step and not (folder / step_name(step)).is_dir():

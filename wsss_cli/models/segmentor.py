@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,21 +29,29 @@ class Segmentor(nn.Module):
         classifier: Any = head.classifier
         self.num_classes: int = classifier.out_channels
 
-    def forward(self, x: Tensor, *, aux: bool = False) -> Any:
+    def forward(self, x: Tensor, *, aux: bool = False, factors: Sequence[Tensor] | None = None) -> Any:
         """Logits of normalised images.
 
         Args:
             x: float [B, 3, H, W], as `backbone.normalise` gives them.
             aux: for training: also give the auxiliary logits.
+            factors: with `aux`: also give the head's logits of the features times these, [B, C] for each map.
         Returns:
             Logits [B, K, h, w] at the stride of the head (sizes rounded up). With `aux` a pair of them and the
-            auxiliary logits, at the stride of that head, which are None where there is no such head.
+            auxiliary logits, at the stride of that head, which are None where there is no such head; with `factors` a
+            triple.
         """
         features = self.backbone(x)
         logits = self.head(features)
         if not aux:
             return logits
-        return logits, None if self.aux is None else self.aux(features)
+        side = None if self.aux is None else self.aux(features)
+        if factors is None:
+            return logits, side
+        changed = [
+            map_ * factor[:, :, None, None].to(map_.dtype) for map_, factor in zip(features, factors, strict=True)
+        ]
+        return logits, side, self.head(changed)
 
     @property
     def holds(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from wsss_cli.config.loss import GatedCrfConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.labels import IGNORE
+from wsss_cli.losses.pixels import at_size
 from wsss_cli.losses.tags import within_tags
 from wsss_cli.models.average import Average
 from wsss_cli.noise.teacher import fill_ignored, steadiness
@@ -33,6 +34,7 @@ class NoisyTargets:
         self.model, self.config, self.noise, self.say = model, config, config.noise, say
         self.step = 0  # iterations done
         self.teacher = Average(model, self.noise.teacher.decay) if self.noise.teacher else None
+        self.sight: Tensor | None = None  # the teacher's probabilities of the batch at hand, where they serve twice
         self.curves: IouCurves | None = None
         if self.noise.update:
             device = next(model.parameters()).device
@@ -81,6 +83,7 @@ class NoisyTargets:
         config = self.noise.teacher
         assert config is not None
         probability = self._probability(x, batch["tags"], (1.0,))
+        self.sight = probability if self.noise.consistency else None
         weight = torch.ones_like(probability[:, 0]) if weight is None else weight
         valid = valid_pixels(batch["size"], *target.shape[-2:])
         target, weight = fill_ignored(
@@ -89,6 +92,18 @@ class NoisyTargets:
         if self.noise.uncertainty is not None:
             weight = weight * steadiness(probability, self.noise.uncertainty.scales)
         return target, weight
+
+    @torch.no_grad()
+    def weak_view(self, batch: dict[str, Any], x: Tensor, logits: Tensor) -> Tensor:
+        """Probabilities within the tags, float32 [B, K, H, W]: the teacher's, or the network's own without one.
+
+        Args:
+            batch, x, logits: as `make` had them.
+        """
+        sight, self.sight = self.sight, None
+        if self.teacher is None:
+            return within_tags(at_size(logits, batch["mask"]), batch["tags"]).softmax(1)
+        return self._probability(x, batch["tags"], (1.0,)) if sight is None else sight
 
     def _probability(self, x: Tensor, tags: Tensor, scales: Sequence[float]) -> Tensor:
         """Probabilities within the tags, averaged over scales: the teacher's, or the network's own without one."""
@@ -134,13 +149,16 @@ def wanted(config: TrainConfig) -> frozenset[str]:
     """What a batch must hold beside 'image' and 'mask'.
 
     'confidence': uint8 [B, H, W], 255 = certain; 'tags': 0 or 1 [B, K], background first; 'size': rows and columns of
-    each crop that are not padding, int64 [B, 2].
+    each crop that are not padding, int64 [B, 2]; 'vouched': 1 where a label is one of the data set's own, uint8
+    [B, H, W].
     """
     noise = config.noise
+    pixels = noise.teacher is not None or noise.consistency is not None
     needs = {
         "confidence": noise.confidence != "none",
-        "tags": noise.teacher is not None or noise.update is not None,
-        "size": noise.teacher is not None or any(isinstance(term, GatedCrfConfig) for term in config.loss),
+        "tags": pixels or noise.update is not None,
+        "size": pixels or any(isinstance(term, GatedCrfConfig) for term in config.loss),
+        "vouched": noise.consistency is not None,
     }
     return frozenset(key for key, needed in needs.items() if needed)
 

@@ -18,6 +18,7 @@ from wsss_cli.losses.gated_crf import gated_crf_loss
 from wsss_cli.losses.lovasz import lovasz_loss
 from wsss_cli.models.average import Average
 from wsss_cli.models.segmentor import Segmentor
+from wsss_cli.noise.consistency import Consistency
 from wsss_cli.noise.targets import NoisyTargets, valid_pixels
 
 
@@ -25,7 +26,7 @@ class SegmentationTask(Task):
     """The terms of the preset's loss, on masks and on what the preset does about noise in them.
 
     Logged are `decode`, the terms of kind cross-entropy; `aux`, the same terms of the auxiliary head, which has no
-    others; and each other kind by its name.
+    others; each other kind by its name; and `consistency`, the term of `[train.noise.consistency]`.
 
     Args:
         say: told what the methods against noise have to say.
@@ -45,10 +46,16 @@ class SegmentationTask(Task):
         self.averaging = Average(model, config.ema) if config.ema else None
         self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)
+        views = config.noise.consistency
+        self.consistency = Consistency(views, model.backbone.channels) if views else None
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        x = self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2))
-        logits, aux = self.forward(x, aux=True)
+        x = self._normalised(batch["image"])
+        factors = self.consistency.factors(batch) if self.consistency else None
+        if factors is None:
+            (logits, aux), perturbed = self.forward(x, aux=True), None
+        else:
+            logits, aux, perturbed = self.forward(x, aux=True, factors=factors)
         target, weight = self.targets.make(batch, x, logits.detach())
         losses: dict[str, Tensor] = {}
 
@@ -71,7 +78,18 @@ class SegmentationTask(Task):
                 case GatedCrfConfig():
                     valid = valid_pixels(batch["size"], *target.shape[-2:])
                     add("gated_crf", gated_crf_loss(logits, batch["image"], valid, other))
+        if self.consistency:
+            probability = self.targets.weak_view(batch, x, logits.detach())
+            add("consistency", self.consistency.loss(batch, probability, perturbed, self._logits))
         return losses
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        x: Tensor = self.model.backbone.normalise(image.permute(0, 3, 1, 2))
+        return x
+
+    def _logits(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.forward(self._normalised(image))
+        return logits
 
     def _cross_entropy(self, term: CrossEntropyConfig, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         return cross_entropy(

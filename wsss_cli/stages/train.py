@@ -50,11 +50,12 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     config = on_usable_kernels(config, ctx.device)
     masks = step.reads[0].path if step.reads else None
     listed = dataset.split(preset.dataset.train)
-    samples = training_samples(listed, config, masks, trusted_labels(preset, dataset, "train"))
+    trusted = trusted_labels(preset, dataset, "train")
+    samples = training_samples(listed, config, masks, trusted)
     unmasked = mask_files(masks).without_file(listed) if masks else ()
     without = [(name, f"{masks} has no mask of it") for name in names_of(unmasked)]
     trust = confidence_files(masks) if masks else None
-    make = partial(training_item, config=config, num_classes=dataset.num_classes, confidence=trust)
+    make = partial(training_item, config=config, num_classes=dataset.num_classes, confidence=trust, trusted=trusted)
     with open_step(step, exp) as run:
         if run.done:
             run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])

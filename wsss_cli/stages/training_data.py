@@ -20,6 +20,7 @@ from wsss_cli.data.trusted import TrustedLabels
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError
+from wsss_cli.labels import IGNORE
 from wsss_cli.noise.targets import wanted
 from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
@@ -101,17 +102,21 @@ def training_item(
     config: TrainConfig,
     num_classes: int,
     confidence: Files | None,
+    trusted: TrustedLabels | None = None,
 ) -> dict[str, np.ndarray]:
     """A sample, augmented, with what the losses of `config` need of it.
 
     Args:
         rng: the only source of chance.
         confidence: maps of pseudo masks.
+        trusted: the data set's own labels, which the masks have.
     Returns:
         'image': RGB, uint8 [crop, crop, 3]; 'mask': uint8 [crop, crop]; as needed 'confidence': uint8 [crop, crop];
+        'vouched': 1 where a label is one of the data set's own, uint8 [crop, crop];
         'size': of what is not padding, [2]; 'tags': background and the image's classes, 0 or 1, uint8 [K].
     Raises:
-        DataError: the mask has another size than the image, or a value that is no class.
+        DataError: the mask has another size than the image, or a value that is no class; labels of the data set are
+            gone, or others than their index says.
     """
     assert sample.mask is not None
     image, mask = read_image(sample.image), read_mask(sample.mask)
@@ -126,14 +131,19 @@ def training_item(
             f"{sample.mask} has the value {int(wrong[0])}, which is no class: they are 0..{num_classes - 1} (and 255)",
             "wsss verify names all such masks; 255 is what is not to be learned",
         )
-    needs, trust = wanted(config), None
+    needs, trust, vouched = wanted(config), None, None
     if "confidence" in needs:
         assert confidence is not None
         trust = read_mask(confidence.of(sample.id))
-    crop = train_sample(image, mask, rng, config.augment, config.crop, trust)
+    if "vouched" in needs:
+        labels = trusted.of(sample.id) if trusted else None
+        vouched = np.zeros_like(mask) if labels is None else (labels.read() != IGNORE).astype(np.uint8)
+    crop = train_sample(image, mask, rng, config.augment, config.crop, trust, vouched)
     item = {"image": crop.image, "mask": crop.mask}
     if crop.confidence is not None:
         item["confidence"] = crop.confidence
+    if crop.vouched is not None:
+        item["vouched"] = crop.vouched
     if "size" in needs:
         item["size"] = np.asarray(crop.size)
     if "tags" in needs:
