@@ -85,7 +85,7 @@ def test_masks_are_corrected_and_trained_on(shell):
 def test_scribbles_points_and_boxes_are_read_and_trained_on(shell):
     home = shell.home
     lines = commands_of("scribbles.md")
-    assert sum(line.startswith("wsss ") for line in lines) == 7
+    assert sum(line.startswith("wsss ") for line in lines) == 9
     shell("wsss prepare toy --images 6 --val 2 --size 64 --out data/voc-aug")
     shell("cp data/voc-aug/splits/train.csv data/voc-aug/splits/train_aug.csv; rm -r data/mine")
     draw_in_tools(home)
@@ -93,12 +93,14 @@ def test_scribbles_points_and_boxes_are_read_and_trained_on(shell):
         if line.startswith("wsss "):
             shell(line)
     kinds = {entry.source: entry.kind for entry in read_trusted(home / "data/mine").entries.values()}
-    assert kinds == {"boxes from boxes.csv, inside told by a dense CRF": "partial"}  # the last ones of each photograph
+    boxes = "boxes from boxes.csv, inside told by a dense CRF"
+    joined = f"scribbles from project.json and points from annotations.xml and {boxes}"
+    assert kinds == {joined: "partial"}  # all kinds of each photograph
     assert {path.name.split("-")[0] for path in (home / "runs").iterdir()} == {"train"}
     first, second = (path for path, _ in find_runs(home / "runs", "train"))
     words = "2 partial label maps of 6 photographs"
     assert read_inputs(second).trusted_words == f"{words} (scribbles from project.json)"
-    assert read_inputs(first).trusted_words == f"{words} (boxes from boxes.csv, inside told by a dense CRF)"
+    assert read_inputs(first).trusted_words == f"{words} ({joined})"
 
 
 def draw_in_tools(home):

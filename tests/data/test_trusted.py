@@ -38,8 +38,9 @@ def test_what_is_added_is_what_is_read_and_the_newest_counts(dataset):
     assert [first.of(one.id).kind for one in samples[:3]] == ["mask"] * 3 and first.of(samples[3].id) is None
     assert (first.of(samples[0].id).read() == read_mask(samples[0].mask)).all()
     partial = np.full(read_mask(samples[0].mask).shape, 255, np.uint8)
-    second = add_trusted(dataset, [(samples[0], samples[0].mask, partial)], "partial", "scribbles")
-    assert second.of(samples[0].id).kind == "partial" and second.of(samples[1].id).kind == "mask"
+    second = add_trusted(dataset, [(samples[0], samples[0].mask, partial)], "mask", "other")
+    assert (second.of(samples[0].id).read() == 255).all() and second.of(samples[0].id).entry.source == "other"
+    assert (second.of(samples[1].id).read() == read_mask(samples[1].mask)).all()
     assert first.fingerprint != second.fingerprint == read_trusted(dataset.root).fingerprint
 
 
@@ -53,7 +54,7 @@ def test_a_whole_mask_takes_all_and_a_partial_one_what_it_says(dataset):
     assert np.unique(mask[:10]).tolist() == [1] and np.unique(mask[10:20]).tolist() == [0]
     assert np.unique(mask[20:]).tolist() == [2]
     assert (confidence[:20] == 1).all() and (confidence[20:] == 0.25).all()
-    whole = add_trusted(dataset, [(sample, sample.mask, labels)], "mask", "").of(sample.id)
+    whole = add_trusted(dataset, [(sample, sample.mask, labels)], "mask", "", clear=True).of(sample.id)
     mask, confidence = whole.over(pseudo, sure)
     assert (mask == labels).all() and (confidence == (labels != 255)).all()
 

@@ -18,13 +18,15 @@ from wsss_cli.cli.options import RUNS, JsonOption
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import is_hidden
-from wsss_cli.talk import is_quiet
+from wsss_cli.talk import counted, is_quiet
 
 if TYPE_CHECKING:
     import numpy as np
 
     from wsss_cli.data.dataset import Dataset, Sample
     from wsss_cli.data.drawings.incoming import DrawnOn, Wanted
+    from wsss_cli.data.joined import Joined
+    from wsss_cli.data.trusted import TrustedLabels
 
 
 def labels(
@@ -64,7 +66,8 @@ def labels(
     """Add labels that may be trained on to a data set: a few whole masks, scribbles, points, boxes.
 
     They lie in DATASET/trusted, beside the truth that results are scored with. `--set train.supervision=mixed` puts
-    them in place of pseudo masks. A label map of a photograph that has one already takes its place.
+    them in place of pseudo masks. Labels of a kind take the place of those of this kind that a photograph has. Those of
+    several kinds are joined: whole masks count before scribbles, scribbles before points, all of these before boxes.
 
     SOURCE is a folder of PNGs, or what a tool exports: COCO's JSON of instances, Label Studio's JSON, 'CVAT for images
     1.1' (XML), ScribbleSup's XML files, or a CSV with the columns image,class,x,y or image,class,x0,y0,x1,y1.
@@ -79,6 +82,7 @@ def labels(
     """
     from wsss_cli.cli.preparing import alone
     from wsss_cli.data.dataset import open_dataset
+    from wsss_cli.data.joined import Joined
     from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 
     if masks is not None and draw is not None:
@@ -86,27 +90,41 @@ def labels(
     if masks is None and draw is None and not clear:
         raise UsageError("nothing to add", "name label maps or a tool's export, or --draw masks")
     opened = open_dataset(dataset, console.say)
+    joined = Joined()
     with alone(dataset), Stop(console.say_at_once).listening() as stop:
         before = {} if clear else read_trusted(opened.root).entries
         if masks is not None:
             source, maps = _from_source(opened, split, masks, kind, box_fill, rename)
-            add_trusted(opened, maps, "mask" if kind == "mask" else "partial", source, stop.check, clear=clear)
+            add_trusted(opened, maps, kind, source, stop.check, clear=clear, joined=joined)
         elif draw is not None:
             source = f"{draw} drawn from true masks, share {share:g}, seed {seed}"
             maps = _drawn(opened, split, draw, share, seed)
-            add_trusted(opened, maps, "mask" if draw == "masks" else "partial", source, stop.check, clear=clear)
+            drawn_kind = "mask" if draw == "masks" else draw
+            add_trusted(opened, maps, drawn_kind, source, stop.check, clear=clear, joined=joined)
         else:
             clear_trusted(opened.root)
         trusted = read_trusted(opened.root)
-    kinds = Counter(entry.kind for entry in trusted.entries.values())
     new = sum(entry != before.get(name) for name, entry in trusted.entries.items())
-    if json_output:
-        object_ = {"dataset": str(dataset), "new": new, "masks": kinds["mask"], "partial": kinds["partial"]}
-        console.result_json({**object_, "fingerprint": trusted.fingerprint})
-        return
-    console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
-    if trusted.entries and not is_quiet():
+    _say(dataset, trusted, new, joined, as_json=json_output)
+    if trusted.entries and not is_quiet() and not json_output:
         console.say(_next(dataset, opened.split(split)))
+
+
+def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_json: bool) -> None:
+    """What labels there are now, and what became of those of several kinds."""
+    kinds = Counter(entry.kind for entry in trusted.entries.values())
+    if as_json:
+        object_ = {"dataset": str(dataset), "new": new, "masks": kinds["mask"], "partial": kinds["partial"]}
+        counts = {"joined": joined.photographs, "overruled": joined.overruled, "contradictions": joined.contradictions}
+        console.result_json({**object_, **counts, "fingerprint": trusted.fingerprint})
+        return
+    if joined.photographs:
+        console.say(
+            f"{counted(joined.photographs, 'photograph')} with labels of several kinds, which are joined: "
+            f"{counted(joined.overruled, 'pixel')} of a kind that counts less are overruled, "
+            f"{counted(joined.contradictions, 'pixel')} of scribbles and partial maps contradict each other and are 255"
+        )
+    console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
 
 
 def _next(dataset: Path, samples: Sequence[Sample]) -> str:

@@ -2,6 +2,7 @@
 
 trusted/<id>.png    class indices; 255: nothing is said (of a whole mask: no label)
 trusted/index.csv   id,kind,sha256,source: which there are; written last
+trusted/.parts      of what kinds they are (`data/joined.py`)
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ import csv
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.joined import (
+    PARTS,
+    Joined,
+    Part,
+    PartKind,
+    Parts,
+    join,
+    joined_source,
+    part_place,
+    read_part,
+    read_parts,
+    write_parts,
+)
 from wsss_cli.errors import DataError
 from wsss_cli.files import remove_temporaries, sha256_file, write_text
 from wsss_cli.labels import IGNORE
@@ -148,13 +162,14 @@ def read_trusted(root: Path) -> TrustedLabels:
 def add_trusted(
     dataset: Dataset,
     maps: Iterable[tuple[Sample, Path, np.ndarray]],
-    kind: Kind,
+    kind: PartKind,
     source: str,
     check: Callable[[], object] = lambda: None,
     *,
     clear: bool = False,
+    joined: Joined | None = None,
 ) -> TrustedLabels:
-    """Add label maps to a data set; those of photographs that have one already take its place.
+    """Add label maps of one kind to a data set: they take the place of those of this kind, and are joined with others.
 
     They are all looked at, and written aside, before any that is there is touched.
 
@@ -163,21 +178,30 @@ def add_trusted(
         source: what they came from, in words.
         check: called for each; what it raises ends the work, and nothing is added.
         clear: the others go.
+        joined: told of photographs that have labels of several kinds.
     Raises:
         DataError: one has another size than its photograph, or a value that is no class; nothing is added, and all that
             was there still is.
     """
     there = TrustedLabels(dataset.root / FOLDER, {}, "")
     entries = {} if clear else dict(read_trusted(dataset.root).entries)
+    noted = {} if clear else read_parts(there.folder)
+    parts: Parts = {name: noted.get(name) or {one.kind: Part(one.sha256, one.source)} for name, one in entries.items()}
     aside = TrustedLabels(dataset.root / ASIDE, {}, "")
     shutil.rmtree(aside.folder, ignore_errors=True)  # of a process that was killed
     try:
-        added = [sample.id for sample in _written(dataset, maps, aside, entries, kind, source, check)]
-        there.folder.mkdir(exist_ok=True)
-        remove_temporaries(there.folder)
-        for name in added:
-            there.file(name).parent.mkdir(parents=True, exist_ok=True)
-            aside.file(name).replace(there.file(name))
+        for sample, of, labels in maps:
+            check()
+            _check_labels(dataset, sample, of, labels)
+            before = {other: part for other, part in parts.get(sample.id, {}).items() if other != kind}
+            every = {other: read_part(there.folder, sample.id, other, part) for other, part in before.items()}
+            one = _write_one(dataset, aside, sample.id, {**every, kind: labels}, joined or Joined())
+            alone = part_place(aside.folder, sample.id, kind) if every else aside.file(sample.id)
+            parts[sample.id] = {**before, kind: Part(sha256_file(alone), source)}
+            whole = "mask" in parts[sample.id]
+            entries[sample.id] = Entry("mask" if whole else "partial", one, joined_source(parts[sample.id]))
+        _move(aside.folder, there.folder)
+        write_parts(there.folder, parts)
         write_index(there.folder, entries)
     finally:
         shutil.rmtree(aside.folder, ignore_errors=True)
@@ -188,31 +212,41 @@ def add_trusted(
     return read_trusted(dataset.root)
 
 
-def _written(
-    dataset: Dataset,
-    maps: Iterable[tuple[Sample, Path, np.ndarray]],
-    aside: TrustedLabels,
-    entries: dict[str, Entry],
-    kind: Kind,
-    source: str,
-    check: Callable[[], object],
-) -> Iterator[Sample]:
-    """Write label maps aside, with an entry of each."""
+def _check_labels(dataset: Dataset, sample: Sample, of: Path, labels: np.ndarray) -> None:
     from wsss_cli.data.images import image_size
-    from wsss_cli.data.masks import check_values, write_mask
+    from wsss_cli.data.masks import check_values
 
-    for sample, of, labels in maps:
-        check()
-        size = image_size(sample.image)
-        if labels.shape != size:
-            raise DataError(
-                f"{of} is {sides(labels.shape)}, its photograph {sides(size)}",
-                "label maps have the size of the photograph as it is shown (EXIF applied)",
-            )
-        check_values(labels, dataset.num_classes, of)
-        write_mask(aside.file(sample.id), labels, dataset.colors)
-        entries[sample.id] = Entry(kind, sha256_file(aside.file(sample.id)), source)
-        yield sample
+    size = image_size(sample.image)
+    if labels.shape != size:
+        raise DataError(
+            f"{of} is {sides(labels.shape)}, its photograph {sides(size)}",
+            "label maps have the size of the photograph as it is shown (EXIF applied)",
+        )
+    check_values(labels, dataset.num_classes, of)
+
+
+def _write_one(
+    dataset: Dataset, aside: TrustedLabels, name: str, maps: Mapping[PartKind, np.ndarray], joined: Joined
+) -> str:
+    """Write the labels of a photograph aside, each kind by itself where there are several: SHA-256 of all in one."""
+    from wsss_cli.data.masks import write_mask
+
+    if len(maps) > 1:
+        for kind, labels in maps.items():
+            write_mask(part_place(aside.folder, name, kind), labels, dataset.colors)
+    labels = join(maps, joined) if len(maps) > 1 else next(iter(maps.values()))
+    write_mask(aside.file(name), labels, dataset.colors)
+    return sha256_file(aside.file(name))
+
+
+def _move(aside: Path, there: Path) -> None:
+    """Put what was written aside in its place, each kind by itself before what several make."""
+    there.mkdir(exist_ok=True)
+    remove_temporaries(there)
+    files = [file.relative_to(aside) for file in aside.rglob("*.png")]
+    for file in sorted(files, key=lambda file: (file.parts[0] != PARTS, file)):
+        (there / file).parent.mkdir(parents=True, exist_ok=True)
+        (aside / file).replace(there / file)
 
 
 def clear_trusted(root: Path) -> None:
