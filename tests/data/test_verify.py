@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_cli.data.dataset import Sample, write_dataset
+from wsss_cli.data.dataset import Sample, open_dataset, write_dataset
 from wsss_cli.data.masks import write_mask
 from wsss_cli.data.similar import NEAR, Signatures, equal_files, look_alikes, picture_hash
+from wsss_cli.data.trusted import add_trusted
 from wsss_cli.data.verify import CODES, library_talk, verify_dataset
 from wsss_cli.engine.context import Silent
+from wsss_cli.files import sha256_file
 from wsss_cli.labels import voc_palette
 
 CLASSES = ("background", "cat", "dog")
@@ -164,6 +166,87 @@ def test_masks_are_looked_at_without_their_photographs(root):
     (root / "images" / "b.jpg").unlink()
     write_mask(root / "masks" / "b.png", np.full((60, 80), 3, np.uint8), voc_palette(4))
     assert told(root) == [("unreadable", "b.jpg"), ("mask-value", "b.png")]
+
+
+# -- labels of one's own -----------------------------------------------------------------------------------------------
+
+
+def lines(value, *rows):
+    labels = np.full((60, 80), 255, np.uint8)
+    labels[list(rows)] = value
+    return labels
+
+
+def add(root, kind, labels, name="b"):
+    dataset = open_dataset(root)
+    (sample,) = [one for one in dataset.split("train") if one.id == name]
+    return add_trusted(dataset, [(sample, sample.mask, labels)], kind, "by hand")
+
+
+def test_sound_labels_have_no_findings(root):
+    add(root, "scribbles", lines(1, 3))
+    add(root, "points", lines(0, 9))
+    add(root, "mask", lines(1, 3), "a")
+    report = look(root)
+    assert report.findings == [] and report.checked == {"train": 3, "val": 2, "labels": 2}
+    assert look(root, "val").checked == {"val": 2, "labels": 0}
+
+
+@pytest.mark.parametrize(
+    ("labels", "code"),
+    [
+        (np.ones((60, 79), np.uint8), "labels-size"),
+        (lines(3, 5), "labels-value"),
+        (lines(1), "labels-all-255"),
+        (lines(2, 5), "labels-not-tagged"),
+        (lines(1, 5), "labels-changed"),
+        ("gone", "labels-unreadable"),
+        ("torn", "labels-unreadable"),
+    ],
+)
+def test_labels(root, labels, code):
+    add(root, "partial", lines(1, 9))
+    file = root / "trusted" / "b.png"
+    if isinstance(labels, str):
+        data = file.read_bytes()
+        file.unlink()
+        if labels == "torn":
+            file.write_bytes(data[: len(data) // 2])
+    else:
+        write_mask(file, labels, voc_palette(4))
+    if code in ("labels-all-255", "labels-not-tagged"):
+        index = root / "trusted" / "index.csv"
+        index.write_text(f"id,kind,sha256,source\nb,partial,{sha256_file(file)},by hand\n")
+    assert told(root) == [(code, "b.png")]
+
+
+def test_a_kind_by_itself_is_looked_at_too(root):
+    add(root, "scribbles", lines(1, 3))
+    add(root, "points", lines(0, 9))
+    write_mask(root / "trusted/.parts/points/b.png", lines(1, 7), voc_palette(3))
+    (finding,) = look(root).findings
+    assert finding.code == "labels-changed" and finding.file.endswith(".parts/points/b.png")
+
+
+def test_labels_of_no_photograph_and_files_of_no_index(root):
+    add(root, "mask", lines(1, 3))
+    write_mask(root / "trusted/stray.png", lines(1, 3), voc_palette(3))
+    index = root / "trusted/index.csv"
+    index.write_text(index.read_text() + "gone,mask,00,by hand\n")
+    assert told(root) == [("labels-index", "gone.png"), ("labels-unlisted", "stray.png")]
+    assert told(root, "train") == []  # which may be of another list
+    index.write_text("id,kind\n")
+    assert told(root) == [("labels-index", "trusted")]
+    shutil.rmtree(root / "trusted")
+    add(root, "mask", lines(1, 3))
+    (root / "trusted/.parts/index.csv").write_text("id,kind\n")
+    assert told(root) == [("labels-index", "trusted")]
+
+
+def test_labels_of_a_photograph_without_tags_may_be_of_any_class(root):
+    write(root, b=Sample("b", root / "images/b.jpg", None, ()))
+    add_trusted(open_dataset(root), [(open_dataset(root).split("train")[1], root, lines(2, 5))], "scribbles", "")
+    assert told(root) == []
 
 
 # -- names, lists, and what occurs twice -------------------------------------------------------------------------------

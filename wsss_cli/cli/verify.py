@@ -18,7 +18,7 @@ from wsss_cli.processes import cores
 from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
-    from wsss_cli.data.verify import Finding, Report
+    from wsss_cli.data.findings import Finding, Report
 
 
 def verify(
@@ -55,7 +55,7 @@ def verify(
     what masks hold; lists are as `wsss prepare` wrote them (SHA-256); names differ in more than case; no photograph
     occurs twice (same bytes); none of a split that is scored on (its name begins with val or test) looks like one that
     is trained on: copies at another size, quality or brightness; mirrored and cropped ones are not seen, blank
-    photographs are left out.
+    photographs are left out. Labels that `wsss prepare labels` added decode, fit their photographs and their index.
 
     Run: records parse; what it has made is there, decodes, has the size of its photograph and classes of its tags;
     checkpoints have their SHA-256 and finite values; the lists that it was made from are as they were (SHA-256).

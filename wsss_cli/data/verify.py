@@ -7,18 +7,19 @@ import os
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.findings import Check, Finding, Progress, Report
 from wsss_cli.data.images import decode_image, read_plain_file, stored_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.similar import NEAR, Member, Signatures, equal_files, look_alikes, picture_hash, short_hash
 from wsss_cli.data.sources.mask_checks import look_at_mask
+from wsss_cli.data.verify_labels import CODES as LABEL_CODES
+from wsss_cli.data.verify_labels import look_at_labels
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import in_processes
@@ -41,38 +42,9 @@ CODES = {
     "duplicate": "two photographs have the same bytes",
     "leak": "a photograph of a split that is scored on has the bytes of one that is trained on",
     "look-alike": "a photograph of a split that is scored on looks like one that is trained on",
+    **LABEL_CODES,
 }
 """Kinds of findings of a data set."""
-Check = Callable[[], object]
-Progress = Callable[[int, str], AbstractContextManager[Any]]
-
-
-class Finding(NamedTuple):
-    """Something that is wrong with a file; a note has the same form.
-
-    Attributes:
-        code: its kind, for scripts.
-        fix: what to do about it.
-    """
-
-    code: str
-    file: str
-    problem: str
-    fix: str = ""
-
-
-@dataclass
-class Report:
-    """What was looked at, and what is wrong with it.
-
-    Attributes:
-        checked: how many of what.
-        notes: what is worth knowing and no fault.
-    """
-
-    checked: dict[str, int] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
 
 
 class Look(NamedTuple):
@@ -111,6 +83,7 @@ def verify_dataset(root: Path, splits: Sequence[str], workers: int, check: Check
         report.findings += _equal_names(samples, name)
         signatures[name] = _look_at_split(samples, name, dataset, workers, check, progress, report)
         report.checked[name] = len(samples)
+    look_at_labels(dataset, {name: iter(dataset.split(name)) for name in names}, workers, check, progress, report)
     _add_twins(dataset, signatures, check, report)
     return report
 

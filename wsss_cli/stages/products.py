@@ -13,9 +13,9 @@ import numpy as np
 from wsss_cli.cam.store import read_cam
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset
+from wsss_cli.data.findings import Finding
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.data.verify import Finding
 from wsss_cli.data.videos import is_video
 from wsss_cli.engine.records import RunRecord
 from wsss_cli.errors import DataError

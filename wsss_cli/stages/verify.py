@@ -12,7 +12,7 @@ from typing import Any
 from wsss_cli.config.forms import NewerError
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import Dataset, open_dataset
-from wsss_cli.data.verify import Check, Finding, Progress, Report
+from wsss_cli.data.findings import Check, Finding, Progress, Report
 from wsss_cli.engine.outputs import LIST, damaged_outputs
 from wsss_cli.engine.pointers import find_checkpoint, pointed
 from wsss_cli.engine.records import Inputs, RunRecord, is_run, read_inputs, read_record
