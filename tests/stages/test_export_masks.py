@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,6 +21,7 @@ from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.inference.journal import Journal
 from wsss_cli.pseudo.refine import write_pseudo_mask
+from wsss_cli.scoring.calibration import GROUPS, LEVELS, calibrate, pixel_groups, wrong_share
 from wsss_cli.stages.paths import confidence_path, mask_path
 
 FORMATS = {"png": "masks", "coco": "instances.json", "label-studio": "tasks.json", "cvat": "annotations.xml"}
@@ -104,9 +106,56 @@ def test_where_there_is_truth_confidence_is_held_against_it(home):
             sure[at] += here.sum() * value / 255
     assert told["ece"] == pytest.approx(float(abs(total - wrong - sure).sum() / total.sum()))
     first = next(csv.DictReader((home / "out/order.csv").open()))
-    shares = wrong / total
-    counts = np.array([(confidence_of(home, first["id"]) == value).mean() for value in (0, 204, 255)])
-    assert float(first["wrong"]) == pytest.approx(float(counts @ shares), abs=1e-6)
+    pixels, faults = Counter(), Counter()  # by group and confidence
+    for sample in dataset.split("train"):
+        truth = read_mask(sample.mask)
+        mask, confidence = read_mask(mask_path(home / "runs/pseudo-toy-1", sample.id)), confidence_of(home, sample.id)
+        for key, label, true in zip(keys_of(mask, confidence), mask.flat, truth.flat, strict=True):
+            pixels[key] += true != 255
+            faults[key] += true not in (255, label)
+    more = total.sum() / 6  # of a photograph
+    pooled = dict(zip((0, 204, 255), wrong / total, strict=True))
+    shown = read_mask(mask_path(home / "runs/pseudo-toy-1", first["id"]))
+    keys = list(keys_of(shown, confidence_of(home, first["id"])))
+    expected = np.mean([(faults[key] + more * pooled[key[2]]) / (pixels[key] + more) for key in keys])
+    assert float(first["wrong"]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def keys_of(mask, confidence):
+    """Of each pixel: background, object or 255; how much of the mask its class covers; its confidence."""
+    covers = {
+        label: sum((mask == label).mean() >= edge for edge in (0.1, 0.25, 0.5, 0.75, 0.9)) for label in set(mask.flat)
+    }
+    for label, sure in zip(mask.flat, confidence.flat, strict=True):
+        yield {0: "background", 255: "open"}.get(label, "object"), covers[label], sure
+
+
+def test_a_mask_that_one_class_floods_is_no_longer_sure_where_such_masks_are_wrong():
+    """By hand: of ten true masks half are flooded and wrong by half, and as sure as the others, which are right."""
+    flooded, sound = np.full((10, 10), 1, np.uint8), np.zeros((10, 10), np.uint8)
+    sound[:3] = 1
+    sure = np.full(100, 255)
+    counts = np.zeros((2, GROUPS, LEVELS), np.int64)
+    for mask, right in ((flooded, 50), (sound, 100)):
+        groups = pixel_groups(mask).ravel()
+        for which, count in ((0, 100), (1, right)):
+            np.add.at(counts[which], (groups[:count], sure[:count]), 5)
+    calibration = calibrate(counts, 10)
+    # pooled a quarter is wrong; a photograph of 100 such pixels is added to each group
+    of_flooded, of_sound = ((np.bincount(pixel_groups(one).ravel(), minlength=GROUPS)) for one in (flooded, sound))
+    at_full = [np.outer(one, np.arange(LEVELS) == 255) for one in (of_flooded, of_sound)]
+    assert wrong_share(at_full[0], calibration.wrong) == pytest.approx((250 + 25) / (500 + 100))
+    expected = 0.3 * 25 / (150 + 100) + 0.7 * 25 / (350 + 100)
+    assert wrong_share(at_full[1], calibration.wrong) == pytest.approx(expected)
+    assert calibration.error == pytest.approx(0.25)
+    assert (calibration.wrong[:, 0] == 1).all()  # no pixel of that confidence: taken at its word
+
+
+def test_groups_of_pixels_by_hand():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[0, :5], mask[1], mask[2, 0], mask[5:8] = 1, 2, 255, 3  # 5, 10, 1 and 30 %; the background has 54 %
+    groups = pixel_groups(mask)
+    assert [int(groups[at]) for at in ((0, 0), (1, 0), (2, 0), (5, 0), (3, 0))] == [6, 7, 12, 8, 3]
 
 
 def confidence_of(home, name):

@@ -31,6 +31,7 @@ from wsss_cli.locks import locked
 from wsss_cli.processes import cores, in_processes
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.calibration import (
+    GROUPS,
     LEVELS,
     Calibration,
     Judged,
@@ -152,8 +153,8 @@ def rank(source: Source, ctx: Context) -> Ranked:
     """Photographs that have a mask and no whole mask of the data set, those with the most wrong pixels expected first.
 
     That is the mean over pixels of 1 - confidence. Where photographs of the score split have true masks, the share that
-    is wrong among pixels of like confidence takes the place of 1 - confidence. Without confidence the order is that of
-    the list.
+    is wrong among pixels of like confidence, whose class covers about as much of its mask, takes the place of
+    1 - confidence. Without confidence the order is that of the list.
 
     Raises:
         DataError: a file cannot be read, or all photographs have a whole mask.
@@ -167,7 +168,8 @@ def rank(source: Source, ctx: Context) -> Ranked:
         return Ranked(tuple(pending), (None,) * len(pending), None, count)
     calibration = _calibration(source, source.confidence_of, ctx)
     wrong = as_given() if calibration is None else calibration.wrong
-    counts = _each(confidence_counts, Each(pending, source.confidence_of), "confidence", ctx)
+    sure = source.confidence_of
+    counts = _each(confidence_counts, Each(pending, lambda one: (source.mask_of(one), sure(one))), "confidence", ctx)
     shares = [wrong_share(one, wrong) for one in counts]
     order = sorted(range(len(pending)), key=lambda at: (-shares[at], pending[at].id))
     return Ranked(tuple(pending[at] for at in order), tuple(shares[at] for at in order), calibration, count)
@@ -181,7 +183,7 @@ def _calibration(source: Source, confidence_of: Callable[[Sample], Path], ctx: C
         assert sample.mask is not None
         return source.mask_of(sample), confidence_of(sample), sample.mask
 
-    total = np.zeros((2, LEVELS), np.int64)
+    total = np.zeros((2, GROUPS, LEVELS), np.int64)
     for counts in _each(right_counts, Each(source.score, files), "calibration", ctx):
         total += counts
     return calibrate(total, len(source.score))
