@@ -270,6 +270,7 @@ def test_points_and_boxes_of_a_table(data):
 
 BRUSH = brush("cat", (slice(0, 4), slice(0, 4)))
 MASK = '<mask label="cat" rle="0,4" left="{}" top="0" width="{}" height="2"/>'
+SKIPPED = {"result": [], "was_cancelled": True}
 SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
 
 
@@ -281,6 +282,8 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             (),
             "predictions are no labels",
         ),
+        (lambda d: studio(d, task("a.png") | {"annotations": [SKIPPED]}), (), "no photograph that was drawn on"),
+        (lambda d: studio(d, task("a.png") | {"annotations": []}), (), "no photograph that was drawn on"),
         (lambda d: studio(d, task("a.png", brush("bird", (1, 1)))), (), "result 1: 'bird' is no class"),
         (lambda d: studio(d, task("a.png", BRUSH), task("a.png", BRUSH)), (), "are of one photograph"),
         (lambda d: studio(d, task("a.png", BRUSH) | {"annotations": [{}, {}]}), (), "has 2 annotations"),

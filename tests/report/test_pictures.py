@@ -1,5 +1,6 @@
 """Pictures: colours and places where they can be computed."""
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -107,3 +108,13 @@ def test_names_in_letters_of_other_languages_are_drawn(monkeypatch):
     monkeypatch.setattr(pictures, "_wide_font", lambda size: None)
     assert (drawn("dogs \u00e9") == drawn("dogs e")).all() and text_width("\u00e9", 14) == text_width("e", 14)
     assert (drawn("\u732b") == drawn("?")).all()
+
+
+def test_an_overlay_takes_little_memory_beside_the_picture() -> None:
+    image, mask = np.full((1500, 2000, 3), 100, np.uint8), np.ones((1500, 2000), np.uint8)
+    tracemalloc.start()
+    picture = overlay(image, mask, [(0, 0, 0), (200, 0, 0)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * mask.size, "in floating point the whole picture alone takes 24 bytes a pixel, and twice"
+    assert (picture[700:800, 900:1000] == (150, 50, 50)).all()

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.sources.template import write_template
 from wsss_cli.errors import DataError, UsageError
 
@@ -76,3 +77,17 @@ def test_a_folder_of_folders_becomes_a_data_set(wsss, photos, tmp_path):
     assert made.returncode == 0
     classes = json.loads((tmp_path / "data/photos/dataset.json").read_text())["classes"]
     assert [one["name"] for one in classes] == ["background", "Les chats", "chiens é"]
+
+
+@pytest.mark.parametrize("ending", [".jpg", ""])
+def test_photographs_with_spaces_around_their_names_are_found(wsss, tmp_path, ending):
+    names = (" H46 SCC", "H2  Adeno", "H3 ", "sub dir/ a b")
+    for name in names:
+        file = tmp_path / "photos" / f"{name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(file)
+    table = tmp_path / "labels.csv"
+    write_template(tmp_path / "photos", table, from_folders=False, check=lambda: None)
+    table.write_text(table.read_text().replace(".jpg,", f"{ending},cat"))
+    assert wsss("prepare", "folder", tmp_path / "photos", table, "--out", tmp_path / "mine").returncode == 0
+    assert {sample.id for sample in open_dataset(tmp_path / "mine").split("train")} == set(names)

@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 from torch import nn
 
@@ -241,6 +242,14 @@ def test_a_folder_without_a_checkpoint_is_refused(make, data):
     with pytest.raises(WeightsError, match="holds no checkpoint") as caught:
         make(f'classifier.weights="{data}"')
     assert "classifier run" in caught.value.hint
+
+
+def test_weights_of_imagenet_are_no_classifier_and_the_setting_that_takes_them_is_named(make, tmp_path):
+    file = tmp_path / "lite0.safetensors"
+    safetensors.torch.save_file(timm.create_model("tf_efficientnet_lite0", num_classes=5).state_dict(), file)
+    with pytest.raises(WeightsError, match="is EfficientNet-Lite0, timm's naming, no CAM classifier") as caught:
+        make(f'classifier.weights="{file}"')
+    assert f"--set classifier.backbone.weights={file}" in caught.value.hint
 
 
 def test_other_maps_of_the_same_classifier_train_none(make, monkeypatch, tmp_path):

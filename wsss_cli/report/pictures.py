@@ -19,6 +19,7 @@ from wsss_cli.labels import IGNORE
 UNDECIDED_COLOR = (224, 224, 192)
 ERRORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))  # missed, false, wrong class: Okabe and Ito (2008)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
+AT_ONCE = 1 << 20  # pixels that are tinted at once: in floating point, 24 bytes each and more
 Color = tuple[int, int, int]
 
 
@@ -39,13 +40,15 @@ def overlay(
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     picture = image.copy()
-    line = max(1, round(min(height, width) / 220))
+    line, rows = max(1, round(min(height, width) / 220)), max(1, AT_ONCE // width)
     for index in (int(value) for value in np.unique(mask)):
         if index == 0 or (index >= len(colors) and index != ignore_index):
             continue
         color = np.array(UNDECIDED_COLOR if index == ignore_index else colors[index], np.float32)
         region = mask == index
-        picture[region] = np.rint(image[region] * (1 - alpha) + color * alpha).astype(np.uint8)
+        for top in range(0, height, rows):
+            part, here = slice(top, top + rows), region[top : top + rows]
+            picture[part][here] = np.rint(image[part][here] * (1 - alpha) + color * alpha).astype(np.uint8)
         if index != ignore_index:
             # Lighter than the tint, for VOC's colours are dark and so are many photographs.
             light = tuple(float(value) for value in color * 0.5 + 127.5)

@@ -23,6 +23,7 @@ from wsss_cli.engine.checkpoint import load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Task
 from wsss_cli.engine.pointers import find_checkpoint
+from wsss_cli.errors import WeightsError
 from wsss_cli.losses.tags import multilabel_soft_margin
 from wsss_cli.models.build import build_classifier
 from wsss_cli.models.classifier import CamClassifier, ReCamClassifier, SeamClassifier
@@ -34,7 +35,8 @@ from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import train_network
 from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
-from wsss_cli.weights.load import load_into, load_state
+from wsss_cli.weights.formats import recognise
+from wsss_cli.weights.load import differences, load_into, load_state
 from wsss_cli.weights.tables import State, without_prefix
 
 
@@ -137,7 +139,13 @@ def load_classifier(step: Step, exp: Experiment, ctx: Context) -> tuple[CamClass
     if step.stage == "recam":
         model = ReCamClassifier(model).eval()
     state, title = _weights(step.path)
-    load_into(model, without_prefix(state, model.state_dict()), title)
+    expected = model.state_dict()
+    state = without_prefix(state, expected)
+    of = recognise(state) if differences(expected, state) else None
+    if of is not None and of.kind not in ("wsss-classifier", "unknown"):
+        advice = of.advice.replace("train.backbone", "classifier.backbone").replace("FILE", str(step.path))
+        raise WeightsError(f"{title} is {of.title}, no CAM classifier", advice)
+    load_into(model, state, title)
     ctx.ui.say(f"classifier: {title}")
     return model, config.precision
 

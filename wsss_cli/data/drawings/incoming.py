@@ -138,6 +138,8 @@ def drawn_on(
         seen[place] = drawing.where
         shapes = tuple((shape, _index(shape, classes, wanted)) for shape in drawing.shapes)
         yield DrawnOn(samples[place], drawing, shapes)
+    if not counts["all"]:
+        raise DataError(f"{path} has no photograph that was drawn on", "submit the annotations, then export again")
     if not seen:
         raise DataError(
             f"{path} has no shape of a photograph of the list: of {counts['all']:,} photographs "

@@ -20,8 +20,8 @@ from wsss_cli.processes import check_stop
 class Photographs:
     """The image files of a folder and below; links to folders are followed.
 
-    A name is recognised with or without its suffix, with the folder before it, with backslashes, in other case, and in
-    composed or decomposed letters (NFC, NFD), as long as it means one file.
+    A name is recognised with or without its suffix, with the folder before it, with backslashes, in other case, without
+    the space around it, and in composed or decomposed letters (NFC, NFD), as long as it means one file.
 
     Attributes:
         names: of the files below the folder, in no order; '/' between folders. 16 bytes of each are held.
@@ -102,7 +102,8 @@ def by_folders(name: str) -> list[str]:
 
 def _forms(name: str) -> set[str]:
     plain = without_suffix(name)
-    return {name, plain, _folded(name), _folded(plain)}
+    whole = {name, plain, _folded(name), _folded(plain)}
+    return whole | {form.strip() for form in whole}  # as tables have them
 
 
 def _folded(name: str) -> str:
