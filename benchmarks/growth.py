@@ -3,6 +3,7 @@
 python benchmarks/growth.py WORK                 # 1,000, 10,000 and 100,000 images
 python benchmarks/growth.py WORK 1000000
 python benchmarks/growth.py WORK --show          # the table of what was measured so far
+python benchmarks/growth.py WORK --of photographs,prepare,results,maps 1000    # these alone
 
 Photographs are hard links to copies of one JPEG of 48 x 32 pixels, CAMs hard links to copies of one of 12 x 8. Each
 measurement is a process of its own, and its row goes to WORK/growth.json at once: run again to go on. `cam`, `pseudo`
@@ -41,8 +42,10 @@ def main(arguments: list[str]) -> None:
     file = work / "growth.json"
     rows: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"machine": machine()}
     if arguments[1:2] != ["--show"]:
-        for count in [int(word) for word in arguments[1:]] or COUNTS:
-            for name in MEASURES:
+        chosen = arguments[2].split(",") if arguments[1:2] == ["--of"] else list(MEASURES)
+        words = arguments[3:] if arguments[1:2] == ["--of"] else arguments[1:]
+        for count in [int(word) for word in words] or COUNTS:
+            for name in chosen:
                 key = f"{name} {count}"
                 if key not in rows:
                     print(key, flush=True)
@@ -85,6 +88,7 @@ def cell(row: dict[str, Any] | None) -> str:
     if row is None or "error" in row:
         return "-" if row is None else "failed"
     more = f", {row['images_s']:,.0f} images/s" if "images_s" in row else ""
+    more += f", workers {row['worker_mib']:,.0f} MiB" if "worker_mib" in row else ""
     return f"{row['seconds']:.2f} s ({row.get('cpu', 0):.2f} s), {row['mib']:.0f} MiB{more}"
 
 
@@ -442,6 +446,70 @@ def no_items(items: Any, *arguments: Any) -> Any:
     return iter(())
 
 
+def results(work: Path, count: int) -> dict[str, Any]:
+    """`wsss import-scores` of a JSON of COCO results: two run-length codes of each photograph, one of another class."""
+    import numpy as np
+    from pycocotools import mask as rle_of
+
+    home = work / f"{count}"
+    codes = []
+    for number in range(7):
+        plane = np.zeros((32, 48), np.uint8, order="F")
+        plane[4 + number : 20, 6 : 30 + number] = 1
+        codes.append(rle_of.encode(plane)["counts"].decode())
+    file = home / "results.json"
+    with whole_text(file) as text:
+        text.write("[")
+        for number in range(count):
+            name = f"{number // 1000:04d}/{number:07d}.jpg"
+            for place, label in enumerate((CLASSES[1 + number % 3], CLASSES[1 + (number + 1) % 3])):
+                code = {"size": [32, 48], "counts": codes[(number + place) % 7]}
+                entry = {"file_name": name, "label": label, "segmentation": code, "score": 0.9 - 0.3 * place}
+                text.write(f"{', ' if number or place else ''}{json.dumps(entry)}")
+        text.write("]")
+    return imported(home, file, count)
+
+
+def maps(work: Path, count: int) -> dict[str, Any]:
+    """`wsss import-scores` of a folder of label maps."""
+    import numpy as np
+
+    from wsss_cli.data.masks import write_mask
+
+    home = work / f"{count}"
+    for number in range(count):
+        source = home / "sources" / f"map-{number // LINKS}-{number % 3}.png"
+        if not source.is_file():
+            mask = np.zeros((32, 48), np.uint8)
+            mask[8:24, 12:36] = (
+                sorted(CLASSES[1:]).index(CLASSES[1 + number % 3]) + 1
+            )  # as `prepare folder` orders them
+            write_mask(source, mask, ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)))
+        folder = home / "maps" / f"{number // 1000:04d}"
+        if number % 1000 == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        link(source, folder / f"{number:07d}.png")
+    return imported(home, home / "maps", count)
+
+
+def imported(home: Path, source: Path, count: int) -> dict[str, Any]:
+    """All of an import, its files, tables and records included; `worker_mib`: the largest worker process."""
+    import torch
+
+    from wsss_cli.data.dataset import open_dataset
+    from wsss_cli.engine.context import Context
+    from wsss_cli.stages.teacher import Source, run_import
+
+    ctx = Context(torch.device("cpu"), home / "runs")
+
+    def run() -> None:
+        done = run_import(open_dataset(home / "data"), "train", Source(source, "growth", {}), source.stem, ctx)
+        check(done.lost == [] and sum(one.taken for one in done.counts.values()) == count and not done.skipped)
+
+    row = timed(run, count)
+    return {**row, "worker_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)}
+
+
 def whole_text(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("w", encoding="utf-8")
@@ -487,6 +555,8 @@ MEASURES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "cam": cam,
     "pseudo": pseudo,
     "infer": infer,
+    "results": results,
+    "maps": maps,
 }
 
 if __name__ == "__main__":
