@@ -29,9 +29,11 @@ CAM += tuple(f"--set=classifier.{setting}" for setting in SETTINGS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Toy images, and CAMs and masks of them in `one`, made by one process."""
+    """Toy images, those for training behind URLs, and CAMs and masks of them in `one`, made by one process."""
     folder = tmp_path_factory.mktemp("ray")
     prepare_toy(folder / "toy", images=40, val=1, seed=0, size=160)
+    listed = folder / "toy" / "splits" / "train.csv"
+    listed.write_text(listed.read_text().replace(",JPEGImages/", f",file://{folder}/toy/JPEGImages/"))
     assert wsss(folder, "pseudo", *CAM, "--runs=one", OMP_NUM_THREADS="1").returncode == 0
     trained = next((folder / "one").glob("classifier-*"))
     for runs in ("killed", "stopped"):
