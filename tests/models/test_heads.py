@@ -9,6 +9,7 @@ import rules
 import torch
 from make_heads import MAPS
 
+from wsss_cli.models.heads.deeplab import DeepLabHead
 from wsss_cli.models.heads.fcn import FcnHead
 from wsss_cli.models.heads.segformer import SegFormerHead
 from wsss_cli.models.heads.upernet import UPerNetHead, cell_means
@@ -75,3 +76,26 @@ def test_a_head_in_its_published_size_has_as_many_parameters_as_mmsegmentations(
 def test_means_over_a_grid_are_those_of_adaptive_pooling(size, cells):
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(cell_means(x, cells), torch.nn.functional.adaptive_avg_pool2d(x, cells))
+
+
+@pytest.mark.parametrize("kind", [DeepLabHead, FcnHead, SegFormerHead, UPerNetHead])
+def test_every_convolution_of_a_head_sees_the_layout_of_its_maps(kind):
+    """A map that comes in another layout is copied within the convolution, and all that follows it."""
+    torch.manual_seed(0)
+    head = kind([4, 6, 8, 8], 3, channels=16).to(memory_format=torch.channels_last).train()
+    maps = [
+        torch.randn(2, channels, side, side + 2).contiguous(memory_format=torch.channels_last)
+        for channels, side in ((4, 16), (6, 8), (8, 4), (8, 4))
+    ]
+    seen = {}
+
+    def look(name):
+        return lambda module, inputs: seen.__setitem__(name, inputs[0])
+
+    for name, module in head.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(look(name))
+    head(maps)
+    assert len(seen) > 2
+    others = [name for name, x in seen.items() if not x.is_contiguous(memory_format=torch.channels_last)]
+    assert others == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +42,15 @@ def pixel_classifier(inputs: int, outputs: int) -> nn.Conv2d:
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
+
+
+def laid_out_like(x: Tensor, like: Tensor) -> Tensor:
+    """A map in the memory layout of another one, NHWC or NCHW.
+
+    `torch.cat` takes NCHW where one of its maps is neither.
+    """
+    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.models.blocks import ConvBnRelu, Separable, pixel_classifier, resized
+from wsss_cli.models.blocks import ConvBnRelu, Separable, laid_out_like, pixel_classifier, resized
 
 
 class DeepLabHead(nn.Module):
@@ -53,6 +53,7 @@ class DeepLabHead(nn.Module):
         """Maps of the backbone -> logits [B, K, h, w] at the stride of the first."""
         low, high = features[0], features[-1]
         pooled = self.image_pool(high.mean((2, 3), keepdim=True)).expand(-1, -1, *high.shape[-2:])
+        pooled = laid_out_like(pooled, high)
         x = self.bottleneck(torch.cat([pooled, *(branch(high) for branch in self.aspp)], 1))
         x = self.fuse(torch.cat([resized(x, low), self.low(low)], 1))
         logits: Tensor = self.classifier(self.dropout(x))

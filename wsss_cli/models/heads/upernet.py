@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.models.blocks import ConvBnRelu, pixel_classifier, resized
+from wsss_cli.models.blocks import ConvBnRelu, laid_out_like, pixel_classifier, resized
 
 
 class UPerNetHead(nn.Module):
@@ -48,8 +48,9 @@ class UPerNetHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps of the backbone -> logits [B, K, h, w] at the stride of the first."""
         last = features[-1]
-        pooled = [conv(cell_means(last, cells)) for conv, cells in zip(self.pools, self.pool_scales, strict=True)]
-        maps = [self.bottleneck(torch.cat([last, *(resized(grid, last) for grid in pooled)], 1))]
+        means = [laid_out_like(cell_means(last, cells), last) for cells in self.pool_scales]
+        pooled = [resized(conv(grid), last) for conv, grid in zip(self.pools, means, strict=True)]
+        maps = [self.bottleneck(torch.cat([last, *(laid_out_like(map_, last) for map_ in pooled)], 1))]
         for lateral, map_ in zip(reversed(self.laterals), reversed(features[:-1]), strict=True):
             maps.insert(0, lateral(map_) + resized(maps[0], map_))
         maps[:-1] = [level(map_) for level, map_ in zip(self.levels, maps[:-1], strict=True)]
