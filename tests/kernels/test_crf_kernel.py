@@ -77,7 +77,7 @@ def test_what_is_left_out_is_within_the_bound(crf, device):
     values = torch.rand(len(features), 2, generator=torch.Generator().manual_seed(3))
     expected = all_pairs(features, values)
     found, dropped, near = tiled(crf, features, values, 1e-2, device)
-    assert len(near.tiles) < 5 * 10  # blocks, tiles
+    assert len(near.tiles) < 9 * 18  # blocks, tiles
     assert dropped.max() > 0
     missing = expected - found
     assert (missing <= dropped[:, None] + 1e-3 * expected).all()
@@ -90,7 +90,7 @@ def test_the_exponent_keeps_its_precision_far_from_the_middle(crf, device):
     values = torch.rand(len(features), 1, generator=torch.Generator().manual_seed(6))
     found, _, _ = tiled(crf, features, values, 0.0, device)
     expected = all_pairs(features, values)
-    assert ((found - expected).abs() <= 2e-3 * expected).all()
+    assert ((found - expected).abs() <= 4e-3 * expected).all()  # TF32 of a GPU cuts digits off, too
 
 
 @settings(max_examples=6, deadline=None)
@@ -155,23 +155,22 @@ def test_shapes_that_do_not_fit_are_refused(crf, device):
 
 
 @pytest.mark.slow
-def test_the_kernels_compile_for_a_gpu_without_much_shared_memory():
+def test_the_kernels_compile_for_a_gpu_without_much_shared_memory(crf):
     near = ["boxes", "images", "counts", "dropped", "offsets", "tiles", "limit"]
     near = dict(zip(near, ["*fp32", "*i32", "*i32", "*fp32", "*i32", "*i32", "fp32"], strict=True))
     spread = ["features", "centres", "values", "offsets", "near", "out", "columns"]
     spread = dict(zip(spread, ["*fp32", "*fp32", "*fp16", "*i32", "*i32", "*fp32", "i32"], strict=True))
     kernels = []
     for fill in (False, True):
-        constants = {"FILL": fill, "QUERY_TILES": 2, "KEYS": 64, "BLOCK": 256}
+        constants = {"FILL": fill, "QUERY_TILES": 2, "KEYS": crf.KEYS, "BLOCK": 256}
         kernels.append(("_near", near | dict.fromkeys(constants, "constexpr"), constants, (), {}))
     for width in (16, 32, 64):
-        constants = {"WIDTH": width, "QUERIES": 128, "KEYS": 64}
-        options = {"num_warps": 8, "num_stages": 3}
+        constants = {"WIDTH": width, "QUERIES": crf.QUERIES, "KEYS": crf.KEYS}
         signature = spread | dict.fromkeys(constants, "constexpr")
-        kernels.append(("_spread", signature, constants, ("columns",), options))
+        kernels.append(("_spread", signature, constants, ("columns",), crf.LAUNCH))
     made = compile_kernels([("wsss_cli.kernels.crf", *kernel) for kernel in kernels])
     assert len(made) == 5
-    assert max(kernel["shared"] for kernel in made) <= 100_000
+    assert max(kernel["shared"] for kernel in made) <= 32_000
     assert not any(kernel["spilled"] for kernel in made)
 
 

@@ -17,9 +17,9 @@ from torch.autograd.function import once_differentiable
 from wsss_cli.kernels.layout import empty_like_nchw, nhwc
 
 CHANNELS = 64  # of a program: 128 bytes of bfloat16, one line of the cache
-PIXELS = 32  # of a program, side by side
+PIXELS = 16  # of a program, side by side: 20 warps fit a multiprocessor of an H100, of 32 pixels 12
 CHUNK_PIXELS = 16  # the same for the weight gradient, which has nine sums for each
-PROGRAMS = 1024  # of the weight gradient, about: eight for each multiprocessor of an H100
+PROGRAMS = 528  # of the weight gradient, about: the four that fit each multiprocessor of an H100 at once
 
 
 class DepthwiseConv3x3(nn.Conv2d):
@@ -94,7 +94,7 @@ def _convolve(x: Tensor, weight: Tensor, dilation: int, *, mirror: bool) -> Tens
     tiles, blocks = triton.cdiv(width, PIXELS), triton.cdiv(channels, CHANNELS)
     depthwise_forward[(batch * height * tiles * blocks,)](
         x,
-        weight.contiguous(),
+        weight.reshape(channels, 9).t().contiguous(),  # read side by side, as the activations are
         out,
         height,
         width,
@@ -161,7 +161,7 @@ def depthwise_forward(
         seen = (tap_y >= 0) & (tap_y < height) & (tap_x >= 0) & (tap_x < width)
         start = x + (row - y + tap_y).to(tl.int64) * width * channels
         value = tl.load(start + (tap_x * channels)[:, None] + channel, mask=seen[:, None] & real, other=0.0)
-        factor = tl.load(weight + channel * 9 + ((8 - tap) if MIRROR else tap), mask=real, other=0.0)
+        factor = tl.load(weight + ((8 - tap) if MIRROR else tap) * channels + channel, mask=real, other=0.0)
         total += value.to(tl.float32) * factor.to(tl.float32)
     here = out + row.to(tl.int64) * width * channels + (column * channels)[:, None] + channel
     tl.store(here, total.to(out.dtype.element_ty), mask=(column < width)[:, None] & real)
