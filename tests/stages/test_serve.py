@@ -57,9 +57,9 @@ def served(network, tmp_path):
         yield serving
 
 
-def asked(address, data=None):
+def asked(address, data=None, form="application/x-www-form-urlencoded"):
     """(status, body, headers) of an answer."""
-    request = urllib.request.Request(address, data)
+    request = urllib.request.Request(address, data, {"Content-Type": form})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read(), answer.headers
@@ -220,3 +220,14 @@ def test_a_server_that_ends_by_itself_is_no_success(trial, tmp_path, monkeypatch
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
     with pytest.raises(ResourceError, match="ended by itself; 0 photographs served"):
         serve_command.serve(trial, port=0)
+
+
+def test_a_form_and_an_answer_that_is_not_known_are_refused_as_what_they_are(served):
+    address, (_, data) = served(), picture(30, 40)
+    code, body, _ = asked(f"{address}/predict?as=maks", data)
+    assert (code, json.loads(body)["error"]) == (400, "there is no as=maks")
+    form = b'--x\r\nContent-Disposition: form-data; name="data"; filename="a.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    code, body, _ = asked(f"{address}/predict", form, "multipart/form-data; boundary=x")
+    assert (code, json.loads(body)["error"]) == (400, "a form was sent, not a photograph")
+    assert "--data-binary" in json.loads(body)["hint"]
+    assert asked(f"{address}/predict?as=json", data)[0] == 200

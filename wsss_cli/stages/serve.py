@@ -121,8 +121,10 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         if len(waiting) >= limits.waiting:
             count = counted(limits.waiting, "photograph")
             return refused(503, f"{count} {'is' if limits.waiting == 1 else 'are'} waiting", "try again in a moment", 5)
+        kind = request.query_params.get("as", "json")
         waiting.add(request)
         try:
+            check_asked(kind, request.headers.get("content-type", ""))
             data = await body(request)
             if data is None:
                 return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
@@ -135,7 +137,6 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         finally:
             waiting.discard(request)
         request.app.state.served += 1
-        kind = request.query_params.get("as", "json")
         if kind in ("mask", "overlay"):
             form = "png" if kind == "mask" else "jpeg"
             return Response(answer[kind], 200, HEADERS, f"image/{form}")
@@ -172,6 +173,20 @@ def _decoded(data: bytes) -> np.ndarray:
             "the file cannot be decoded: it is damaged, or was cut off on the way",
             "send it again, or open it in another program, save it as JPEG or PNG, and send that",
         ) from error
+
+
+def check_asked(kind: str, content_type: str) -> None:
+    """Refuse what is asked for in a form that is not known.
+
+    Args:
+        kind: what is to be answered with.
+    Raises:
+        DataError: no such answer, or the photograph is part of a form (multipart).
+    """
+    if kind not in ("json", "mask", "overlay"):
+        raise DataError(f"there is no as={kind[:40]}", "as=mask or as=overlay; JSON with both without it")
+    if content_type.lower().startswith("multipart/"):
+        raise DataError("a form was sent, not a photograph", "send the file alone: curl --data-binary @photo.jpg")
 
 
 def check_size(data: bytes, megapixels: int) -> None:
