@@ -11,7 +11,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.context import Context
+from wsss_cli.engine.context import Context, Silent
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.pseudo.thresholds import otsu, score_histogram
@@ -109,6 +109,16 @@ def test_fixed_thresholds_are_taken_as_given(made, data, cams):
     curve = cam_curve(pairs(data, cams), 6, check=lambda: None)
     assert scores["background"]["miou"] == pytest.approx(curve["miou"][40])
     assert scores["background"]["undecided_share"] == 0
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [(1.0, True), (0.4, False)])
+def test_masks_without_any_object_are_not_made_without_a_word(data, cams, tmp_path, threshold, warned):
+    lines, talk = [], Silent()
+    talk.say = lines.append
+    ctx = Context(torch.device("cpu"), tmp_path / "runs", ui=talk)
+    fixed = f"pseudo.threshold={{ kind='fixed', fg={threshold}, bg={threshold} }}"
+    pseudo_of(load_preset("toy", [f"dataset.path={data}", "pseudo.workers=1", "pseudo.steps=[]", fixed]), ctx, cams)
+    assert any(f"{IMAGES} of {IMAGES} masks have no pixel of a class" in line for line in lines) == warned
 
 
 def test_the_train_curve_is_that_of_the_scores_that_are_thresholded(made, data, cams):

@@ -77,10 +77,14 @@ class Cost:
     """What an image took: seconds by step, and the largest memory of the process so far, MiB.
 
     Where threads share a GPU, the seconds of a step include those in which it waited for its turn.
+
+    Attributes:
+        blank: the image has scores of classes, and its mask no pixel of any class.
     """
 
     seconds: Seconds
     peak_mib: float
+    blank: bool = False
 
 
 def pseudo_mask(
@@ -239,7 +243,7 @@ def make_pseudo_mask(job: MaskJob) -> Cost:
     begin = time.perf_counter()
     write_pseudo_mask(job.mask, job.confidence, mask, confidence, job.colors)
     seconds["write"] = time.perf_counter() - begin
-    return Cost(seconds, _peak_mib())
+    return Cost(seconds, _peak_mib(), bool(classes) and not ((mask > 0) & (mask != IGNORE)).any())
 
 
 def write_pseudo_mask(
@@ -276,15 +280,17 @@ class Costs:
 
     Attributes:
         peak_mib: the largest memory of a process so far.
+        blank: how many masks have no pixel of a class, where scores are of some.
     """
 
     def __init__(self) -> None:
-        self.images, self.peak_mib = 0, 0.0
+        self.images, self.blank, self.peak_mib = 0, 0, 0.0
         self.seconds: Seconds = {}
 
     def add(self, cost: Cost) -> None:
         """Add what an image took."""
         self.images += 1
+        self.blank += cost.blank
         for name, seconds in cost.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.peak_mib = max(self.peak_mib, cost.peak_mib)

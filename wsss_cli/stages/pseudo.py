@@ -172,6 +172,11 @@ def _refine(
         costs.add(cost)
     if not costs.images:
         return lost, {}
+    if 2 * costs.blank >= costs.images:
+        ctx.ui.say(
+            f"warning: {costs.blank:,} of {costs.images:,} masks have no pixel of a class, though there are scores of some: "
+            "are the thresholds too high, or the classifier not trained?"
+        )
     seconds, peak = costs.mean(), costs.peak_mib
     rounded = {name: round(value, 4) for name, value in seconds.items()}
     return lost, {
