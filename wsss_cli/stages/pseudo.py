@@ -174,7 +174,7 @@ def _refine(
         return lost, {}
     if 2 * costs.blank >= costs.images:
         ctx.ui.say(
-            f"warning: {costs.blank:,} of {costs.images:,} masks have no pixel of a class, though there are scores of some: "
+            f"warning: {costs.blank:,} of {costs.images:,} masks have no pixel of a class, though scores are of some: "
             "are the thresholds too high, or the classifier not trained?"
         )
     seconds, peak = costs.mean(), costs.peak_mib
