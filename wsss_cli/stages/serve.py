@@ -121,10 +121,9 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         if len(waiting) >= limits.waiting:
             count = counted(limits.waiting, "photograph")
             return refused(503, f"{count} {'is' if limits.waiting == 1 else 'are'} waiting", "try again in a moment", 5)
-        kind = request.query_params.get("as", "json")
         waiting.add(request)
         try:
-            check_asked(kind, request.headers.get("content-type", ""))
+            kind = kind_asked(request.query_params.get("as", "json"), request.headers.get("content-type", ""))
             data = await body(request)
             if data is None:
                 return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
@@ -175,11 +174,9 @@ def _decoded(data: bytes) -> np.ndarray:
         ) from error
 
 
-def check_asked(kind: str, content_type: str) -> None:
-    """Refuse what is asked for in a form that is not known.
+def kind_asked(kind: str, content_type: str) -> str:
+    """What is to be answered with: json, mask or overlay.
 
-    Args:
-        kind: what is to be answered with.
     Raises:
         DataError: no such answer, or the photograph is part of a form (multipart).
     """
@@ -187,6 +184,7 @@ def check_asked(kind: str, content_type: str) -> None:
         raise DataError(f"there is no as={kind[:40]}", "as=mask or as=overlay; JSON with both without it")
     if content_type.lower().startswith("multipart/"):
         raise DataError("a form was sent, not a photograph", "send the file alone: curl --data-binary @photo.jpg")
+    return kind
 
 
 def check_size(data: bytes, megapixels: int) -> None:
