@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from wsss_cli.config.load import load_preset
+from wsss_cli.config.noise import ConsistencyConfig
 from wsss_cli.data.dataset import open_dataset, write_dataset
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import make_context
@@ -230,6 +231,11 @@ def test_the_time_of_a_training_is_that_of_an_earlier_one(data, tmp_path):
     assert estimate.expected(*step_of("train.iters=100", "train.crop=128"), "cpu").seconds == 4 * 50
     assert estimate.expected(*step_of("train.iters=100", "train.crop=256"), "cpu") is None  # four times as large
     assert estimate.expected(*step_of("train.iters=100"), "cuda") is None
+    exp, step = step_of("train.iters=100")
+    noise = exp.preset.train.noise.model_copy(update={"consistency": ConsistencyConfig()})
+    train = exp.preset.train.model_copy(update={"noise": noise})
+    views = replace(exp, preset=exp.preset.model_copy(update={"train": train}))
+    assert estimate.expected(views, step, "cpu") is None  # each step takes three times as long
     assert estimate.expected(*step_of("train.iters=100", "train.backbone.name=resnet18"), "cpu") is None
     exp, begun = step_of("train.iters=100")
     (begun.path / "checkpoints/step-00000060").mkdir(parents=True)

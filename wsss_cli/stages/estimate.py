@@ -77,6 +77,8 @@ def _seconds(exp: Experiment, step: Step, run: Path, record: RunRecord, before: 
     (config, backbone), (earlier, its_backbone) = now, then
     if (backbone.name, backbone.output_stride) != (its_backbone.name, its_backbone.output_stride):
         return None
+    if step.stage == "train" and _passes(exp.preset) != _passes(before):
+        return None
     rows = [row for row in read_metrics(run) if row.get("kind") == "train" and row.get("img_s")]
     if not rows or rows[-1]["step"] < FEW or not 1 / ALIKE <= config.crop / earlier.crop <= ALIKE:
         return None
@@ -102,6 +104,12 @@ def training_of(preset: Preset, stage: str) -> tuple[TrainingConfig, BackboneCon
         case "train":
             return preset.train, preset.train.backbone
     return None
+
+
+def _passes(preset: Preset) -> tuple[int, bool]:
+    """Strong views of each crop in the training of the network, and whether the head sees its features twice."""
+    views = preset.train.noise.consistency
+    return (views.views, views.features) if views else (0, False)
 
 
 def _work(preset: Preset, stage: str) -> float:
