@@ -264,8 +264,12 @@ def counted(run: Path, dataset: Dataset) -> dict[str, Counts]:
         raise UsageError(f"{run} is no run of a teacher's scores", "wsss import-scores makes one")
     table = [[0, 0, 0] for _ in dataset.classes]
     keys = ("tagged", "untagged", "missing")
-    seen = {line["id"]: Imported(*(tuple(line[key]) for key in keys)) for line in json_lines(run / JOURNAL)}
-    for one in seen.values():
+    seen = set[str]()
+    for line in json_lines(run / JOURNAL):
+        if line["id"] in seen:  # made again after a kill, of the same source
+            continue
+        seen.add(line["id"])
+        one = Imported(*(tuple(line[key]) for key in keys))
         for label in (*one.tagged, *one.missing):
             table[label][0] += 1
         for column, labels in ((1, one.tagged), (2, one.untagged)):
