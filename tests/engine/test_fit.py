@@ -11,7 +11,7 @@ from torch import nn
 from wsss_cli.config.base import AdamWConfig, ScheduleConfig, SgdConfig, TrainingConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.engine.checkpoint import load_trainer, load_weights, save_checkpoint
-from wsss_cli.engine.context import Context, Silent
+from wsss_cli.engine.context import Context, Silent, planned
 from wsss_cli.engine.fit import Task, build_optimiser, fit, lr_factor, param_groups
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.pointers import find_checkpoint
@@ -553,3 +553,17 @@ def test_images_and_seconds_are_counted_on_over_a_resume_and_not_while_something
     event = second.event(2, 0.1)
     assert (event["loss"], event["img_s"], event["data_wait"]) == (2.0, 2.0, 0.25)  # 16 images and 2 s of waiting in 8
     assert event["eta_s"] == 32.0
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "on"), [("cuda", False, True), ("cuda", True, False), ("cpu", False, False)]
+)
+def test_a_gpu_times_its_convolutions_in_the_steps_alone(device, deterministic, on):
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        with pytest.raises(KeyError), planned(torch.device(device)):
+            assert torch.backends.cudnn.benchmark is on
+            raise KeyError
+        assert torch.backends.cudnn.benchmark is False
+    finally:
+        torch.use_deterministic_algorithms(False)

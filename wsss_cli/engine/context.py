@@ -121,3 +121,18 @@ def pick_device(device: str) -> torch.device:
     check_device(device)
     check_number(device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return torch.device(device)
+
+
+@contextlib.contextmanager
+def planned(device: torch.device) -> Iterator[None]:
+    """Let cuDNN time its algorithms for each shape of the body. Crops have one, photographs, as validation sees, many.
+
+    Nothing changes on other devices, and where algorithms are to be deterministic.
+    """
+    before = torch.backends.cudnn.benchmark
+    fixed = device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = before or fixed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

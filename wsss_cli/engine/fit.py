@@ -21,7 +21,7 @@ from wsss_cli.engine.checkpoint import (
     save_checkpoint,
     step_name,
 )
-from wsss_cli.engine.context import Context, Event
+from wsss_cli.engine.context import Context, Event, planned
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.rundir import RunDir, read_metrics
 from wsss_cli.errors import ResourceError, WsssError, out_of_memory
@@ -211,17 +211,18 @@ def _step(
     names: list[str] = []
     sums: Tensor | None = None
     try:
-        for number, part in enumerate(parts, 1):
-            part = {key: _move(value, ctx.device) for key, value in part.items()}
-            with summed_later(losses_of, number < len(parts)):
-                with ctx.autocast(precision):
-                    losses = losses_of(part)
-                    each = torch.stack(list(losses.values())) / len(parts)
-                    loss = each.sum()
-                (loss * spread_over).backward()  # gradients are averaged over ranks
-            names, values = list(losses), torch.cat([loss[None], each]).detach()
-            sums = values if sums is None else sums + values
-        optimiser.step()
+        with planned(ctx.device):
+            for number, part in enumerate(parts, 1):
+                part = {key: _move(value, ctx.device) for key, value in part.items()}
+                with summed_later(losses_of, number < len(parts)):
+                    with ctx.autocast(precision):
+                        losses = losses_of(part)
+                        each = torch.stack(list(losses.values())) / len(parts)
+                        loss = each.sum()
+                    (loss * spread_over).backward()  # gradients are averaged over ranks
+                names, values = list(losses), torch.cat([loss[None], each]).detach()
+                sums = values if sums is None else sums + values
+            optimiser.step()
     except Exception as error:
         if not out_of_memory(error):
             raise
