@@ -34,7 +34,7 @@ LONG = (
     "cli/test_commands.py",
     "cluster",
     "faults",
-    "test_pages_run.py",
+    "test_every_block.py",
     "test_docs_commands.py",
     "test_extend.py",
     "cli",

@@ -1,14 +1,13 @@
 """Every `wsss` command in README and docs/: its words, options and settings are those of the program."""
 
 import pytest
-from pages import ROOT, commands
+from pages import PAGES, ROOT, commands
 from typer.main import get_command
 
 from wsss_cli.cli.app import app
 from wsss_cli.config.load import load_preset, preset_names
 from wsss_cli.errors import WsssError
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STAND_INS = {"NAME": "toy", "mine.toml": "toy", "my.toml": "toy"}
 """Names of presets that pages use for the reader's own."""
 

@@ -1,6 +1,7 @@
 """Runs beside each other: differences, curves, and the commands that show them."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -50,6 +51,28 @@ def test_curves_of_runs_are_one_picture(home, tmp_path):
     assert picture.shape[1] == 900 and picture.shape[0] > 2 * 360
     for number in (0, 1):
         assert (picture == line_color(number)).all(2).sum() > 100
+
+
+def test_times_of_iterations_are_told(home, tmp_path):
+    """Batches of 8 images: 4, 8 and 2 images a second are 2, 1 and 4 seconds."""
+    shutil.copytree(home / "runs/train-toy-3", tmp_path / "runs/train-toy-9")
+    lock = tmp_path / "runs/train-toy-9/preset.lock.toml"
+    (batch,) = {line for line in lock.read_text().partition("[train]")[2].splitlines() if line.startswith("batch = ")}
+    front, _, train = lock.read_text().partition("[train]")
+    lock.write_text(f"{front}[train]{train.replace(batch, 'batch = 8', 1)}")
+    rows = [
+        {"kind": "train", "step": 10 * number, "loss": 1.0, "lr": 0.1, "img_s": pace, "data_wait": wait}
+        for number, pace, wait in ((1, 4.0, 0.0), (2, 8.0, 0.3), (3, 2.0, 0.3))
+    ]
+    (tmp_path / "runs/train-toy-9/metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["plot", "train-toy-9", "--out", str(tmp_path / "c.png")]
+    shown = invoke(tmp_path, *words)
+    spread = np.std([2, 1, 4])
+    line = f"train-toy-9: 2.333 s an iteration (s.d. {spread:.3f} of 3 log lines, the slowest at 30), 20% of it waiting"
+    assert line in shown
+    (pace,) = json.loads(invoke(tmp_path, *words, "--json"))["time"]
+    assert pace["seconds"] == pytest.approx(7 / 3) and pace["deviation"] == pytest.approx(spread)
+    assert cv2.imread(str(tmp_path / "c.png")).shape[0] > 2 * 360  # losses and learning rates
 
 
 def test_what_logged_nothing_has_no_curve(home, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def plot(
     runs: RunsOption = RUNS,
     json_output: JsonOption = False,
 ) -> None:
-    """Draw the losses and the validations of runs over their iterations, in one picture.
+    """Draw losses, learning rates and validations of runs over their iterations; say how long an iteration took.
 
     Terminals that can (kitty, Ghostty, WezTerm, iTerm2) show it at once. A training that runs is drawn as far as it is.
 
@@ -79,16 +80,20 @@ def plot(
     """
     from wsss_cli.cli.show import picture_file
     from wsss_cli.report.pictures import encoded, write_picture
-    from wsss_cli.stages.compare import curves, tell_all
+    from wsss_cli.stages.compare import curves, paces, tell_all
 
     chosen = _several(plotted, runs, 1)
     path = picture_file(out) or chosen[0] / "curves.png"
-    picture = curves(tell_all(chosen))
+    told = tell_all(chosen)
+    picture, timed = curves(told), paces(told)
     write_picture(path, picture)
     if json_output:
-        console.result_json({"picture": str(path), "height": picture.shape[0], "width": picture.shape[1]})
+        size = {"height": picture.shape[0], "width": picture.shape[1]}
+        console.result_json({"picture": str(path), **size, "time": [asdict(pace) for pace in timed]})
         return
     console.picture(encoded(picture))
+    for pace in timed:
+        console.result(str(pace))
     console.result(f"picture: {path}")
 
 

@@ -66,7 +66,7 @@ def train(
     wsss train --preset toy --masks runs/pseudo-toy-1a2b3c4d --set train.optim.lr=1e-4
     wsss train --preset toy --set rounds=2
     wsss train --preset toy --limit 8 --iters 4
-    wsss train --preset deeplabv3p-r50-voc-full --data data/mine --init zoo/r50 --reset-head
+    wsss train --preset deeplabv3p-r50-voc-weak --data data/mine --set dataset.train=train --init zoo/r50 --reset-head
 
     Checkpoints as it goes: the same command resumes. A weak preset takes the pseudo masks of its own earlier stages,
     else of the newest pseudo run on the same data set, and makes them first where there is none. With `rounds = 2` the

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss_cli.config.base import TrainingConfig
 from wsss_cli.errors import UsageError
 from wsss_cli.report.charts import Line, percent
 from wsss_cli.report.plots import line_plot
 from wsss_cli.scoring.by_image import Difference, paired_difference
 from wsss_cli.stages.lineage import Told, tell
+from wsss_cli.talk import counted
 
 INTERVAL = (
     "mIoU in points, of trainings at a single scale; 95 % interval of the paired bootstrap over photographs. "
@@ -93,22 +95,61 @@ def gaps(told: Sequence[Told], check: Callable[[], object]) -> list[Gap]:
     return listed
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long the iterations of a training took, by its log lines, each of which is a mean over its interval.
+
+    Attributes:
+        seconds, deviation: mean of an iteration, and standard deviation over the lines.
+        slowest: iteration of the slowest line.
+        waiting: share of the time in which data was waited for.
+    """
+
+    run: str
+    seconds: float
+    deviation: float
+    slowest: int
+    lines: int
+    waiting: float
+
+    def __str__(self) -> str:
+        lines = f"s.d. {self.deviation:.3f} of {counted(self.lines, 'log line')}, the slowest at {self.slowest:,}"
+        return f"{self.run}: {self.seconds:.3f} s an iteration ({lines}), {self.waiting:.0%} of it waiting for data"
+
+
+def paces(told: Sequence[Told]) -> list[Pace]:
+    """How long iterations took, of each classifier or training that has logged any."""
+    listed = []
+    for one in told:
+        rows = [row for row in one.last.metrics if row.get("kind") == "train" and row.get("img_s")]
+        section = getattr(one.last.preset, one.last.stage, None)
+        if rows and isinstance(section, TrainingConfig):
+            times = section.batch / np.array([row["img_s"] for row in rows])
+            waiting = float(np.mean([row.get("data_wait", 0.0) for row in rows]))
+            slowest = int(rows[int(times.argmax())]["step"])
+            listed.append(Pace(one.name, float(times.mean()), float(times.std()), slowest, len(rows), waiting))
+    return listed
+
+
 def curves(told: Sequence[Told], width: int = 900) -> np.ndarray:
-    """The losses and the validations of runs over their iterations, below each other.
+    """The losses, learning rates and validations of runs over their iterations, below each other.
 
     Returns:
         RGB, uint8 [H, width, 3].
     Raises:
         UsageError: no run has logged any.
     """
-    losses, scores = [], []
+    losses, rates, scores = [], [], []
     for one in told:
         trained = [row for row in one.last.metrics if row.get("kind") == "train" and "loss" in row]
         scored = [row for row in one.last.metrics if row.get("kind") == "val" and row.get("miou") is not None]
         losses.append(Line(one.name, [row["step"] for row in trained], [row["loss"] for row in trained]))
+        rated = [row for row in trained if "lr" in row]
+        rates.append(Line(one.name, [row["step"] for row in rated], [1000 * row["lr"] for row in rated]))
         scores.append(Line(one.name, [row["step"] for row in scored], [row["miou"] for row in scored]))
     panels = []
-    for lines, title in ((losses, "loss"), (scores, "mIoU of validations, per cent")):
+    titles = ("loss", "learning rate, thousandths", "mIoU of validations, per cent")
+    for lines, title in zip((losses, rates, scores), titles, strict=True):
         if some := [line for line in lines if line.x]:
             panels.append(line_plot(some, title, "iteration", width))
     if not panels:
