@@ -319,6 +319,8 @@ def plan_preset(reader, text):
 def test_the_blocks_of_a_page_run(reader, page, monkeypatch):
     if any(not block.language and "wsss " in block.text for block in blocks(page.read_text())):
         reader.fresh()
+    if "train.supervision=partial" in page.read_text() and "prepare labels" not in page.read_text():
+        reader.run("prepare", "labels", "data/mine", "scribbles", "--kind=partial")  # which another page tells of
     for block in blocks(page.read_text(encoding="utf-8")):
         match kind_of(page, block):
             case "lines":
