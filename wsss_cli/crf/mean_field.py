@@ -147,12 +147,16 @@ def _tiled(features: Sequence[Tensor], tolerance: float) -> Sums:
 
     order = kd_order(features)
     near = near_tiles(order.boxes, order.images, tolerance)
+    sizes = [len(points) for points in features]
+    owner = torch.repeat_interleave(torch.tensor(sizes)).to(order.source.device, non_blocking=True)
 
     def sums(values: Tensor) -> Tensor:
         columns = values.shape[1]
         width = next((size for size in (16, 32) if columns <= size), -(-columns // 64) * 64)
         rows = values.new_zeros(len(order.source), width, dtype=torch.float16)
-        scale = values.amax().clamp(min=torch.finfo(values.dtype).tiny)  # so that float16 holds small values, too
+        # of each image, so that float16 holds small values, too, and those of an image whatever goes with it
+        largest = torch.stack([part.amax() for part in values.split(sizes)])
+        scale = largest.clamp(min=torch.finfo(values.dtype).tiny)[owner, None]
         rows[:, :columns] = (values / scale).half()[order.source] * order.real[:, None]
         return gaussian_sums(order.features, order.centres, rows, near)[order.place, :columns] * scale
 
