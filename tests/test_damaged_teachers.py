@@ -1,17 +1,23 @@
 """Simulated teachers (`benchmarks/damaged_teachers.py`): each damage by itself, and that all come of the seed."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from command import python
+from command import python, wsss
 
+from wsss_cli.cam.store import write_cam
+from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
+from wsss_cli.engine.records import Inputs
+from wsss_cli.engine.rundir import open_run
+from wsss_cli.stages.paths import cam_path
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/damaged_teachers.py"
 SPEC = importlib.util.spec_from_file_location("damaged_teachers", SCRIPT)
@@ -79,3 +85,33 @@ def test_the_script_writes_a_folder_for_each_teacher_by_the_seed(tmp_path):
         rng = np.random.default_rng((3, place))
         expected = teachers.damaged(read_mask(sample.mask), teachers.TEACHERS["all"], 6, rng)
         assert (read_mask(tmp_path / "one/all" / f"{sample.id}.png") == expected).all()
+
+
+def test_what_is_measured_is_what_the_commands_make(tmp_path):
+    """The script's figures beside those of `import-scores` and `pseudo`, with and without `agree`."""
+    prepare_toy(tmp_path / "toy", images=3, val=2, size=48)
+    cams = tmp_path / "runs/cam-tags-1"
+    preset = load_preset("toy", [f'dataset.path="{tmp_path / "toy"}"'])
+    dataset = open_dataset(tmp_path / "toy")
+    inputs = Inputs(
+        dataset=str(dataset.root), classes=dataset.classes, colors=dataset.colors, split_sha256=dataset.split_sha256
+    )
+    with open_run(cams, "cam", preset, "1", inputs) as opened:
+        for number, sample in enumerate(dataset.split("train")):
+            maps = np.random.default_rng(number).random((len(sample.labels), 12, 12)).astype(np.float32)
+            write_cam(cam_path(cams, sample.id), maps, sample.labels, (48, 48))
+        opened.finish()
+    shown = python(tmp_path, SCRIPT, "toy", "out", "--cams", cams).stdout
+    figures = {line.split(" | ")[0]: [float(cell) for cell in line.split(" | ")[1:]] for line in shown.splitlines()}
+    assert figures["good"][:2] == [100, 100] and len(figures) == len(teachers.TEACHERS)
+    assert python(tmp_path, SCRIPT, "toy", "out").returncode == 0
+    done = wsss(tmp_path, "import-scores", "toy", "out/all", "--teacher=simulated", "--json")
+    run = json.loads(done.stdout)["run"]
+    expected = []
+    for steps in ("[]", f'[{{kind="agree", cams="{cams}"}}]'):
+        settings = ("--set=pseudo.threshold.kind=complement", f"--set=pseudo.steps={steps}")
+        done = wsss(tmp_path, "pseudo", "--preset=toy", "--data=toy", f"--cams={run}", *settings, "--json")
+        assert done.returncode == 0
+        scores = json.loads(done.stdout)["scores"]
+        expected += [scores["background"]["miou"], scores["drop"]["miou"]]
+    assert figures["all"] == pytest.approx(expected, abs=0.006)
