@@ -59,6 +59,7 @@ LISTED = {
     r"\.venv/bin/pytest": "the suite",
     r"(pip|pipx|uv tool) install|pip wheel": "it installs; test_release.py builds and tries the wheel",
     r"trtexec |ovc ": "TensorRT and OpenVINO are not installed, which the page says",
+    r"python benchmarks/": "it takes minutes to hours, and its figures are on the page",
     r"docker ": "no container here; test_release.py compares the recipe with the page",
     r"torchrun|srun ": "several machines or GPUs; tests/ranks and tests/cluster have two ranks",
     r"tensorboard ": "a service",
@@ -71,7 +72,7 @@ LISTED = {
 """What cannot be run here, by the beginning of its line, and why; where else it is tested."""
 NEEDS = {
     "ray": r"--engine ray",
-    "onnxruntime": r"\.onnx",
+    "onnxscript": r"\.onnx",
     "tensorboard": r"--logger tensorboard",
     "submitit": r"wsss submit",
     "uvicorn": r"wsss serve|curl ",
