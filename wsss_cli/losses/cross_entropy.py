@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.config.loss import OhemConfig
 from wsss_cli.kernels.trials import Check, Pairs
 from wsss_cli.labels import IGNORE
 from wsss_cli.losses.pixels import Average, at_size, divisor, weighted_divisor
 from wsss_cli.ranks.sums import concatenated, total, total_count
+
+if TYPE_CHECKING:
+    from wsss_cli.config.loss import OhemConfig
 
 
 def cross_entropy(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.config.loss import GatedCrfConfig
 from wsss_cli.ranks.sums import total, total_count
+
+if TYPE_CHECKING:
+    from wsss_cli.config.loss import GatedCrfConfig
 
 
 def gated_crf_loss(logits: Tensor, image: Tensor, valid: Tensor, config: GatedCrfConfig) -> Tensor:
