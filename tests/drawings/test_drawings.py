@@ -445,3 +445,22 @@ def test_label_maps_in_hidden_folders_are_copies_of_a_program(data):
         (data / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(data / "maps" / name), np.ones((HEIGHT, WIDTH), np.uint8))
     same(labels_of(data, data / "maps"), a=np.ones((HEIGHT, WIDTH), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]},
+        {"images": [{"id": 4, "file_name": f"{name}.png", "height": HEIGHT, "width": WIDTH} for name in "ab"]},
+    ],
+)
+def test_an_id_that_means_two_things_is_refused(data, more):
+    with pytest.raises(DataError, match=r"of id [14] are .*(cat|a.png).* and .*(dog|b.png)"):
+        labels_of(data, coco(data, SQUARE, **more))
+    labels_of(data, coco(data, SQUARE, categories=[{"id": 1, "name": "cat"}] * 2))  # the same twice is no doubt
+
+
+def test_a_polygon_of_cvat_without_points_is_named(data):
+    with pytest.raises(DataError, match=r"image a[.]png, polygon 2: a polygon without points") as refused:
+        labels_of(data, cvat(data, ("a.png", '<tag label="cat"/><polygon label="cat" points=""/>')))
+    assert refused.value.hint == "draw it anew, or take it out"

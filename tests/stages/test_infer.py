@@ -208,8 +208,9 @@ def test_a_mask_written_just_before_a_kill_is_no_stranger(network, tmp_path, mon
 
 def test_two_photographs_for_one_mask_are_refused(photos):
     (photos / "a.png").touch()
-    with pytest.raises(UsageError, match="two images are named a; their masks would overwrite each other"):
+    with pytest.raises(UsageError, match="two images are named a; their masks would overwrite each other") as refused:
         find_images(["photos"], photos / "out", print)
+    assert refused.value.message.endswith(".jpg, photos/a.png") and refused.value.hint.startswith("rename one, or run")
 
 
 def test_a_second_run_is_not_taken_for_a_folder_of_photographs(photos, tmp_path):

@@ -14,7 +14,7 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.videos import frames_of, is_cut_off, open_video
 from wsss_cli.engine import work as work_module
-from wsss_cli.engine.context import Context
+from wsss_cli.engine.context import Context, Silent
 from wsss_cli.engine.shards import Shard
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.inference.network import Network
@@ -173,3 +173,20 @@ def test_command_lines_name_videos(tmp_path, monkeypatch):
     heard = []
     assert list(find_images(["clips"], out, heard.append)) == ["clips/./c.jpg"]
     assert heard == ["clips: 2 videos passed over: name them, or a pattern such as 'clips/*.mp4'"]
+
+
+def test_frames_that_do_not_decode_are_counted(segment, tmp_path, monkeypatch):
+    """The first four of twelve decode, the fifth to seventh are zeros: a file says in its head how many it has."""
+    clip = film(tmp_path / "clip.avi")
+    data = bytearray(clip.read_bytes())
+    begins = [at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 10] == b"\xff\xd8"]
+    data[begins[4] + 8 : begins[6]] = bytes(begins[6] - begins[4] - 8)
+    clip.write_bytes(data)
+    video = open_video(clip, 10**9, lambda: None)
+    assert 0 < video.missing == 12 - video.frames
+    assert open_video(film(tmp_path / "whole.mp4"), 10**9, lambda: None).missing == 0
+    assert open_video(clip, 3, lambda: None).missing == 0
+    lines = []
+    monkeypatch.setattr(Silent, "say", lambda self, line: lines.append(line))
+    assert segment(clip) == (video.frames, 0, [])
+    assert f"{video.frames} frames decode of 12 that the file says it has" in lines[0]

@@ -14,6 +14,7 @@ from wsss_cli.data.images import check_pixels, refuse_special_file
 from wsss_cli.errors import DataError
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # that say how many frames they have; of others that is an estimate
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that an MP4 or QuickTime file may begin with
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV first opens a video; FFmpeg writes to stderr
@@ -26,11 +27,13 @@ class Video:
     Attributes:
         frames: that can be decoded.
         size: (height, width) of the first one.
+        missing: frames that it says it has beside these; not known of Matroska and WebM, nor where not all are counted.
     """
 
     path: Path
     frames: int
     size: tuple[int, int]
+    missing: int = 0
 
 
 def is_video(path: str | Path) -> bool:
@@ -54,7 +57,16 @@ def open_video(path: Path, most: int, check: Callable[[], object]) -> Video:
         frames += 1
         if frame is not None:
             size = frame.shape[0], frame.shape[1]
-    return Video(path, frames, size)
+    missing = _frames_said(path) - frames if frames < most and path.suffix.lower() in COUNTED else 0
+    return Video(path, frames, size, max(missing, 0))
+
+
+def _frames_said(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
+        capture.release()
 
 
 def frames_of(

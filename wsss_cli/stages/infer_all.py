@@ -37,6 +37,9 @@ def infer_all(
     for path in videos:
         try:
             video = open_video(path, (limit - 1) * every + 1 if limit else ALL, ctx.stop.check)
+            if video.missing:
+                said = f"{video.frames:,} frames decode of {video.frames + video.missing:,} that the file says it has"
+                ctx.ui.say(f"warning: {path}: {said}; behind one that is damaged, the numbers of the others are lower")
             summaries.append(infer(images=Clip(video, every)))
         except DataError as error:
             lost.append({"id": str(path), "reason": error.message})

@@ -105,9 +105,12 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
     if has_twins(array("q", (hash(photograph(path).name) for path in paths))):
         counts = Counter(photograph(path).name for path in paths)
         if twice := [name for name, count in counts.items() if count > 1]:
+            first, second, *_ = (path for path in paths if photograph(path).name == twice[0])
+            beside = Path(first).parent == Path(second).parent
             raise UsageError(
-                f"two images are named {twice[0]}; their masks would overwrite each other",
-                "give the folder above both, or run wsss infer once for each, with an --out of its own",
+                f"two images are named {twice[0]}; their masks would overwrite each other: {Path(first)}, {Path(second)}",
+                f"{'rename one' if beside else 'give the folder above both'}, or run wsss infer once for each, "
+                "with an --out of its own",
             )
     return Each(paths, str)
 

@@ -47,9 +47,9 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
                 size = entry["height"], entry["width"]
                 if not all(isinstance(side, int) and side > 0 for side in size):
                     raise DataError(f"{path}: an image has no height and width: {json.dumps(entry)[:200]}", HINT)
-                images[entry["id"]] = str(entry["file_name"]), size
+                _add(images, entry["id"], (str(entry["file_name"]), size), f"{path}: images of id")
             else:
-                names[entry["id"]] = str(entry["name"])
+                _add(names, entry["id"], str(entry["name"]), f"{path}: categories of id")
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}", HINT) from error
     except (KeyError, TypeError) as error:
@@ -62,6 +62,13 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
         where = f"{path}: image {name}"
         annotations = [_again(text, *span) for span in spans.get(image, ())]
         yield Drawing(name, size, tuple(_shapes(annotations, names, size, where, boxes=boxes)), where)
+
+
+def _add(table: dict[Any, Any], number: Any, value: Any, what: str) -> None:
+    if table.setdefault(number, value) != value:
+        raise DataError(
+            f"{what} {number!r} are {table[number]!r} and {value!r}", "give each an id of its own, or export it again"
+        )
 
 
 def _again(text: str, start: int, end: int) -> Any:

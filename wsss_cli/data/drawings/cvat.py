@@ -76,6 +76,8 @@ def _shape(element: ElementTree.Element, where: str) -> Shape:
     if form == "box":
         corners = [[float(element.attrib[key]) for key in pair] for pair in (("xtl", "ytl"), ("xbr", "ybr"))]
         return Shape(label, form, np.array(corners), where)
+    if not element.attrib["points"].strip():
+        raise DataError(f"{where}: a {element.tag} without points", "draw it anew, or take it out")
     points = [[float(number) for number in pair.split(",")] for pair in element.attrib["points"].split(";")]
     if any(len(pair) != 2 for pair in points):
         raise ValueError(f"points are x,y;x,y: {element.attrib['points'][:60]!r}")

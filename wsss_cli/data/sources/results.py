@@ -152,7 +152,7 @@ def json_text(path: Path) -> str:
 
 def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) -> None:
     """Add the names of the images and categories of a file."""
-    text = json_text(path)
+    text, known = json_text(path), dict[tuple[str, Any], str]()
     try:
         for key, start, end, _ in elements(text, alone=True):
             if key == "annotations":
@@ -161,6 +161,9 @@ def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) 
             field, names = ("file_name", images) if key == "images" else ("name", categories)
             if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get(field), str):
                 raise DataError(f"{path}: an entry of {key} has no id and {field}: {json.dumps(entry)[:200]}")
+            if known.setdefault((key, entry["id"]), entry[field]) != entry[field]:
+                both = f"{known[key, entry['id']]!r} and {entry[field]!r}"
+                raise DataError(f"{path}: {key} of id {entry['id']!r} are {both}", "give each an id of its own")
             names[entry["id"]] = entry[field]
     except (ValueError, RecursionError) as error:
         where = f" at byte {error.pos:,} of {len(text):,}" if isinstance(error, json.JSONDecodeError) else ""
