@@ -108,7 +108,8 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
             first, second, *_ = (path for path in paths if photograph(path).name == twice[0])
             beside = Path(first).parent == Path(second).parent
             raise UsageError(
-                f"two images are named {twice[0]}; their masks would overwrite each other: {Path(first)}, {Path(second)}",
+                f"two images are named {twice[0]}; their masks would overwrite each other: "
+                f"{Path(first)}, {Path(second)}",
                 f"{'rename one' if beside else 'give the folder above both'}, or run wsss infer once for each, "
                 "with an --out of its own",
             )
