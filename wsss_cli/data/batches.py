@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 2 * 512 * 512}  # of images
-VIEW_PIXELS_PER_BATCH = {"cuda": 32 * 1024 * 1024}  # of what the network sees of them at a time
+PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 512 * 512}  # of images
+VIEW_PIXELS_PER_BATCH = {"cuda": 32 * 1024 * 1024, "cpu": 1024 * 512}  # of what the network sees of them at a time
 
 
 def images_per_batch(size: tuple[int, int], view: int, device: torch.device) -> int:
@@ -21,7 +19,7 @@ def images_per_batch(size: tuple[int, int], view: int, device: torch.device) -> 
         view: pixels of the largest view that the network sees of an image, twice those if mirrored ones go with it.
     """
     images = PIXELS_PER_BATCH[device.type] // (size[0] * size[1])
-    views = VIEW_PIXELS_PER_BATCH.get(device.type, sys.maxsize) // view
+    views = VIEW_PIXELS_PER_BATCH[device.type] // view
     return max(1, min(images, views))
 
 
