@@ -27,6 +27,7 @@ from wsss_cli.data.sources.voc import prepare_voc, voc_preparation
 from wsss_cli.engine.shards import Shard, shard_of
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
+from wsss_cli.locks import locked
 from wsss_cli.stages.prepare_shards import prepare_shard
 
 CAT, DOG, PERSON = 8, 12, 15
@@ -449,3 +450,15 @@ def test_shards_look_again_at_what_was_refused(root: Path, tmp_path: Path) -> No
     joined = _shard(VocSource(root), tmp_path / "out", 1)
     assert joined is not None
     assert joined.dataset.fingerprint == _prepare(root, tmp_path / "whole").fingerprint
+
+
+def test_a_shard_leaves_what_others_are_writing(root: Path, tmp_path: Path) -> None:
+    source, out = VocSource(root, classes=("dog",)), tmp_path / "out"
+    half = out / "masks" / ".t1.png.abc.part"
+    assert _shard(source, out, 1) is None
+    half.write_bytes(b"half")
+    with locked(out / "shards" / "1-of-2.lock", "busy"):
+        assert _shard(source, out, 2) is None
+        assert half.exists()
+    assert _shard(source, out, 2) is not None
+    assert not half.exists()

@@ -90,9 +90,11 @@ def prepare_shard(
                 return Prepared(open_dataset(out))
             _forget_others(place)
             hold_to_division(out, shard)
+            others = shards_at_work(out)  # of the same preparing, which they have begun
             stack.enter_context(locked(shard.file(out, "lock"), f"shard {shard} of {out} is in use"))
             write_shard(out, ShardRecord(number=shard.number, of=shard.of, state="working"))
-            work.begin()
+            if not others:
+                work.begin()
         items = _look(work, place, shard, tick)
         write_shard(out, ShardRecord(number=shard.number, of=shard.of, state="done", items=items))
     with _waiting(out, check):

@@ -22,7 +22,7 @@ class Preparation:
     Attributes:
         asked: SHA-256 of all that the data set is made by but for the content of photographs and masks.
         ids: ids of the items, in order, anew at each call.
-        begin: makes the directory ready, before an item is looked at.
+        begin: makes the directory ready, before an item is looked at; called where no other job is at work in it.
         look: what is seen of the items of some numbers, in their order, each as JSON has it.
         read: takes what JSON has of an item; ValueError, TypeError or KeyError: it is damaged.
         write: writes the data set, once what was read of all items comes, in the order of the ids.
