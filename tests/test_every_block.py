@@ -213,6 +213,8 @@ def written(reader, words):
         return words + ALSO.get(name, [])
     if planned and words[0] != "submit":
         return [*words, "--dry-run", *(["--set=backbone_weights=none"] if "backbone" not in str(words) else [])]
+    if name == "submit":  # what stands behind -- is the command that is submitted
+        return [words[0], *ALSO[name], *words[1:], "--set=backbone_weights=none"]
     return words + ALSO.get(name, [])
 
 

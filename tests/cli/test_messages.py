@@ -125,7 +125,7 @@ def test_a_size_is_width_by_height_in_every_message():
     assert (sides((375, 500)), sides((2, 3, 4))) == ("500x375", "2x3x4")
     by_hand = re.compile(r"\[0\]\}x\{\w[\w.]*\[1\]\}")
     files = [(file.name, by_hand.findall(file.read_text())) for file in sorted((ROOT / "wsss_cli").rglob("*.py"))]
-    assert [each for each in files if each[1]] == [("coco.py", ["[0]}x{mask.shape[1]}"])]  # bytes that are hashed
+    assert [each for each in files if each[1]] == [("painting.py", ["[0]}x{mask.shape[1]}"])]  # bytes that are hashed
 
 
 def test_nothing_to_do_is_no_progress(capsys):

@@ -20,7 +20,7 @@ class Mean(Task):
         self.steps = []
 
     def losses(self, batch):
-        assert set(batch) == {"image", "step"}
+        assert set(batch) == {"image", "step", "draw"}
         self.steps.append(batch["step"])
         return {"square": self.model(batch["image"]).square().mean()}
 

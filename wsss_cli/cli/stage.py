@@ -275,7 +275,7 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
         console.say(f"compared: {compared(Path(path))}")
     if following:
         console.say(f"next: {following}")
-    if not lost:
+    if not lost or here().rank:  # of several ranks the first says it, and ends with its code
         return
     for entry in lost[:5]:
         console.complain(f"lost {entry['id']}: {entry['reason']}")
@@ -286,7 +286,7 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
         f"{count}, the first: {lost[0]['id']}; all others are done",
         "repair or leave out what could not be used, then run the same command again: what is done is kept",
     )
-    if not json_output and not here().rank:
+    if not json_output:
         raise error
-    console.complain(f"error: {error.message}")  # not of another rank: the first one has said it
+    console.complain(f"error: {error.message}")  # raised, it would become a second JSON object
     raise typer.Exit(error.exit_code)
