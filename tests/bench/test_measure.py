@@ -122,6 +122,22 @@ def test_operations_are_counted_by_shapes():
     assert count_flop(lambda: torch.ones(2, 3) @ torch.ones(3, 4)) == 2 * 2 * 3 * 4
 
 
+@pytest.mark.parametrize(
+    "layer, products",  # of one image of 4 channels and 6x6 pixels
+    [
+        (torch.nn.Conv2d(4, 8, 3, padding=1), 36 * 8 * 4 * 9),
+        (torch.nn.Conv2d(4, 4, 3, padding=1, groups=4), 36 * 4 * 9),
+        (torch.nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), 9 * 8 * 2 * 9),
+        (torch.nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2), 36 * 4 * 3 * 4),
+    ],
+    ids=["dense", "depthwise", "groups", "transposed"],
+)
+def test_each_gradient_of_a_convolution_takes_the_products_of_its_forward_pass(layer, products):
+    x = torch.ones(1, 4, 6, 6, requires_grad=True)
+    assert count_flop(lambda: layer(x)) == 2 * products
+    assert count_flop(lambda: layer(x).sum().backward()) == 2 * products * 3
+
+
 def test_ceilings_are_bytes_and_operations_over_the_best_time(ctx, monkeypatch):
     monkeypatch.setattr(bench_ceilings, "COPY_MIB", {"cpu": 1})
     monkeypatch.setattr(bench_ceilings, "MATRIX", {"cpu": 100})
