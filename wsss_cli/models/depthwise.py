@@ -1,9 +1,12 @@
-"""Depthwise convolution whose bfloat16 backward pass on a CPU runs near the speed of its forward pass.
+"""Depthwise convolution whose backward pass on a CPU runs near the speed of its forward pass.
 
 oneDNN computes the input gradient of strided, and the weight gradient of 5x5, depthwise convolutions in bfloat16 by a
 reference loop, 20 to 60 times slower than the forward pass. Both gradients have fast equivalents: the input gradient
 is the forward convolution of the (zero-stuffed) output gradient with the mirrored kernel, and the weight gradient is
 fast in float32, but for a dilated kernel as wide as the map, which is taken tap by tap.
+
+In float32 the reference loop is met where the kernel is dilated: there, and nowhere else, the input gradient is that
+convolution, and the weight gradient is taken tap by tap.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ class _Depthwise(torch.autograd.Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = _input_gradient(grad, weight, x.shape, stride, padding, dilation)
-        if ctx.needs_input_grad[1] and stride == 1 and dilation * (weight.shape[-1] - 1) >= max(x.shape[2:]):
+        wide = dilation * (weight.shape[-1] - 1) >= max(x.shape[2:])
+        if ctx.needs_input_grad[1] and stride == 1 and (wide or x.dtype == torch.float32):
             grad_weight = _weight_by_taps(grad, x, weight, padding, dilation)
         elif ctx.needs_input_grad[1]:
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -110,6 +114,10 @@ class DepthwiseConv2d(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 out: Tensor = _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, padding, self.dilation)
                 return out
+        trained = x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled()
+        if trained and self.dilation > self.stride == 1:
+            dilated: Tensor = _Depthwise.apply(x, self.weight, 1, padding, self.dilation)
+            return dilated
         return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, x.shape[1])
 
     def _same_pad(self, size: int) -> int:
