@@ -143,8 +143,10 @@ LIGHT = [
     ["train", "--preset", "toy", "--dry-run"],
     ["run", "--preset", "toy", "--dry-run"],
     ["cam", "--preset", "toy", "--dry-run", "--json"],
+    ["pseudo", "--preset", "toy", "--dry-run"],
     ["submit", "--dry-run", "--", "run", "--preset", "toy"],
 ]
+OTHERS = {"wsss_cli.cli.infer", "wsss_cli.cli.bench", "wsss_cli.cli.prepare"}  # commands
 
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
@@ -166,6 +168,22 @@ main()
     *shown, loaded = done.stdout.rstrip().splitlines()
     assert json.loads(loaded) == []
     assert shown or arguments[0] == "runs"  # it did something
+
+
+def test_a_command_loads_neither_the_others_nor_what_it_does_without(tmp_path):
+    """Seconds of a start: `runs list` without runs shows no table and reads no preset."""
+    code = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
+sys.argv = ["wsss", "runs", "list"]
+from wsss_cli.__main__ import main
+main()
+"""
+    done = python(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "wsss_cli.cli.runs" in loaded
+    assert {"wsss_cli.config.schema", "rich.console", "filelock", "ssl", *OTHERS} & loaded == set()
 
 
 def test_the_package_loads_torch_only_when_it_is_needed(tmp_path):

@@ -148,6 +148,8 @@ def serve(address):
         importlib.import_module(name)
     for name in ("timm", "torch.distributed.rendezvous", "wsss_cli.report.tables", "wsss_cli.report.pictures"):
         importlib.import_module(name)
+    for module, *_ in sys.modules["wsss_cli.cli.app"].COMMANDS.values():
+        importlib.import_module(f"wsss_cli.cli.{module}")
     importlib.import_module("multiprocessing.spawn")  # which takes the interpreter as it is now for its processes
     sys.executable = address + ".python"
     os.fsync = lambda file: None  # as in conftest.py

@@ -10,11 +10,13 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from typing import TYPE_CHECKING
 
 from wsss_cli.errors import BusyError, WriteError
 from wsss_cli.talk import say
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 JOB_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")  # of Slurm, PBS, LSF and Grid Engine
@@ -34,6 +36,8 @@ def locked(file: Path, busy: str) -> Iterator[None]:
         BusyError: another process holds it.
         WriteError: the file cannot be written.
     """
+    from filelock import SoftFileLock, Timeout  # here: it takes long, and most files are held by nobody
+
     hint = "wait for it, or stop it; the same command then goes on where it stands"
     try:
         lock = _acquired(file)
@@ -59,6 +63,8 @@ def is_locked(file: Path) -> bool:
     """Whether a process holds a lock file, as far as can be told: where it cannot be tried, yes."""
     if not file.exists():
         return False
+    from filelock import SoftFileLock, Timeout
+
     try:
         lock = _acquired(file, wait=False)
         if lock is None:
@@ -74,6 +80,8 @@ def is_locked(file: Path) -> bool:
 
 def _acquired(file: Path, *, wait: bool = True) -> BaseFileLock | None:
     """The file's lock, held; None: its file system knows none."""
+    from filelock import FileLock
+
     # `is_locked` of another process may hold it for a moment; a soft lock would outlive a killed process
     lock = FileLock(file, timeout=0.3 if wait else 0, thread_local=False, fallback_to_soft=False)
     try:

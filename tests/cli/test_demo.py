@@ -3,6 +3,7 @@
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
+from typer.main import get_command
 
 from wsss_cli.cli.app import app
 from wsss_cli.cli.demo import demo
@@ -34,14 +35,13 @@ def test_a_data_set_of_an_earlier_demo_is_looked_at(tmp_path):
 
 def commands(group):
     """The functions of all commands of a group and below."""
-    yield from (command.callback for command in group.registered_commands)
-    for below in group.registered_groups:
-        yield from commands(below.typer_instance)
+    for command in group.commands.values():
+        yield from commands(command) if hasattr(command, "commands") else (command.callback,)
 
 
 def test_every_whole_number_of_every_command_has_limits():
     options = {}
-    for command in commands(app):
+    for command in commands(get_command(app)):
         for name, kind in get_type_hints(command, include_extras=True).items():
             plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
             if plain in (int, int | None):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from wsss_cli.config.base import AdamWConfig
+from wsss_cli.config.base import AdamWConfig, Model
 from wsss_cli.config.load import load_preset, preset_folder, preset_names
 from wsss_cli.config.lock import difference, to_toml
 from wsss_cli.engine.fit import lr_factor
@@ -95,3 +95,21 @@ def test_segformer_has_its_published_schedule():
     )
     assert (train.batch, train.crop, train.schedule.power, train.schedule.warmup_iters) == (16, 512, 1.0, 1500)
     assert (train.optim.lr, train.optim.head_lr_mult, train.optim.norm_decay) == (6e-5, 10.0, False)
+
+
+def below(model):
+    return [model, *(inner for each in model.__subclasses__() for inner in below(each))]
+
+
+MODELS = [model for model in below(Model) if not any(field.is_required() for field in model.model_fields.values())]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_defaults_are_what_would_be_taken_from_a_user(model):
+    """They are made without being looked at."""
+    defaults = model.model_construct()
+    assert model.model_validate_json(defaults.model_dump_json()) == defaults
+
+
+def test_there_are_models_with_defaults():
+    assert len(MODELS) > 30

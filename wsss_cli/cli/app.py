@@ -8,38 +8,16 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wsss_cli import __version__
-from wsss_cli.cli import (
-    bench,
-    cam,
-    console,
-    demo,
-    doctor,
-    export,
-    export_masks,
-    import_scores,
-    infer,
-    prepare,
-    presets,
-    pseudo,
-    report,
-    run,
-    runs,
-    serve,
-    show,
-    submit,
-    table,
-    train,
-    verify,
-    weights,
-)
-from wsss_cli.cli import eval as eval_
+from wsss_cli.cli import console
 from wsss_cli.cli.commands import App, Group
 from wsss_cli.cli.progress import watch
 from wsss_cli.engine.stop import Stopped, end_at_once, heard, leave_on_signal
@@ -51,12 +29,67 @@ from wsss_cli.ranks.who import here
 ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+DATA, STAGES, RESULTS, TOOLS = "Data", "Stages", "Results", "Tools"  # panels of the help
+COMMANDS = {
+    "prepare": ("prepare", "app", DATA),
+    "import-scores": ("import_scores", "import_scores", DATA),
+    "advise": ("import_scores", "advise", DATA),
+    "verify": ("verify", "verify", DATA),
+    "run": ("run", "run", STAGES),
+    "cam": ("cam", "cam", STAGES),
+    "pseudo": ("pseudo", "pseudo", STAGES),
+    "train": ("train", "train", STAGES),
+    "eval": ("eval", "evaluate", STAGES),
+    "submit": ("submit", "submit", STAGES),
+    "infer": ("infer", "infer", RESULTS),
+    "table": ("table", "table", RESULTS),
+    "report": ("report", "report", RESULTS),
+    "show": ("show", "show", RESULTS),
+    "export-masks": ("export_masks", "export_masks", RESULTS),
+    "export": ("export", "export", RESULTS),
+    "serve": ("serve", "serve", RESULTS),
+    "demo": ("demo", "demo", TOOLS),
+    "doctor": ("doctor", "doctor", TOOLS),
+    "runs": ("runs", "app", RESULTS),
+    "presets": ("presets", "app", TOOLS),
+    "weights": ("weights", "app", TOOLS),
+    "bench": ("bench", "app", TOOLS),
+}
+"""Of each command, in the order of the help: its module here, its function or group of commands there, its panel."""
+SETTINGS = {"submit": {"context_settings": {"allow_interspersed_args": False}}}
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, each loaded when it is looked up: one command does not wait for the modules of all."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module, what, panel = COMMANDS[name]
+            command = getattr(import_module(f"wsss_cli.cli.{module}"), what)
+            alone = App()
+            if isinstance(command, App):
+                alone.add_typer(command, name=name, rich_help_panel=panel)
+            else:
+                alone.command(name, rich_help_panel=panel, **SETTINGS.get(name, {}))(command)
+            self._loaded[name] = typer.main.get_group(alone).commands[name]
+        return self._loaded[name]
+
+
 class Root(Group):
     """Typer's own main ends without a word on Ctrl-C, and on a broken pipe of whatever: not so here."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Their names, the first thing to do first."""
-        return sorted(super().list_commands(ctx), key=lambda name: name != "prepare")
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()  # type: ignore[assignment]  # nobody adds to it
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -67,7 +100,6 @@ class Root(Group):
             raise ResourceError(f"cannot use {error.filename or 'a file'}: {error.strerror}", _hint(error)) from error
 
 
-DATA, STAGES, RESULTS, TOOLS = "Data", "Stages", "Results", "Tools"  # panels of the help
 app = App(
     name="wsss",
     cls=Root,
@@ -76,29 +108,6 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.add_typer(prepare.app, name="prepare", rich_help_panel=DATA)
-app.command("import-scores", rich_help_panel=DATA)(import_scores.import_scores)
-app.command("advise", rich_help_panel=DATA)(import_scores.advise)
-app.command("verify", rich_help_panel=DATA)(verify.verify)
-app.command("run", rich_help_panel=STAGES)(run.run)
-app.command("cam", rich_help_panel=STAGES)(cam.cam)
-app.command("pseudo", rich_help_panel=STAGES)(pseudo.pseudo)
-app.command("train", rich_help_panel=STAGES)(train.train)
-app.command("eval", rich_help_panel=STAGES)(eval_.evaluate)
-app.command("submit", rich_help_panel=STAGES, context_settings={"allow_interspersed_args": False})(submit.submit)
-app.command("infer", rich_help_panel=RESULTS)(infer.infer)
-app.command("table", rich_help_panel=RESULTS)(table.table)
-app.command("report", rich_help_panel=RESULTS)(report.report)
-app.command("show", rich_help_panel=RESULTS)(show.show)
-app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
-app.command("export-masks", rich_help_panel=RESULTS)(export_masks.export_masks)
-app.command("export", rich_help_panel=RESULTS)(export.export)
-app.command("serve", rich_help_panel=RESULTS)(serve.serve)
-app.command("demo", rich_help_panel=TOOLS)(demo.demo)
-app.add_typer(presets.app, name="presets", rich_help_panel=TOOLS)
-app.command("doctor", rich_help_panel=TOOLS)(doctor.doctor)
-app.add_typer(weights.app, name="weights", rich_help_panel=TOOLS)
-app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 
 
 def _version(asked: bool) -> None:

@@ -52,17 +52,17 @@ def needs(step: IrnWalk | PsaWalk) -> Literal["irn", "psa"]:
 class IrnConfig(ResizedTrainingConfig):
     """Training of IRN's boundary network. A backbone as loaded gives the features; only the boundary branch learns."""
 
-    threshold: IrnThreshold = FixedThreshold()
+    threshold: IrnThreshold = FixedThreshold.model_construct()
     gt_prob: float = Field(0.7, gt=0.0, lt=1.0, description="trust of the label CRF in its input labels")
-    crf: CrfConfig = CrfConfig()
-    backbone: BackboneConfig = BackboneConfig()
+    crf: CrfConfig = CrfConfig.model_construct()
+    backbone: BackboneConfig = BackboneConfig.model_construct()
     radius: int = Field(10, ge=2, le=32, description="pairs in training are closer than this, stride-4 pixels")
     iters: Positive = Field(992, description="training iterations; 992 are 3 epochs of 10582 images")
     batch: Batch = 32
     crop: Crop = 512
     resize_min: ResizeMin = 0.5
     resize_max: ResizeMax = 1.5
-    optim: Optim = SgdConfig(lr=0.1, momentum=0.0, weight_decay=1e-4)
+    optim: Optim = SgdConfig.model_construct(lr=0.1, momentum=0.0, weight_decay=1e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
 
 
@@ -75,15 +75,15 @@ class PsaConfig(ResizedTrainingConfig):
     alpha_high: Rate = Field(
         32.0, description="a pixel that is background at background (1 - CAM)^alpha_high surely is background"
     )
-    crf: CrfConfig = CrfConfig(bilateral_sxy=80.0, bilateral_srgb=13.0)
-    backbone: BackboneConfig = BackboneConfig(output_stride=8)
+    crf: CrfConfig = CrfConfig.model_construct(bilateral_sxy=80.0, bilateral_srgb=13.0)
+    backbone: BackboneConfig = BackboneConfig.model_construct(output_stride=8)
     radius: int = Field(5, ge=2, le=32, description="pairs in training are closer than this, stride-8 pixels")
     iters: Positive = Field(10582, description="training iterations; 10582 are 8 epochs of 10582 images")
     batch: Batch = 8
     crop: Crop = 448
     resize_min: ResizeMin = 1.1
     resize_max: ResizeMax = 1.1
-    optim: Optim = SgdConfig(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
+    optim: Optim = SgdConfig.model_construct(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
 
     @model_validator(mode="after")

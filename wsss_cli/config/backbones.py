@@ -41,7 +41,7 @@ def fill(merged: Table, sources: dict[str, str]) -> None:
     for path in TABLES:
         backbone = _backbone(merged, path)
         if backbone is not None and _key(path) not in sources:
-            backbone["weights"] = weights_of(value, str(backbone.get("name", BackboneConfig().name)))
+            backbone["weights"] = weights_of(value, str(backbone.get("name", BackboneConfig.model_construct().name)))
             sources[_key(path)] = sources[SETTING]
 
 

@@ -41,9 +41,13 @@ Views = Annotated[tuple[Scale, ...], AfterValidator(_each_once)]
 
 
 class Model(BaseModel):
-    """Strict base: unknown keys are refused, values are not coerced (an int is taken where a float is meant)."""
+    """Strict base: unknown keys are refused, values are not coerced (an int is taken where a float is meant).
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    Its validator is built when it is first needed, which takes milliseconds. So defaults that are models themselves are
+    made by `model_construct`, which needs none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class TrainingConfig(Model):
     batch: Batch = 16
     crop: Crop = 512
     optim: Optim
-    schedule: ScheduleConfig = ScheduleConfig()
+    schedule: ScheduleConfig = ScheduleConfig.model_construct()
     accumulate: Annotated[int, Added(neutral=1)] = Field(
         1,
         ge=1,

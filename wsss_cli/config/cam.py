@@ -53,7 +53,7 @@ CamMethod = Annotated[
 
 
 class CamConfig(Model):
-    method: CamMethod = PlainCamConfig()
+    method: CamMethod = PlainCamConfig.model_construct()
     scales: tuple[Scale, ...] = Field(
         (1.0, 0.5, 1.5, 2.0), min_length=1, description="CAMs are summed over these image scales"
     )

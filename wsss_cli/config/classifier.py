@@ -62,8 +62,8 @@ Consistency = Annotated[
 
 
 class ClassifierConfig(ResizedTrainingConfig):
-    backbone: BackboneConfig = BackboneConfig()
-    consistency: Consistency = NoConsistencyConfig()
+    backbone: BackboneConfig = BackboneConfig.model_construct()
+    consistency: Consistency = NoConsistencyConfig.model_construct()
     weights: str = Field(
         "", description="a trained classifier: its run, a checkpoint folder or a weight file; empty: train one"
     )
@@ -71,7 +71,7 @@ class ClassifierConfig(ResizedTrainingConfig):
     crop: Crop = 320
     resize_min: ResizeMin = 0.9
     resize_max: ResizeMax = 1.6
-    optim: Optim = AdamWConfig(lr=2e-4, head_lr_mult=10.0)
+    optim: Optim = AdamWConfig.model_construct(lr=2e-4, head_lr_mult=10.0)
     precision: Precision = Field(
         "auto", description="of training, and of making CAMs; auto: bf16 on hardware that has it, else fp32"
     )

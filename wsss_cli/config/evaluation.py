@@ -19,7 +19,7 @@ class EvalConfig(Model):
     short_side: Side = Field(512, description="short side at scale 1 with base = 'short'; long side <= 4 times")
     scales: Views = Field((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), min_length=1, description="scales of ms+flip")
     crf: CrfConfig = Field(
-        CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
+        CrfConfig.model_construct(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
         description="dense CRF on the class probabilities, where a command asks for it",
     )
 

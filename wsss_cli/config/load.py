@@ -18,7 +18,7 @@ from wsss_cli.config import backbones, renames
 from wsss_cli.config.base import RUN
 from wsss_cli.config.faults import fault, table_models
 from wsss_cli.config.renames import Table, overlay
-from wsss_cli.config.schema import Preset
+from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.errors import UsageError
 from wsss_cli.files import at_home
 
@@ -126,8 +126,9 @@ def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path:
 
 def _defaults() -> Table:
     """The schema's own sections as the lowest layer, so that changing one key of a section keeps its others."""
-    defaults = {name: field.default for name, field in Preset.model_fields.items()}
-    return {name: value.model_dump(mode="json") for name, value in defaults.items() if isinstance(value, BaseModel)}
+    sections = {name for name, field in Preset.model_fields.items() if isinstance(field.default, BaseModel)}
+    preset = Preset.model_construct(name="", dataset=DatasetConfig.model_construct(path=""))
+    return preset.model_dump(mode="json", include=sections)
 
 
 def _begin_optional(into: Table, table: Table, model: type[BaseModel]) -> None:

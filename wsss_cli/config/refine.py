@@ -15,13 +15,13 @@ from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, Pseu
 
 CRF_SETS = {
     # IRN `misc/imutils.py: crf_inference_label`, on labels
-    "irn": CrfConfig(),
+    "irn": CrfConfig.model_construct(),
     # PSA `tool/imutils.py: crf_inference`, on CAM scores; SEAM and those after it likewise
-    "psa": CrfConfig(bilateral_sxy=80.0, bilateral_srgb=13.0),
+    "psa": CrfConfig.model_construct(bilateral_sxy=80.0, bilateral_srgb=13.0),
     # deeplab-pytorch `configs/voc12.yaml`, on probabilities; CLIP-ES likewise
-    "deeplab": CrfConfig(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
+    "deeplab": CrfConfig.model_construct(gauss_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0),
     # ToCo `tools/infer_seg_voc.py`, on probabilities
-    "toco": CrfConfig(gauss_sxy=1.0, gauss_compat=1.0, bilateral_sxy=121.0, bilateral_compat=4.0),
+    "toco": CrfConfig.model_construct(gauss_sxy=1.0, gauss_compat=1.0, bilateral_sxy=121.0, bilateral_compat=4.0),
 }
 """Published dense CRF parameters by name; 10 iterations each."""
 
@@ -94,7 +94,7 @@ Step = Annotated[AgreeStep | IrnWalk | PsaWalk | CrfStep | ParStep, Field(discri
 
 
 class PseudoConfig(Model):
-    threshold: PseudoThreshold = FixedThreshold()
+    threshold: PseudoThreshold = FixedThreshold.model_construct()
     steps: tuple[Step, ...] = Field((CrfStep(),), description="what is done to the thresholded CAMs, in order")
     min_confidence: Fraction = Field(0.0, description="pixels whose posterior is below this become 255")
     workers: Workers = Field(0, description="worker processes; 0: one for each core")

@@ -50,19 +50,19 @@ class Preset(Model):
         "a file for each, NAME.safetensors or .pth; empty: each as its table says",
     )
     dataset: DatasetConfig
-    classifier: ClassifierConfig = ClassifierConfig()
-    cam: CamConfig = CamConfig()
-    affinity: AffinityConfig = AffinityConfig()
-    pseudo: PseudoConfig = PseudoConfig()
-    train: TrainConfig = TrainConfig()
+    classifier: ClassifierConfig = ClassifierConfig.model_construct()
+    cam: CamConfig = CamConfig.model_construct()
+    affinity: AffinityConfig = AffinityConfig.model_construct()
+    pseudo: PseudoConfig = PseudoConfig.model_construct()
+    train: TrainConfig = TrainConfig.model_construct()
     rounds: int = Field(
         1,
         ge=1,
         le=100,
         description="trainings; before each but the first the network before it makes new masks of the train split",
     )
-    relabel: RelabelConfig = RelabelConfig()
-    eval: EvalConfig = EvalConfig()
+    relabel: RelabelConfig = RelabelConfig.model_construct()
+    eval: EvalConfig = EvalConfig.model_construct()
     reference: tuple[ReferenceConfig, ...] = Field((), description="published figures of this recipe, for `wsss table`")
 
     @model_validator(mode="after")

@@ -52,21 +52,21 @@ class TrainConfig(TrainingConfig):
         description="with supervision = 'mixed': share of the samples that have whole masks of the data set, at least; "
         "they are repeated. 0: as many as there are",
     )
-    backbone: BackboneConfig = BackboneConfig()
-    head: Head = DeepLabConfig()
-    aux: AuxConfig = AuxConfig()
+    backbone: BackboneConfig = BackboneConfig.model_construct()
+    head: Head = DeepLabConfig.model_construct()
+    aux: AuxConfig = AuxConfig.model_construct()
     init: str = Field("", description="train run, checkpoint or imported directory whose network to start from")
     reset_head: bool = Field(False, description="with init: keep all but the classifiers, and draw those anew")
     iters: Positive = Field(20000, description="training iterations; the schedule follows")
-    augment: AugmentConfig = AugmentConfig()
-    optim: Optim = SgdConfig()
+    augment: AugmentConfig = AugmentConfig.model_construct()
+    optim: Optim = SgdConfig.model_construct()
     loss: tuple[Loss, ...] = Field(
-        (CrossEntropyConfig(),),
+        (CrossEntropyConfig.model_construct(),),
         min_length=1,
         description="terms that are added up; the auxiliary head has those of kind cross-entropy",
     )
     noise: NoiseConfig = Field(
-        NoiseConfig(), description="what training does about noisy pseudo masks; nothing by default"
+        NoiseConfig.model_construct(), description="what training does about noisy pseudo masks; nothing by default"
     )
     compile: bool = Field(False, description="torch.compile the network")
     channels_last: bool = Field(True, description="NHWC memory layout")

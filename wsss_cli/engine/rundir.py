@@ -12,14 +12,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from wsss_cli.config.forms import NewerError
-from wsss_cli.config.load import load_preset
-from wsss_cli.config.lock import difference, to_toml
-from wsss_cli.config.schema import Preset
 from wsss_cli.engine.outputs import damaged_outputs, list_outputs, remove_output
 from wsss_cli.engine.records import (
     Attempt,
@@ -45,6 +41,9 @@ from wsss_cli.errors import (
 from wsss_cli.files import how_to_write, json_lines, remove_temporaries, write_text
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.talk import say
+
+if TYPE_CHECKING:
+    from wsss_cli.config.schema import Preset
 
 Value = TypeVar("Value")
 SINCE = time.time() - time.monotonic()
@@ -241,6 +240,8 @@ def read_or_create(path: Path, stage: str, preset: Preset, identity: str, inputs
     Raises:
         UsageError: the directory was made with another preset or other inputs.
     """
+    from wsss_cli.config.lock import difference, to_toml  # here: who reads runs needs no schema of presets
+
     record = _or_none(read_record, path) if is_run(path) else None
     settings = _or_none(_read_settings, path / "preset.lock.toml") if is_run(path) else None
     if record is not None and record.identity != identity:
@@ -298,6 +299,8 @@ def _or_none(read: Callable[[Any], Value], path: Path) -> Value | None:
 def _read_settings(file: Path) -> Preset:
     if file.is_file() and not file.stat().st_size:
         raise DataError(f"{file} is empty")
+    from wsss_cli.config.load import load_preset
+
     return load_preset(str(file))
 
 
@@ -311,6 +314,8 @@ def state_of(path: Path, record: RunRecord) -> State:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
     by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wsss_cli.errors import UsageError
-from wsss_cli.processes import cores
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
@@ -68,6 +67,8 @@ def cores_here() -> int:
 
     What a variable such as OMP_NUM_THREADS grants is granted to each process.
     """
+    from wsss_cli.processes import cores  # here: it takes long, and most commands ask for the rank alone
+
     return cores(among=1 if works_alone() else here().local_world)
 
 

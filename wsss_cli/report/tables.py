@@ -8,15 +8,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich import box
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from wsss_cli.escapes import csv_cell, visible
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Value = float | int | str | None
 
@@ -51,6 +50,11 @@ class Table:
 
         Names stay whole, to be copied, where they fit side by side: text beside them is broken into lines.
         """
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
         whole = self.fits(width)
         last = self.footer or ("",) * len(self.columns)
         shown = RichTable(
@@ -148,6 +152,8 @@ def print_table(table: Table, file: TextIO, is_terminal: bool | None = None) -> 
     On a terminal of less than 40 columns plain, too: Rich would leave columns out to fit.
     """
     if is_terminal if is_terminal is not None else file.isatty():
+        from rich.console import Console  # here: it takes long, and plain text does without
+
         console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
         if console.width >= NARROW:
             apart = len(table.columns) >= MANY and not table.fits(console.width)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import ssl
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,6 +97,10 @@ def _hub() -> tuple[str, str]:
 @functools.cache
 def no_answer(address: str) -> str:
     """Why a server does not answer, after one try of a few seconds; empty: it does, be it with an error of its own."""
+    import ssl  # these take long, and weights mostly are there
+    import urllib.error
+    import urllib.request
+
     reasons = [f"no answer in {ANSWER_S:g} seconds"]
 
     def ask() -> None:
