@@ -149,6 +149,18 @@ def names_below(folder: Path) -> Iterator[str]:
             raise DataError(f"cannot read the folder {place}: {error.strerror}", hint) from error
 
 
+def pngs_below(folder: Path) -> Iterator[str]:
+    """Of `names_below` those of PNGs; none of hidden folders.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    for name in names_below(folder):
+        *above, last = name.split("/")
+        if last[-4:].lower() == ".png" and last != last[-4:] and not any(part.startswith(".") for part in above):
+            yield name
+
+
 def is_hidden(file: Path, folder: Path) -> bool:
     """Whether a file of a folder lies in one that is hidden, as programs keep copies in: .ipynb_checkpoints, say."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from wsss_cli.data import masks
-from wsss_cli.data.masks import read_mask, write_mask
+from wsss_cli.data.images import open_picture
+from wsss_cli.data.masks import mask_png, read_mask, write_mask
 from wsss_cli.errors import DataError
 from wsss_cli.labels import voc_palette
 
@@ -128,6 +132,77 @@ def test_a_mask_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     def refused(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(masks, "open_picture", refused)
+    monkeypatch.setattr(masks, "_plain_indices", refused)
     with pytest.raises(DataError, match=r"cannot read mask .*a.png: Permission denied \(make it readable\)"):
         masks.read_mask(path)
+
+
+# -- decoded without Pillow: as Pillow would ---------------------------------------------------------------------------
+
+DRAWN = np.random.default_rng(0).integers(0, 256, (13, 30), np.uint8)
+PLAIN = mask_png(DRAWN, voc_palette(21))
+
+
+def saved(tmp_path: Path, **how: object) -> bytes:
+    Image.open(io.BytesIO(PLAIN)).save(tmp_path / "saved.png", **how)
+    return (tmp_path / "saved.png").read_bytes()
+
+
+def grey(values: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".png", values)[1])
+
+
+def with_chunk(name: bytes, content: bytes, crc: int = 0) -> bytes:
+    head = len(content).to_bytes(4) + name + content
+    return PLAIN[:33] + head + (zlib.crc32(name + content) ^ crc).to_bytes(4) + PLAIN[33:]
+
+
+def in_two(data: bytes) -> bytes:
+    """The pixels in two chunks."""
+    at = data.index(b"IDAT")
+    size = int.from_bytes(data[at - 4 : at])
+    parts = (data[at + 4 : at + 9], data[at + 9 : at + 4 + size])
+    chunks = (len(part).to_bytes(4) + b"IDAT" + part + zlib.crc32(b"IDAT" + part).to_bytes(4) for part in parts)
+    return data[: at - 4] + b"".join(chunks) + data[at + 8 + size :]
+
+
+SORTS = {
+    "as written": (lambda folder: PLAIN, True),
+    "grey, rows filtered": (lambda folder: grey(np.sort(DRAWN, axis=1)), False),
+    "in two chunks": (lambda folder: in_two(PLAIN), True),
+    "transparent": (partial(saved, transparency=3), True),
+    "with a text": (lambda folder: with_chunk(b"tEXt", b"a\0b"), True),
+    "4 bits": (partial(saved, bits=4), False),
+    "stored": (partial(saved, compress_level=0), True),
+    "a text with a wrong check sum": (lambda folder: with_chunk(b"tEXt", b"a\0b", 1), False),
+    "more behind the end": (lambda folder: PLAIN + b"more", True),
+}
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_mask_is_what_pillow_reads(sort: str, tmp_path: Path) -> None:
+    data, is_direct = SORTS[sort]
+    file = tmp_path / "m.png"
+    file.write_bytes(data(tmp_path))
+    with open_picture(file) as image:
+        expected = np.array(image, dtype=np.uint8)
+    mask = read_mask(file)
+    assert mask.dtype == np.uint8
+    assert mask.flags.writeable
+    assert mask.flags.c_contiguous
+    assert np.array_equal(mask, expected)
+    assert (masks._plain_indices(file) is not None) == is_direct
+
+
+@pytest.mark.parametrize("keep", [8, 20, 33, 60, len(PLAIN) - 30, len(PLAIN) - 12])
+def test_what_is_cut_off_is_left_to_pillow(keep: int, tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(PLAIN[:keep])
+    assert masks._plain_indices(tmp_path / "m.png") is None
+
+
+@pytest.mark.parametrize("at", range(8, len(PLAIN) - 12))
+def test_a_changed_byte_gives_no_mask_unseen(at: int, tmp_path: Path) -> None:
+    changed = bytearray(PLAIN)
+    changed[at] ^= 1
+    (tmp_path / "m.png").write_bytes(changed)
+    assert masks._plain_indices(tmp_path / "m.png") is None

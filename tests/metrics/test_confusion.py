@@ -48,6 +48,18 @@ def test_counts_on_a_device_are_the_same(images: list[tuple[np.ndarray, np.ndarr
     assert there.matrix().tolist() == confusion_of(images).matrix.tolist()
 
 
+@pytest.mark.parametrize("ignore", [255, 0, 7, -1])
+@pytest.mark.parametrize("num_classes", [1, 2, 21, 254, 255, 300])
+def test_small_and_large_images_are_counted_alike(num_classes: int, ignore: int) -> None:
+    pred, truth = np.random.default_rng(0).integers(0, 256, (2, 256, 256), np.uint8)  # all values, together above FEW
+    large, small, plain = (Confusion(num_classes) for _ in range(3))
+    large.add(pred, truth, ignore)
+    for rows in np.split(np.arange(256), 8):
+        small.add(pred[rows], truth[rows], ignore)
+        plain.add(pred[rows].astype(np.int64), truth[rows].astype(np.int64), ignore)
+    assert small.matrix.tolist() == large.matrix.tolist() == plain.matrix.tolist()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("num_classes", [2, 21, 81, 255])
 def test_a_gpu_counts_as_a_cpu(num_classes: int) -> None:

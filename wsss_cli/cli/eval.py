@@ -25,7 +25,7 @@ from wsss_cli.cli.options import (
     written_file,
 )
 from wsss_cli.errors import DataError, GateError, UsageError
-from wsss_cli.files import files_below
+from wsss_cli.files import names_below
 
 if TYPE_CHECKING:
     from wsss_cli.engine.shards import Shard
@@ -206,7 +206,7 @@ def _columns(metrics: str) -> list[str]:
 def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder", "--pred takes a folder of masks (.png) or of CAMs (.npz)")
-    cams = sorted(path for path in files_below(pred) if path.suffix == ".npz")
+    cams = sorted(pred / name for name in names_below(pred) if name.endswith(".npz") and Path(name).suffix)
     if cams:
         return eval_sources.cam_folder(pred, cams, truth, num_classes)
     return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)

@@ -10,7 +10,7 @@ from wsss_cli.cli import console, sharded
 from wsss_cli.cli.following import line
 from wsss_cli.engine.stop import Stop
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import files_below, is_hidden
+from wsss_cli.files import pngs_below
 from wsss_cli.processes import cores
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, colum
     from wsss_cli.report.tables import class_table
     from wsss_cli.scoring.masks import score_masks
 
-    below = files_below(truth) if truth.is_dir() else ()
-    images = sum(path.suffix.lower() == ".png" and not is_hidden(path, truth) for path in below)
+    images = sum(1 for _ in pngs_below(truth)) if truth.is_dir() else 0
     with console.progress(images, "eval") as bar, Stop(console.say_at_once).listening() as stop:
         scores = score_masks(
             pred,
@@ -68,8 +67,7 @@ def cam_folder(pred: Path, cams: list[Path], truth: Path, num_classes: int) -> S
         )
     with console.progress(len(pairs), "seed curve") as bar, Stop(console.say_at_once).listening() as stop:
         curve = cam_curve(pairs, num_classes, check=stop.check, workers=cores(), progress=bar.advance)
-    true_masks = sum(path.suffix.lower() == ".png" and not is_hidden(path, truth) for path in files_below(truth))
-    curve["without_cam"] = true_masks - len(pairs)
+    curve["without_cam"] = sum(1 for _ in pngs_below(truth)) - len(pairs)
     return curve, curve_table(curve, "seeds by background threshold")
 
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from wsss_cli.errors import DataError
 
+FEW = 1 << 15  # pixels of an image, up to which a table of what each value means is quicker than 256 x 256 counts
+
 
 class Confusion:
     """Counts of (truth, prediction) over pixels, exact at any number of images.
@@ -42,7 +44,9 @@ class Confusion:
         self.matrix += np.bincount(cell, minlength=size * size).reshape(size, size)
 
     def _bytes(self, pred: np.ndarray, truth: np.ndarray, ignore_index: int) -> np.ndarray:
-        """The counts of uint8 images, from all 256 x 256 pairs: one pass over the pixels, whatever the classes."""
+        """The counts of uint8 images: one pass over the pixels, whatever the classes."""
+        if truth.size <= FEW and self.num_classes < 255:
+            return self._few(pred, truth, ignore_index)
         pairs = np.left_shift(truth, 8, dtype=np.intp)
         pairs |= pred
         counts = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
@@ -55,6 +59,18 @@ class Confusion:
         folded[:k, -1] += counts[:k, k:].sum(axis=1)
         folded[-1, -1] += counts[k:, k:].sum()
         return folded
+
+    def _few(self, pred: np.ndarray, truth: np.ndarray, ignore_index: int) -> np.ndarray:
+        """The counts of small uint8 images, of fewer than 255 classes."""
+        size = self.num_classes + 1
+        column = np.minimum(np.arange(256), self.num_classes)
+        row = size * column
+        if 0 <= ignore_index < 256:
+            row[ignore_index] = size * size  # a row more, which is dropped
+        cell = row.take(truth)
+        cell += column.take(pred)
+        counts = np.bincount(cell.ravel(), minlength=size * size)[: size * size]
+        return counts.reshape(size, size)
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another matrix with the same classes.

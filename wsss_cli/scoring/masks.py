@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import check_values, read_mask
-from wsss_cli.engine.records import namer
 from wsss_cli.errors import DataError
-from wsss_cli.files import files_below, is_hidden
+from wsss_cli.files import pngs_below
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import Check, check_stop
 from wsss_cli.scoring.by_image import ClassAreas, class_areas
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.pieces import Progress, check_same_size, in_pieces
+
+if TYPE_CHECKING:
+    from wsss_cli.data.dataset import Sample
 
 Undecided = Literal["background", "drop", "as-is"]
 
@@ -79,7 +80,8 @@ def score_pairs(
     each: list[ClassAreas] | None = None,
 ) -> dict[str, Any]:
     """`score_masks` for (prediction, truth) files that are known; without `extra`. `each` gets the areas of a pair."""
-    work = functools.partial(_score_pairs, num_classes=num_classes, undecided=undecided, boundary=boundary)
+    how: dict[str, Any] = {"undecided": undecided, "boundary": boundary, "each": each is not None}
+    work = functools.partial(_score_pairs, num_classes=num_classes, **how)
     counts, pixels = Counts(num_classes, boundary), np.zeros(3, np.int64)
     for part, part_pixels, areas in in_pieces(work, pairs, workers, check, progress):
         counts.merge(part)
@@ -129,16 +131,17 @@ def _pngs(folder: Path) -> dict[str, Path]:
     """PNGs of a folder and below by name without suffix, sorted; none of hidden folders, nor macOS's ._NAME."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}", "check the path")
-    below = (file for file in files_below(folder) if not is_hidden(file, folder))
-    files = (file for file in below if file.suffix.lower() == ".png" and not file.name.startswith("._"))
+    from wsss_cli.engine.records import namer  # here: worker processes do without
+
     name = namer(folder)
-    return {name(file): file for file in sorted(files)}
+    files = (folder / one for one in sorted(pngs_below(folder), key=lambda one: one.split("/")))
+    return {name(file): file for file in files if not file.name.startswith("._")}
 
 
 def _score_pairs(
-    pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool
+    pairs: list[tuple[Path, Path]], num_classes: int, undecided: Undecided, boundary: bool, each: bool
 ) -> tuple[Counts, np.ndarray, list[ClassAreas]]:
-    """Of some (prediction, truth) files counts, how many pixels are undecided, scored, and there, and areas of each."""
+    """Of some (prediction, truth) files counts, how many pixels are undecided, scored, and there; with `each` areas."""
     counts, pixels, areas = Counts(num_classes, boundary), np.zeros(3, np.int64), []
     for pred_file, truth_file in pairs:
         check_stop()
@@ -147,13 +150,14 @@ def _score_pairs(
         check_values(pred, num_classes, pred_file)
         check_values(truth, num_classes, truth_file)
         scored, blank = truth != IGNORE, pred == IGNORE
-        pixels += ((scored & blank).sum(), scored.sum(), truth.size)
+        pixels += np.array((np.count_nonzero(scored & blank), np.count_nonzero(scored), truth.size))
         if undecided == "background":
             pred[blank] = 0
         elif undecided == "drop":
             truth[blank] = IGNORE
-        one = Counts(num_classes, boundary)
+        one = Counts(num_classes, boundary) if each else counts
         one.add(pred, truth)
-        counts.merge(one)
-        areas.append(class_areas(one.confusion.matrix))
+        if each:
+            counts.merge(one)
+            areas.append(class_areas(one.confusion.matrix))
     return counts, pixels, areas
