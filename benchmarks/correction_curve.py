@@ -3,13 +3,14 @@
 python benchmarks/correction_curve.py runs/pseudo-voc-1a2b3c4d
 
 The masks of a pseudo run whose photographs have true masks; a corrected photograph has its true mask. Prints, by the
-share of the photographs that is corrected, the mIoU of all masks (255 as background) in five orders:
+share of the photographs that is corrected, the mIoU of all masks (255 as background) in six orders:
 
 confidence    by the share of pixels expected to be wrong, confidence taken at its word
-calibrated    as `wsss export-masks` orders where there are true masks; each half calibrated on the other one
+given         by what these are expected to cost the mean IoU: the order of `wsss export-masks` without true masks
+calibrated    as it orders where there are true masks; each half of the photographs calibrated on the other one
 chance        the mean of seeds 0, 1 and 2, and the lowest and highest of them
-worst         by the share that is wrong in truth: no order by it is possible, and it need not be the best one
-counts        by the number of wrong pixels of classes that the data set has few of: what an order could know at best
+worst         by the share that is wrong in truth, which nobody knows
+dearest       by what the truly wrong pixels cost: their share of their class in truth, too many and too few
 
 and how many corrections each needs for what chance reaches. What came of it: docs/benchmarks/supervision.md.
 """
@@ -24,7 +25,14 @@ import numpy as np
 
 from wsss_cli.data.masks import read_mask
 from wsss_cli.labels import IGNORE
-from wsss_cli.scoring.calibration import as_given, calibrate, confidence_counts, right_counts, wrong_share
+from wsss_cli.scoring.calibration import (
+    Confidence,
+    as_given,
+    calibrate,
+    confidence_counts,
+    expected_losses,
+    right_counts,
+)
 from wsss_cli.stages.export_masks import Source, masks_of_run
 from wsss_cli.talk import silent
 
@@ -72,18 +80,28 @@ def orders(source: Source, counts: np.ndarray) -> dict[str, list[list[int]]]:
     right = np.stack([right_counts(one) for one in files])
     other = [np.arange(len(files)) % 2 != half for half in (0, 1)]
     halves = [calibrate(right[kept].sum(0), int(kept.sum())).wrong for kept in other]
-    wrong = counts.sum((1, 2)) - np.trace(counts, axis1=1, axis2=2)
+    off = counts - np.stack([np.diag(np.diag(one)) for one in counts])
     pixels = counts.sum((0, 2)).clip(min=1)  # of each class, in truth
-    missed = ((counts.sum(2) - np.diagonal(counts, axis1=1, axis2=2)) / pixels).sum(1)
-    stray = ((counts.sum(1) - np.diagonal(counts, axis1=1, axis2=2)) / pixels).sum(1)
     by = {
-        "confidence": [wrong_share(one, as_given()) for one in sure],
-        "calibrated": [wrong_share(one, halves[place % 2]) for place, one in enumerate(sure)],
-        "worst": list(wrong / counts.sum((1, 2)).clip(min=1)),
-        "counts": list(missed + stray),
+        "confidence": [one.wrong(as_given()).sum() / one.counts.sum() for one in sure],
+        "given": _losses(source, sure, [as_given()] * len(sure)),
+        "calibrated": _losses(source, sure, [halves[place % 2] for place in range(len(sure))]),
+        "worst": list(off.sum((1, 2)) / counts.sum((1, 2)).clip(min=1)),
+        "dearest": list(((off.sum(1) + off.sum(2)) / pixels).sum(1)),
     }
     found = {name: [list(np.argsort(-np.asarray(values), kind="stable"))] for name, values in by.items()}
     return found | {"chance": [list(np.random.default_rng(seed).permutation(len(files))) for seed in SEEDS]}
+
+
+def _losses(source: Source, sure: Sequence[Confidence], shares: Sequence[np.ndarray]) -> list[float]:
+    pixels = np.zeros(256, np.int64)
+    for one in sure:
+        np.add.at(pixels, one.values, one.counts.sum(1))
+    wrong = [
+        dict(zip(map(int, one.values), one.wrong(share), strict=True)) for one, share in zip(sure, shares, strict=True)
+    ]
+    tags = [one.labels for one in source.score]
+    return expected_losses(wrong, tags, pixels[: source.dataset.num_classes], pixels.sum() / len(sure))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Masks go out to annotators, the least sure first, and come back by every door as they were corrected."""
+"""Masks go out to annotators, the dearest mistakes first, and come back by every door as they were corrected."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from wsss_cli.engine.rundir import open_run
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.inference.journal import Journal
 from wsss_cli.pseudo.refine import write_pseudo_mask
-from wsss_cli.scoring.calibration import GROUPS, LEVELS, calibrate, pixel_groups, wrong_share
+from wsss_cli.scoring.calibration import GROUPS, LEVELS, Confidence, calibrate, expected_losses, pixel_groups
 from wsss_cli.stages.paths import confidence_path, mask_path
 
 FORMATS = {"png": "masks", "coco": "instances.json", "label-studio": "tasks.json", "cvat": "annotations.xml"}
@@ -80,14 +80,16 @@ def exported(home, form, name="out", *more):
     return home / name / FORMATS[form], shown
 
 
-def test_the_least_sure_come_first(home):
+def test_those_that_cost_most_come_first(home):
     without_truth(home)
     file, shown = exported(home, "png")
     rows = list(csv.DictReader((home / "out/order.csv").open()))
-    assert [row["id"] for row in rows] == [f"train_{number:06d}" for number in (5, 4, 3, 2, 1, 0)]
-    expected = [(4 * number + 8 * (1 - 204 / 255)) / 48 for number in (5, 4, 3, 2, 1, 0)]
-    assert [float(row["wrong"]) for row in rows] == pytest.approx(expected, abs=1e-6)
-    assert [row["rank"] for row in rows] == list("123456") and rows[0]["image"].endswith("train_000005.jpg")
+    losses = [float(row["loss"]) for row in rows]
+    assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1] > 0
+    wrong = {row["id"]: float(row["wrong"]) for row in rows}
+    expected = {f"train_{number:06d}": (4 * number + 8 * (1 - 204 / 255)) / 48 for number in range(6)}
+    assert wrong == pytest.approx(expected, abs=1e-6)
+    assert [row["rank"] for row in rows] == list("123456") and rows[0]["image"].endswith(f"{rows[0]['id']}.jpg")
     assert "confidence as it was given" in shown and "expected share of wrong pixels in them: 24.2 %" in shown
     assert sorted(path.name for path in file.iterdir()) == sorted(f"{row['id']}.png" for row in rows)
 
@@ -142,13 +144,53 @@ def test_a_mask_that_one_class_floods_is_no_longer_sure_where_such_masks_are_wro
             np.add.at(counts[which], (groups[:count], sure[:count]), 5)
     calibration = calibrate(counts, 10)
     # pooled a quarter is wrong; a photograph of 100 such pixels is added to each group
-    of_flooded, of_sound = ((np.bincount(pixel_groups(one).ravel(), minlength=GROUPS)) for one in (flooded, sound))
-    at_full = [np.outer(one, np.arange(LEVELS) == 255) for one in (of_flooded, of_sound)]
-    assert wrong_share(at_full[0], calibration.wrong) == pytest.approx((250 + 25) / (500 + 100))
-    expected = 0.3 * 25 / (150 + 100) + 0.7 * 25 / (350 + 100)
-    assert wrong_share(at_full[1], calibration.wrong) == pytest.approx(expected)
+    at_full = np.arange(LEVELS) == 255
+    of_flooded = Confidence(np.array([1]), pixel_groups(flooded)[:1, 0], np.outer([100], at_full))
+    of_sound = Confidence(np.array([0, 1]), pixel_groups(sound)[[9, 0], 0], np.outer([70, 30], at_full))
+    assert of_flooded.wrong(calibration.wrong) == pytest.approx([100 * (250 + 25) / (500 + 100)])
+    assert of_sound.wrong(calibration.wrong) == pytest.approx([70 * 25 / (350 + 100), 30 * 25 / (150 + 100)])
     assert calibration.error == pytest.approx(0.25)
     assert (calibration.wrong[:, 0] == 1).all()  # no pixel of that confidence: taken at its word
+
+
+def test_what_wrong_pixels_cost_the_mean_iou_by_hand():
+    """Classes of 1,000, 200 and 10 pixels, the last taken for a photograph's 100: 1/30, 1/6 and 1/3 points a pixel."""
+    pixels = np.array([1000, 200, 10])
+    masks = [{0: 6.0, 1: 3.0}, {0: 6.0, 2: 3.0}, {0: 0.0, 255: 6.0}, {1: 2.0}, {0: 5.0}]
+    tags = [(1,), (2,), (1, 2), (1, 2), ()]
+    background, first, second = 1 / 30, 1 / 6, 1 / 3
+    expected = [
+        6 * (background + first) + 3 * (first + background),
+        6 * (background + second) + 3 * (second + background),
+        6 * (background + first + second) / 3,
+        2 * (first + (background + second) / 2),
+        5 * background,  # there is no class that its pixels could be of
+    ]
+    assert expected_losses(masks, tags, pixels, 100.0) == pytest.approx(expected)
+
+
+def test_a_rare_class_comes_before_a_mask_with_more_wrong_pixels(home):
+    """Masks of background and one class each; the fifth has a class that no other mask has."""
+    samples = list(open_dataset(home / "toy").split("train"))
+    rows = list(csv.DictReader((home / "toy/splits/train.csv").open()))
+    for number, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        label = 2 if number == 4 else 1
+        row["labels"] = open_dataset(home / "toy").classes[label]
+        mask, sure = np.zeros((48, 48), np.uint8), np.full((48, 48), 255, np.uint8)
+        mask[:, : 8 if label == 2 else 24] = label
+        sure[: number + 1, :4] = 0
+        write_mask(home / "predicted/masks" / f"{sample.image.stem}.png", mask, ((0, 0, 0),) * 6)
+        write_mask(home / "predicted/confidence" / f"{sample.image.stem}.png", sure, ((0, 0, 0),))
+    with (home / "toy/splits/train.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "out")
+    order = list(csv.DictReader((home / "out/order.csv").open()))
+    assert [row["id"] for row in order] == [samples[number].id for number in (4, 5, 3, 2, 1, 0)]
+    assert float(order[0]["wrong"]) < float(order[1]["wrong"]) and float(order[0]["loss"]) > float(order[1]["loss"])
+    of_common, of_background, pixels = 5 * 48 * 24, 48 * (40 + 5 * 24), 6 * 4
+    assert float(order[1]["loss"]) == pytest.approx(100 / 6 * pixels * (1 / of_common + 1 / of_background), abs=1e-6)
 
 
 def test_groups_of_pixels_by_hand():
@@ -236,7 +278,7 @@ def test_a_folder_of_predictions_goes_out_in_the_order_of_the_list(home):
     shown = run("export-masks", home / "predicted", "--data", home / "toy", "--out", home / "out")
     assert "no confidence is known" in shown
     rows = list(csv.DictReader((home / "out/order.csv").open()))
-    assert [(row["id"], row["wrong"]) for row in rows] == [(samples[2].id, ""), (samples[3].id, "")]
+    assert [(row["id"], row["wrong"], row["loss"]) for row in rows] == [(samples[at].id, "", "") for at in (2, 3)]
     for number, sample in enumerate(samples[2:4]):
         grey = np.full((48, 48), 200 - 99 * number, np.uint8)
         write_mask(home / "predicted/confidence" / f"{sample.image.stem}.png", grey, ((0, 0, 0),))

@@ -46,10 +46,11 @@ def export_masks(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Write masks for annotators to correct, of the least sure photographs first.
+    """Write masks for annotators to correct, the dearest mistakes first.
 
-    order.csv has the rank of each photograph and the share of its pixels that is expected to be wrong. Photographs that
-    have a whole mask in DATASET/trusted are left out. What is corrected comes back by `wsss prepare labels`.
+    order.csv has of each photograph the share of its pixels that is expected to be wrong, and what these are expected
+    to take from the mean IoU of all masks, by which the order goes. Photographs that have a whole mask in
+    DATASET/trusted are left out. What is corrected comes back by `wsss prepare labels`.
 
     \b
     wsss export-masks runs/pseudo-mine-1a2b3c4d --format cvat --count 50 --photographs --out to-correct

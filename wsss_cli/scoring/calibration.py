@@ -35,6 +35,30 @@ class Calibration:
     images: int
 
 
+@dataclass(frozen=True)
+class Confidence:
+    """How sure a mask is.
+
+    Attributes:
+        values: the classes of the mask, and 255, ascending, uint8 [n].
+        groups: the group of the pixels of each value, int64 [n].
+        counts: pixels by value and confidence, int64 [n, 256].
+    """
+
+    values: np.ndarray
+    groups: np.ndarray
+    counts: np.ndarray
+
+    def wrong(self, share: np.ndarray) -> np.ndarray:
+        """How many pixels of each value are expected to be wrong, float64 [n].
+
+        Args:
+            share: by group and confidence, float64 [18, 256].
+        """
+        expected: np.ndarray = (self.counts * share[self.groups]).sum(1)
+        return expected
+
+
 def pixel_groups(mask: np.ndarray) -> np.ndarray:
     """The group of each pixel of a mask: background, object or 255, and how much of the mask its class covers.
 
@@ -53,14 +77,16 @@ def pixel_groups(mask: np.ndarray) -> np.ndarray:
     return by_pixel
 
 
-def confidence_counts(files: Sure) -> np.ndarray:
-    """How many pixels of a mask have each confidence, by group, int64 [18, 256].
+def confidence_counts(files: Sure) -> Confidence:
+    """How many pixels of each value of a mask have each confidence.
 
     Raises:
         DataError: a file cannot be read, or they have different sizes.
     """
     mask, confidence = _of_one_size(files)
-    return _counted(pixel_groups(mask), confidence)
+    counts = np.bincount(mask.ravel().astype(np.int64) * LEVELS + confidence.ravel(), minlength=256 * LEVELS)
+    values, places = np.unique(mask, return_index=True)
+    return Confidence(values, pixel_groups(mask).ravel()[places], counts.reshape(256, LEVELS)[values])
 
 
 def right_counts(files: Judged) -> np.ndarray:
@@ -127,11 +153,28 @@ def as_given() -> np.ndarray:
     return np.tile(1 - np.arange(LEVELS) / (LEVELS - 1), (GROUPS, 1))
 
 
-def wrong_share(counts: np.ndarray, wrong: np.ndarray) -> float:
-    """The share of a mask's pixels that is expected to be wrong.
+def expected_losses(
+    wrong: Sequence[dict[int, float]], tags: Sequence[Sequence[int]], pixels: np.ndarray, photograph: float
+) -> list[float]:
+    """What the wrong pixels of each mask are expected to take from the mean IoU of all masks, in points.
+
+    A pixel that is wrongly given to a class is one too many of it, and one too few of another class of the photograph:
+    of the background or of a tag, each as likely. Either costs that class about one part in as many as it has pixels.
+    So a wrong pixel of a rare class counts more than one of the background.
 
     Args:
-        counts: its pixels by group and confidence, int64 [18, 256].
-        wrong: share by group and confidence, float64 [18, 256].
+        wrong: of each mask, how many pixels of a class, or of 255, are expected to be wrong.
+        tags: the classes that each photograph is tagged with.
+        pixels: of each class in all masks, int64 [K]; one with fewer than a photograph's counts as having those.
+        photograph: pixels of a photograph in the mean.
     """
-    return float((counts * wrong).sum() / counts.sum())
+    cost = 100 / len(pixels) / np.maximum(pixels, photograph)
+    losses = []
+    for expected, labels in zip(wrong, tags, strict=True):
+        there = {0, *labels, *expected} - {IGNORE}
+        loss = 0.0
+        for value, count in expected.items():
+            others = [cost[label] for label in there - {value}]
+            loss += count * ((0.0 if value == IGNORE else cost[value]) + (sum(others) / len(others) if others else 0.0))
+        losses.append(float(loss))
+    return losses

@@ -1,4 +1,4 @@
-"""Masks of a run for annotators, the least sure photographs first."""
+"""Masks of a run for annotators, those first whose wrong pixels are expected to cost most."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from wsss_cli.scoring.calibration import (
     as_given,
     calibrate,
     confidence_counts,
+    expected_losses,
     right_counts,
-    wrong_share,
 )
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.scored import score_samples
@@ -48,6 +48,7 @@ from wsss_cli.talk import sides, silent
 
 Format = Literal["png", "coco", "label-studio", "cvat"]
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 ORDER = "order.csv"
 PHOTOGRAPHS = "photographs"
 
@@ -78,11 +79,13 @@ class Ranked:
 
     Attributes:
         wrong: share of wrong pixels that is expected of each; None: nothing is known.
+        loss: what these are expected to take from the mean IoU of the masks, points; None: nothing is known.
         corrected: photographs that were left out as they have a whole mask of the data set.
     """
 
     samples: tuple[Sample, ...]
     wrong: tuple[float | None, ...]
+    loss: tuple[float | None, ...]
     calibration: Calibration | None
     corrected: int
 
@@ -150,11 +153,11 @@ def _of_predictions(folder: Path, dataset: Dataset, split: str) -> Source:
 
 
 def rank(source: Source, ctx: Context) -> Ranked:
-    """Photographs that have a mask and no whole mask of the data set, those with the most wrong pixels expected first.
+    """Photographs that have a mask and no whole mask of the data set, those first that cost the mean IoU most.
 
-    That is the mean over pixels of 1 - confidence. Where photographs of the score split have true masks, the share that
-    is wrong among pixels of like confidence, whose class covers about as much of its mask, takes the place of
-    1 - confidence. Without confidence the order is that of the list.
+    That is by `calibration.expected_losses`, of the pixels that are expected to be wrong: 1 - confidence of each, or,
+    where photographs of the score split have true masks, the share that is wrong among pixels of like confidence whose
+    class covers about as much of its mask. Without confidence the order is that of the list.
 
     Raises:
         DataError: a file cannot be read, or all photographs have a whole mask.
@@ -165,14 +168,21 @@ def rank(source: Source, ctx: Context) -> Ranked:
     if not pending:
         raise DataError(f"all {count:,} photographs have a whole mask in {source.dataset.root}/trusted")
     if source.confidence_of is None:
-        return Ranked(tuple(pending), (None,) * len(pending), None, count)
+        return Ranked(tuple(pending), (None,) * len(pending), (None,) * len(pending), None, count)
     calibration = _calibration(source, source.confidence_of, ctx)
-    wrong = as_given() if calibration is None else calibration.wrong
+    share = as_given() if calibration is None else calibration.wrong
     sure = source.confidence_of
-    counts = _each(confidence_counts, Each(pending, lambda one: (source.mask_of(one), sure(one))), "confidence", ctx)
-    shares = [wrong_share(one, wrong) for one in counts]
-    order = sorted(range(len(pending)), key=lambda at: (-shares[at], pending[at].id))
-    return Ranked(tuple(pending[at] for at in order), tuple(shares[at] for at in order), calibration, count)
+    pixels, wrong, shares = np.zeros(LEVELS, np.int64), [], []
+    for one in _each(confidence_counts, Each(pending, lambda one: (source.mask_of(one), sure(one))), "confidence", ctx):
+        expected = one.wrong(share)
+        np.add.at(pixels, one.values, one.counts.sum(1))
+        wrong.append({int(value): float(each) for value, each in zip(one.values, expected, strict=True)})
+        shares.append(float(expected.sum() / one.counts.sum()))
+    of_classes = pixels[: source.dataset.num_classes]
+    losses = expected_losses(wrong, [one.labels for one in pending], of_classes, pixels.sum() / len(pending))
+    order = sorted(range(len(pending)), key=lambda at: (-losses[at], pending[at].id))
+    known = tuple(shares[at] for at in order), tuple(losses[at] for at in order)
+    return Ranked(tuple(pending[at] for at in order), *known, calibration, count)
 
 
 def _calibration(source: Source, confidence_of: Callable[[Sample], Path], ctx: Context) -> Calibration | None:
@@ -189,7 +199,7 @@ def _calibration(source: Source, confidence_of: Callable[[Sample], Path], ctx: C
     return calibrate(total, len(source.score))
 
 
-def _each(work: Callable[[Item], np.ndarray], items: Sequence[Item], title: str, ctx: Context) -> Iterator[np.ndarray]:
+def _each(work: Callable[[Item], Result], items: Sequence[Item], title: str, ctx: Context) -> Iterator[Result]:
     with ctx.ui.progress(len(items), title) as bar:
         for result in in_processes(work, items, cores(), check=ctx.stop.check):
             yield result
@@ -300,10 +310,9 @@ def _write(masks: Iterator[Outgoing], dataset: Dataset, form: Format, out: Path,
 def _order(ranked: Ranked, count: int) -> str:
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["rank", "id", "wrong", "image"])
-    pairs = zip(ranked.samples[:count], ranked.wrong[:count], strict=True)
-    for number, (sample, wrong) in enumerate(pairs, 1):
-        rows.writerow(
-            [number, sample.id, "" if wrong is None else f"{wrong:.6f}", url_of(sample.image) or sample.image]
-        )
+    rows.writerow(["rank", "id", "wrong", "loss", "image"])
+    known = zip(ranked.samples[:count], ranked.wrong[:count], ranked.loss[:count], strict=True)
+    for number, (sample, *values) in enumerate(known, 1):
+        told = ["" if value is None else f"{value:.6f}" for value in values]
+        rows.writerow([number, sample.id, *told, url_of(sample.image) or sample.image])
     return text.getvalue()
