@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.forms import write_form
-from wsss_cli.data.ids import PLAIN_ID
 from wsss_cli.data.ids import check_id as check_id
 from wsss_cli.data.ids import nearest as nearest
 from wsss_cli.data.ids import refuse_duplicates as refuse_duplicates
@@ -189,8 +188,7 @@ def write_dataset(
             raise DataError(f"split '{split}' of {name} is empty", "check the lists, tags and --classes")
         hashes_of_ids = array("q")
         for sample in samples:
-            if not PLAIN_ID.fullmatch(sample.id):
-                check_id(sample.id, f"split '{split}'")
+            check_id(sample.id, f"split '{split}'")
             hashes_of_ids.append(hash(sample.id))
         if has_twins(hashes_of_ids):
             refuse_duplicates((sample.id for sample in samples), f"split '{split}'")

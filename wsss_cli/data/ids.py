@@ -19,6 +19,8 @@ def check_id(name: str, where: str) -> str:
     Raises:
         DataError: it is empty, absolute, holds '..' or a control character; `where` goes into the message.
     """
+    if PLAIN_ID.fullmatch(name):
+        return name
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or ".." in parts or any(ord(char) < 32 for char in name):
         raise DataError(

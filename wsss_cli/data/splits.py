@@ -338,5 +338,4 @@ def write_split(root: Path, name: str, samples: Sequence[Sample], classes: Seque
 
 
 def _stored_path(path: Path, root: Path) -> str:
-    path = path.absolute()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return str(path if path.is_absolute() else path.absolute()).removeprefix(os.path.join(root, ""))  # noqa: PTH118
