@@ -53,6 +53,20 @@ def test_a_whole_run_is_done_whatever_is_written_beside_its_outputs(exp, cam):
     assert planned(exp) == [("cam", True)]
 
 
+def test_pages_and_pictures_of_a_run_are_no_outputs_of_it_also_where_they_were_there_before_the_list(cam):
+    beside = ("report.html", "examples.jpg", "show.png", "features.backbone.png")
+    for name in beside:
+        (cam / name).write_text("of the run as it was")
+    list_outputs(cam)  # as a run does that was mended
+    for name in beside:
+        (cam / name).write_text("made anew")
+    assert damaged_outputs(cam) == []
+    listed = read_json(cam / LIST)
+    assert sorted(listed) == sorted(FILES)
+    (cam / LIST).write_text(json.dumps({**listed, "report.html": 5}))  # as earlier versions listed it
+    assert damaged_outputs(cam) == []
+
+
 def test_the_list_is_json_in_order_and_one_in_another_form_is_read(exp, cam):
     for name in ("cams/c/d.npz", "cams/c-d.npz", 'cams/q"\u00fc.npz'):
         (cam / name).parent.mkdir(exist_ok=True)

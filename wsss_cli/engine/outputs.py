@@ -16,11 +16,12 @@ from wsss_cli.files import read_json, whole_file
 
 LIST = "outputs.json"
 RECORDS = ("run.json", "inputs.json", "sources.json", "preset.lock.toml", "log.txt", "metrics.jsonl", "LOCK", LIST)
-NOT_LISTED = {*RECORDS, FOLDER}
+TO_LOOK_AT = ("report.html", "examples.jpg", "show.png")  # made anew at any time, as are the pictures of layers
+NOT_LISTED = {*RECORDS, FOLDER, *TO_LOOK_AT}
 
 
 def list_outputs(run: Path) -> None:
-    """Write outputs.json: {file: bytes} of all that is in a run directory but its records and evaluations."""
+    """Write outputs.json: {file: bytes} of all in a run directory but records, evaluations and what is to look at."""
     with whole_file(run / LIST) as file:
         file.write(b"{")
         for number, (name, size) in enumerate(_sizes(run, "")):
@@ -70,6 +71,8 @@ def _differing(run: Path, listed: Iterable[tuple[str, int]]) -> Iterator[Path]:
     there = _sizes(run, "")
     now = next(there, None)
     for name, size in listed:
+        if _is_beside(name):  # as earlier versions list it
+            continue
         while now is not None and now[0] < name:
             now = next(there, None)
         if now != (name, size):
@@ -102,12 +105,17 @@ def remove_output(run: Path, file: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def _is_beside(name: str) -> bool:
+    """Whether what lies in a run directory is no output: a record, an evaluation, or made to be looked at."""
+    return name in NOT_LISTED or name.startswith(("eval", "features."))
+
+
 def _sizes(run: Path, below: str) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the files below a folder of a run, in the order of their names."""
     with os.scandir(run / below) as scanned:
         entries = [(f"{entry.name}/" if entry.is_dir() else entry.name, entry) for entry in scanned]
     for name, entry in sorted(entries, key=lambda pair: pair[0]):
-        if name.startswith(".") or (not below and (entry.name in NOT_LISTED or name.startswith("eval"))):
+        if name.startswith(".") or (not below and _is_beside(entry.name)):
             continue
         if name.endswith("/"):
             yield from _sizes(run, below + name)
