@@ -189,6 +189,8 @@ def test_photographs_without_a_file_and_files_without_a_photograph_are_told(data
         ({"score": 1.5}, "has the score 1.5"),
         ({"score": "high"}, "has the score 'high'"),
         ({"segmentation": None}, "entry 1 has no segmentation"),
+        ({"segmentation": []}, r"no outline of its \d+ entries covers more than a pixel"),
+        ({"segmentation": [[0.2, 0.2, 0.8, 0.2, 0.8, 0.9]]}, "covers more than a pixel"),  # shares of the image
         ({"image_id": 999}, "has image_id 999, which nothing names"),
         ({"category_id": None}, "has no label"),
         ({"label": "moggy"}, "none of the labels in"),
@@ -207,6 +209,14 @@ def test_a_shape_that_cannot_be_taken_loses_its_photograph_alone(dataset, tmp_pa
     listed[0]["segmentation"] = {"size": [5, 5], "counts": [25]}
     done = take(dataset, coco(dataset, tmp_path / "r.json", listed, whole=True), ctx)
     assert [entry["id"] for entry in done.lost] == [dataset.split("train")[0].id]
+
+
+def test_instances_without_an_outline_are_counted(dataset, tmp_path, ctx):
+    listed = entries(dataset)
+    listed[0]["segmentation"], listed[1]["segmentation"] = [], [[3, 3, 9, 3]]
+    done = take(dataset, coco(dataset, tmp_path / "r.json", listed, whole=True), ctx)
+    (note,) = done.notes
+    assert note.startswith(f"2 of {len(listed)} entries have no outline, or one of no more than a pixel")
 
 
 def test_labels_are_renamed_and_other_ones_are_told(dataset, tmp_path, ctx):

@@ -208,6 +208,8 @@ def _notes(results: Results) -> Iterator[str]:
     total = f"{results.instances:,}"
     if results.other_images:
         yield f"{results.other_images:,} of {total} entries are of no photograph of the list"
+    if results.empty:
+        yield f"{results.empty:,} of {total} entries have no outline, or one of no more than a pixel"
     if results.other_labels:
         most = sorted(results.other_labels.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name!r} ({count:,})" for name, count in most[:8])

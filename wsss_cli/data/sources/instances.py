@@ -91,7 +91,7 @@ def read_instances(path: Path) -> Instances:
             if key == "annotations":
                 image, span = _span(entry, start, end, path)
                 spans.setdefault(image, []).append(span)
-                empty += _is_empty(entry["segmentation"])
+                empty += is_empty(entry["segmentation"])
                 continue
             entry = json.loads(text[start:end].encode("latin-1"))  # once more, with its letters as UTF-8
             if key == "images":
@@ -186,13 +186,14 @@ def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
     return entry["image_id"], Span(entry["category_id"], is_crowd(entry, str(path)), start, end)
 
 
-def _is_empty(shape: list[Any] | dict[str, Any]) -> bool:
+def is_empty(shape: list[Any] | dict[str, Any]) -> bool:
     """Whether no part of a polygon reaches further than one pixel, as of coordinates from 0 to 1."""
-    parts = [part for part in shape if isinstance(part, list)] if isinstance(shape, list) else [[2] * 6]
+    if isinstance(shape, dict):
+        return False
     try:
-        return all(len(part) < 6 or (max(part) - min(part) <= 1 and max(part) <= 1) for part in parts)
+        return all(len(part) < 6 or (max(part) - min(part) <= 1 and max(part) <= 1) for part in shape)
     except TypeError:
-        return False  # no numbers: `paint` names it
+        return False  # no lists of numbers: `paint` names it
 
 
 def _add_image(images: dict[int, tuple[str, int, int]], entry: Any, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
-from wsss_cli.data.sources.instances import elements
+from wsss_cli.data.sources.instances import elements, is_empty
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
 
@@ -38,6 +38,7 @@ class Results:
         instances: number of entries.
         other_images: entries of photographs that are not in the list.
         other_labels: how often each label stands there that is no class.
+        empty: entries, of these photographs and classes, whose outline covers no pixel, or a single one in the corner.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Results:
     instances: int
     other_images: int
     other_labels: dict[str, int]
+    empty: int = 0
 
 
 def read_results(
@@ -60,7 +62,8 @@ def read_results(
         names_from: another JSON with `images` and `categories`, for results that have ids alone.
     Raises:
         DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; images of
-            two names are taken for one photograph; no entry is of a photograph of the list, or of a class.
+            two names are taken for one photograph; no entry is of a photograph of the list, or of a class, or has an
+            outline that covers something.
         UsageError: ids without names, or a rename to no class.
     """
     images: dict[Any, str] = {}
@@ -75,7 +78,7 @@ def read_results(
             raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
     by_image: dict[int, list[Instance]] = {}
     named: dict[int, str] = {}
-    total = others = 0
+    total = others = empty = taken = 0
     other = ""
     unknown: Counter[str] = Counter()
     for key, start, end, entry in elements(json_text(path), alone=True):
@@ -101,8 +104,14 @@ def read_results(
             unknown[label] += 1
         else:
             by_image.setdefault(place, []).append(Instance(index, score, start, end))
+            taken, empty = taken + 1, empty + is_empty(entry["segmentation"])
+    if taken and empty == taken:
+        raise DataError(
+            f"{path}: no outline of its {taken:,} entries covers more than a pixel",
+            "boxes alone make no mask: write RLE or polygons, in pixels and not in shares of the image",
+        )
     _refuse_nothing(path, total, others, unknown, classes, by_image, f"{other} is none, {samples[0].id} is one")
-    return Results(path, by_image, total, others, dict(unknown))
+    return Results(path, by_image, total, others, dict(unknown), empty)
 
 
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
