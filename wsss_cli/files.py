@@ -59,6 +59,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 Path(partial).unlink()
 
 
+ENDS = {".png": b"IEND\xaeB`\x82", ".npz": b"PK\x05\x06"}  # ISO/IEC 15948, 11.2.5; APPNOTE.TXT of PKWARE, 4.3.16
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a file that is there is empty, or a PNG or NPZ without its end, as a copy that broke off leaves it."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4096))  # programs may write more behind the end
+            return not size or ENDS.get(path.suffix, b"") not in file.read()
+    except OSError:
+        return False  # whoever reads it says why
+
+
 def refuse_unwritable(file: Path) -> None:
     """See, before work begins whose result is to be `file`, that it can be written. Nothing is made.
 

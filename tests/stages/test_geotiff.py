@@ -8,11 +8,12 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from test_infer_outputs import COLORS, kinds_of
 from toy_runs import Blue
 
+from wsss_cli.cli.infer import _show
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.geotiff import geo_mask, geo_tags
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.engine.context import Context
+from wsss_cli.engine.context import Context, Silent
 from wsss_cli.inference.network import Network
 from wsss_cli.stages.infer import run_infer
 from wsss_cli.stages.photographs import find_images
@@ -73,7 +74,9 @@ def test_infer_writes_them_of_photographs_that_have_a_place(tmp_path, monkeypatc
     photograph(tmp_path / "photos/a.tif", PLACES["scale"])
     photograph(tmp_path / "photos/b.tif", {})
     network = Network(Blue(), load_preset("toy"), tuple("abcdef"), COLORS, 3, "data/toy", "run 1")
-    ctx = Context(torch.device("cpu"), tmp_path)
+    heard, ui = [], Silent()
+    ui.say = heard.append
+    ctx = Context(torch.device("cpu"), tmp_path, ui=ui)
 
     def infer(*beside):
         paths = find_images(["photos"], tmp_path / "photos", print)
@@ -82,8 +85,18 @@ def test_infer_writes_them_of_photographs_that_have_a_place(tmp_path, monkeypatc
 
     assert infer() == (2, 0)
     assert [infer("geotiff"), infer("geotiff"), infer()] == [(1, 1), (0, 2), (0, 2)]
+    assert heard == ["geotiff: 1 photograph without: no georeferenced TIFF, or turned by EXIF"] * 2
     assert (kinds_of(tmp_path / "photos"), kinds_of(tmp_path / "photos", "b")) == (["geotiff", "masks"], ["masks"])
     with Image.open("photos/geotiff/a.tif") as written:
         assert np.array_equal(written, read_mask("photos/masks/a.png"))
     (tmp_path / "photos/geotiff/a.tif").unlink()
     assert infer("geotiff") == (1, 1)
+    (tmp_path / "photos/a.tif").unlink()
+    heard.clear()
+    assert infer("geotiff")[0] == 0 and heard == []  # no photograph at all has one, which the command says
+
+
+def test_that_no_photograph_has_one_is_said_of_tiffs_alone(tmp_path, capsys):
+    masks = {"masks": str(tmp_path), "images": 1, "kept": 0, "geotiff": str(tmp_path / "geotiff")}
+    _show(masks, "")
+    assert capsys.readouterr().out.endswith("geotiff: no photograph is a georeferenced TIFF\n")

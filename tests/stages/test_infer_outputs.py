@@ -12,7 +12,7 @@ from test_infer import Sees, photograph
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask
-from wsss_cli.engine.context import Context
+from wsss_cli.engine.context import Context, Silent
 from wsss_cli.errors import UsageError
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
@@ -31,9 +31,8 @@ def network():
 
 @pytest.fixture
 def infer(tmp_path):
-    ctx = Context(torch.device("cpu"), tmp_path)
-
-    def infer(network, *photos, out="out", beside=(), **how):
+    def infer(network, *photos, out="out", beside=(), ui=None, **how):
+        ctx = Context(torch.device("cpu"), tmp_path, ui=ui or Silent())
         summary = run_infer(network, photos, tmp_path / out, ctx, **{"ms_flip": False, "beside": beside, **how})
         assert summary["lost"] == []
         return summary["images"]
@@ -91,6 +90,21 @@ def test_what_is_wanted_later_is_written_then_and_is_never_that_of_an_older_mask
     assert infer(network, photo, ms_flip=True) == 1
     assert kinds_of(out) == (["masks", "overlays"] if kind == "overlays" else ["masks"])
     assert infer(network, photo, ms_flip=True, beside=[kind]) == 1
+
+
+@pytest.mark.parametrize("kind", ["masks", *ALL])
+@pytest.mark.parametrize("left", [0, 0.5, 1])
+def test_what_is_there_but_cut_off_is_made_anew(infer, network, tmp_path, kind, left):
+    photos = [photograph(tmp_path, name, 30, 40) for name in "ab"]
+    assert infer(network, *photos, beside=ALL) == 2
+    (file,) = (tmp_path / "out" / kind).glob("a.*")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * left)] + (b"more behind it" if left == 1 else b""))
+    heard, ui = [], Silent()
+    ui.say = heard.append
+    assert infer(network, *photos, beside=ALL, ui=ui) == (left < 1)
+    assert (file.read_bytes() == whole) == (left < 1)
+    assert heard == ([f"1 photograph with files in {tmp_path / 'out'} that are cut off: made anew"] if left < 1 else [])
 
 
 @pytest.mark.parametrize("kind", ["numbers", "colors", "soft"])

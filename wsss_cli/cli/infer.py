@@ -192,7 +192,7 @@ def _show(summary: dict[str, Any], limited: str) -> None:
         console.result(limited)
     for kind in (kind for kind in KINDS if summary.get(kind)):
         there = kind != "geotiff" or Path(summary[kind]).is_dir()
-        console.result(f"{kind} in {summary[kind]}" if there else "geotiff: no photograph is georeferenced")
+        console.result(f"{kind} in {summary[kind]}" if there else "geotiff: no photograph is a georeferenced TIFF")
 
 
 def tiles_of(side: int | None, overlap: int | None) -> Tiles | None:

@@ -19,7 +19,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
-from wsss_cli.files import remove_temporaries
+from wsss_cli.files import is_cut_off, remove_temporaries
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, largest_batch
@@ -130,13 +130,18 @@ def _infer(
     others_files = [*(() if journal.begun else KINDS), *(kind for kind in journal.also if kind not in journal.kinds)]
 
     def choose() -> array[int]:
-        numbers, others = array("I"), 0
+        numbers, others, damaged, nowhere = array("I"), 0, 0, 0
         for number, photo in enumerate(photographs):
-            there = all(file.is_file() for file in outputs.files(photo))
+            files = outputs.files(photo)
+            nowhere += len(files) <= len(outputs.beside)  # without a GeoTIFF
+            cut = (there := all(file.is_file() for file in files)) and any(map(is_cut_off, files))
             _refuse_foreign(file_of(out, kind, photo.name) for kind in others_files)
-            if not there or not journal.has(photo.name, photo.image, overlay=overlays):
+            if not there or cut or not journal.has(photo.name, photo.image, overlay=overlays):
                 numbers.append(number)
-                others += there
+                others += there and not cut
+                damaged += cut
+        for line in _notes(out, damaged, nowhere if nowhere < len(photographs) else 0):
+            ctx.ui.say(line)
         if others:
             pending = Rows(photographs, numbers)
             journal.forget(photo.name for photo in pending)
@@ -186,6 +191,14 @@ def _infer(
         now = Journal(out, settings, shard)
         summary["missing"] = _missing(shard.of, (p for p in every if not now.has(p.name, p.image, overlay=overlays)))
     return summary
+
+
+def _notes(out: Path, damaged: int, nowhere: int) -> Iterator[str]:
+    """What is said of photographs whose files are cut off, and of those that have no GeoTIFF."""
+    if damaged:
+        yield f"{counted(damaged, 'photograph')} with files in {out} that are cut off: made anew"
+    if nowhere:
+        yield f"geotiff: {counted(nowhere, 'photograph')} without: no georeferenced TIFF, or turned by EXIF"
 
 
 def _settings(network: Network, config: EvalConfig, *, ms_flip: bool, tiles: Tiles | None) -> dict[str, Any]:
