@@ -21,20 +21,28 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from wsss_cli.crf.dense import TOLERANCE
-from wsss_cli.kernels import batch_norm, crf, depthwise, par, walk
-from wsss_cli.pseudo.pairs import half_disc
+from wsss_cli.kernels import batch_norm, crf, depthwise, gated_crf, pair_losses, par, walk
+from wsss_cli.pseudo.pairs import half_disc, path
 
 MULTIPROCESSORS, CLOCK = 132, 1.7e9  # of an H100 SXM
 REGISTERS, SHARED, WARPS = 65536, 227 * 1024, 64  # of a multiprocessor
 RATES = {
     "memory": 0.85 * 3.35e12,  # bytes a second; the share is assumed
     "second cache": 5.5e12,  # bytes a second, assumed
+    "first cache": 128 * MULTIPROCESSORS * CLOCK,  # bytes a second, assumed
     "exp2": 16 * MULTIPROCESSORS * CLOCK,
     "instructions": 128 * MULTIPROCESSORS * CLOCK,  # of one lane each
     "TF32": 0.7 * 495e12,  # flop a second; the share is assumed
     "float16": 0.7 * 989e12,
 }
 LAUNCH = 2e-6  # seconds, within a graph; assumed
+COUNTED = {  # instructions of a lane, counted in the machine code of the loops of Triton 3.8.0
+    "neighbour": 90,  # of the gated CRF, for a block of classes
+    "step": 11,  # of a path, and
+    "pair": 171,  # of IRN
+    "difference": 15,  # of a channel, and
+    "sign": 11,  # of it
+}
 NEAR = 0.119  # share of the pairs of a photograph that are near at this tolerance, see docs/explain/crf.md
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 assert TOLERANCE == 3e-4
@@ -65,7 +73,7 @@ class Kernel:
 
 def kernels() -> list[Kernel]:
     """All of them but those that take next to nothing."""
-    return [_dense_crf(), *_loss(), *_batch_norm(), *_depthwise(), _walk(), _par()]
+    return [_dense_crf(), *_loss(), *_batch_norm(), *_depthwise(), _walk(), _par(), _gated_crf(), *_pair_losses()]
 
 
 def _typed(**groups: str) -> dict[str, str]:
@@ -197,6 +205,70 @@ def _par() -> Kernel:
     return Kernel(
         par, "par_step", "375x500, 21 classes, 48 neighbours, 20 steps", types, constants, work, 20, (), options
     )
+
+
+def _gated_crf() -> Kernel:
+    batch, classes, side, window, block = 16, 21, 128, 11 * 11, 16
+    types = {
+        **_typed(_fp32="probabilities image"),
+        "gate": "*u8",
+        **_typed(_fp32="messages energies", i32="classes height width radius", fp32="space colour"),
+    }
+    blocks, pairs = -(-classes // block), batch * side * side * window
+    work = {
+        "memory": batch * side * side * (2 * classes * 4 + 3 * 4 + 1),
+        "first cache": pairs * blocks * (block + 3 + 1 / 4) * 4,
+        "exp2": pairs * blocks,
+        "instructions": pairs * blocks * COUNTED["neighbour"],
+    }
+    what = f"b16, 128x128, {classes} classes, radius 5"
+    return Kernel(
+        gated_crf, "gated_crf_messages", what, types, {"BLOCK": block, "PIXELS": gated_crf.PIXELS}, work, 1, ()
+    )
+
+
+def _pair_losses() -> list[Kernel]:
+    boundary = {
+        "logits": "*fp32",
+        "labels": "*u8",
+        **_typed(_i32="table begins steps"),
+        "shares": "*fp32",
+        "slopes": "*i64",
+        "losses": "*fp32",
+        **_typed(i32="offsets height width", fp32="scale"),
+    }
+    offsets = half_disc(10)
+    pixels, steps = 16 * 128 * 128, sum(len(path(offset)) for offset in offsets)
+    pairs = pixels * len(offsets)
+    first = Kernel(
+        pair_losses, "boundary_pairs", f"IRN: b16, 128x128, radius 10 ({len(offsets)} pairs, {steps} steps)",
+        boundary, {"GROUP": pair_losses.GROUP, "PIXELS": pair_losses.PIXELS},
+        {
+            "second cache": pairs * 32,  # a sector for each slope
+            "first cache": (pixels * steps + pairs) * 4,
+            "exp2": pairs * 4,  # exp, log, two reciprocals; what the conversion to 64 bits takes beside it
+            "instructions": pixels * steps * COUNTED["step"] + pairs * COUNTED["pair"],
+        },
+    )  # fmt: skip
+    batch, channels, side, offsets = 8, 448, 56, half_disc(5)
+    values = batch * channels * side * side
+    tile = {"PIXELS": pair_losses.FEATURE_PIXELS, "CHANNELS": pair_losses.CHANNELS}
+    geometry = _typed(i32="channels height width")
+    start = {"features": "*fp32", "labels": "*u8", "table": "*i32", **_typed(_fp32="shares slopes losses")}
+    back = {"features": "*fp32", "table": "*i32", **_typed(_fp32="slopes gradient"), "offsets": "i32", **geometry}
+    what = f"PSA: b8, 448 channels, 56x56, radius 5 ({len(offsets)} pairs)"
+    both = 2 * len(offsets) * values
+    return [
+        first,
+        Kernel(
+            pair_losses, "feature_pairs", what, start | geometry, tile,
+            {"memory": values * 4, "first cache": both * 4, "instructions": both / 2 * COUNTED["difference"]},
+        ),
+        Kernel(
+            pair_losses, "feature_gradient", what, back, tile,
+            {"memory": values * 8, "first cache": both * 4, "instructions": both * COUNTED["sign"]},
+        ),
+    ]  # fmt: skip
 
 
 def compiled(kernel: Kernel) -> tuple[int, int, int, int]:

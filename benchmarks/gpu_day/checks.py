@@ -1,6 +1,6 @@
 """Each kernel on inputs of real size beside a torch reference. One line a check; a failure ends its check alone.
 
-python checks.py GROUP OUT.json [--small]      GROUP: crf walk par ce depthwise bn fused stages
+python checks.py GROUP OUT.json [--small]      GROUP: crf walk par ce pairs depthwise bn fused stages
 Run each group in a process of its own: an illegal access poisons the CUDA context of its process only.
 """
 
@@ -279,6 +279,69 @@ def ce():
                 ), f"loss rel {loss:.1e}, same bits {torch.equal(grad, again)}"
 
 
+def pairs():
+    """Gated CRF, IRN's and PSA's losses: gradient beside float64 (value to 1e-5), the same bits twice."""
+    from wsss_cli.losses import gated_crf
+    from wsss_cli.pseudo import affinity_loss as a
+    from wsss_cli.pseudo.pairs import half_disc
+
+    def compared(compute, exact):
+        poison()
+        value, gradient = compute()
+        same = all(torch.equal(*pair) for pair in zip((value, gradient), compute(), strict=True))
+        right, slope = exact()
+        off = abs(value.item() / right.item() - 1)
+        return (rel(gradient, slope) if off < 1e-5 and same else math.inf), f"value rel {off:.1e}, same bits {same}"
+
+    for batch, classes, side, radius in ((1, 3, 7, 2),) if SMALL else ((16, 21, 128, 5), (2, 2, 67, 5), (1, 81, 97, 3)):
+
+        @check(f"gated CRF {batch}x{classes}x{side}x{side + 1}, radius {radius}", 1e-5)
+        def _(batch=batch, classes=classes, side=side, radius=radius):
+            from wsss_cli.kernels.gated_crf import messages_and_energy
+
+            p = (2 * torch.randn(batch, classes, side, side + 1, device=DEV)).softmax(1)
+            image = torch.rand(batch, 3, side, side + 1, device=DEV) * 60
+            gate = torch.rand(batch, side, side + 1, device=DEV) < 0.9
+
+            def energy(way, dtype):
+                messages, value = way(p.to(dtype), image.to(dtype), gate, radius, 6.0, 25.5)
+                return value, messages
+
+            return compared(
+                lambda: energy(messages_and_energy, torch.float32),
+                lambda: energy(gated_crf._messages_and_energy, torch.float64),
+            )
+
+    for name, shape, radius in (
+        (("IRN", (1, 7, 9), 3), ("PSA", (1, 5, 7, 9), 3))
+        if SMALL
+        else (
+            ("IRN", (16, 128, 128), 10),
+            ("IRN", (3, 67, 131), 5),
+            ("PSA", (8, 448, 56, 56), 5),
+            ("PSA", (2, 30, 33, 17), 10),
+        )
+    ):
+
+        @check(f"{name} pairs {'x'.join(map(str, shape))}, radius {radius}", 1e-5)
+        def _(name=name, shape=shape, radius=radius):
+            x = 2 * torch.randn(shape, device=DEV)
+            size = (shape[0], -(-shape[-2] // 6), -(-shape[-1] // 6))  # blocks of 6 x 6, so that all kinds are there
+            labels = torch.randint(0, 4, size, device=DEV, dtype=torch.uint8)
+            labels[labels == 3] = 255
+            labels = labels.repeat_interleave(6, 1).repeat_interleave(6, 2)[:, : shape[-2], : shape[-1]].contiguous()
+            offsets = half_disc(radius)
+            counts = a._fused_numbers(labels, offsets)
+            if counts.tolist() != a._numbers(labels, offsets).tolist():
+                return math.inf, "counts differ"
+            shares = a._weights(DEV).double() / counts.clamp(min=1)
+            fused, plain = (a._fused_boundary, a._boundary) if name == "IRN" else (a._fused_feature, a._feature)
+            given = {"labels": labels, "offsets": offsets}
+            return compared(
+                lambda: fused(x, **given, shares=shares.float()), lambda: plain(x.double(), **given, shares=shares)
+            )
+
+
 def depthwise():
     from wsss_cli.kernels.depthwise import depthwise3x3
 
@@ -474,6 +537,7 @@ if __name__ == "__main__":
             "walk": walk,
             "par": par,
             "ce": ce,
+            "pairs": pairs,
             "depthwise": depthwise,
             "bn": bn,
             "fused": fused,

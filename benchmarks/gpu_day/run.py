@@ -30,7 +30,7 @@ if SMALL:
     ENV |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 FLAGS = ["--small"] if SMALL else []
 DAY = {"parts": {}}
-GROUPS = ("crf", "walk", "par", "ce", "depthwise", "bn", "fused", "stages")
+GROUPS = ("crf", "walk", "par", "ce", "pairs", "depthwise", "bn", "fused", "stages")
 
 
 def left():
@@ -95,7 +95,7 @@ sweeps = (
     if SMALL
     else [
         start(f"warm-{s}", "times.py", OUT / f"warm-{s}.json", 100, "--only", s, "--once", nice=5)
-        for s in ("crf", "depthwise", "bn", "ce", "walk,par")
+        for s in ("crf", "depthwise", "bn", "ce", "walk,par,pairs")
     ]
 )
 checks = [start(f"check-{group}", "checks.py", group, OUT / f"check-{group}.json") for group in GROUPS]

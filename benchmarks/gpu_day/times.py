@@ -528,33 +528,63 @@ def infer():
         row("infer", "the same shapes again (host)", lambda: planning(False))
 
 
+def pairs():
+    """Losses over pairs of pixels: loops of plain torch, as the host sees them, and the kernels."""
+    from wsss_cli.kernels import gated_crf as g
+    from wsss_cli.kernels import pair_losses as k
+    from wsss_cli.losses.gated_crf import gated_crf_energy
+    from wsss_cli.pseudo.affinity_loss import boundary_loss, feature_loss
+    from wsss_cli.pseudo.pairs import half_disc
+
+    batch, side, radius = (1, 7, 3) if SMALL else (16, 128, 10)
+    logits = torch.randn(batch, side, side, device=DEV, requires_grad=True)
+    labels = torch.randint(0, 3, (batch, side, side), device=DEV, dtype=torch.uint8)
+    features = torch.randn((1, 3, 5, 7) if SMALL else (8, 448, 56, 56), device=DEV, requires_grad=True)
+    coarse = labels[: len(features), : features.shape[2], : features.shape[3]].contiguous()
+    p = torch.rand(batch, 21, side, side, device=DEV).softmax(1).requires_grad_()
+    gate = torch.ones(batch, side, side, dtype=torch.bool, device=DEV)
+    colours = 60 * torch.rand(batch, 3, side, side, device=DEV)
+    reach = 2 if SMALL else 5
+
+    def irn(kernels):
+        torch.autograd.grad(boundary_loss(logits, labels, half_disc(radius), kernels), logits)
+
+    def psa(kernels):
+        torch.autograd.grad(feature_loss(features, coarse, half_disc(reach), kernels), features)
+
+    def gated(kernels):
+        torch.autograd.grad(gated_crf_energy(p, colours, gate, reach, 6.0, 25.5, fused=kernels == "fused"), p)
+
+    for name, step in (("IRN, radius 10", irn), ("PSA, radius 5", psa), ("gated CRF, radius 5", gated)):
+        row("pairs", f"{name}: fused, forward + backward", lambda: ms(lambda: step("fused")))
+        row("pairs", f"{name}: fused, forward + backward (host)", lambda: wall(lambda: step("fused"), 20))
+        row("pairs", f"{name}: plain, forward + backward (host)", lambda: wall(lambda: step("plain"), 2))
+    row("pairs", "IRN: counts alone", lambda: ms(lambda: k.pair_numbers(labels, half_disc(radius))))
+    smooth = torch.nn.functional.avg_pool2d(logits.detach(), 9, 1, 4).requires_grad_()
+    row(
+        "pairs",
+        "IRN: fused, smooth logits (many slopes at one place)",
+        lambda: ms(lambda: torch.autograd.grad(boundary_loss(smooth, labels, half_disc(radius), "fused"), smooth)),
+    )
+    for group, pixels, warps in ((8, 128, 4), (38, 128, 4), (152, 128, 4), (19, 256, 8), (19, 64, 2)):
+        with changed(k, "boundary_pairs", {"num_warps": warps}, GROUP=group, PIXELS=pixels):
+            row("pairs", f"IRN: {group} offsets, {pixels} pixels, {warps} warps", lambda: ms(lambda: irn("fused")))
+    for channels, pixels, warps in ((8, 64, 4), (16, 64, 8), (16, 32, 4), (8, 128, 4), (4, 128, 4)):
+        with (
+            changed(k, "feature_pairs", {"num_warps": warps}, CHANNELS=channels, FEATURE_PIXELS=pixels),
+            changed(k, "feature_gradient", {"num_warps": warps}),
+        ):
+            row("pairs", f"PSA: {channels} channels, {pixels} pixels, {warps} warps", lambda: ms(lambda: psa("fused")))
+    for pixels, warps in ((64, 2), (64, 4), (128, 8), (256, 8)):
+        with changed(g, "gated_crf_messages", {"num_warps": warps}, PIXELS=pixels):
+            row("pairs", f"gated CRF: {pixels} pixels, {warps} warps", lambda: ms(lambda: gated("fused")))
+
+
 def loops():
     """Python loops over offsets and parameters: how long the host takes to launch them."""
     from wsss_cli.metrics.on_device import DeviceConfusion
     from wsss_cli.models.average import Average
-    from wsss_cli.pseudo.affinity_loss import boundary_loss
-    from wsss_cli.pseudo.pairs import half_disc
 
-    batch, side, radius = (2, 12, 3) if SMALL else (16, 128, 10)
-    logits = torch.randn(batch, side, side, device=DEV, requires_grad=True)
-    labels = torch.randint(0, 3, (batch, side, side), device=DEV, dtype=torch.uint8)
-    row(
-        "loops",
-        f"IRN boundary loss, radius {radius}, forward + backward (host)",
-        lambda: wall(lambda: torch.autograd.grad(boundary_loss(logits, labels, half_disc(radius)), logits), 3),
-    )
-    probabilities = torch.rand(batch, 21, side, side, device=DEV).softmax(1).requires_grad_()
-    gate = torch.ones(batch, side, side, dtype=torch.bool, device=DEV)
-
-    def gated():
-        from wsss_cli.losses.gated_crf import gated_crf_energy
-
-        colours = torch.rand(batch, 3, side, side, device=DEV)
-        return wall(
-            lambda: torch.autograd.grad(gated_crf_energy(probabilities, colours, gate, 5, 6.0, 15.0), probabilities), 3
-        )
-
-    row("loops", "gated CRF, radius 5, forward + backward (host)", gated)
     model = deeplab().to(DEV)
     teacher = Average(model, 0.999)
     row("loops", "teacher follows R50 (host)", lambda: wall(lambda: teacher.follow(model, 5)))
@@ -570,7 +600,7 @@ def loops():
 if __name__ == "__main__":
     if CUDA:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    for section in (ceilings, crf, depthwise, bn, ce, infer, walk, cam, loops, par):
+    for section in (ceilings, crf, depthwise, bn, ce, infer, walk, cam, pairs, loops, par):
         if ONLY is None or section.__name__ in ONLY:
             guarded(section)
     print("times done", flush=True)

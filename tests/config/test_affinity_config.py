@@ -70,6 +70,7 @@ def test_an_identity_knows_its_own_network_only():
     for override in (
         "affinity.psa.iters=3",
         "affinity.irn.label_workers=3",
+        "affinity.irn.kernels=fused",
         "classifier.iters=9",
         "pseudo.threshold.fg_offset=0.4",
     ):

@@ -163,3 +163,24 @@ def test_thresholds_may_be_offsets_from_the_best(data, tmp_path):
 def test_a_preset_without_the_table_is_refused(data, tmp_path):
     with pytest.raises(UsageError, match=r"no table \[affinity.psa\]"):
         made_affinity(make_preset(data, "irn"), context(tmp_path), "psa", data / "cam")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_asks_for_the_kernels_of_its_preset(data, tmp_path, kind, monkeypatch):
+    asked = []
+
+    def usable(check, device):
+        asked.append(check.kernel)
+        return False
+
+    monkeypatch.setattr(affinity, "check_fused", lambda setting, kernels, device: asked.append((setting, kernels)))
+    monkeypatch.setattr("wsss_cli.pseudo.affinity_loss.usable", usable)
+    made_affinity(make_preset(data, kind, "kernels=fused", "iters=1"), context(tmp_path), kind, data / "cam")
+    name = {"irn": "boundary loss of pairs", "psa": "feature loss of pairs"}[kind]
+    assert asked == [(f"affinity.{kind}.kernels", "fused"), name]
+
+
+def test_kernels_are_refused_where_they_cannot_run(data, tmp_path):
+    with pytest.raises(UsageError, match=r"affinity\.irn\.kernels is 'fused': they run on CUDA"):
+        made_affinity(make_preset(data, "irn", "kernels=fused"), context(tmp_path), "irn", data / "cam")
+    assert not (tmp_path / "runs").exists()

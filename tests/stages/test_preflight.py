@@ -146,6 +146,10 @@ def test_the_device_and_what_needs_it_are_looked_at(check):
     assert isinstance(fault, UsageError)
     (fault,) = check("train.kernels=fused")
     assert fault.message == "train.kernels is 'fused': they run on CUDA, and the device is cpu"
+    (fault,) = check(*IRN, "affinity.irn.kernels=fused")
+    assert fault.message == "affinity.irn.kernels is 'fused': they run on CUDA, and the device is cpu"
+    assert fault.hint == "--set affinity.irn.kernels=plain"
+    assert check("affinity.irn.kernels=fused") == []  # no step needs it
     (fault,) = check('train.loss=[{kind="cross-entropy", class_weights=[1.0, 2.0]}]')
     assert "class_weights has 2 numbers" in fault.message
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from wsss_cli.config.base import (
+    Added,
     BackboneConfig,
     Batch,
     CrfConfig,
@@ -23,6 +24,15 @@ from wsss_cli.config.base import (
     Workers,
 )
 from wsss_cli.config.thresholds import FixedThreshold, IrnThreshold
+
+Kernels = Annotated[
+    Literal["plain", "fused"],
+    Added(neutral="plain"),
+    Field(
+        description="fused: an own kernel for the loss; CUDA only, speed not measured yet. The result is the same "
+        "within rounding"
+    ),
+]
 
 
 class IrnWalk(Model):
@@ -64,6 +74,7 @@ class IrnConfig(ResizedTrainingConfig):
     resize_max: ResizeMax = 1.5
     optim: Optim = SgdConfig.model_construct(lr=0.1, momentum=0.0, weight_decay=1e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
+    kernels: Kernels = "plain"
 
 
 class PsaConfig(ResizedTrainingConfig):
@@ -85,6 +96,7 @@ class PsaConfig(ResizedTrainingConfig):
     resize_max: ResizeMax = 1.1
     optim: Optim = SgdConfig.model_construct(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
+    kernels: Kernels = "plain"
 
     @model_validator(mode="after")
     def _ordered(self) -> PsaConfig:

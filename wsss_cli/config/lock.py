@@ -71,8 +71,8 @@ VALIDATION = ("val_interval", "val_images")  # with patience they decide when a 
 IRRELEVANT = {
     "classifier": ("weights", *TRAINING),
     "recam": ("weights", "iters", *TRAINING),
-    "irn": ("label_workers", *TRAINING),
-    "psa": ("label_workers", *TRAINING),
+    "irn": ("label_workers", "kernels", *TRAINING),
+    "psa": ("label_workers", "kernels", *TRAINING),
     "pseudo": ("workers",),
     "train": ("kernels", *VALIDATION, *TRAINING),
 }

@@ -72,8 +72,8 @@ class TrainConfig(TrainingConfig):
     channels_last: bool = Field(True, description="NHWC memory layout")
     kernels: Literal["plain", "fused"] = Field(
         "plain",
-        description="fused: own kernels for batch norm, depthwise convolution and the loss; CUDA only, speed not "
-        "measured yet. The result is the same within rounding",
+        description="fused: own kernels for batch norm, depthwise convolution, cross-entropy and gated CRF; CUDA only, "
+        "speed not measured yet. The result is the same within rounding",
     )
     val_interval: int = Field(
         2000, ge=0, le=10**9, description="iterations between validations, of which the last is at the end; 0: none"

@@ -7,20 +7,23 @@ of each pixel on its path. Here the gradient is added up as the loss is, in memo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from wsss_cli.kernels.trials import Check, Pairs, usable
 from wsss_cli.labels import IGNORE
-from wsss_cli.pseudo.pairs import Offset, path, shifted, windows
+from wsss_cli.pseudo.pairs import Offset, half_disc, path, shifted, windows
 from wsss_cli.ranks.sums import total
 
 EPS = 1e-5  # both papers' released code
+WEIGHTS = (0.25, 0.25, 0.5)  # of background, of one object class, of two labels
+Kernels = Literal["plain", "fused"]
 
 
-def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
+def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset], kernels: Kernels = "plain") -> Tensor:
     """How badly boundaries tell pairs of one label from pairs of two.
 
     The affinity of a pair is a = 1 - max sigmoid(logit) over the path between its pixels. The loss is
@@ -32,27 +35,44 @@ def boundary_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> 
         logits: boundary logits, float [B, H, W].
         labels: class indices, 0 = background, 255 = unsure, uint8 or int64 [B, H, W].
         offsets: as `pairs.half_disc` gives them.
+        kernels: 'fused' computes with `kernels.pair_losses`, where that passes its trial on the device.
     Returns:
         A scalar, float32; 0 where there is no pair.
     Source: Ahn et al. (IRN), CVPR 2019; weights as in the released code.
     """
-    loss: Tensor = _WithGradient.apply(logits.float(), partial(_boundary, labels=labels, offsets=offsets))
-    return loss
+    fused = kernels == "fused" and usable(BOUNDARY_TRIAL, logits.device)
+    return _loss(_fused_boundary if fused else _boundary, logits, labels, offsets, fused)
 
 
-def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
+def feature_loss(features: Tensor, labels: Tensor, offsets: Sequence[Offset], kernels: Kernels = "plain") -> Tensor:
     """Like `boundary_loss`, with the affinity a = exp(-mean_c |f_i - f_j|) of two pixels' features.
 
     Args:
         features: float [B, D, H, W].
         labels: class indices, 0 = background, 255 = unsure, uint8 or int64 [B, H, W].
         offsets: as `pairs.half_disc` gives them.
+        kernels: as for `boundary_loss`.
     Returns:
         A scalar, float32; 0 where there is no pair.
     Source: Ahn and Kwak (PSA), CVPR 2018; weights as in the released code.
     """
-    loss: Tensor = _WithGradient.apply(features.float(), partial(_feature, labels=labels, offsets=offsets))
+    fused = kernels == "fused" and usable(FEATURE_TRIAL, features.device)
+    return _loss(_fused_feature if fused else _feature, features, labels, offsets, fused)
+
+
+Compute = Callable[..., tuple[Tensor, Tensor]]
+
+
+def _loss(compute: Compute, x: Tensor, labels: Tensor, offsets: Sequence[Offset], fused: bool) -> Tensor:
+    numbers = total((_fused_numbers if fused else _numbers)(labels, offsets)).clamp(min=1)
+    shares = _weights(labels.device) / numbers
+    loss: Tensor = _WithGradient.apply(x.float(), partial(compute, labels=labels, offsets=offsets, shares=shares))
     return loss
+
+
+@lru_cache(8)
+def _weights(device: torch.device) -> Tensor:
+    return torch.tensor(WEIGHTS).to(device)  # made once: while it is copied the host waits for the device
 
 
 class _WithGradient(torch.autograd.Function):
@@ -70,7 +90,7 @@ class _WithGradient(torch.autograd.Function):
         return outer[0] * gradient, None
 
 
-def _boundary(logits: Tensor, *, labels: Tensor, offsets: Sequence[Offset]) -> tuple[Tensor, Tensor]:
+def _boundary(logits: Tensor, *, labels: Tensor, offsets: Sequence[Offset], shares: Tensor) -> tuple[Tensor, Tensor]:
     batch, height, width = logits.shape
     # ranks say both how high a logit is and where: their maximum over a path costs one operation a pixel of the path
     values, order = logits.reshape(batch, -1).sort(1)
@@ -79,7 +99,6 @@ def _boundary(logits: Tensor, *, labels: Tensor, offsets: Sequence[Offset]) -> t
     )
     rank = rank.int().view(batch, height, width)
     loss, slopes = logits.new_zeros(()), torch.zeros_like(values)
-    shares = _shares(labels, offsets)
     for offset in offsets:
         window = windows(offset, height, width)
         first, *others = path(offset)
@@ -95,10 +114,9 @@ def _boundary(logits: Tensor, *, labels: Tensor, offsets: Sequence[Offset]) -> t
     return loss, torch.zeros_like(values).scatter_(1, order, slopes).view(logits.shape)
 
 
-def _feature(features: Tensor, *, labels: Tensor, offsets: Sequence[Offset]) -> tuple[Tensor, Tensor]:
+def _feature(features: Tensor, *, labels: Tensor, offsets: Sequence[Offset], shares: Tensor) -> tuple[Tensor, Tensor]:
     channels, height, width = features.shape[1:]
     loss, gradient = features.new_zeros(()), torch.zeros_like(features)
-    shares = _shares(labels, offsets)
     for offset in offsets:
         window = windows(offset, height, width)
         difference = shifted(features, window, (0, 0)) - shifted(features, window, offset)
@@ -123,20 +141,58 @@ def _kinds(labels: Tensor, offset: Offset) -> Kinds:
     return background, same & (first != 0), (first != second) & (first != IGNORE) & (second != IGNORE)
 
 
-def _shares(labels: Tensor, offsets: Sequence[Offset]) -> tuple[float, float, float]:
-    """The weight of each pair of a kind: 1/4, 1/4 and 1/2, divided by the number of pairs of that kind."""
+def _numbers(labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
+    """How many pairs there are of each kind: int64 [3]."""
     counts = torch.zeros(3, dtype=torch.int64, device=labels.device)
     for offset in offsets:
         counts += torch.stack([kind.sum() for kind in _kinds(labels, offset)])
-    background, object_, different = total(counts).clamp(min=1).tolist()
-    return 0.25 / background, 0.25 / object_, 0.5 / different
+    return counts
 
 
-def _pair_terms(affinity: Tensor, kinds: Kinds, shares: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
-    """Loss of the pairs of one offset, a scalar, and its derivative by their affinity."""
+def _pair_terms(affinity: Tensor, kinds: Kinds, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of the pairs of one offset, a scalar, and its derivative by their affinity.
+
+    Args:
+        shares: weight of each pair of a kind, float32 [3].
+    """
     background, object_, different = kinds
     alike = background * shares[0] + object_ * shares[1]
     unlike = different * shares[2]
     near, far = affinity + EPS, 1.0 + EPS - affinity
     loss = -(alike * near.log() + unlike * far.log()).sum()
     return loss, unlike / far - alike / near
+
+
+def _fused_boundary(logits: Tensor, **keywords: Any) -> tuple[Tensor, Tensor]:
+    from wsss_cli.kernels.pair_losses import boundary  # here, as not every machine has Triton
+
+    return boundary(logits, path=path, **keywords)
+
+
+def _fused_feature(features: Tensor, **keywords: Any) -> tuple[Tensor, Tensor]:
+    from wsss_cli.kernels.pair_losses import feature
+
+    return feature(features, **keywords)
+
+
+def _fused_numbers(labels: Tensor, offsets: Sequence[Offset]) -> Tensor:
+    from wsss_cli.kernels.pair_losses import pair_numbers
+
+    return pair_numbers(labels, offsets)
+
+
+def _tried(plain: Compute, fused: Compute, size: tuple[int, ...]) -> Callable[..., Pairs]:
+    def pairs(device: torch.device, numbers: torch.Generator) -> Pairs:
+        x = torch.randn(size, generator=numbers).to(device)
+        labels = torch.randint(0, 3, (size[0], *size[-2:]), generator=numbers, dtype=torch.uint8).to(device)
+        labels[:, :2] = IGNORE
+        offsets, shares = half_disc(3), torch.tensor([1e-4, 2e-4, 3e-4]).to(device)
+        ours, right = (way(x, labels=labels, offsets=offsets, shares=shares) for way in (fused, plain))
+        counts = [count(labels, offsets).double() for count in (_fused_numbers, _numbers)]
+        return [*zip(ours, right, strict=True), (counts[0], counts[1])]
+
+    return pairs
+
+
+BOUNDARY_TRIAL = Check("boundary loss of pairs", 1e-4, _tried(_boundary, _fused_boundary, (2, 9, 11)))
+FEATURE_TRIAL = Check("feature loss of pairs", 1e-4, _tried(_feature, _fused_feature, (2, 5, 9, 11)))

@@ -40,6 +40,7 @@ from wsss_cli.rows import Each, Rows
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, label_files
 from wsss_cli.stages.plan import Experiment, Step
+from wsss_cli.stages.preflight import check_fused
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
@@ -53,13 +54,13 @@ class AffinityTask(Task):
 
     model: BoundaryNet | AffinityNet
 
-    def __init__(self, model: BoundaryNet | AffinityNet, radius: int) -> None:
-        self.model, self.offsets = model, half_disc(radius)
+    def __init__(self, model: BoundaryNet | AffinityNet, config: IrnConfig | PsaConfig) -> None:
+        self.model, self.offsets, self.kernels = model, half_disc(config.radius), config.kernels
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         prediction = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
         loss = boundary_loss if isinstance(self.model, BoundaryNet) else feature_loss
-        return {"affinity": loss(prediction, batch["label"], self.offsets)}
+        return {"affinity": loss(prediction, batch["label"], self.offsets, self.kernels)}
 
 
 def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
@@ -71,11 +72,12 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
         step: of stage irn or psa, whose table, `[affinity.irn]` or `[affinity.psa]`, the preset must have; reads a cam
             run, from whose CAMs the labels are made.
     Raises:
-        UsageError: the preset lacks the table.
+        UsageError: the preset lacks the table, or kernels cannot run here.
         DataError: the cam run has no CAM of any image, or no threshold curve where the preset asks for it.
     """
     preset, kind = exp.preset, step.stage
     config = affinity_config(preset, kind)
+    check_fused(f"affinity.{kind}.kernels", config.kernels, ctx.device.type)
     samples = exp.dataset.split(preset.dataset.train)
     with open_step(step, exp) as run:
         only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
@@ -86,7 +88,7 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
             first = f"first: {lost[0]['reason']}" if lost else ""  # the first rank knows
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", first)
         torch.manual_seed(preset.seed)  # the new layers' first weights
-        task = AffinityTask(build_affinity(config, ctx.device), config.radius)
+        task = AffinityTask(build_affinity(config, ctx.device), config)
         make = partial(_item, labels=labels, config=config, stride=STRIDE[kind])
         train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind], target="label")
         run.finish(lost=lost, device=ctx.device_name)

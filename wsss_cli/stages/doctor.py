@@ -117,7 +117,17 @@ def diagnose(runs: Path) -> Diagnosis:
 
 
 VARIABLES = ("WSSS_", "CUDA_VISIBLE", "OMP_NUM", "MKL_NUM", "HF_HUB_OFFLINE", "SLURM_CPUS", "TRITON_")
-KERNELS = ("cross-entropy", "depthwise convolution", "batch norm", "random walk", "PAR", "dense CRF")
+KERNELS = (
+    "cross-entropy",
+    "depthwise convolution",
+    "batch norm",
+    "gated CRF",
+    "boundary loss",
+    "feature loss",
+    "random walk",
+    "PAR",
+    "dense CRF",
+)
 
 
 def _version(package: str) -> str | None:

@@ -233,6 +233,10 @@ def _machine(exp: Experiment, todo: Sequence[Step], device: str) -> Iterator[Wss
         if any(step.stage == "train" for step in todo):
             check_kernels(exp.preset.train, kind)
             check_ranks(exp.preset.train)
+        for name in ("irn", "psa"):
+            table = getattr(exp.preset.affinity, name)
+            if table and any(step.stage == name for step in todo):
+                check_fused(f"affinity.{name}.kernels", table.kernels, kind)
     except UsageError as error:
         yield error
     try:
@@ -272,17 +276,26 @@ def check_kernels(config: TrainConfig, device: str) -> None:
     Raises:
         UsageError: fused kernels on a device without CUDA, without Triton, or on several ranks whose batch norm is one.
     """
-    if config.kernels == "plain":
-        return
-    if here().world > 1 and config.sync_bn:
+    if config.kernels == "fused" and here().world > 1 and config.sync_bn:
         raise UsageError(
             "train.kernels is 'fused': its batch norm sees the images of one rank",
             "--set train.kernels=plain, or --set train.sync_bn=false if that is meant",
         )
+    check_fused("train.kernels", config.kernels, device)
+
+
+def check_fused(setting: str, kernels: str, device: str) -> None:
+    """Refuse a setting of `kernels` that is 'fused' where none can run.
+
+    Raises:
+        UsageError: the device is not CUDA, or there is no Triton.
+    """
+    if kernels == "plain":
+        return
     if device != "cuda":
         fault = f"they run on CUDA, and the device is {device}"
     elif importlib.util.find_spec("triton") is None:
         fault = "they need Triton, which comes with the CUDA builds of torch for Linux and is not installed"
     else:
         return
-    raise UsageError(f"train.kernels is 'fused': {fault}", "--set train.kernels=plain")
+    raise UsageError(f"{setting} is 'fused': {fault}", f"--set {setting}=plain")

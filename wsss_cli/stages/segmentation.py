@@ -77,7 +77,8 @@ class SegmentationTask(Task):
                     add("lovasz", other.weight * lovasz_loss(logits, target, per_image))
                 case GatedCrfConfig():
                     valid = valid_pixels(batch["size"], *target.shape[-2:])
-                    add("gated_crf", gated_crf_loss(logits, batch["image"], valid, other))
+                    loss = gated_crf_loss(logits, batch["image"], valid, other, self.config.kernels)
+                    add("gated_crf", loss)
         if self.consistency:
             probability = self.targets.weak_view(batch, x, logits.detach())
             add("consistency", self.consistency.loss(batch, probability, perturbed, self._logits))
