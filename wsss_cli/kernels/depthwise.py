@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from wsss_cli.kernels.layout import empty_like_nchw, nhwc
 
 CHANNELS = 64  # of a program: 128 bytes of bfloat16, one line of the cache
-PIXELS = 16  # of a program, side by side: 20 warps fit a multiprocessor of an H100, of 32 pixels 12
+PIXELS = 16  # of a program, side by side
 CHUNK_PIXELS = 16  # the same for the weight gradient, which has nine sums for each
 PROGRAMS = 528  # of the weight gradient, about: the four that fit each multiprocessor of an H100 at once
 
@@ -105,6 +105,7 @@ def _convolve(x: Tensor, weight: Tensor, dilation: int, *, mirror: bool) -> Tens
         MIRROR=mirror,
         PIXELS=PIXELS,
         CHANNELS=CHANNELS,
+        num_warps=2,
     )
     return out
 
