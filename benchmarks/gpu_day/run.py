@@ -115,7 +115,7 @@ finish(
     min(left() - 30, 110) if not SMALL else 250,
 )
 # 4. the other variants, while there is time
-more = ("compile-loss", "bf16-cl-no-bench", "tf32-nchw", "bf16-nchw", "compile-loss-dw")
+more = ("loss-bn", "loss-dw", "compile-loss", "bf16-cl-no-bench", "tf32-nchw", "bf16-nchw", "compile-loss-dw")
 if left() > 15 and not SMALL:
     finish(start("train2", "train.py", OUT / "train2.json", *more, "--steps", "40"), left())
 save()

@@ -18,6 +18,8 @@ VARIANTS = {
     "bf16-cl-no-bench": ("bf16", True, "plain", False, False, False),
     "bf16-cl": ("bf16", True, "plain", False, True, False),  # as a training is by default
     "loss": ("bf16", True, "loss", False, True, False),
+    "loss-bn": ("bf16", True, "loss+bn", False, True, False),
+    "loss-dw": ("bf16", True, "loss+dw", False, True, False),
     "fused": ("bf16", True, "fused", False, True, False),  # train.kernels=fused
     "fused-graph": ("bf16", True, "fused", False, True, True),
     "compile": ("bf16", True, "plain", True, True, False),  # train.compile=true
@@ -30,15 +32,17 @@ def network(channels_last, kernels):
     torch.manual_seed(0)
     model = deeplab()
     model = model.to(DEV, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    if kernels == "fused":
+    if kernels in ("fused", "loss+bn"):
         from wsss_cli.models.fused import fuse
 
         fuse(model)
-    if kernels == "loss+dw":
+    if kernels in ("loss+bn", "loss+dw"):
         from wsss_cli.kernels import depthwise
 
         for module in model.modules():
-            if depthwise.fits(module):
+            if kernels == "loss+bn" and type(module) is depthwise.DepthwiseConv3x3:
+                module.__class__ = torch.nn.Conv2d
+            elif kernels == "loss+dw" and depthwise.fits(module):
                 module.__class__ = depthwise.DepthwiseConv3x3
     return model.train()
 
