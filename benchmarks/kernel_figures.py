@@ -164,7 +164,7 @@ def _depthwise() -> list[Kernel]:
     return [
         Kernel(
             depthwise, "depthwise_forward", f"{what}, and backward", forward,
-            {"MIRROR": False, "PIXELS": depthwise.PIXELS, **channels}, {"memory": moved}, 10, aligned,
+            {"MIRROR": False, "PIXELS": depthwise.PIXELS, **channels}, {"memory": moved}, 10, aligned, depthwise.LAUNCH,
         ),
         Kernel(
             depthwise, "depthwise_weight", what, weight, {"PIXELS": depthwise.CHUNK_PIXELS, **channels},

@@ -103,17 +103,17 @@ def test_the_kernels_compile_and_keep_everything_in_registers():
     weight = {"x": "*bf16", "grad": "*bf16", "sums": "*fp32", "all_rows": "i32"} | GEOMETRY
     weight |= {"rows": "i32", "blocks": "i32"}
     jobs = [
-        ("depthwise_forward", forward, {"MIRROR": False, "PIXELS": kernels.PIXELS, "CHANNELS": 64}),
-        ("depthwise_forward", forward, {"MIRROR": True, "PIXELS": kernels.PIXELS, "CHANNELS": 64}),
-        ("depthwise_weight", weight, {"PIXELS": kernels.CHUNK_PIXELS, "CHANNELS": 64}),
+        ("depthwise_forward", forward, {"MIRROR": False, "PIXELS": kernels.PIXELS, "CHANNELS": 64}, kernels.LAUNCH),
+        ("depthwise_forward", forward, {"MIRROR": True, "PIXELS": kernels.PIXELS, "CHANNELS": 64}, kernels.LAUNCH),
+        ("depthwise_weight", weight, {"PIXELS": kernels.CHUNK_PIXELS, "CHANNELS": 64}, {}),
     ]
     jobs = [
-        (MODULE, name, arguments | dict.fromkeys(constants, "constexpr"), constants, ["width", "channels"], {})
-        for name, arguments, constants in jobs
+        (MODULE, name, arguments | dict.fromkeys(constants, "constexpr"), constants, ["width", "channels"], launch)
+        for name, arguments, constants, launch in jobs
     ]
     made = compile_kernels(jobs)
     assert [kernel["spilled"] for kernel in made] == [0] * len(jobs)
-    assert max(kernel["registers"] for kernel in made[:2]) <= 96  # 20 warps fit a multiprocessor
+    assert max(kernel["registers"] for kernel in made[:2]) <= 160  # 12 warps fit a multiprocessor
 
 
 @pytest.mark.gpu
