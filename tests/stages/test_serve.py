@@ -170,7 +170,7 @@ def test_too_many_at_once_are_sent_away_and_memory_that_runs_out_ends_nothing(se
     assert begun.acquire(timeout=PATIENCE)
     status, body, headers = asked(f"{address}/predict", data)
     assert (status, headers["Retry-After"]) == (503, "5")
-    assert json.loads(body)["error"] == "1 photograph is waiting"
+    assert json.loads(body)["error"] == "1 photograph is waiting, 0 on their way"
     go_on.set()
     client.join(PATIENCE)
     assert [(status, json.loads(body)["error"]) for status, body, _ in answers] == [
@@ -178,6 +178,38 @@ def test_too_many_at_once_are_sent_away_and_memory_that_runs_out_ends_nothing(se
     ]
     monkeypatch.undo()
     assert asked(f"{address}/predict", data)[0] == 200
+
+
+def sent(address, data, length=None):
+    """A connection on which a file is posted that is said to be of `length` bytes."""
+    host, port = address.removeprefix("http://").split(":")
+    sock = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    sock.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {length or len(data)}\r\n\r\n".encode() + data)
+    return sock
+
+
+def test_files_that_stop_on_their_way_hold_no_place_and_end(served):
+    address, data = served(waiting=2, silence=1.0, per_minute=0), picture(8, 8)[1]
+    slow = [sent(address, data[:9], len(data)) for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        for sock in slow:
+            stack.enter_context(sock)
+        assert b" 408 " in slow[0].recv(4096)
+    slow = [sent(address, data[:9], len(data)) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        for sock in slow:
+            stack.enter_context(sock)
+        assert asked(f"{address}/predict", data)[0] == 200
+
+
+def test_who_hangs_up_is_no_error(served, capfd):
+    address, data = served(per_minute=0), picture(8, 8)[1]
+    for _ in range(3):
+        sent(address, data[:9], len(data)).close()
+        sent(address, data).close()
+    assert asked(f"{address}/predict", data)[0] == 200
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")

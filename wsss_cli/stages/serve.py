@@ -47,13 +47,16 @@ class Limits:
         megabytes: of a file.
         megapixels: of a photograph.
         per_minute: photographs from one address; 0: as many as come.
-        waiting: photographs that wait for the network; more are sent away.
+        waiting: photographs that wait for the network; more are sent away, as are more than four times as many files
+            that are on their way.
+        silence: seconds without a byte after which a file is not waited for any longer.
     """
 
     megabytes: int = 20
     megapixels: int = 25
     per_minute: int = 60
     waiting: int = 8
+    silence: float = 10.0
 
 
 @dataclass
@@ -84,7 +87,8 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
 
     `/predict` answers with JSON (width, height, seconds; classes with name, colour and share of the pixels; mask and
     overlay as data URLs), with `?as=mask` or `?as=overlay` with that picture. What is refused comes as JSON with
-    `error` and `hint`: 400 no photograph or too many pixels, 413 too large, 429 too often, 503 too many at once.
+    `error` and `hint`: 400 no photograph or too many pixels, 408 it stopped on its way or took longer than thirty times
+    `silence`, 413 too large, 429 too often, 503 too many at once.
     `state.served` counts the photographs that were answered with a mask.
 
     Args:
@@ -92,48 +96,67 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     """
     import anyio
     from starlette.applications import Starlette
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
     visits, one = Visits(limits.per_minute), anyio.Semaphore(1)
     waiting: set[object] = set()
+    arriving: set[object] = set()
 
     def refused(status: int, error: str, hint: str, after: int = 0) -> Response:
         more = {"Retry-After": str(after)} if after else {}
+        more |= {"Connection": "close"} if status == 408 else {}
         return JSONResponse({"error": error, "hint": hint}, status, HEADERS | more)
+
+    def sent_away() -> Response:
+        waits = counted(len(waiting), "photograph") + (" is" if len(waiting) == 1 else " are")
+        return refused(503, f"{waits} waiting, {len(arriving)} on their way", "try again in a moment", 5)
 
     async def body(request: Request) -> bytes | None:
         """The file, or None once there is more of it than is taken."""
         most, data = limits.megabytes * 2**20, bytearray()
         if int(request.headers.get("content-length") or 0) > most:
             return None
-        async for part in request.stream():
-            data += part
-            if len(data) > most:
-                return None
-        return bytes(data)
+        parts = request.stream()
+        with anyio.fail_after(30 * limits.silence):
+            while True:
+                with anyio.fail_after(limits.silence):
+                    part = await anext(parts, None)
+                if part is None:
+                    return bytes(data)
+                data += part
+                if len(data) > most:
+                    return None
 
     async def segment(request: Request) -> Response:
         after = visits.wait(request.client.host if request.client else "", time.monotonic())
         if after:
             return refused(429, f"more than {limits.per_minute} photographs a minute", f"wait {after} s", after)
-        if len(waiting) >= limits.waiting:
-            count = counted(limits.waiting, "photograph")
-            return refused(503, f"{count} {'is' if limits.waiting == 1 else 'are'} waiting", "try again in a moment", 5)
-        waiting.add(request)
+        if len(waiting) >= limits.waiting or len(arriving) >= 4 * limits.waiting:
+            return sent_away()
         try:
             kind = kind_asked(request.query_params.get("as", "json"), request.headers.get("content-type", ""))
+            arriving.add(request)  # a slow sender holds no place before the network
             data = await body(request)
+            arriving.discard(request)
             if data is None:
                 return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
+            if len(waiting) >= limits.waiting:
+                return sent_away()
+            waiting.add(request)
             async with one:
                 answer = await anyio.to_thread.run_sync(segmented, data)
+        except TimeoutError:
+            return refused(408, "the file stopped on its way", "send it again")
+        except ClientDisconnect:  # nobody reads the answer
+            return Response(None, 400)
         except DataError as error:
             return refused(400, error.message, error.hint or "send a JPEG or PNG")
         except ResourceError as error:
             return refused(413, error.message, error.hint)
         finally:
+            arriving.discard(request)
             waiting.discard(request)
         request.app.state.served += 1
         if kind in ("mask", "overlay"):
