@@ -29,6 +29,8 @@ from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 CLIENTS = 10_000  # addresses that are remembered
 HEADERS = {
@@ -96,7 +98,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     """
     import anyio
     from starlette.applications import Starlette
-    from starlette.requests import ClientDisconnect, Request
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
@@ -113,22 +115,6 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         waits = counted(len(waiting), "photograph") + (" is" if len(waiting) == 1 else " are")
         return refused(503, f"{waits} waiting, {len(arriving)} on their way", "try again in a moment", 5)
 
-    async def body(request: Request) -> bytes | None:
-        """The file, or None once there is more of it than is taken."""
-        most, data = limits.megabytes * 2**20, bytearray()
-        if int(request.headers.get("content-length") or 0) > most:
-            return None
-        parts = request.stream()
-        with anyio.fail_after(30 * limits.silence):
-            while True:
-                with anyio.fail_after(limits.silence):
-                    part = await anext(parts, None)
-                if part is None:
-                    return bytes(data)
-                data += part
-                if len(data) > most:
-                    return None
-
     async def segment(request: Request) -> Response:
         after = visits.wait(request.client.host if request.client else "", time.monotonic())
         if after:
@@ -138,7 +124,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         try:
             kind = kind_asked(request.query_params.get("as", "json"), request.headers.get("content-type", ""))
             arriving.add(request)  # a slow sender holds no place before the network
-            data = await body(request)
+            data = await _received(request, limits)
             arriving.discard(request)
             if data is None:
                 return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
@@ -159,12 +145,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
             arriving.discard(request)
             waiting.discard(request)
         request.app.state.served += 1
-        if kind in ("mask", "overlay"):
-            form = "png" if kind == "mask" else "jpeg"
-            return Response(answer[kind], 200, HEADERS, f"image/{form}")
-        mask, drawn = (base64.b64encode(answer.pop(key)).decode() for key in ("mask", "overlay"))
-        answer |= {"mask": f"data:image/png;base64,{mask}", "overlay": f"data:image/jpeg;base64,{drawn}"}
-        return JSONResponse(answer, 200, HEADERS)
+        return _response(answer, kind)
 
     def segmented(data: bytes) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -182,6 +163,33 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     web = Starlette(routes=[Route("/", page), Route("/health", health), Route("/predict", segment, methods=["POST"])])
     web.state.served = 0
     return web
+
+
+def _response(answer: dict[str, Any], kind: str) -> Response:
+    from starlette.responses import JSONResponse, Response
+
+    if kind in ("mask", "overlay"):
+        return Response(answer[kind], 200, HEADERS, "image/png" if kind == "mask" else "image/jpeg")
+    mask, drawn = (base64.b64encode(answer[key]).decode() for key in ("mask", "overlay"))
+    pictures = {"mask": f"data:image/png;base64,{mask}", "overlay": f"data:image/jpeg;base64,{drawn}"}
+    return JSONResponse(answer | pictures, 200, HEADERS)
+
+
+async def _received(request: Request, limits: Limits) -> bytes | None:
+    """The file, or None once there is more of it than is taken; TimeoutError where it stops on its way."""
+    import anyio
+
+    most, data, parts = limits.megabytes * 2**20, bytearray(), request.stream()
+    if int(request.headers.get("content-length") or 0) > most:
+        return None
+    with anyio.fail_after(30 * limits.silence):
+        while len(data) <= most:
+            with anyio.fail_after(limits.silence):
+                part = await anext(parts, None)
+            if part is None:
+                return bytes(data)
+            data += part
+    return None
 
 
 def _decoded(data: bytes) -> np.ndarray:
