@@ -62,9 +62,13 @@ def file_size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def check_archive(path: Path, archive: Archive, tell: Tell = lambda title, done, total: None) -> Fetched:
-    """Size and SHA-256 of a fetched archive.
+def check_archive(
+    path: Path, archive: Archive, tell: Tell = lambda title, done, total: None, *, stays: bool = False
+) -> Fetched:
+    """Size and SHA-256 of an archive.
 
+    Args:
+        stays: it is not removed where it is a wrong one, so that the same command does not fetch it; for the hint.
     Raises:
         DataError: it cannot be read, or has not the checksum of `archive`.
     """
@@ -81,9 +85,11 @@ def check_archive(path: Path, archive: Archive, tell: Tell = lambda title, done,
     for kind, wanted, digest in (("MD5", archive.md5, md5), ("SHA-256", archive.sha256, sha256)):
         if wanted and digest.hexdigest() != wanted:
             raise DataError(
-                f"{archive.name} from {archive.url} is damaged or another file: "
+                f"{path if stays else f'{archive.name} from {archive.url}'} is damaged or another file: "
                 f"its {kind} is {digest.hexdigest()}, not {wanted} ({size:,} bytes, not {archive.size:,})",
-                "run again to fetch it anew; if that does not help, fetch and unpack it by hand",
+                "remove it, and the same command fetches it; or put the right one in its place"
+                if stays
+                else "run again to fetch it anew; if that does not help, fetch and unpack it by hand",
             )
     return Fetched(archive.name, size, sha256.hexdigest(), bool(archive.md5 or archive.sha256))
 

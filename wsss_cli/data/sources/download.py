@@ -54,7 +54,7 @@ def fetch_archives(
             path = folder / archive.name
             downloaded = not path.exists() or archive.name in _record(folder)
             if path.exists():
-                fetched = check_archive(path, archive, tell)
+                fetched = check_archive(path, archive, tell, stays=True)
             else:
                 fetched = fetch(archive, path, layout=layout, tell=tell, pause=pause)
             write_json(
