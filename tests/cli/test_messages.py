@@ -10,6 +10,7 @@ from command import ROOT, python, wsss
 
 from wsss_cli.cli import console
 from wsss_cli.cli.infer import run_and_photographs
+from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted, sides
 
 QUICK = ("--preset", "toy", "--limit", "3", "--iters", "1", "--device", "cpu")
@@ -91,6 +92,17 @@ def test_infer_takes_photographs_alone_with_the_newest_training(words, meant, tm
         (tmp_path / name).touch()
     run, photographs = run_and_photographs(Path(words[0]), words[1:], Path("runs"))
     assert (str(run), photographs) == meant
+
+
+@pytest.mark.parametrize("name", ["net.pth", "step-00000002/model.safetensors", "NET.PT", "net.onnx"])
+def test_infer_takes_no_weight_file_for_a_photograph(name, tmp_path, monkeypatch):
+    """Masks of the newest training would be written, and the weight file would be lost as an image."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).touch()
+    with pytest.raises(UsageError, match=f"{name} is a weight file, neither a run nor a photograph") as caught:
+        run_and_photographs(Path(name), ["photos"], Path("runs"))
+    assert "name the folder of a run" in caught.value.hint
 
 
 def test_a_run_that_is_named_without_its_folder_is_suggested(home):

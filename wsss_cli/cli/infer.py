@@ -57,6 +57,7 @@ NumbersOption = Annotated[
 ColorsOption = Annotated[
     bool, typer.Option("--colors", help="Write masks in the classes' colours, too: colors/, RGB PNGs.")
 ]
+WEIGHT_ENDINGS = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".onnx", ".h5")
 KINDS = ("overlays", "confidence", "numbers", "colors", "soft", "geotiff")  # of what is written beside masks
 SoftOption = Annotated[
     bool, typer.Option("--soft", help="Write the scores of every class, too: soft/, NumPy files, uint8, 255 = 1.")
@@ -214,7 +215,7 @@ def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tu
     """The run and the photographs of a command line whose first word is either.
 
     Raises:
-        UsageError: no photographs; or photographs alone, and there is no finished training.
+        UsageError: no photographs; photographs alone, and there is no finished training; or a weight file.
     """
     from wsss_cli.inference.network import is_network
 
@@ -224,6 +225,11 @@ def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tu
         if not others:
             raise UsageError(f"no photographs are named after {first}", f"wsss infer {first} photos/ --out DIR")
         return first, others
+    if first.suffix.lower() in WEIGHT_ENDINGS and first.is_file():
+        raise UsageError(
+            f"{first} is a weight file, neither a run nor a photograph",
+            f"name the folder of a run, of one of its checkpoints, or of an import; wsss weights inspect {first}",
+        )
     if others and not first.exists() and not first.suffix and not set(str(first)) & set("*?["):
         return first, others  # whoever opens it says what was meant
     return stage.newest_training(runs), [str(first), *others]
