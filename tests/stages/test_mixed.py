@@ -23,6 +23,7 @@ from wsss_cli.inference.network import load_network
 from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import open_experiment, plan_pseudo, plan_relabel, plan_train
+from wsss_cli.stages.preflight import problems
 from wsss_cli.stages.training_data import repeated, training_item
 from wsss_cli.talk import silent
 
@@ -199,3 +200,18 @@ def test_consistency_trains_on_what_nobody_vouches_for(home):
     assert plain != run and weights_of_plain != weights_with_views
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(row["loss_consistency"] > 0 for row in rows if row["kind"] == "train")
+
+
+@pytest.mark.parametrize("supervision", ["weak", "full", "mixed"])
+def test_labels_that_a_training_passes_over_are_said(home, supervision, monkeypatch):
+    said = []
+    monkeypatch.setattr("wsss_cli.stages.preflight.say", said.append)
+    give(home, "partial", lambda mask: drawn(mask, "points", 0), (0, 3))
+    exp = experiment(home, f"train.supervision={supervision}")
+    problems(exp, plan_train(exp, None, silent), "cpu")
+    if supervision == "mixed":
+        assert not said
+        return
+    (line,) = said
+    assert line.startswith("labels of your own of 2 photographs")
+    assert line.endswith(f"train.supervision is {supervision}; --set train.supervision=mixed takes them")

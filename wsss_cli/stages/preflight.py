@@ -5,6 +5,7 @@ What a network itself says of its weights (another architecture) needs torch, an
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.remote import is_there
-from wsss_cli.data.trusted import TrustedLabels, read_trusted
+from wsss_cli.data.trusted import FOLDER, TrustedLabels, read_trusted
 from wsss_cli.engine.devices import device_type
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
@@ -92,6 +93,8 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             check_true_masks(samples)
         if "train" in stages and preset.train.supervision == "partial":
             check_labelled(samples, read_trusted(dataset.root))
+        if "train" in stages and preset.train.supervision in ("weak", "full"):
+            _say_unused(dataset, samples, preset.train.supervision)
         if "relabel" in stages and not any(sample.labels for sample in samples):
             raise DataError(
                 f"masks of a further round keep to the tags, and no image of split {preset.dataset.train!r} of "
@@ -126,6 +129,18 @@ def _say_unseen(dataset: Dataset, samples: Sequence[Sample]) -> None:
             f"limit {dataset.limit}: the first {counted(len(samples), 'training image')} show nothing of "
             f"{', '.join(unseen)}; a higher limit does, or a list in another order"
         )
+
+
+def _say_unused(dataset: Dataset, samples: Sequence[Sample], supervision: str) -> None:
+    """Say that there are labels of one's own which a training is about to pass over."""
+    with contextlib.suppress(DataError):  # a damaged index matters to those alone that read it
+        entries = read_trusted(dataset.root).entries
+        if count := sum(name in entries for name in names_of(samples)):
+            way = "mixed" if any(sample.labels for sample in samples) else "partial"
+            say(
+                f"labels of your own of {counted(count, 'photograph')} ({dataset.root / FOLDER}) are not read: "
+                f"train.supervision is {supervision}; --set train.supervision={way} takes them"
+            )
 
 
 def _curve(exp: Experiment, step: Step) -> bool:
