@@ -219,7 +219,8 @@ def _own(state: State) -> Format:
     if "classifier.weight" in state:
         classes = int(state["classifier.weight"].shape[0])
         return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)
-    return Format("wsss-backbone", "a backbone of this program", backbone)
+    advice = f"takes --set train.backbone.name={backbone} --set train.backbone.weights=FILE" if backbone else ""
+    return Format("wsss-backbone", "a backbone of this program", backbone, advice=advice)
 
 
 def _segmentor(state: State) -> Format:
