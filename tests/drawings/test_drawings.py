@@ -339,6 +339,11 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             "holds no pixel",
         ),
         (lambda d: table(d, "image,class,x0,y0,x1,y1\na,cat,-9,-9,-5,-5\n"), ("--kind", "boxes"), "line 2: a box"),
+        (
+            lambda d: coco(d, SQUARE | {"segmentation": [[2, 2, 300, 3, 4, 4]]}),
+            (),
+            "x.json: image a.png: annotation 0 of image 4 is no shape: its polygon leaves the image",
+        ),
         (lambda d: coco(d, SQUARE | {"segmentation": [[2, 2, 3, 3]]}), (), "annotation 0: a mask that covers no pixel"),
         (
             lambda d: cvat(d, ("a.png", '<box label="background" xtl="1" ytl="1" xbr="5" ybr="5"/>')),
@@ -464,3 +469,79 @@ def test_a_polygon_of_cvat_without_points_is_named(data):
     with pytest.raises(DataError, match=r"image a[.]png, polygon 2: a polygon without points") as refused:
         labels_of(data, cvat(data, ("a.png", '<tag label="cat"/><polygon label="cat" points=""/>')))
     assert refused.value.hint == "draw it anew, or take it out"
+
+
+# -- folders of label maps ---------------------------------------------------------------------------------------------
+
+
+def maps_in(data, *maps):
+    """A folder of label maps of the photographs a, b."""
+    folder = data / "maps"
+    folder.mkdir()
+    for name, labels in zip("ab", maps, strict=False):
+        cv2.imwrite(str(folder / f"{name}.png"), labels)
+    return folder
+
+
+EVERY = slice(None)
+ROW = (slice(3, 4), EVERY, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "maps", "said", "hint"),
+    [
+        (
+            "scribbles",
+            (blank(0, ROW), blank(0, ROW)),
+            "2 label maps .* holds 255: all that is not",
+            "--kind",
+        ),
+        ("partial", (blank(0, ROW),), "none of the 1 label map .* holds 255", "255 where nothing is said"),
+        ("scribbles", (blank(255), blank(255)), "hold 255 only: are objects 255", "class indices"),
+        ("mask", (blank(0, (slice(3, 9), EVERY, 255)), blank(255)), "hold 0 and 255 only", "class indices"),
+    ],
+)
+def test_label_maps_in_which_0_or_255_means_something_else_are_refused(data, kind, maps, said, hint):
+    with pytest.raises(DataError, match=said) as caught:
+        labels_of(data, maps_in(data, *maps), "--kind", kind)
+    assert hint in caught.value.hint
+    assert not read_trusted(data / "data").entries
+
+
+def test_odd_label_maps_beside_others_are_taken_and_counted(data):
+    folder = maps_in(data, blank(255, ROW), blank(0, ROW))
+    result = CliRunner().invoke(app, ["prepare", "labels", str(data / "data"), str(folder), "--kind", "partial"])
+    assert result.exit_code == 0 and "1 of 2 label maps hold no 255: all the rest is background" in result.stderr
+    cv2.imwrite(str(folder / "b.png"), blank(255))
+    result = CliRunner().invoke(app, ["prepare", "labels", str(data / "data"), str(folder), "--kind", "partial"])
+    assert result.exit_code == 0 and "1 of 2 label maps hold 255 and no class" in result.stderr
+
+
+def test_whole_masks_of_background_are_taken(data):
+    """Without 255; and with it where the photograph has no tag and others have."""
+    same(labels_of(data, maps_in(data, blank(0), blank(0, ROW))), a=blank(0), b=blank(0, ROW))
+    rows = "id,image,mask,labels\na,../photos/a.png,,\nb,../photos/b.png,,cat\n"
+    (data / "data/splits/train.csv").write_text(rows)
+    (data / "maps/b.png").unlink()
+    nothing = blank(0, (slice(3, 4), EVERY, 255))
+    cv2.imwrite(str(data / "maps/a.png"), nothing)
+    same(labels_of(data, data / "maps"), a=nothing)
+
+
+def test_a_source_that_is_not_there_is_said_as_that(data):
+    with pytest.raises(DataError, match=r"there is no .*corrected\.json") as caught:
+        labels_of(data, data / "corrected.json")
+    assert "a tool has exported" in caught.value.hint
+
+
+@pytest.mark.parametrize("code", ["abc", 5_000_000_000, [1, "2"], {"counts": "abc"}, [256]])
+def test_codes_that_are_no_bytes_are_said_as_that(code):
+    with pytest.raises(ValueError, match="no list of bytes, 0 to 255"):
+        decode_rle(code, (2, 3))
+
+
+def test_codes_that_end_too_soon_are_said_as_that_wherever_they_end():
+    code = encode_rle(np.eye(9, dtype=bool))
+    for end in range(4, len(code)):
+        with pytest.raises(ValueError, match="its code ends too soon"):
+            decode_rle(code[:end], (9, 9))

@@ -159,7 +159,7 @@ def _from_source(
     if not is_drawing(path):
         if rename:
             raise UsageError(f"--rename is of the labels of a tool's export, and {path} is none", "leave it out")
-        return source, _from_folder(dataset, split, path)
+        return source, _from_folder(dataset, split, path, whole=kind == "mask")
     boxes = None
     if kind == "boxes":
         from wsss_cli.pseudo.boxes import box_labels
@@ -187,16 +187,23 @@ def _with_progress(
             bar.advance()
 
 
-def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[Sample, Path, np.ndarray]]:
+def _from_folder(
+    dataset: Dataset, split: str, folder: Path, *, whole: bool
+) -> Iterator[tuple[Sample, Path, np.ndarray]]:
     """Every label map of a folder, and of those in it.
 
+    Args:
+        whole: they are whole masks.
     Raises:
-        DataError: there are none, or one is of no photograph of the list.
+        DataError: there are none, one is of no photograph of the list, or all mean 0 or 255 otherwise.
         UsageError: a prediction for other classes than those of the data set.
     """
     from wsss_cli.data.masks import read_mask
+    from wsss_cli.data.sources.label_maps import LabelMaps
     from wsss_cli.data.sources.results import place_of, places_by_name
 
+    if not folder.exists():
+        raise DataError(f"there is no {folder}", "SOURCE is a folder of label maps, or a file that a tool has exported")
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", "label maps are PNGs named like their photographs, ID.png")
     seen = (file for file in folder.rglob("*") if file.name[0] != "." and not is_hidden(file, folder))
@@ -220,10 +227,17 @@ def _from_folder(dataset: Dataset, split: str, folder: Path) -> Iterator[tuple[S
 
         names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
         refuse_other_classes(folder.parent, names, dataset.classes, str(dataset.root))
+    tagless = not any(sample.labels for sample in samples)
+    maps = LabelMaps(folder, whole)
     with console.progress(len(chosen), "labels") as bar:
         for place, file in chosen.items():
-            yield samples[place], file, read_mask(file)
+            labels = read_mask(file)
+            yield samples[place], file, labels
+            maps.see(labels, shows=tagless or bool(samples[place].labels))
             bar.advance()
+    maps.refuse_odd()
+    for line_ in maps.lines():
+        console.say(line_)
 
 
 def _drawn(

@@ -95,7 +95,11 @@ def _shapes(
         elif not isinstance(annotation.get("segmentation"), (list, dict)) or not annotation["segmentation"]:
             raise DataError(f"{at} has no segmentation", "of boxes alone, --kind boxes makes labels")
         else:
-            shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, covered(annotation, *size)))
+            try:
+                pixels = covered(annotation, *size)
+            except DataError as error:
+                raise DataError(f"{where}: {error.message}", "draw it anew, or take it out of the file") from error
+            shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, pixels))
     return sorted(shapes, key=lambda shape: -int(shape.pixels.sum()) if shape.pixels is not None else 0)
 
 

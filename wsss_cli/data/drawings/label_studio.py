@@ -198,28 +198,34 @@ def encode_rle(pixels: np.ndarray) -> list[int]:
     return list(int(bits, 2).to_bytes(len(bits) // 8))
 
 
-def decode_rle(code: list[int], size: Size) -> np.ndarray:
+def decode_rle(code: Any, size: Size) -> np.ndarray:
     """The mask of Label Studio's run-length code: where its fourth channel is not 0, bool [H, W].
 
     Raises:
         ValueError: it is no such code, or of another size.
     """
-    data = bytes(code)
+    if not isinstance(code, list) or not all(isinstance(byte, int) and 0 <= byte < 256 for byte in code):
+        raise ValueError("its code is no list of bytes, 0 to 255, as Label Studio writes it")
+    data, soon = bytes(code), ValueError("its code ends too soon")
     bits = f"{int.from_bytes(data):0{8 * len(data)}b}"
     count = int(bits[:32] or "0", 2)
     if count != 4 * size[0] * size[1]:
         raise ValueError(f"its code is of {count:,} values, four channels of its size are {4 * size[0] * size[1]:,}")
+    if len(bits) < 53:
+        raise soon
     if int(bits[32:37], 2) + 1 != WORD_BITS:
         raise ValueError("its values are not of 8 bits")
     lengths = [int(bits[at : at + 4], 2) + 1 for at in range(37, 53, 4)]
     values, at, done = np.zeros(count, np.uint8), 53, 0
     while done < count:
+        if at + 3 + min(lengths) > len(bits):
+            raise soon
         wide = lengths[int(bits[at + 1 : at + 3], 2)]
         end = done + int(bits[at + 3 : at + 3 + wide], 2) + 1
         repeated, at = bits[at] == "1", at + 3 + wide
         size_of_it = WORD_BITS * (1 if repeated else end - done)
         if end > count or at + size_of_it > len(bits):
-            raise ValueError("its code ends too soon")
+            raise soon
         values[done:end] = np.frombuffer(int(bits[at : at + size_of_it], 2).to_bytes(size_of_it // 8), np.uint8)
         at, done = at + size_of_it, end
     pixels: np.ndarray = values.reshape(*size, 4)[..., 3] > 0
