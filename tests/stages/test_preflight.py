@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.noise import ConsistencyConfig
+from wsss_cli.config.schema import DatasetConfig
 from wsss_cli.data.dataset import open_dataset, write_dataset
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import make_context
@@ -57,6 +58,19 @@ def without_masks(data, folder, **changes):
     splits = {"train": samples, "val": there.split("val")}
     write_dataset(folder, classes=there.classes, colors=there.colors, splits=splits, **named)
     return folder
+
+
+def test_the_path_of_a_data_set_counts_from_the_current_folder_as_its_description_says(data, tmp_path, monkeypatch):
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/mine.toml").write_text('extends = "toy"\n[dataset]\npath = "here"\n')
+    (tmp_path / "here").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    assert planned(load_preset("settings/mine.toml"), plan, tmp_path / "runs")[2] == []
+    monkeypatch.chdir(tmp_path / "settings")
+    (fault,) = planned(load_preset("mine.toml"), plan, tmp_path / "runs")[2]
+    assert "no data set" in fault.message
+    described = DatasetConfig.model_fields["path"].description
+    assert "the folder in which the command is run, not from that of the preset" in described
 
 
 def test_nothing_is_wrong_with_the_toy(check):

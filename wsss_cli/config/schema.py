@@ -16,7 +16,10 @@ from wsss_cli.config.train import TrainConfig
 
 
 class DatasetConfig(Model):
-    path: str = Field(description="data set directory, as `wsss prepare` writes it")
+    path: str = Field(
+        description="data set directory, as `wsss prepare` writes it; one that does not begin with / or ~ counts from "
+        "the folder in which the command is run, not from that of the preset"
+    )
     train: str = Field("train", description="split that is trained on and gets CAMs and pseudo masks")
     score: str = Field("train", description="split on which seeds and pseudo masks are scored, where it has masks")
     val: str = Field("val", description="split with masks on which networks are scored")
