@@ -1,10 +1,13 @@
 """`wsss prepare template`: tables of photographs, filled in by folders or to be filled in."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from wsss_cli.cli.app import app
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.sources.template import write_template
 from wsss_cli.errors import DataError, UsageError
@@ -71,7 +74,8 @@ def test_a_folder_of_folders_becomes_a_data_set(wsss, photos, tmp_path):
     assert "hint: wsss prepare template photos writes one" in without.stderr
     done = wsss("prepare", "template", "photos", "--from-folders", "--json")
     assert json.loads(done.stdout) == {
-        "images": 4, "classes": {"Les chats": 2, "chiens é": 1}, "untagged": 1, "unread": {}, "file": "labels.csv"
+        "images": 4, "classes": {"Les chats": 2, "chiens é": 1}, "untagged": 1, "unread": {}, "odd": [],
+        "file": "labels.csv",
     }  # fmt: skip
     made = wsss("prepare", "folder", "photos", "labels.csv", "--json")
     assert made.returncode == 0
@@ -91,3 +95,21 @@ def test_photographs_with_spaces_around_their_names_are_found(wsss, tmp_path, en
     table.write_text(table.read_text().replace(".jpg,", f"{ending},cat"))
     assert wsss("prepare", "folder", tmp_path / "photos", table, "--out", tmp_path / "mine").returncode == 0
     assert {sample.id for sample in open_dataset(tmp_path / "mine").split("train")} == set(names)
+
+
+def test_pipes_and_links_to_nothing_are_named_and_no_photographs(photos, tmp_path):
+    """A pipe that was listed is refused by `prepare folder`, which would wait for it."""
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.png").symlink_to("nowhere.png")
+    (photos / "other.jpg").symlink_to("e.jpg")
+    out = tmp_path / "t.csv"
+    done = CliRunner().invoke(app, ["prepare", "template", str(photos), "--out", str(out)])
+    assert done.exit_code == 0
+    assert "pipe" not in out.read_text() and "gone" not in out.read_text() and "other.jpg" in out.read_text()
+    assert f"passed over: {photos / 'gone.png'} is a link to a file that is not there" in done.stderr
+    assert f"passed over: {photos / 'pipe.jpg'} is a pipe" in done.stderr
+    (tmp_path / "only").mkdir()
+    os.mkfifo(tmp_path / "only/pipe.jpg")
+    with pytest.raises(DataError, match="holds no photographs that are read") as caught:
+        write_template(tmp_path / "only", tmp_path / "u.csv", from_folders=False, check=lambda: None)
+    assert "pipe.jpg is a pipe" in caught.value.hint

@@ -35,6 +35,7 @@ def template(
     that is there already is never written over.
     """
     from wsss_cli.data.heif import how_to_read
+    from wsss_cli.data.images import why_unread
     from wsss_cli.data.sources.template import write_template
 
     with Stop(console.say_at_once).listening() as stop:
@@ -50,6 +51,8 @@ def template(
         console.say(f"passed over, as these endings are not read: {counts}")
         if how := how_to_read(written.unread):
             console.say(f"hint: {how}")
+    for name in written.odd:
+        console.say(f"passed over: {images / name} {why_unread(images / name)}")
     if written.untagged:
         console.say(f"{counted(written.untagged, 'photograph')} without a tag: write theirs into the column labels")
     console.say(f"next: {line('prepare', 'folder', images, out)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_cli.data.heif import how_to_read
-from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
+from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, why_unread
 from wsss_cli.data.sources.tags import FORBIDDEN
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import names_below, write_bytes
@@ -27,12 +27,14 @@ class Template:
         classes: photographs of each class; empty where tags are to be filled in.
         untagged: photographs without a tag.
         unread: photographs that are not in it, by endings, which are not read.
+        odd: names of photographs that are not in it, as they are no files: pipes, links to nothing.
     """
 
     images: int
     classes: dict[str, int]
     untagged: int
     unread: dict[str, int]
+    odd: tuple[str, ...]
 
 
 def write_template(photographs: Path, table: Path, *, from_folders: bool, check: Callable[[], None]) -> Template:
@@ -47,18 +49,21 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
     """
     if not photographs.is_dir():
         raise UsageError(f"{photographs} is no folder", "give the folder of the photographs")
-    names, unread = [], Counter[str]()
+    names: list[str] = []
+    odd: list[str] = []
+    unread = Counter[str]()
     for name in names_below(photographs):
         check()
         ending = Path(name).suffix.lower()
         if name.startswith(".") or "/." in name:
             continue
         if ending in IMAGE_ENDINGS:
-            names.append(name)
+            (names if (photographs / name).is_file() else odd).append(name)
         elif ending in OTHER_ENDINGS:
             unread[ending] += 1
     if not names:
         how = how_to_read(unread) or f"they end in {', '.join(IMAGE_ENDINGS)}"
+        how = f"{photographs / odd[0]} {why_unread(photographs / odd[0])}" if odd else how
         raise DataError(f"{photographs} holds no photographs that are read", how)
     above = {name.partition("/")[0] for name in names if "/" in name} if from_folders else set[str]()
     if above and {name.casefold() for name in above} <= SPLITS:
@@ -80,4 +85,4 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
         raise UsageError(f"{table} is there already and says something else", "give another --out, or remove it")
     write_bytes(table, content)
     untagged = classes.pop("", 0)
-    return Template(len(names), dict(classes), untagged, dict(sorted(unread.items())))
+    return Template(len(names), dict(classes), untagged, dict(sorted(unread.items())), tuple(sorted(odd)))
