@@ -18,6 +18,7 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.talk import sides
 
 CROP_TRIES = 10
+HUE, SATURATION = 0, 1  # channels of HSV
 MEAN_COLOUR = (124, 116, 104)  # ImageNet mean, RGB: about 0 once normalised
 
 
@@ -141,9 +142,9 @@ def photometric(image: np.ndarray, draws: Distortion) -> np.ndarray:
     if table is not identity:
         image = cv2.LUT(image, table)
     if draws.saturation is not None:
-        image = _in_hsv(image, (identity, _linear(identity, draws.saturation, 0.0), identity))
+        image = _in_hsv(image, SATURATION, _linear(identity, draws.saturation, 0.0))
     if draws.hue is not None:
-        image = _in_hsv(image, (((identity.astype(np.int64) + draws.hue) % 180).astype(np.uint8), identity, identity))
+        image = _in_hsv(image, HUE, ((identity.astype(np.int64) + draws.hue) % 180).astype(np.uint8))
     if draws.contrast is not None and draws.contrast_last:
         image = cv2.LUT(image, _linear(identity, draws.contrast, 0.0))
     return image
@@ -154,9 +155,11 @@ def _linear(table: np.ndarray, factor: float, offset: float) -> np.ndarray:
     return changed
 
 
-def _in_hsv(image: np.ndarray, tables: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def _in_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """Look up one channel of HSV: half the time of a look-up in tables of all three."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv = cv2.LUT(hsv, np.stack(tables, axis=-1)[None])
+    plane = cv2.extractChannel(hsv, channel)
+    hsv = cv2.insertChannel(cv2.LUT(plane, table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
 
