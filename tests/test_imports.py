@@ -11,7 +11,7 @@ from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes", "heap", "ranks", "rows", "signals"}
+BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes", "ranks", "rows", "signals"}
 METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
 GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
@@ -22,8 +22,7 @@ MAY_IMPORT = {
     "talk": {"escapes"},
     "locks": {"errors", "talk"},
     "files": {"errors"},
-    "heap": set(),
-    "processes": {"errors", "heap", "signals"},
+    "processes": {"errors", "signals"},
     "ranks": {"errors", "processes", "signals"},
     "config": BOTTOM,
     **{name: BOTTOM | {"config", "kernels"} for name in METHODS},

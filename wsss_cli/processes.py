@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsss_cli.errors import ResourceError, WsssError
-from wsss_cli.heap import KEPT_BY_WORKERS, keep_freed
 from wsss_cli.signals import STOPPING
 
 Item = TypeVar("Item")
@@ -326,7 +325,6 @@ def start_worker(parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     end_with(parent, signal.SIGKILL)
-    keep_freed(KEPT_BY_WORKERS)
     import cv2
 
     cv2.setNumThreads(0)  # the processes are the parallelism

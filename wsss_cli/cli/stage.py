@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.heap import keep_freed
 from wsss_cli.ranks.who import here
 from wsss_cli.talk import counted
 
@@ -239,7 +238,6 @@ def working(device: str, runs: Path, loggers: Sequence[str] | None = None, ray: 
     from wsss_cli.engine.context import make_context
     from wsss_cli.ranks.group import joined, look_at_others
 
-    keep_freed()
     ctx = make_context(device, runs, console)
     ctx.loggers = tuple(dict.fromkeys(loggers or ()))
     if not here().rank:
