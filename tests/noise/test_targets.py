@@ -14,6 +14,7 @@ from wsss_cli.engine.fit import fit
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import open_run, read_metrics
 from wsss_cli.errors import UsageError
+from wsss_cli.losses.collision import collision_cross_entropy
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
@@ -133,6 +134,31 @@ def test_both_heads_get_the_same_targets_and_weights():
     for name, factor, scores in (("decode", 1.0, logits), ("aux", 0.4, aux)):
         expected = cross_entropy(scores, given["mask"], "valid", weight=weight, balance="fg-bg")
         torch.testing.assert_close(losses[name], factor * expected)
+
+
+def test_soft_labels_make_both_heads_cross_entropies_collisions():
+    config, model, given = configured("confidence=soft"), Tiny().eval(), batch(2)
+    assert wanted(config) == {"confidence", "tags"}
+    losses = SegmentationTask(model, config, None).losses(given)
+    outputs = model(model.backbone.normalise(given["image"].permute(0, 3, 1, 2)), aux=True)
+    certainty = given["confidence"].float() / 255
+    for name, factor, logits in zip(("decode", "aux"), (1.0, 0.4), outputs, strict=True):
+        expected = collision_cross_entropy(logits, given["mask"], certainty, given["tags"], "valid")
+        torch.testing.assert_close(losses[name], factor * expected)
+        assert losses[name] < factor * cross_entropy(logits, given["mask"], "valid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["teacher={}"], "teacher with confidence = 'soft'"),
+        (["update={}"], "update with confidence = 'soft'"),
+        ([f"loss=[{BALANCED}]"], "'soft' has a cross-entropy of its own, without balance"),
+    ],
+)
+def test_what_does_not_go_with_soft_labels_is_refused(settings, reason):
+    with pytest.raises(UsageError, match=reason):
+        configured("confidence=soft", *settings)
 
 
 def test_the_terms_of_the_loss_add_up_and_the_auxiliary_head_has_the_cross_entropies():

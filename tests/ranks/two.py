@@ -10,6 +10,7 @@ from torch import nn
 
 from wsss_cli.config.loss import GatedCrfConfig, OhemConfig
 from wsss_cli.config.noise import ConsistencyConfig
+from wsss_cli.losses.collision import collision_cross_entropy
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
@@ -68,6 +69,7 @@ LOSSES = {
     "cross-entropy, unsure ones": lambda x, rows: cross_entropy(
         x, TARGET[rows], ohem=OhemConfig(thresh=0.3, min_kept=30)
     ),
+    "collision": lambda x, rows: collision_cross_entropy(x, TARGET[rows], WEIGHT[rows], TAGS[rows], "valid"),
     "focal": lambda x, rows: focal_loss(x, TARGET[rows], average="valid"),
     "dice": lambda x, rows: dice_loss(x, TARGET[rows]),
     "dice, by class": lambda x, rows: dice_loss(x, TARGET[rows], True, weight=WEIGHT[rows]),

@@ -54,9 +54,10 @@ class ConsistencyConfig(Model):
 class NoiseConfig(Model):
     """The optional tables are off where they are missing or `false`; an empty table takes their defaults."""
 
-    confidence: Literal["none", "weight", "ignore"] = Field(
+    confidence: Literal["none", "weight", "ignore", "soft"] = Field(
         "none",
-        description="confidence maps of the pseudo run: weight pixels by them, or ignore what is below min_confidence",
+        description="confidence maps of the pseudo run: weight pixels by them, ignore what is below min_confidence, or "
+        "soften the labels",
     )
     min_confidence: Fraction = Field(0.95, description="with confidence = 'ignore': pixels below this become 255")
     teacher: TeacherConfig | None = Field(None, description="an average of the network (EMA) fills pixels that are 255")
@@ -81,6 +82,15 @@ class NoiseConfig(Model):
             raise ValueError(
                 "uncertainty without teacher: it is the teacher whose uncertainty counts; add train.noise.teacher={}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _soft_labels_stay(self) -> NoiseConfig:
+        for name in ("teacher", "update"):
+            if self.confidence == "soft" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} with confidence = 'soft': it sets labels of which no map says how sure they are"
+                )
         return self
 
     @property

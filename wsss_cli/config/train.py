@@ -123,6 +123,14 @@ class TrainConfig(TrainingConfig):
                 "loss has no term of kind cross-entropy, by which the auxiliary head learns; add one, "
                 "or set aux.weight = 0"
             )
+        entropies = [term for term in self.loss if isinstance(term, CrossEntropyConfig)]
+        if self.noise.confidence == "soft" and any(
+            term.balance != "none" or term.class_weights or term.ohem for term in entropies
+        ):
+            raise ValueError(
+                "noise.confidence = 'soft' has a cross-entropy of its own, without balance, class_weights and ohem; "
+                "leave them out"
+            )
         if any(isinstance(term, LovaszConfig) for term in self.loss) and (source := self.noise.weighs):
             raise ValueError(
                 f"loss lovasz ranks pixels and takes no weights, and {source} gives them weights; take dice"

@@ -52,7 +52,7 @@ class NoisyTargets:
         """
         target, weight = batch["mask"].long(), None
         with torch.no_grad():
-            if self.noise.confidence != "none":
+            if self.noise.confidence in ("weight", "ignore"):
                 target, weight = self._trusted(target, batch["confidence"])
             if self.curves is not None:
                 labels = F.interpolate(batch["mask"][:, None], size=logits.shape[-2:], mode="nearest")[:, 0]
@@ -156,7 +156,7 @@ def wanted(config: TrainConfig) -> frozenset[str]:
     pixels = noise.teacher is not None or noise.consistency is not None
     needs = {
         "confidence": noise.confidence != "none",
-        "tags": pixels or noise.update is not None,
+        "tags": pixels or noise.update is not None or noise.confidence == "soft",
         "size": pixels or any(isinstance(term, GatedCrfConfig) for term in config.loss),
         "vouched": noise.consistency is not None,
     }

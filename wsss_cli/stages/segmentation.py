@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsss_cli.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, GatedCrfConfig, LovaszConfig
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.engine.fit import Scores, Task
+from wsss_cli.losses.collision import collision_cross_entropy
 from wsss_cli.losses.cross_entropy import cross_entropy
 from wsss_cli.losses.dice import dice_loss
 from wsss_cli.losses.focal import focal_loss
@@ -64,9 +65,9 @@ class SegmentationTask(Task):
 
         entropies = [term for term in self.config.loss if isinstance(term, CrossEntropyConfig)]
         for term in entropies:
-            add("decode", term.weight * self._cross_entropy(term, logits, target, weight))
+            add("decode", term.weight * self._cross_entropy(term, logits, target, weight, batch))
         for term in entropies if aux is not None else ():
-            add("aux", self.config.aux.weight * (term.weight * self._cross_entropy(term, aux, target, weight)))
+            add("aux", self.config.aux.weight * (term.weight * self._cross_entropy(term, aux, target, weight, batch)))
         for other in self.config.loss:
             match other:
                 case FocalConfig(gamma=gamma, average=average):
@@ -92,7 +93,17 @@ class SegmentationTask(Task):
         logits: Tensor = self.forward(self._normalised(image))
         return logits
 
-    def _cross_entropy(self, term: CrossEntropyConfig, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    def _cross_entropy(
+        self,
+        term: CrossEntropyConfig,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        batch: dict[str, Any],
+    ) -> Tensor:
+        if self.config.noise.confidence == "soft":
+            certainty = batch["confidence"].float() / 255
+            return collision_cross_entropy(logits, target, certainty, batch["tags"], term.average)
         return cross_entropy(
             logits,
             target,
