@@ -20,7 +20,7 @@ from wsss_cli.data.drawings.shapes import UNDECIDED
 from wsss_cli.data.images import image_size, read_plain_file
 from wsss_cli.data.masks import check_values, read_mask, write_mask
 from wsss_cli.data.remote import url_of
-from wsss_cli.data.sources.results import place_of, places_by_name
+from wsss_cli.data.sources.results import composed, place_of, places_by_name
 from wsss_cli.data.trusted import read_trusted
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import is_run, read_inputs, read_run
@@ -277,7 +277,7 @@ def _outgoing(source: Source, samples: Sequence[Sample], ctx: Context, copies: P
             check_values(mask, source.dataset.num_classes, file)
             if mask.shape != (size := image_size(sample.image)):
                 raise DataError(f"{file} is {sides(mask.shape)}, its photograph {sides(size)}")
-            at = places[sample.image.name]
+            at = places[composed(sample.image.name)]
             same = at >= 0 and source.listed[at].id == sample.id
             name = sample.image.name if same else f"{sample.id}{sample.image.suffix}"
             if copies:

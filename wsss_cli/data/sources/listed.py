@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from wsss_cli.data.images import why_unread
 from wsss_cli.data.packed import has_twins
 from wsss_cli.data.sources.mask_checks import refuse_unmatched
 from wsss_cli.data.sources.photographs import Photographs, by_folders
+from wsss_cli.data.sources.results import composed
 from wsss_cli.data.sources.table import Few, Table, open_table, show_some, smallest
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.data.texts import Index, Spool
@@ -81,12 +81,12 @@ class Masks:
             check_stop()
             if Path(name).suffix == ".png" and Path(f"{folder}/{name}").is_file():
                 self.names.append(name)
-        self._by_name = Index(self.names, lambda name: (_composed(name.removesuffix(".png")),))
+        self._by_name = Index(self.names, lambda name: (composed(name.removesuffix(".png")),))
         self._used = bytearray(len(self.names))
 
     def find(self, name: str) -> str:
         """The mask of the photograph of that name without suffix; empty where there is none."""
-        numbers = self._by_name.find(_composed(name))
+        numbers = self._by_name.find(composed(name))
         if not numbers:
             return ""
         number = max(numbers, key=lambda number: by_folders(self.names[number]))
@@ -96,10 +96,6 @@ class Masks:
     def unused(self) -> Iterator[str]:
         """Those that `find` has not returned."""
         return (name for name, used in zip(self.names, self._used, strict=True) if not used)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def read_rows(source: FolderSource, room: Path) -> Listed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,16 +116,24 @@ def read_results(
 
 
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
-    """The place of each photograph by its id, its file name and that without its ending; -1 where two share one."""
+    """The place of each photograph by its id, its file name and that without its ending; -1 where two share one.
+
+    Accents are composed, but in ids also as they are written.
+    """
     places: dict[str, int] = {}
     for place, sample in enumerate(samples):
         if place % 4096 == 0:
             check_stop()
-        for name in {sample.image.name, sample.image.stem} - {sample.id}:
+        for name in {*map(composed, (sample.id, sample.image.name, sample.image.stem))} - {sample.id}:
             places[name] = -1 if name in places else place
     for place, sample in enumerate(samples):  # an id is what it names, whatever else is called so
         places[sample.id] = place
     return places
+
+
+def composed(name: str) -> str:
+    """A name with composed accents (NFC): some systems and archives write a letter and its accent one by one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def place_of(image: str, places: Mapping[str, int]) -> int | None:
@@ -136,7 +145,8 @@ def place_of(image: str, places: Mapping[str, int]) -> int | None:
     plain = PurePosixPath(image.replace("\\", "/"))
     if not plain.name:  # '', '.' or '/'
         return None
-    for name in (image, str(plain.with_suffix("")), plain.name, plain.stem):
+    written = (image, str(plain.with_suffix("")), plain.name, plain.stem)
+    for name in (*written, *map(composed, written)):
         if (place := places.get(name)) is not None:
             if place < 0:
                 raise DataError(f"{image} may be more than one photograph", "name photographs by their ids")
@@ -221,11 +231,13 @@ def _score(entry: Mapping[str, Any], where: str) -> float:
 
 
 def class_of(label: str, classes: Mapping[str, int]) -> int | None:
-    """The class that a label means: its name, also in other case or with a full stop at its end, as prompts have it."""
+    """The class that a label means: its name, also in other case, with accents written otherwise, or with a full stop
+    at its end, as prompts have it.
+    """
     if label in classes:
         return classes[label]
-    plain = label.strip().rstrip(".").strip().casefold()
-    alike = [index for name, index in classes.items() if name.casefold() == plain]
+    plain = composed(label.strip().rstrip(".").strip().casefold())
+    alike = [index for name, index in classes.items() if composed(name.casefold()) == plain]
     return alike[0] if len(alike) == 1 else None
 
 
