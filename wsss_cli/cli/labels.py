@@ -124,6 +124,11 @@ def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_
             f"{counted(joined.overruled, 'pixel')} of a kind that counts less are overruled, "
             f"{counted(joined.contradictions, 'pixel')} of scribbles and partial maps contradict each other and are 255"
         )
+    if joined.turned:
+        console.say(
+            f"{counted(joined.turned, 'photograph')} turned by EXIF, whose size does not tell which way up labels are: "
+            "taken as drawn on what is shown"
+        )
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
 
 

@@ -102,8 +102,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: missing, no plain file, or not an image.
     """
-    (height, width), orientation = stored_size(path)
-    return (width, height) if orientation >= 5 else (height, width)
+    return shown(*stored_size(path))
+
+
+def shown(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Height and width as an EXIF orientation (1..8) shows them."""
+    return (stored[1], stored[0]) if orientation >= 5 else stored
 
 
 def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:

@@ -46,11 +46,14 @@ class Joined:
         photographs: that have several kinds.
         overruled: pixels of which a kind says another class than one that counts before it, boxes left out.
         contradictions: pixels of which two kinds of one rank say different classes.
+        turned: photographs that EXIF turns and whose sides do not change by it: sizes do not tell which way up labels
+            were drawn.
     """
 
     photographs: int = 0
     overruled: int = 0
     contradictions: int = 0
+    turned: int = 0
 
 
 def join(parts: Mapping[PartKind, np.ndarray], counts: Joined) -> np.ndarray:

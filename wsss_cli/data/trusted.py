@@ -192,10 +192,10 @@ def add_trusted(
     try:
         for sample, of, labels in maps:
             check()
-            _check_labels(dataset, sample, of, labels)
+            (joined := joined or Joined()).turned += _check_labels(dataset, sample, of, labels)
             before = {other: part for other, part in parts.get(sample.id, {}).items() if other != kind}
             every = {other: read_part(there.folder, sample.id, other, part) for other, part in before.items()}
-            one = _write_one(dataset, aside, sample.id, {**every, kind: labels}, joined or Joined())
+            one = _write_one(dataset, aside, sample.id, {**every, kind: labels}, joined)
             alone = part_place(aside.folder, sample.id, kind) if every else aside.file(sample.id)
             parts[sample.id] = {**before, kind: Part(sha256_file(alone), source)}
             whole = "mask" in parts[sample.id]
@@ -212,17 +212,20 @@ def add_trusted(
     return read_trusted(dataset.root)
 
 
-def _check_labels(dataset: Dataset, sample: Sample, of: Path, labels: np.ndarray) -> None:
-    from wsss_cli.data.images import image_size
+def _check_labels(dataset: Dataset, sample: Sample, of: Path, labels: np.ndarray) -> bool:
+    """Refuse labels of another size or with other values; whether the photograph is turned, and its size the same."""
+    from wsss_cli.data.images import shown, stored_size
     from wsss_cli.data.masks import check_values
 
-    size = image_size(sample.image)
+    stored, orientation = stored_size(sample.image)
+    size = shown(stored, orientation)
     if labels.shape != size:
         raise DataError(
             f"{of} is {sides(labels.shape)}, its photograph {sides(size)}",
             "label maps have the size of the photograph as it is shown (EXIF applied)",
         )
     check_values(labels, dataset.num_classes, of)
+    return orientation != 1 and size == stored
 
 
 def _write_one(
