@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -41,6 +41,7 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
     """
     text = json_text(path)
     predicted = annotated = 0
+    furthest = 0.0
     try:
         for _, start, end, _ in elements(text, alone=True):
             task = json.loads(text[start:end].encode("latin-1"))
@@ -53,11 +54,15 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
                 raise DataError(f"{where} has {len(listed)} annotations", "leave one in Label Studio, and export again")
             if listed:
                 annotated += 1
-                yield _drawing(task, listed[0].get("result") or [], where)
+                drawing = _drawing(task, listed[0].get("result") or [], where)
+                furthest = max(furthest, _furthest(drawing))
+                yield drawing
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}", "export it again") from error
     except (AttributeError, TypeError, KeyError) as error:
         raise DataError(f"{path} is no export of Label Studio: {error!r}", "export the project as JSON") from error
+    if 0 < furthest <= 1:
+        raise DataError(f"{path}: no coordinate is above 1", "coordinates are per cent of the photograph, 0 to 100")
     if predicted and not annotated:
         raise DataError(
             f"{path}: no task has an annotation; predictions are no labels", "submit the tasks, and export again"
@@ -67,6 +72,7 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
 def _drawing(task: Mapping[str, Any], results: list[dict[str, Any]], where: str) -> Drawing:
     labels = {one.get("id"): one["value"]["labels"] for one in results if one.get("type") == "labels"}
     shapes: list[Shape] = []
+    images = set()
     sizes = set()
     for number, one in enumerate(results, 1):
         form, at = str(one.get("type")).removesuffix("labels"), f"{where}, result {number}"
@@ -81,10 +87,17 @@ def _drawing(task: Mapping[str, Any], results: list[dict[str, Any]], where: str)
             raise DataError(f"{at} has {len(names)} labels", "one is needed")
         size = _size(one, at)
         sizes.add(size)
+        images.add((one.get("to_name"), one.get("item_index")))
         shapes.append(_shape(form, one["value"], names[0], size, at))
     if len(sizes) > 1:
         raise DataError(f"{where}: its results are of photographs of different sizes")
-    return Drawing(_image(task, where), sizes.pop() if sizes else None, tuple(shapes), where)
+    if len(images) > 1:
+        raise DataError(
+            f"{where} is drawn on several photographs: {', '.join(sorted(str(name) for name, _ in images))}",
+            "a task has one photograph",
+        )
+    drawn = str(images.pop()[0]) if images else ""
+    return Drawing(_image(task, drawn, where), sizes.pop() if sizes else None, tuple(shapes), where)
 
 
 def _size(result: Mapping[str, Any], where: str) -> Size:
@@ -110,18 +123,37 @@ def _shape(form: str, value: Mapping[str, Any], label: str, size: Size, where: s
         raise DataError(f"{where} is no {form}: {error}", "export the project as JSON") from error
 
 
-def _image(task: Mapping[str, Any], where: str) -> str:
-    """The photograph of a task: its id where the task came from here, else the file behind its address."""
+def _furthest(drawing: Drawing) -> float:
+    """The largest coordinate of its polygons, rectangles and key points, per cent; 0 where it has none."""
+    height, width = drawing.size or (1, 1)
+    points = [shape.points for shape in drawing.shapes if shape.form != "mask"]
+    return max((float((one / (width, height)).max()) for one in points), default=0.0) * 100
+
+
+def _image(task: Mapping[str, Any], drawn: str, where: str) -> str:
+    """The photograph of a task: its id where the task came from here, else the file behind its address.
+
+    Args:
+        drawn: the name of what was drawn on; of several files it is that of this key.
+    """
     data = task["data"]
     if isinstance(data.get(PHOTOGRAPH), str):
         return str(data[PHOTOGRAPH])
-    for address in data.values():
+    files: dict[str, str] = {}
+    for key, address in data.items():
         parts = urlsplit(address) if isinstance(address, str) else None
         if parts is not None:
             name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
             if name.lower().endswith(IMAGE_ENDINGS):
                 folder, slash, file = name.rpartition("/")
-                return f"{folder}{slash}{UPLOAD.sub('', file) if 'upload' in folder.split('/') else file}"
+                files[key] = f"{folder}{slash}{UPLOAD.sub('', file) if 'upload' in folder.split('/') else file}"
+    if drawn in files or len(set(files.values())) == 1:
+        return files.get(drawn) or next(iter(files.values()))
+    if files:
+        raise DataError(
+            f"{where} names several images ({', '.join(files)}), and its shapes are on {drawn!r}",
+            "leave in `data` the one that was drawn on, or give it that key",
+        )
     raise DataError(f"{where} names no image in its data", f"one of its values ends in {', '.join(IMAGE_ENDINGS)}")
 
 
@@ -129,9 +161,11 @@ def write_label_studio(file: BinaryIO, masks: Iterable[Outgoing], palette: Palet
     """Write tasks whose predictions are label maps, to be corrected and submitted.
 
     Args:
-        prefix: what Label Studio finds photographs under; their paths follow, without the first slash. URLs stay.
+        prefix: what Label Studio finds photographs under; their paths follow, without the first slash, quoted where it
+            is a web address. URLs stay.
     """
     sign = b"[\n"
+    written = quote if prefix.startswith(("/", "http://", "https://")) else str
     for one in masks:
         height, width = one.mask.shape
         results = [
@@ -147,7 +181,7 @@ def write_label_studio(file: BinaryIO, masks: Iterable[Outgoing], palette: Palet
             }
             for number, (name, pixels) in enumerate(class_shapes(one.mask, palette.names))
         ]
-        data = {"image": url_of(one.image) or prefix + str(one.image).lstrip("/"), PHOTOGRAPH: one.id}
+        data = {"image": url_of(one.image) or prefix + written(str(one.image).lstrip("/")), PHOTOGRAPH: one.id}
         task = {"data": data, "predictions": [{"model_version": "wsss", "result": results}]}
         file.write(sign + json.dumps(task, ensure_ascii=False).encode())
         sign = b",\n"
