@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,12 +12,14 @@ import numpy as np
 from pycocotools import mask as rle_of
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
-from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
-from wsss_cli.data.sources.instances import elements
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes, refuse_outside
+from wsss_cli.data.sources.instances import SHARES, elements
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
+from wsss_cli.talk import counted
 
+OVER = 0.1  # share of the longer side that an outline may reach over the border: tools that rescale write such
 HINT = "is it a COCO instances JSON, with images, categories and annotations?"
 
 
@@ -29,9 +32,11 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
     Args:
         boxes: take the boxes of the instances in place of their regions.
     Raises:
-        DataError: it is no such JSON, or an instance has no image, category or shape that can be taken.
+        DataError: it is no such JSON; an instance has no image, category or shape that can be taken, or leaves its
+            image; half of the shapes or more lie within the first pixel, as of coordinates from 0 to 1.
     """
     text = json_text(path)
+    count = small = 0
     images: dict[Any, tuple[str, Size]] = {}
     names: dict[Any, str] = {}
     spans: dict[Any, list[tuple[int, int]]] = {}
@@ -41,6 +46,7 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
                 raise DataError(f"{path}: an entry of {key} is no object", HINT)
             if key == "annotations":
                 spans.setdefault(entry.get("image_id"), []).append((start, end))
+                count, small = count + 1, small + _in_the_corner(entry, boxes=boxes)
                 continue
             entry = _again(text, start, end)
             if key == "images":
@@ -58,6 +64,8 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
         raise DataError(f"{path} lists no {'categories' if images else 'images'}", HINT)
     if strays := [image for image in spans if image not in images]:
         raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", HINT)
+    if small and 2 * small >= count:
+        raise DataError(f"{path}: no coordinate of {small:,} of {counted(count, 'instance')} is above 1", SHARES)
     for image, (name, size) in images.items():
         where = f"{path}: image {name}"
         annotations = [_again(text, *span) for span in spans.get(image, ())]
@@ -69,6 +77,16 @@ def _add(table: dict[Any, Any], number: Any, value: Any, what: str) -> None:
         raise DataError(
             f"{what} {number!r} are {table[number]!r} and {value!r}", "give each an id of its own, or export it again"
         )
+
+
+def _in_the_corner(entry: dict[str, Any], *, boxes: bool) -> bool:
+    """Whether all numbers of a box or polygon are 0 to 1, as shares of an image are."""
+    shape = entry.get("bbox" if boxes else "segmentation")
+    try:
+        numbers = list(shape if boxes else chain.from_iterable(shape)) if isinstance(shape, list) else []
+        return bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
+    except TypeError:
+        return False  # no numbers: `_shapes` names it
 
 
 def _again(text: str, start: int, end: int) -> Any:
@@ -93,12 +111,18 @@ def _shapes(
                 raise DataError(f"{at} has no bbox [x, y, width, height]", HINT) from error
             shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
         elif not isinstance(annotation.get("segmentation"), (list, dict)) or not annotation["segmentation"]:
-            raise DataError(f"{at} has no segmentation", "of boxes alone, --kind boxes makes labels")
+            raise DataError(
+                f"{at} has no segmentation",
+                "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT,
+            )
         else:
             try:
                 pixels = covered(annotation, *size)
             except DataError as error:
                 raise DataError(f"{where}: {error.message}", "draw it anew, or take it out of the file") from error
+            if isinstance(parts := annotation["segmentation"], list) and any(parts):
+                points = np.array(list(chain.from_iterable(parts)), float).reshape(-1, 2)
+                refuse_outside(points, size, f"{at}: a polygon", OVER * max(size))
             shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, pixels))
     return sorted(shapes, key=lambda shape: -int(shape.pixels.sum()) if shape.pixels is not None else 0)
 

@@ -115,7 +115,7 @@ def drawn_on(
         say: told at the end how many photographs are not of the list, and how many have no shape.
     Raises:
         DataError: a shape is of no class, or of a form that was not asked for; two drawings are of one photograph;
-            nothing is of the list.
+            nothing is of the list; no coordinate is above 1, as of shares of the photograph.
         UsageError: a rename to no class.
     """
     classes = {name: index for index, name in enumerate(dataset.classes)}
@@ -125,6 +125,7 @@ def drawn_on(
     places = places_by_name(samples)
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
+    furthest = 0.0
     for drawing in read_drawings(path, wanted.kind):
         check_stop()
         place = place_of(drawing.image, places)
@@ -137,6 +138,7 @@ def drawn_on(
             raise DataError(f"{seen[place]} and {drawing.where} are of one photograph", "leave one")
         seen[place] = drawing.where
         shapes = tuple((shape, _index(shape, classes, wanted)) for shape in drawing.shapes)
+        furthest = max(furthest, *map(_reach, drawing.shapes))
         yield DrawnOn(samples[place], drawing, shapes)
     if not counts["all"]:
         raise DataError(f"{path} has no photograph that was drawn on", "submit the annotations, then export again")
@@ -146,10 +148,17 @@ def drawn_on(
             f"{counts['strangers']:,} are none of it, and {counts['empty']:,} have no shape",
             f"photographs are named by their ids or files, such as {samples[0].id}; of which list, --split says",
         )
+    if furthest <= 1:
+        raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
     if counts["strangers"]:
         say(f"{counts['strangers']:,} of {counts['all']:,} photographs in {path} are not of the list: passed over")
     if counts["empty"]:
         say(f"{counts['empty']:,} of {counts['all']:,} photographs in {path} have no shape: left out")
+
+
+def _reach(shape: Shape) -> float:
+    """How far a shape reaches to the right or down, pixels; a mask is never too small."""
+    return np.inf if shape.form == "mask" else float(np.abs(shape.points).max())
 
 
 def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from wsss_cli.data.drawings.shapes import Drawing, Shape
 from wsss_cli.errors import DataError
 
+OTHERS = "boxes are read from a CSV, image,class,x0,y0,x1,y1; polygons from COCO's JSON"
 HINT = "<annotation> with <polygon>s, each a <tag> and <point>s of <X> and <Y>, is read"
 
 
@@ -31,6 +32,8 @@ def read_scribbles(files: list[Path]) -> Iterator[Drawing]:
             raise DataError(f"cannot read {file}: {error.strerror}") from error
         if root.tag != "annotation":
             raise DataError(f"{file} begins with <{root.tag}>, not <annotation>", HINT)
+        if root.find("object") is not None:
+            raise DataError(f"{file} has <object>s: Pascal VOC's boxes, or LabelMe's polygons, are not read", OTHERS)
         size = tuple(_number(root.find(f"size/{side}"), str(file)) for side in ("height", "width"))
         known = None if None in size or 0 in size else (int(size[0] or 0), int(size[1] or 0))
         shapes = [_scribble(one, f"{file}, polygon {at}") for at, one in enumerate(root.findall("polygon"), 1)]

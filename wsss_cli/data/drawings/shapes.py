@@ -95,12 +95,7 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
     """
     height, width = size
     x, y = shape.points.reshape(-1, 2).T
-    if x.min() < -OVER or y.min() < -OVER or x.max() > width + OVER or y.max() > height + OVER:
-        raise DataError(
-            f"{shape.where}: a {shape.form} leaves the photograph of {width}x{height} pixels: it reaches from "
-            f"{x.min():g},{y.min():g} to {x.max():g},{y.max():g}",
-            "was it drawn on a photograph of another size?",
-        )
+    refuse_outside(shape.points, size, f"{shape.where}: a {shape.form}")
     canvas = np.zeros(size, np.uint8)
     columns, rows = np.clip(np.floor(x), 0, width - 1).astype(int), np.clip(np.floor(y), 0, height - 1).astype(int)
     if shape.form == "mask":
@@ -129,12 +124,29 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
     return pixels
 
 
+def refuse_outside(points: np.ndarray, size: Size, what: str, over: float = OVER) -> None:
+    """Refuse points, x and y in pixels, [N, 2], of which one lies more than `over` pixels outside of a photograph.
+
+    Raises:
+        DataError: saying how far they reach.
+    """
+    height, width = size
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    if left < -over or top < -over or right > width + over or bottom > height + over:
+        raise DataError(
+            f"{what} leaves the photograph of {width}x{height} pixels: it reaches from {left:g},{top:g} to "
+            f"{right:g},{bottom:g}",
+            "was it drawn on a photograph of another size? are x and y swapped?",
+        )
+
+
 def box_edges(shape: Shape, size: Size) -> tuple[int, int, int, int]:
     """First row, row after the last, first column, column after the last of a box, all pixels that it touches.
 
     Raises:
-        DataError: it holds no pixel of the photograph.
+        DataError: it leaves the photograph, or holds no pixel of it.
     """
+    refuse_outside(shape.points, size, f"{shape.where}: a {shape.form}")
     (x0, y0), (x1, y1) = np.sort(shape.points, axis=0)
     top, left = max(int(np.floor(y0)), 0), max(int(np.floor(x0)), 0)
     bottom, right = min(int(np.ceil(y1)), size[0]), min(int(np.ceil(x1)), size[1])

@@ -18,7 +18,7 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
     """The photographs of a CSV, in the order in which they are first named.
 
     Raises:
-        DataError: other columns, a row that cannot be taken, or no coordinate above 1.
+        DataError: other columns, or a row that cannot be taken.
     """
     table = read_table(path)
     wanted = BOX if table.column("x0") is not None else POINT
@@ -29,8 +29,12 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
             f"{path} has the columns {','.join(table.columns)}",
             f"image,class,{','.join(POINT)} or image,class,{','.join(BOX)} are read",
         )
+    if wanted is POINT and (table.column("w", "width") is not None or table.column("h", "height") is not None):
+        raise DataError(
+            f"{path} has the columns {','.join(table.columns)}: are these boxes, or points beside a photograph's size?",
+            f"boxes have the columns image,class,{','.join(BOX)}; of points leave widths and heights out",
+        )
     shapes: dict[str, list[Shape]] = {}
-    highest, lowest = 0.0, 0.0
     for line, cells in table.rows:
         image, label, *numbers = (cells[column] for column in columns)
         try:
@@ -41,10 +45,7 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
             raise DataError(f"{table.where(line)}: {','.join(numbers)} are no numbers", "coordinates are pixels")
         if not image or not label:
             raise DataError(f"{table.where(line)}: no {'class' if image else 'image'}")
-        highest, lowest = max(highest, float(points.max())), min(lowest, float(points.min()))
         form = "box" if wanted is BOX else "point"
         shapes.setdefault(image, []).append(Shape(label, form, points, table.where(line)))  # type: ignore[arg-type]
-    if shapes and lowest == 0 and highest <= 1:
-        raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
     for image, members in shapes.items():
         yield Drawing(image, None, tuple(members), members[0].where)

@@ -11,7 +11,7 @@ from wsss_cli.data.dataset import Sample, begin_dataset, refuse_duplicates, writ
 from wsss_cli.data.images import stored_size
 from wsss_cli.data.masks import clear_other_masks
 from wsss_cli.data.sources.coco_root import SPLITS, coco_folder, coco_json
-from wsss_cli.data.sources.instances import RULE, Instances, Listed, read_instances
+from wsss_cli.data.sources.instances import RULE, SHARES, Instances, Listed, read_instances
 from wsss_cli.data.sources.orientation import Orientation, decide_orientation
 from wsss_cli.data.sources.painting import PAINTING, Colors, Look, PaintJob, look_and_paint, paint_all
 from wsss_cli.data.sources.preparation import Preparation, digest_of
@@ -220,7 +220,7 @@ def _refuse_empty(parts: dict[str, Instances]) -> list[str]:
     if count and 2 * empty >= count:
         raise DataError(
             f"{parts['train'].path.parent}: {said}",
-            "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height",
+            SHARES,
         )
     return [said] if empty else []
 

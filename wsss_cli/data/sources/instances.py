@@ -24,6 +24,7 @@ BACKGROUND = "background"
 LISTS = ("images", "annotations", "categories")
 KIND = "instances_train2014.json and instances_val2014.json are needed, of annotations_trainval2014.zip"
 OTHER_KINDS = {"segments_info": "panoptic segments", "caption": "captions"}
+SHARES = "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height"
 UNPACK = "was a download cut off? unpack annotations_trainval2014.zip anew"
 
 

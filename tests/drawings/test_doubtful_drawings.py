@@ -1,0 +1,205 @@
+"""Drawings that a reader could take for others than they are: outside, in shares, of another photograph, turned."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsss_cli.cli.app import app
+from wsss_cli.data.drawings.label_studio import write_label_studio
+from wsss_cli.data.drawings.outgoing import Outgoing, Palette
+from wsss_cli.data.trusted import read_trusted
+
+WIDTH, HEIGHT = 40, 30
+BOXES = ("--kind", "boxes", "--box-fill", "none")
+NAMES = ("a", "b", "sub/é")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three photographs of 40 x 30, one in a folder and with an accent; classes cat and dog."""
+    rows = "id,image,mask,labels\n"
+    for name in NAMES:
+        file = tmp_path / f"photos/{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT)).save(file)
+        rows += f"{name},{file},,cat\n"
+    (tmp_path / "data/splits").mkdir(parents=True)
+    (tmp_path / "data/dataset.json").write_text('{"classes": ["background", "cat", "dog"]}')
+    (tmp_path / "data/splits/train.csv").write_text(rows)
+    return tmp_path
+
+
+def prepare(data, name, text, *more):
+    """Run `prepare labels` on a file of this text: exit code, stderr, label maps by photograph."""
+    (data / name).write_text(text if isinstance(text, str) else json.dumps(text))
+    return labels(data, data / name, *more)
+
+
+def labels(data, path, *more):
+    result = CliRunner().invoke(app, ["prepare", "labels", str(data / "data"), str(path), *more])
+    said = " ".join(str(part) for part in (result.exception, getattr(result.exception, "hint", ""), result.stderr))
+    trusted = read_trusted(data / "data")
+    return result.exit_code, said, {name: trusted.of(name).read() for name in trusted.entries}
+
+
+def coco(**one):
+    image = {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
+    return {
+        "images": [image],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 1, **one}],
+    }
+
+
+def cvat(shapes, image="a.png"):
+    return f'<annotations><image id="0" name="{image}" width="40" height="30">{shapes}</image></annotations>'
+
+
+def studio(data, *results):
+    """A task of shapes, each (name of what it is on, type, value)."""
+    items = [
+        {"type": f"{form}labels", "to_name": on, "original_width": WIDTH, "original_height": HEIGHT}
+        | {"value": {**value, f"{form}labels": ["cat"]}}
+        for on, form, value in results
+    ]
+    return [{"id": 3, "data": data, "annotations": [{"result": items}]}]
+
+
+BOX = 'label="cat" xtl="{}" ytl="{}" xbr="{}" ybr="{}"'
+SQUARE = {"points": [[50, 50], [100, 50], [100, 100], [50, 100]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.xml", cvat(f"<box {BOX.format(20, 10, 58, 20)}/>")),
+        ("x.json", coco(bbox=[20, 10, 38, 18])),
+        ("x.json", studio({"image": "a.png"}, ("image", "rectangle", {"x": 50, "y": 50, "width": 80, "height": 9}))),
+        ("x.csv", "image,class,x0,y0,x1,y1\na,cat,5,20,12,38\n"),
+    ],
+)
+def test_a_box_that_leaves_its_photograph_is_refused(data, name, text):
+    code, said, made = prepare(data, name, text, *BOXES)
+    assert code != 0 and "leaves the photograph of 40x30 pixels" in said and not made
+
+
+def test_a_box_that_reaches_a_pixel_over_the_border_is_cut_there(data):
+    code, _, made = prepare(data, "x.csv", "image,class,x0,y0,x1,y1\na,cat,-1,20.5,12,31\n", *BOXES)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[20:30, :12] = 255
+    assert code == 0 and (made["a"] == expected).all()
+
+
+def test_polygons_of_coco_are_cut_at_the_border_up_to_a_tenth_of_the_longer_side(data):
+    corners = [20, 10, 44, 10, 44, 34, 20, 34]
+    code, _, made = prepare(data, "x.json", coco(segmentation=[corners]))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[10:, 20:] = 1
+    assert code == 0 and (made["a"] == expected).all()
+    swapped = [2, 5, 2, 36, 28, 36, 28, 5]
+    code, said, _ = prepare(data, "x.json", coco(segmentation=[swapped]))
+    assert code != 0 and "annotation 5: a polygon leaves the photograph" in said and "are x and y swapped?" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more"),
+    [
+        ("x.json", coco(bbox=[0.1, 0.2, 0.3, 0.4]), BOXES),
+        ("x.json", coco(segmentation=[[0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9]]), ()),
+        ("x.xml", cvat(f"<box {BOX.format(0.1, 0.2, 0.3, 0.4)}/>"), BOXES),
+        ("x.xml", cvat('<points label="cat" points="0.5,0.5"/>'), ("--kind", "points")),
+        ("x.csv", "image,class,x,y\na,cat,0.4,0.7\n", ("--kind", "points")),
+        ("x.json", studio({"image": "a.png"}, ("image", "keypoint", {"x": 0.5, "y": 0.9})), ("--kind", "points")),
+    ],
+)
+def test_coordinates_that_are_shares_of_the_photograph_are_refused(data, name, text, more):
+    code, said, made = prepare(data, name, text, *more)
+    assert code != 0 and "no coordinate" in said and "above 1" in said and not made
+
+
+def test_a_small_shape_beside_others_is_no_share(data):
+    table = coco(segmentation=[[0, 0, 1, 0, 1, 1, 0, 1]])
+    more = {"id": 6, "image_id": 1, "category_id": 1, "segmentation": [[5, 5, 9, 5, 9, 9, 5, 9]]}
+    table["annotations"] += [more, {**more, "id": 7}]
+    code, _, made = prepare(data, "x.json", table)
+    assert code == 0 and made["a"].sum() == 17
+
+
+def test_widths_beside_points_are_refused(data):
+    for more in (BOXES, ("--kind", "points")):
+        code, said, _ = prepare(data, "x.csv", "image,class,x,y,w,h\na,cat,5,5,3,3\n", *more)
+        assert code != 0 and "image,class,x,y,w,h: are these boxes" in said and "x0,y0,x1,y1" in said
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_boxes_of_pascal_voc_are_named_as_such(data, folder):
+    box = "<xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax>"
+    text = f"<annotation><object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+    (data / "boxes").mkdir()
+    (data / "boxes/a.xml").write_text(text)
+    code, said, _ = labels(data, data / ("boxes" if folder else "boxes/a.xml"), *BOXES)
+    assert code != 0 and "Pascal VOC's boxes" in said and "image,class,x0,y0,x1,y1" in said
+
+
+def test_of_several_images_of_a_task_that_is_meant_which_was_drawn_on(data):
+    images = {"thumb": "b.png", "image": "/data/upload/1/1234abcd-a.png"}
+    code, _, made = prepare(data, "x.json", studio(images, ("image", "polygon", SQUARE)))
+    assert code == 0 and list(made) == ["a"] and made["a"].sum() == 300
+    code, said, _ = prepare(data, "x.json", studio(images, ("img", "polygon", SQUARE)))
+    assert code != 0 and "several images (thumb, image)" in said
+    both = studio(images, ("image", "polygon", SQUARE), ("thumb", "polygon", SQUARE))
+    code, said, _ = prepare(data, "x.json", both)
+    assert code != 0 and "drawn on several photographs: image, thumb" in said
+    same = {"image": "a.png", "preview": "a.png"}
+    assert prepare(data, "x.json", studio(same, ("img", "polygon", SQUARE)))[0] == 0
+
+
+@pytest.mark.parametrize("image", ["sub/é.png", "é.png"])
+def test_a_photograph_is_found_by_a_name_whose_accents_are_written_by_themselves(data, image):
+    name = unicodedata.normalize("NFD", image)
+    assert name != image
+    shape = '<polygon label="cat" points="5,5;15,5;15,15;5,15"/>'
+    code, _, made = prepare(data, "x.xml", cvat(shape, name))
+    assert code == 0 and list(made) == ["sub/é"] and made["sub/é"].sum() == 100
+    (data / "maps/sub").mkdir(parents=True)
+    Image.fromarray(made["sub/é"]).save(data / f"maps/{name}")
+    assert labels(data, data / "maps")[0] == 0
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (40, 30)), (2, (40, 30)), (6, (30, 30))])
+def test_turned_photographs_are_counted_where_sizes_do_not_tell_how_they_were_drawn_on(data, orientation, size):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.new("RGB", size).save(data / "photos/a.png", exif=exif)
+    (data / "maps").mkdir()
+    Image.fromarray(np.eye(size[1], size[0], dtype=np.uint8)).save(data / "maps/a.png")
+    Image.fromarray(np.eye(HEIGHT, WIDTH, dtype=np.uint8)).save(data / "maps/b.png")
+    code, said, _ = labels(data, data / "maps")
+    assert code == 0 and "1 photograph turned by EXIF, whose size does not tell" in said
+
+
+def test_a_turned_photograph_of_other_sides_and_an_upright_one_are_not_counted(data):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(data / "photos/a.png", exif=exif)
+    (data / "maps").mkdir()
+    Image.fromarray(np.eye(WIDTH, HEIGHT, dtype=np.uint8)).save(data / "maps/a.png")
+    code, said, _ = labels(data, data / "maps")
+    assert code == 0 and "EXIF" not in said
+
+
+def test_names_of_photographs_are_quoted_in_addresses_of_label_studio(tmp_path):
+    one = Outgoing("a", "a.png", Path("/photos/a b/ü+1#2.png"), np.zeros((2, 2), np.uint8))
+    for prefix, address in (
+        ("/data/local-files/?d=", "/data/local-files/?d=photos/a%20b/%C3%BC%2B1%232.png"),
+        ("https://server/", "https://server/photos/a%20b/%C3%BC%2B1%232.png"),
+        ("s3://bucket/", "s3://bucket/photos/a b/ü+1#2.png"),
+    ):
+        with (tmp_path / "tasks.json").open("wb") as file:
+            write_label_studio(file, [one], Palette(("background", "cat"), ((0, 0, 0), (9, 9, 9))), prefix)
+        assert json.loads((tmp_path / "tasks.json").read_text())[0]["data"]["image"] == address
