@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss_cli.cam.store import write_cam
+from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, write_mask
@@ -47,8 +47,8 @@ SMALL = ["train.crop=32", "train.batch=2", "train.iters=2", "train.val_interval=
 MASKS = ["pseudo.steps=[]", "pseudo.threshold.kind=fixed", "pseudo.threshold.fg=0.6", "pseudo.threshold.bg=0.3"]
 
 
-def experiment(home, *settings):
-    preset = load_preset("toy", [f'dataset.path="{home / "toy"}"', *SMALL, *MASKS, *settings])
+def experiment(home, *settings, masks=MASKS):
+    preset = load_preset("toy", [f'dataset.path="{home / "toy"}"', *SMALL, *masks, *settings])
     return open_experiment(preset, home / "runs")
 
 
@@ -64,8 +64,8 @@ def give(home, kind, change, places):
     return chosen
 
 
-def pseudo_of(home, *settings):
-    exp = experiment(home, *settings)
+def pseudo_of(home, *settings, masks=MASKS):
+    exp = experiment(home, *settings, masks=masks)
     *_, step = plan_pseudo(exp, home / "runs/cam-toy-1", silent)
     run_step(step, exp, context(home))
     return step.path
@@ -108,6 +108,26 @@ def test_other_labels_are_another_run_and_masks_without_them_are_not_taken(home)
     assert not read_trusted(home / "toy").entries
     with pytest.raises(DataError, match="has no labels of its own"):
         pseudo_of(home, "train.supervision=mixed")
+
+
+def test_the_threshold_is_the_one_that_fits_the_labels(home):
+    """CAMs grow from left to right and down; labels say object from two thirds of the scores on."""
+    offsets = {"kind": "trusted", "fg_offset": 0.05, "bg_offset": -0.1}
+    steps = ["pseudo.steps=[]", *(f"pseudo.threshold.{key}={value}" for key, value in offsets.items())]
+    dataset = open_dataset(home / "toy")
+    given = []
+    for sample in dataset.split("train")[:2]:
+        maps, classes, _ = read_cam(cam_path(home / "runs/cam-toy-1", sample.id))
+        label = np.where(maps[-1] > 2 / 3, classes[-1], 0).astype(np.uint8)
+        label[:4] = 255
+        given.append((sample, home / "toy", label))
+    add_trusted(dataset, given, "partial", "by hand")
+    run = pseudo_of(home, "train.supervision=mixed", masks=steps)
+    thresholds = [json.loads((run / "run.json").read_text())[f"{side}_threshold"] for side in ("fg", "bg")]
+    assert 0.6 < thresholds[0] - 0.05 < 0.7 and thresholds[0] - thresholds[1] == pytest.approx(0.15)
+    assert "(trusted)" in json.loads((run / "eval.json").read_text())["protocol"][0]
+    with pytest.raises(UsageError, match="threshold of kind trusted is that"):
+        experiment(home, masks=steps)
 
 
 def test_a_whole_mask_needs_no_cam(home):

@@ -11,7 +11,13 @@ from pydantic import Field, model_validator
 
 from wsss_cli.config.affinity import IrnWalk, PsaWalk
 from wsss_cli.config.base import CrfConfig, Dilation, Fraction, Model, Passes, Rate, Views, Workers
-from wsss_cli.config.thresholds import ClassCurveThreshold, FixedThreshold, PseudoThreshold, SelfThreshold
+from wsss_cli.config.thresholds import (
+    ClassCurveThreshold,
+    FixedThreshold,
+    PseudoThreshold,
+    SelfThreshold,
+    TrustedThreshold,
+)
 
 CRF_SETS = {
     # IRN `misc/imutils.py: crf_inference_label`, on labels
@@ -102,7 +108,8 @@ class PseudoConfig(Model):
     @property
     def per_class(self) -> bool:
         """Whether each class has a background threshold of its own."""
-        return isinstance(self.threshold, (ClassCurveThreshold, SelfThreshold)) and self.threshold.per_class
+        kinds = (ClassCurveThreshold, SelfThreshold, TrustedThreshold)
+        return isinstance(self.threshold, kinds) and self.threshold.per_class
 
     @property
     def walks(self) -> tuple[IrnWalk | PsaWalk, ...]:

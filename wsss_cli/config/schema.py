@@ -97,6 +97,15 @@ class Preset(Model):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_read(self) -> Preset:
+        if self.pseudo.threshold.kind == "trusted" and self.train.supervision != "mixed":
+            raise ValueError(
+                "pseudo.threshold of kind trusted is that of the data set's own labels, which pseudo masks have with "
+                "--set train.supervision=mixed alone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _walks_have_networks(self) -> Preset:
         for step in self.pseudo.walks:
             table = needs(step)

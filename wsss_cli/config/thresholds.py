@@ -58,6 +58,13 @@ class SelfThreshold(Offsets):
     per_class: bool = Field(False, description="a background threshold for each class")
 
 
+class TrustedThreshold(Offsets):
+    """From the threshold with the best mIoU on the data set's own labels; with train.supervision = "mixed"."""
+
+    kind: Literal["trusted"] = "trusted"
+    per_class: bool = Field(False, description="a background threshold for each class")
+
+
 class ComplementThreshold(Model):
     """No threshold: the background's score of a pixel is 1 less the highest of its classes; equal ones decide nothing.
 
@@ -69,5 +76,6 @@ class ComplementThreshold(Model):
 
 IrnThreshold = Annotated[FixedThreshold | CurveThreshold, Field(discriminator="kind")]
 PseudoThreshold = Annotated[
-    FixedThreshold | ClassCurveThreshold | SelfThreshold | ComplementThreshold, Field(discriminator="kind")
+    FixedThreshold | ClassCurveThreshold | SelfThreshold | TrustedThreshold | ComplementThreshold,
+    Field(discriminator="kind"),
 ]

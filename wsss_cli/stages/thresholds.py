@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from wsss_cli.config.schema import Preset
-from wsss_cli.config.thresholds import ClassCurveThreshold, ComplementThreshold, FixedThreshold, Offsets
+from wsss_cli.config.thresholds import (
+    ClassCurveThreshold,
+    ComplementThreshold,
+    FixedThreshold,
+    Offsets,
+    TrustedThreshold,
+)
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
@@ -21,6 +28,7 @@ from wsss_cli.rows import Each
 from wsss_cli.scoring.cams import cam_curve
 from wsss_cli.stages.paths import Files
 from wsss_cli.stages.scored import score_samples, with_masks
+from wsss_cli.stages.trusted import own_labels
 
 GIVE_THEM = "--set pseudo.threshold.kind=fixed --set pseudo.threshold.fg=0.4 --set pseudo.threshold.bg=0.2"
 PIECE = 64  # images whose histogram is made in one go
@@ -55,7 +63,8 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Files, cam_run: 
     Args:
         scores: folder of the scores that are thresholded: the CAMs of the cam run, or what steps made of them.
     Raises:
-        DataError: the train curve is asked for and there are no masks, or no score differs from another.
+        DataError: the train curve is asked for and there are no masks, or labels and there are none; or no score
+            differs from another.
     """
     config = preset.pseudo.threshold
     if isinstance(config, FixedThreshold):
@@ -64,6 +73,8 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Files, cam_run: 
         return Thresholds(0.5, 0.5, complement=True)
     if isinstance(config, ClassCurveThreshold):
         best, by_class = _from_curve(preset, dataset, scores, cam_run, ctx)
+    elif isinstance(config, TrustedThreshold):
+        best, by_class = _from_labels(preset, dataset, scores, ctx)
     else:
         best, by_class = _from_scores(preset, dataset, scores, ctx)
     return Thresholds(*around(best, config), best, by_class if config.per_class else ())
@@ -90,9 +101,28 @@ def _from_curve(preset: Preset, dataset: Dataset, scores: Files, cam_run: Path, 
                 f"{cam_run} has no threshold curve, as split {preset.dataset.score!r} has no masks to score seeds on",
                 f"find thresholds from the scores: --set pseudo.threshold.kind=self; or give them: {GIVE_THEM}",
             )
-        with ctx.ui.progress(len(scored), "seed curve") as bar:
-            stored = cam_curve(scored, dataset.num_classes, check=ctx.stop.check, workers=cores(), progress=bar.advance)
+        stored = _curve(scored, dataset, ctx)
     return stored["best_threshold"], tuple(stored.get("class_thresholds", ())[1:])
+
+
+def _from_labels(preset: Preset, dataset: Dataset, scores: Files, ctx: Context) -> BestThresholds:
+    """Where the scores agree best with the data set's own labels of the train split, pixels that are 255 left out."""
+    trusted = own_labels(dataset)
+    samples = [sample for sample in scores.with_file(dataset.split(preset.dataset.train)) if trusted.of(sample.id)]
+    if not samples:
+        raise DataError(
+            f"no photograph of split {preset.dataset.train!r} has labels of its own and scores in {scores.folder}",
+            "find thresholds from the scores: --set pseudo.threshold.kind=self",
+        )
+    for sample in samples:
+        trusted.entries[sample.id].verify(trusted.file(sample.id))
+    curve = _curve([(scores.of(sample.id), trusted.file(sample.id)) for sample in samples], dataset, ctx)
+    return curve["best_threshold"], tuple(curve["class_thresholds"][1:])
+
+
+def _curve(pairs: Sequence[tuple[Path, Path]], dataset: Dataset, ctx: Context) -> dict[str, Any]:
+    with ctx.ui.progress(len(pairs), "seed curve") as bar:
+        return cam_curve(pairs, dataset.num_classes, check=ctx.stop.check, workers=cores(), progress=bar.advance)
 
 
 def _from_scores(preset: Preset, dataset: Dataset, scores: Files, ctx: Context) -> BestThresholds:
