@@ -25,6 +25,7 @@ from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import segmentor
 from wsss_cli.weights.formats import recognise
 from wsss_cli.weights.load import load_state, mmseg_key_map, read_checkpoint
+from wsss_cli.weights.mmseg_config import otherwise, read_config
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -610,3 +611,59 @@ def test_a_file_of_another_resnet_is_refused_in_words(tmp_path, name, shapes, me
     with pytest.raises(WeightsError, match=message) as caught:
         build_backbone(name, output_stride=8, weights=str(save(tmp_path / "w.pth", hollow(shapes))))
     assert hint in caught.value.hint
+
+
+CONFIG = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    backbone=dict(type='ResNetV1c', depth=50, norm_cfg=dict(type='SyncBN')),
+    decode_head=dict(type='DepthwiseSeparableASPPHead', dilations=(1, 12, 24, 36), align_corners=False))
+"""
+
+
+@pytest.mark.parametrize("key", ["cfg", "config"])
+def test_the_stride_that_the_config_in_a_checkpoint_tells_is_asked_for(tmp_path, key):
+    text = CONFIG.replace("(1, 12, 24, 36)", "(1, 6, 12, 18)")
+    path = save(tmp_path / "w.pth", hollow(R50), meta={key: text})
+    with pytest.raises(UsageError, match="output stride 16") as caught:
+        run_import(path, tmp_path / "out")
+    assert caught.value.hint == "--output-stride 16"
+    assert run_import(path, tmp_path / "out", output_stride=16)["otherwise"] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("", "", []),
+        ("align_corners=False", "align_corners=True", ["decode_head.align_corners = True"]),
+        ("depth=50", "depth=50, multi_grid=(1, 2, 4)", ["backbone.multi_grid = (1, 2, 4)"]),
+        ("mean=[123.675, 116.28, 103.53]", "mean=[0, 0, 0]", ["mean = (0, 0, 0)"]),
+        ("bgr_to_rgb=True", "bgr_to_rgb=False", ["bgr_to_rgb = False"]),
+        ("(1, 12, 24, 36)", "(1, 2, 4, 8)", ["decode_head.dilations = (1, 2, 4, 8)"]),
+        ("model = dict(", "model = __import__('os').system(", []),
+        ("model", "model = (", []),
+    ],
+)
+def test_what_a_config_has_otherwise_is_told(before, after, said):
+    assert otherwise(read_config({"cfg": CONFIG.replace(before, after)})) == said
+
+
+def test_the_normalisation_of_old_configs_is_told():
+    text = "img_norm_cfg = dict(mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0], to_rgb=False)"
+    assert otherwise(read_config({"config": text})) == [
+        "mean = (0.0, 0.0, 0.0)",
+        "std = (1.0, 1.0, 1.0)",
+        "to_rgb = False",
+    ]
+
+
+def test_a_network_of_one_output_and_a_threshold_is_refused(tmp_path):
+    """The largest of one is always the first: all masks would be background."""
+    shapes = {key: (1, *shape[1:]) if "conv_seg" in key else shape for key, shape in R50.items()}
+    path = save(tmp_path / "w.pth", hollow(shapes), meta={})
+    with pytest.raises(WeightsError, match="one output, which is held against a threshold"):
+        run_import(path, tmp_path / "out")
+    made = run_import(path, tmp_path / "out", num_classes=2, reset_head=True)
+    assert made["num_classes"] == 2

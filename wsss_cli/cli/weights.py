@@ -85,7 +85,7 @@ def import_mmseg(
         bool, typer.Option("--reset-head", help="Keep all but the classifiers; draw those anew.")
     ] = False,
     output_stride: Annotated[
-        Literal["8", "16"], typer.Option(help="Of the trained network (r50-d8: 8); not in a checkpoint.")
+        Literal["8", "16"], typer.Option(help="Of the trained network (r50-d8: 8); else say 16.")
     ] = "8",
     keys: Annotated[bool, typer.Option("--keys", help="List every key and its name here.")] = False,
     json_output: JsonOption = False,
@@ -106,6 +106,8 @@ def import_mmseg(
         console.result_json(meta)
     else:
         _show(meta, keys)
+    if other := meta.get("otherwise"):
+        console.say(f"masks will differ from MMSegmentation's: its config says what is not so here, {'; '.join(other)}")
     console.say(f"done: {out}")
     if meta["kind"] == "backbone":
         name, weights = f"train.backbone.name={meta['backbone']}", f"train.backbone.weights={out}/model.safetensors"

@@ -39,10 +39,10 @@ from wsss_cli.weights.load import (
     not_finite,
     read_checkpoint,
 )
+from wsss_cli.weights.mmseg_config import DILATIONS, about, otherwise, read_config, trained_stride
 from wsss_cli.weights.tables import State, without_wrapper
 
 OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
-DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
 HEADS = ("backbone.", "decode_head.", "auxiliary_head.")
 
 
@@ -112,12 +112,14 @@ def run_import(
     Args:
         num_classes: K that is expected; by default that of the file.
         reset_head: draw the classifiers anew (seed 0), for `num_classes` classes if given.
-        output_stride: 8 or 16 as the network was trained; dilations are not in a checkpoint.
+        output_stride: 8 or 16 as the network was trained, which only a config in the file tells.
     Returns:
-        What meta.json holds beside the preset: {'kind', 'backbone', 'num_classes', 'source', 'keys', ...}.
+        What meta.json holds beside the preset: {'kind', 'backbone', 'num_classes', 'source', 'keys', 'otherwise': what
+        the config in the file says that is not so here, ...}.
     Raises:
-        WeightsError: another architecture or class count, an unknown prefix, a damaged or refused file.
-        UsageError: `out` holds other files.
+        WeightsError: another architecture or class count, a single output, an unknown prefix, a damaged or
+            refused file.
+        UsageError: `out` holds other files; the config in the file says another output stride.
     """
     if out.exists() and not (out.is_dir() and all(OWN_FILES.fullmatch(path.name) for path in out.iterdir())):
         raise UsageError(f"{out} is there already and is no imported directory", "choose another --out")
@@ -127,7 +129,7 @@ def run_import(
     file_format = recognise(state)
     wrapper = next(iter(checkpoint.state)).removesuffix(next(iter(state)))
     common = {
-        "source": {"file": str(file), "sha256": sha256_file(split_choice(file)[0]), **_about(checkpoint)},
+        "source": {"file": str(file), "sha256": sha256_file(split_choice(file)[0]), **about(_meta(checkpoint))},
         "prefix": wrapper,
         "objects": list(checkpoint.objects),
     }
@@ -211,6 +213,16 @@ def _segmentor(
     body = resnet({key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")})
     name = file_format.backbone or ("resnet101c" if body is not None and body.depth == 101 else "resnet50c")
     there = file_format.num_classes or expected or 21
+    if there == 1 and not reset_head:
+        raise WeightsError(
+            f"{file} has one output, which is held against a threshold; here the largest of several counts",
+            "--reset-head --classes 2 keeps everything but the classifiers and draws those anew, to train them",
+        )
+    config = read_config(_meta(checkpoint))
+    if (trained := trained_stride(config)) not in (None, output_stride):
+        raise UsageError(
+            f"{file} has the output stride {trained}: so say the dilations in its config", f"--output-stride {trained}"
+        )
     preset = _preset(name, file_format.aux, output_stride)
     with torch.device("meta"):  # names and shapes are all that is needed
         model = build_segmentor(preset.train, there, torch.device("meta"), weights=False)
@@ -246,6 +258,7 @@ def _segmentor(
         "colors": [list(color) for color in _palette(checkpoint, num_classes, origin)],
         "auxiliary_head": file_format.aux,
         "fresh": fresh,
+        "otherwise": otherwise(config),
         "keys": _keys(names, used, state),
         "preset": preset.model_dump(mode="json"),
     }
@@ -289,13 +302,6 @@ def _redraw(tensors: State, model: Segmentor, num_classes: int) -> list[str]:
 def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
     meta = checkpoint.around.get("meta")
     return meta if isinstance(meta, dict) else {}
-
-
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says of its own making, plain values only."""
-    meta = _meta(checkpoint)
-    keys = ("mmseg_version", "mmengine_version", "iter", "epoch", "experiment_name", "time")
-    return {key: meta[key] for key in keys if isinstance(meta.get(key), (str, int))}
 
 
 def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
