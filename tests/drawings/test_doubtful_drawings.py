@@ -103,7 +103,8 @@ def test_polygons_of_coco_are_cut_at_the_border_up_to_a_tenth_of_the_longer_side
     assert code == 0 and (made["a"] == expected).all()
     swapped = [2, 5, 2, 36, 28, 36, 28, 5]
     code, said, _ = prepare(data, "x.json", coco(segmentation=[swapped]))
-    assert code != 0 and "annotation 5: a polygon leaves the photograph" in said and "are x and y swapped?" in said
+    assert code != 0 and "annotation 5 of image 1" in said and "its polygon leaves the image of 40x30" in said
+    assert "from 2,5 to 28,36; is it of another size, or are x and y swapped?" in said
 
 
 @pytest.mark.parametrize(

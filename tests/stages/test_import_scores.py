@@ -343,3 +343,29 @@ def test_scores_are_held_against_cams_of_the_tags(dataset, tmp_path, ctx):
     assert any((corner == 255).all() for corner in corners)  # doubted, where nothing true touches it
     again = plan_pseudo(open_experiment(preset, ctx.runs), teacher.run, silent)[-1]
     assert again.done and again.path == step.path
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_results_that_were_made_for_another_size_are_lost(dataset, tmp_path, ctx, whole):
+    """Polygons do not say of what size they are; the list of images does, also of `--names`."""
+    corners = [[4, 4, 20, 4, 20, 20, 4, 20]]
+    listed = [{**one, "segmentation": corners} for one in entries(dataset)]
+    path = coco(dataset, tmp_path / "results.json", listed, whole=whole)
+    named = path if whole else tmp_path / "names.json"
+    table = json.loads(named.read_text())
+    for number, image in enumerate(table["images"]):
+        image |= {"height": 48, "width": 48 if number else 96}
+    named.write_text(json.dumps(table))
+    more = {} if whole else {"names_from": named}
+    first = dataset.split("train")[0]
+    assert [
+        (one["id"], "is 96x48, its photograph is 48x48" in one["reason"])
+        for one in take(dataset, path, ctx, **more).lost
+    ] == [(first.id, True)]
+
+
+def test_polygons_that_leave_the_photograph_by_far_are_lost(dataset, tmp_path, ctx):
+    listed = [{**one, "segmentation": [[4, 4, 52, 4, 52, 20, 4, 20]]} for one in entries(dataset)]
+    listed[0]["segmentation"] = [[4, 4, 80, 4, 80, 20, 4, 20]]
+    lost = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).lost
+    assert len(lost) == 1 and "leaves the image of 48x48 pixels: it reaches from 4,4 to 80,20" in lost[0]["reason"]

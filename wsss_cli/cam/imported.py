@@ -33,6 +33,7 @@ class ImportJob:
         instances: those of the photograph, of results.
         out: the CAM file.
         classes: how many there are, background included.
+        listed: height and width that the results say the photograph has.
     """
 
     id: str
@@ -43,6 +44,7 @@ class ImportJob:
     instances: tuple[Instance, ...]
     out: Path
     classes: int
+    listed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _of_scores(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
 
 def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
     """Of each class the highest score of an instance at the pixel."""
+    _check_size(job, job.listed or size, size)
     planes: dict[int, np.ndarray] = {}
     entries = read_span(job.source, [Span(one.label, False, one.start, one.end) for one in job.instances])
     for one, entry in zip(job.instances, entries, strict=True):

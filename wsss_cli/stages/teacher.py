@@ -201,7 +201,8 @@ def _file_job(
 
 def _results_job(samples: Sequence[Sample], results: Results, classes: int, place: int, out: Path) -> ImportJob:
     sample, instances = samples[place], tuple(results.by_image.get(place, ()))
-    return ImportJob(sample.id, sample.image, sample.labels, "results", results.path, instances, out, classes)
+    size = results.sizes.get(place)
+    return ImportJob(sample.id, sample.image, sample.labels, "results", results.path, instances, out, classes, size)
 
 
 def _notes(results: Results) -> Iterator[str]:

@@ -12,14 +12,13 @@ import numpy as np
 from pycocotools import mask as rle_of
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
-from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes, refuse_outside
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.sources.instances import SHARES, elements
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
 from wsss_cli.talk import counted
 
-OVER = 0.1  # share of the longer side that an outline may reach over the border: tools that rescale write such
 HINT = "is it a COCO instances JSON, with images, categories and annotations?"
 
 
@@ -120,9 +119,6 @@ def _shapes(
                 pixels = covered(annotation, *size)
             except DataError as error:
                 raise DataError(f"{where}: {error.message}", "draw it anew, or take it out of the file") from error
-            if isinstance(parts := annotation["segmentation"], list) and any(parts):
-                points = np.array(list(chain.from_iterable(parts)), float).reshape(-1, 2)
-                refuse_outside(points, size, f"{at}: a polygon", OVER * max(size))
             shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, pixels))
     return sorted(shapes, key=lambda shape: -int(shape.pixels.sum()) if shape.pixels is not None else 0)
 

@@ -39,6 +39,7 @@ class Results:
         instances: number of entries.
         other_images: entries of photographs that are not in the list.
         other_labels: how often each label stands there that is no class.
+        sizes: height and width of photographs, by their places, where the file, or the one with names, lists them.
         empty: entries, of these photographs and classes, whose outline covers no pixel, or a single one in the corner.
     """
 
@@ -47,6 +48,7 @@ class Results:
     instances: int
     other_images: int
     other_labels: dict[str, int]
+    sizes: dict[int, tuple[int, int]]
     empty: int = 0
 
 
@@ -69,9 +71,10 @@ def read_results(
     """
     images: dict[Any, str] = {}
     categories: dict[Any, str] = {}
+    listed: dict[Any, tuple[int, int]] = {}
     for file in (names_from, path):
         if file is not None:
-            _read_names(file, images, categories)
+            _read_names(file, images, categories, listed)
     places = places_by_name(samples)
     classes = {name: index for index, name in enumerate(dataset.classes) if index}
     for target in renames.values():
@@ -79,6 +82,7 @@ def read_results(
             raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
     by_image: dict[int, list[Instance]] = {}
     named: dict[int, str] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     total = others = empty = taken = 0
     other = ""
     unknown: Counter[str] = Counter()
@@ -105,6 +109,8 @@ def read_results(
             unknown[label] += 1
         else:
             by_image.setdefault(place, []).append(Instance(index, score, start, end))
+            if isinstance(number := entry.get("image_id"), (int, str)) and number in listed:
+                sizes[place] = listed[number]
             taken, empty = taken + 1, empty + is_empty(entry["segmentation"])
     if taken and empty == taken:
         raise DataError(
@@ -112,7 +118,7 @@ def read_results(
             "boxes alone make no mask: write RLE or polygons, in pixels and not in shares of the image",
         )
     _refuse_nothing(path, total, others, unknown, classes, by_image, f"{other} is none, {samples[0].id} is one")
-    return Results(path, by_image, total, others, dict(unknown), empty)
+    return Results(path, by_image, total, others, dict(unknown), sizes, empty)
 
 
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
@@ -169,8 +175,10 @@ def json_text(path: Path) -> str:
     return text
 
 
-def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) -> None:
-    """Add the names of the images and categories of a file."""
+def _read_names(
+    path: Path, images: dict[Any, str], categories: dict[Any, str], sizes: dict[Any, tuple[int, int]]
+) -> None:
+    """Add the names of the images and categories of a file, and the sizes of images."""
     text, known = json_text(path), dict[tuple[str, Any], str]()
     try:
         for key, start, end, _ in elements(text, alone=True):
@@ -184,6 +192,9 @@ def _read_names(path: Path, images: dict[Any, str], categories: dict[Any, str]) 
                 both = f"{known[key, entry['id']]!r} and {entry[field]!r}"
                 raise DataError(f"{path}: {key} of id {entry['id']!r} are {both}", "give each an id of its own")
             names[entry["id"]] = entry[field]
+            height, width = entry.get("height"), entry.get("width")
+            if isinstance(height, (int, float)) and isinstance(width, (int, float)) and height > 0 and width > 0:
+                sizes[entry["id"]] = int(height), int(width)
     except (ValueError, RecursionError) as error:
         where = f" at byte {error.pos:,} of {len(text):,}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{path} is not valid JSON{where}: {str(error).split(': line')[0]}", "write it anew") from error

@@ -12,6 +12,8 @@ from pycocotools import mask as rle_of
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 
+OVER = 0.1  # share of the longer side that an outline may reach over the border: tools that rescale write such
+
 
 def is_crowd(annotation: dict[str, Any], where: str) -> bool:
     """Whether an annotation is a crowd region: its `iscrowd` is 0, 1, true, false, or one of these as text.
@@ -58,9 +60,21 @@ def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
     """The pixels of an instance, as pycocotools rasterises it, bool [height, width].
 
     Raises:
-        DataError: its shape cannot be taken; the message names it.
+        DataError: its shape cannot be taken, or is a polygon that leaves the image by more than a tenth of the longer
+            side; the message names it.
     """
-    pixels: np.ndarray = rle_of.decode(_rle(annotation, height, width)) > 0
+    code, over = _rle(annotation, height, width), OVER * max(height, width)
+    parts = annotation["segmentation"] if isinstance(annotation["segmentation"], list) else []
+    across, down = ([number for part in parts for number in part[first::2]] for first in (0, 1))
+    if across:
+        left, top, right, bottom = min(across), min(down), max(across), max(down)
+        if left < -over or top < -over or right > width + over or bottom > height + over:
+            raise _unusable(
+                annotation,
+                f"its polygon leaves the image of {width}x{height} pixels: it reaches from {left:g},{top:g} to "
+                f"{right:g},{bottom:g}; is it of another size, or are x and y swapped?",
+            )
+    pixels: np.ndarray = rle_of.decode(code) > 0
     return pixels
 
 
