@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -80,3 +81,9 @@ def counted(count: int, thing: str) -> str:
     """'1 image', '1,234 images', '2 classes'."""
     several = f"{thing}es" if thing.endswith("s") else f"{thing}s"
     return f"{count:,} {thing if count == 1 else several}"
+
+
+def rename_option(old: str, new: str) -> str:
+    """`--rename OLD=NEW` as a shell takes it; what else helps where OLD is empty or holds a "=", which ends it."""
+    pair = f"{old}={new}"
+    return f"--rename {shlex.quote(pair)}" if old and "=" not in old else f"{new} in the file in place of {old!r}"

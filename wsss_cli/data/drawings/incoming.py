@@ -24,7 +24,7 @@ from wsss_cli.data.sources.results import class_of, place_of, places_by_name
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import check_stop, in_processes
-from wsss_cli.talk import sides
+from wsss_cli.talk import rename_option, sides
 
 Boxes = Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray]
 """From a photograph, uint8 [H, W, 3], and its boxes, each with its class index, to a label map."""
@@ -175,7 +175,7 @@ def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:
     if index is None:
         raise DataError(
             f"{shape.where}: {shape.label!r} is no class",
-            f"{nearest(shape.label, classes)}--rename '{shape.label}=CLASS' maps it; classes are "
+            f"{nearest(shape.label, classes)}{rename_option(shape.label, 'CLASS')} maps it; classes are "
             f"{', '.join(list(classes)[:20])}",
         )
     return index

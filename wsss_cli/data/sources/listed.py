@@ -20,7 +20,7 @@ from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import names_below
 from wsss_cli.processes import check_stop
 from wsss_cli.rows import Each
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, rename_option
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def refuse_unknown(labels: Mapping[str, int], names: Sequence[str], table: Path)
         label = min(unknown, key=lambda label: labels[label])
         raise DataError(
             f"{table}, line {labels[label]}: unknown class {label!r}",
-            f"{nearest(label, names)}known: {', '.join(names)}; --rename {label}=NAME takes it as another",
+            f"{nearest(label, names)}known: {', '.join(names)}; {rename_option(label, 'NAME')} takes it as another",
         )
 
 

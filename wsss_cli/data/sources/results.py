@@ -14,6 +14,7 @@ from wsss_cli.data.dataset import Dataset, Sample, nearest
 from wsss_cli.data.sources.instances import elements, is_empty
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
+from wsss_cli.talk import rename_option
 
 LABELS = ("label", "category_name", "class_name", "category")
 IMAGES = ("file_name", "image", "image_path")
@@ -273,5 +274,5 @@ def _refuse_nothing(
     first = unknown.most_common(1)[0][0]
     raise DataError(
         f"none of the labels in {path} is a class: {', '.join(repr(name) for name, _ in unknown.most_common(5))}",
-        f"--rename '{first}=CLASS' maps one; classes are {', '.join(list(classes)[:20])}",
+        f"{rename_option(first, 'CLASS')} maps one; classes are {', '.join(list(classes)[:20])}",
     )

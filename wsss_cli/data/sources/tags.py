@@ -20,7 +20,7 @@ from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.table import SEPARATOR_LINE, Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
 from wsss_cli.processes import check_stop
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, rename_option
 
 Tags = dict[str, tuple[str, ...]]
 SEPARATORS = re.compile(r"[|;,\s]+")
@@ -160,7 +160,7 @@ def refuse_twins(lines: Mapping[str, tuple[int, int]], where: str, classes: Sequ
             said = ", ".join(
                 f"{name!r} ({counted(lines[name][1], 'image')}, first in line {lines[name][0]})" for name in names
             )
-            fix = " ".join(f"--rename {shlex.quote(f'{name}={best}')}" for name in names if name != best)
+            fix = " ".join(rename_option(name, best) for name in names if name != best)
             raise DataError(
                 f"{where}: tags that differ by case or spaces (or signs of no width) only: {said}", f"one class? {fix}"
             )
