@@ -194,6 +194,18 @@ def test_a_turned_photograph_of_other_sides_and_an_upright_one_are_not_counted(d
     assert code == 0 and "EXIF" not in said
 
 
+def test_labels_of_classes_that_are_no_tags_are_counted(data):
+    shape = '<polygon label="{}" points="5,5;15,5;15,15;5,15"/>'
+    code, said, _ = prepare(data, "x.xml", cvat(shape.format("dog")))  # the photograph is tagged cat
+    assert code == 0 and "1 photograph with labels of a class that is none of its tags: wsss verify" in said
+    code, said, _ = prepare(data, "x.xml", cvat(shape.format("cat")))
+    assert code == 0 and "none of its tags" not in said
+    file = data / "data/splits/train.csv"
+    file.write_text(file.read_text().replace(",cat\n", ",\n"))  # without tags nothing disagrees with them
+    code, said, _ = prepare(data, "x.xml", cvat(shape.format("dog")))
+    assert code == 0 and "none of its tags" not in said
+
+
 def test_names_of_photographs_are_quoted_in_addresses_of_label_studio(tmp_path):
     one = Outgoing("a", "a.png", Path("/photos/a b/ü+1#2.png"), np.zeros((2, 2), np.uint8))
     for prefix, address in (

@@ -112,12 +112,23 @@ def test_a_part_of_the_images_with_masks_becomes_val(tmp_path: Path) -> None:
     assert len(val(0, 0.01)) == 1
 
 
+def made_lines(photos: Path, table: Path, folder: Path, masks: Path) -> list[str]:
+    lines: list[str] = prepare_folder(photos, table, folder / "said", name="m", masks=masks).lines
+    return lines
+
+
 def test_a_split_column_decides(photos: Path, tmp_path: Path) -> None:
     masks = _masks(tmp_path, b=np.ones((6, 8), np.uint8))
     rows = (("a.jpg", "cat", "train"), ("b.png", "cat", "val"))
     table = _table(tmp_path, *rows, header=("image", "labels", "split"))
     made = prepare_folder(photos, table, tmp_path / "out", name="m", masks=masks).dataset
     assert [[sample.id for sample in made.split(split)] for split in ("train", "val")] == [["a"], ["b"]]
+    assert not [line for line in made_lines(photos, table, tmp_path, masks) if "of train" in line]
+    table = _table(
+        tmp_path, ("a.jpg", "cat", "train"), ("b.png", "dog|cat", "val"), header=("image", "labels", "split")
+    )
+    (said,) = [line for line in made_lines(photos, table, tmp_path, masks) if "of train" in line]
+    assert said.startswith("in no image of train, as all are in val: dog; nothing teaches that; ")
     with pytest.raises(DataError, match="line 3: b is in the val split but has no mask"):
         prepare_folder(photos, table, tmp_path / "out", name="m")
     table = _table(tmp_path, ("a.jpg", "cat", "test"), header=("image", "labels", "split"))

@@ -3,6 +3,7 @@
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -219,6 +220,17 @@ def test_prototypes_are_a_function_of_the_seed_and_are_made_once(make):
 
 
 # -- a classifier that is there ----------------------------------------------------------------------------------------
+
+
+def test_classes_that_no_photograph_is_tagged_with_are_said(data, tmp_path):
+    exp = open_experiment(load_preset("toy", [f'dataset.path="{data}"']), tmp_path)
+    samples, said = exp.dataset.split("train"), []
+    ctx = SimpleNamespace(ui=SimpleNamespace(say=said.append))
+    classifier._say_untaught(samples, exp, ctx)
+    assert said == []
+    first = exp.dataset.classes[1]
+    classifier._say_untaught([one for one in samples if 1 not in one.labels], exp, ctx)
+    assert len(said) == 1 and said[0].startswith("a tag of no photograph of the split train: ") and first in said[0]
 
 
 def test_a_classifier_is_given_by_its_run_its_folder_or_its_file(make, monkeypatch):

@@ -116,6 +116,7 @@ def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_
     if as_json:
         object_ = {"dataset": str(dataset), "new": new, "masks": kinds["mask"], "partial": kinds["partial"]}
         counts = {"joined": joined.photographs, "overruled": joined.overruled, "contradictions": joined.contradictions}
+        counts["untagged"] = joined.untagged
         console.result_json({**object_, **counts, "fingerprint": trusted.fingerprint})
         return
     if joined.photographs:
@@ -128,6 +129,11 @@ def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_
         console.say(
             f"{counted(joined.turned, 'photograph')} turned by EXIF, whose size does not tell which way up labels are: "
             "taken as drawn on what is shown"
+        )
+    if joined.untagged:
+        console.say(
+            f"{counted(joined.untagged, 'photograph')} with labels of a class that is none of its tags: "
+            f"{line('verify', dataset)} names them"
         )
     console.result(f"labels of {dataset}: {kinds['mask']:,} whole masks, {kinds['partial']:,} partial ({new:,} new)")
 

@@ -48,12 +48,14 @@ class Joined:
         contradictions: pixels of which two kinds of one rank say different classes.
         turned: photographs that EXIF turns and whose sides do not change by it: sizes do not tell which way up labels
             were drawn.
+        untagged: photographs with tags, whose labels hold a class that is none of them.
     """
 
     photographs: int = 0
     overruled: int = 0
     contradictions: int = 0
     turned: int = 0
+    untagged: int = 0
 
 
 def join(parts: Mapping[PartKind, np.ndarray], counts: Joined) -> np.ndarray:

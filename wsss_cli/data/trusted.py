@@ -178,7 +178,7 @@ def add_trusted(
         source: what they came from, in words.
         check: called for each; what it raises ends the work, and nothing is added.
         clear: the others go.
-        joined: told of photographs that have labels of several kinds.
+        joined: told of photographs that have labels of several kinds, or of classes that are none of their tags.
     Raises:
         DataError: one has another size than its photograph, or a value that is no class; nothing is added, and all that
             was there still is.
@@ -193,6 +193,7 @@ def add_trusted(
         for sample, of, labels in maps:
             check()
             (joined := joined or Joined()).turned += _check_labels(dataset, sample, of, labels)
+            joined.untagged += _beside_tags(sample, labels)
             before = {other: part for other, part in parts.get(sample.id, {}).items() if other != kind}
             every = {other: read_part(there.folder, sample.id, other, part) for other, part in before.items()}
             one = _write_one(dataset, aside, sample.id, {**every, kind: labels}, joined)
@@ -226,6 +227,13 @@ def _check_labels(dataset: Dataset, sample: Sample, of: Path, labels: np.ndarray
         )
     check_values(labels, dataset.num_classes, of)
     return orientation != 1 and size == stored
+
+
+def _beside_tags(sample: Sample, labels: np.ndarray) -> bool:
+    """Whether labels hold a class that is no tag of their photograph, which has some."""
+    import numpy as np
+
+    return bool(sample.labels) and not set(np.unique(labels).tolist()) <= {0, IGNORE, *sample.labels}
 
 
 def _write_one(

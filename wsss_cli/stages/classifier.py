@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,19 @@ def run_classifier(step: Step, exp: Experiment, ctx: Context) -> None:
     with open_step(step, exp) as run:
         only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         torch.manual_seed(seed)  # the new layers' first weights
+        only_first(lambda: _say_untaught(samples, exp, ctx))
         task = ClassifierTask(build_classifier(config, dataset.num_classes, ctx.device), config)
         make = partial(_item, config=config, num_classes=dataset.num_classes)
         train_network(task, config, samples, make, run, ctx, seed=seed, title="classifier")
         run.finish(lost=run.lost, device=ctx.device_name)
+
+
+def _say_untaught(samples: Sequence[Sample], exp: Experiment, ctx: Context) -> None:
+    """A line on classes that are a tag of no photograph that the classifier learns from."""
+    tagged = {label for sample in samples for label in sample.labels}
+    if untaught := [name for index, name in enumerate(exp.dataset.classes) if index and index not in tagged]:
+        named = f"{', '.join(untaught[:5])}{' ...' if len(untaught) > 5 else ''}"
+        ctx.ui.say(f"a tag of no photograph of the split {exp.preset.dataset.train}: {named}; nothing teaches that")
 
 
 def run_recam(step: Step, exp: Experiment, ctx: Context) -> None:

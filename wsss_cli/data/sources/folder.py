@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,8 @@ def write_folder(
     rows.refuse_useless(table)
     splits = _splits(rows, table, settings, out)
     summary = summarise(chain.from_iterable(splits.values()), ("background", *names))
-    lines = [*summary_lines(summary), *joined_line(names), *listed.notes, *rows.mask_lines()]
+    lines = [*summary_lines(summary), *_untaught(splits["train"], summary), *joined_line(names)]
+    lines += [*listed.notes, *rows.mask_lines()]
     if rows.tally.looks and not source.classes:
         order = ", ".join(f"{value} {name}" for value, name in enumerate(names[:6], 1))
         lines.append(f"without --classes mask values are taken as {order}{', ...' if len(names) > 6 else ''}")
@@ -269,6 +271,16 @@ def _splits(rows: Looked, table: Path, settings: FolderSettings, room: Path) -> 
             f"{table} leaves no image for training", "mark some rows with split train, or lower --val-fraction"
         )
     return {split: Each(members, rows.sample) for split, members in numbers.items() if members}
+
+
+def _untaught(train: Iterable[Sample], summary: Mapping[str, Any]) -> list[str]:
+    """A line on classes whose photographs are all in val."""
+    taught = summarise(train, ("background", *summary["images"]))["images"]
+    names = [name for name, count in summary["images"].items() if count and not taught[name]]
+    if not names:
+        return []
+    fix = "a column split (train, val), or another --seed, puts some into train"
+    return [f"in no image of train, as all are in val: {', '.join(names)}; nothing teaches that; {fix}"]
 
 
 def _val_numbers(rows: Looked, fraction: float, seed: int, room: Path) -> bytearray:
