@@ -349,3 +349,20 @@ def test_the_val_draw_is_that_of_the_sorted_ids(tmp_path: Path, monkeypatch: pyt
     made = prepare_folder(tmp_path / "photos", table, tmp_path / "out", name="m", masks=masks, val_fraction=0.3, seed=5)
     drawn = set(np.random.default_rng(5).permutation(sorted(names))[:9].tolist())
     assert [sample.id for sample in made.dataset.split("val")] == [name for name in names if name in drawn]
+
+
+@pytest.mark.parametrize(("orientation", "said"), [(1, 0), (3, 1), (6, 0)])
+def test_turned_photographs_are_counted_where_sizes_do_not_tell_which_way_up_masks_are(
+    photos: Path, tmp_path: Path, orientation: int, said: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(np.full((6, 8, 3), 90, np.uint8)).save(photos / "a.jpg", exif=exif)
+    shape = (8, 6) if orientation == 6 else (6, 8)
+    masks = _masks(tmp_path, a=np.ones(shape, np.uint8), b=np.ones((6, 8), np.uint8))
+    table = _table(tmp_path, ("a.jpg", "cat"), ("b.png", "cat"), ("v1.2.jpg", ""))
+    lines = prepare_folder(photos, table, tmp_path / "out", masks=masks, name="mine").lines
+    assert (
+        sum("1 photograph turned by EXIF, whose size does not tell which way up masks are" in line for line in lines)
+        == said
+    )

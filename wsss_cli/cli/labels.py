@@ -112,6 +112,8 @@ def labels(
 
 def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_json: bool) -> None:
     """What labels there are now, and what became of those of several kinds."""
+    from wsss_cli.data.images import TURNED
+
     kinds = Counter(entry.kind for entry in trusted.entries.values())
     if as_json:
         object_ = {"dataset": str(dataset), "new": new, "masks": kinds["mask"], "partial": kinds["partial"]}
@@ -126,10 +128,7 @@ def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_
             f"{counted(joined.contradictions, 'pixel')} of scribbles and partial maps contradict each other and are 255"
         )
     if joined.turned:
-        console.say(
-            f"{counted(joined.turned, 'photograph')} turned by EXIF, whose size does not tell which way up labels are: "
-            "taken as drawn on what is shown"
-        )
+        console.say(f"{counted(joined.turned, 'photograph')} {TURNED.format('labels', 'drawn')}")
     if joined.untagged:
         console.say(
             f"{counted(joined.untagged, 'photograph')} with labels of a class that is none of its tags: "

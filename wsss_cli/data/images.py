@@ -33,6 +33,7 @@ OTHER_ENDINGS = (
 """Of photographs that are not read: whoever passes them over says so."""
 MAX_PIXELS = 178_000_000
 MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
+TURNED = "turned by EXIF, whose size does not tell which way up {0} are: taken as {1} on what is shown"
 ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
 REPLACE = "replace the file, or take it out of the list"  # what helps with one that does not decode
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from wsss_cli.data.images import open_picture, stored_size
+from wsss_cli.data.images import TURNED, open_picture, stored_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.photographs import by_folders
 from wsss_cli.data.sources.table import show_some, smallest
@@ -37,6 +37,7 @@ class MaskLook:
         code, problem, fix: why it cannot be used; empty where it can.
         oddity: what is strange about it. black-and-white: only 0 and 255; all-255; swapped: its palette draws 0 in a
             colour and a class in black.
+        turned: EXIF turns the photograph, and its sides stay as they are: they do not tell which way up the mask is.
     """
 
     values: tuple[int, ...] = ()
@@ -44,6 +45,7 @@ class MaskLook:
     problem: str = ""
     fix: str = ""
     oddity: Oddity = ""
+    turned: bool = False
 
 
 def look_at_mask(
@@ -71,7 +73,15 @@ def look_at_mask(
     if wrong:
         fix = f"pixels are 0 (background), 1..{count - 1} (classes) or 255 (not scored)"
         return MaskLook(values, "mask-value", f"{path} holds the value {wrong[0]}", fix)
-    return MaskLook(values, oddity=_oddity(path, values))
+    return MaskLook(values, oddity=_oddity(path, values), turned=_turned(image, size))
+
+
+def _turned(image: Path, size: tuple[int, int]) -> bool:
+    try:
+        stored, orientation = stored_size(image)
+    except DataError:  # of a photograph that cannot be read, which is said elsewhere
+        return False
+    return orientation != 1 and stored == size
 
 
 def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
@@ -103,7 +113,7 @@ class MaskTally:
         self.looks = self.bad = 0
         self._first: MaskLook | None = None
         self._odd, self._bare, self._untagged = Counter[Oddity](), Counter[str](), Counter[str]()
-        self._images = 0
+        self._images = self._turned = 0
 
     def add(self, look: MaskLook, tags: Collection[int] | None) -> None:
         """Count a mask; one that cannot be used counts as such only.
@@ -117,6 +127,7 @@ class MaskTally:
             self._first = self._first or look
             return
         self._odd[look.oddity] += 1
+        self._turned += look.turned
         if tags is not None:
             drawn, tagged = {value for value in look.values if 0 < value < IGNORE}, set(tags)
             self._bare.update(self.classes[index] for index in tagged - drawn)
@@ -165,6 +176,8 @@ class MaskTally:
                 if counts
             ]
             lines.append(f"tags and mask disagree in {counted(self._images, 'image')}; {'; '.join(said)}")
+        if self._turned:
+            lines.append(f"{counted(self._turned, 'photograph')} {TURNED.format('masks', 'made')}")
         return lines
 
 
