@@ -70,6 +70,13 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     assert "wsss cam" in caught.value.hint
 
 
+def test_scores_of_another_program_are_said_by_what_they_hold(tmp_path):
+    np.savez(tmp_path / "a.npz", keys=np.zeros(1), cam=np.zeros((1, 3, 3)), high_res=np.zeros((1, 9, 9)))
+    with pytest.raises(DataError, match=r"a\.npz is not a CAM file: it holds keys, cam, high_res") as caught:
+        read_cam(tmp_path / "a.npz")
+    assert "classes [C] from 1 on" in caught.value.hint and "remove" not in caught.value.hint
+
+
 def test_a_changed_byte_is_noticed(tmp_path):
     path = tmp_path / "a.npz"
     write_cam(path, np.random.default_rng(0).random((2, 30, 30)), (1, 2), (120, 120))

@@ -95,6 +95,15 @@ def test_missing_predictions_are_counted_and_named(pred: Path, truth: Path) -> N
         score_masks(pred, truth, 3)
 
 
+def test_a_folder_without_masks_is_said_by_what_it_has(truth: Path, tmp_path: Path) -> None:
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / "cams").mkdir(exist_ok=True)
+        (tmp_path / "cams" / name).touch()
+    with pytest.raises(DataError, match=r"there is no mask \(\.png\) in .*cams, but a\.npy, b\.npy") as caught:
+        score_masks(tmp_path / "cams", truth, 3)
+    assert "CAMs .npz files" in caught.value.hint
+
+
 def test_no_truth_is_refused(pred: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no true masks in .*empty"):

@@ -110,13 +110,18 @@ def test_archives_of_another_kind_are_not_said_to_be_damaged(tmp_path, recwarn):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "a")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "jit.pt")
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x062.14.1:\x05\x0a\x03")
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
     for name, says in (
+        ("net.onnx", "a network as ONNX, as `wsss export` writes, not a state dict"),
+        ("net.h5", "HDF5, as Keras writes, not a state dict"),
         ("w.npz", "a zip archive that torch has not written, not a state dict"),
         ("photos.zip", "a zip archive that torch has not written, not a state dict"),
         ("jit.pt", "a network as TorchScript, as `wsss export` writes, not a state dict"),
     ):
-        with pytest.raises(WeightsError, match=f"{name} are {says}"):
+        with pytest.raises(WeightsError, match=f"{name} are {says}") as caught:
             load_state(tmp_path / name)
+        assert ("name the run" in caught.value.hint) == ("export" in says)
 
 
 @pytest.mark.parametrize(

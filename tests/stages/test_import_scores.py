@@ -15,7 +15,7 @@ from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.records import read_inputs
+from wsss_cli.engine.records import read_inputs, read_record
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.pipeline import run_step
@@ -369,3 +369,19 @@ def test_polygons_that_leave_the_photograph_by_far_are_lost(dataset, tmp_path, c
     listed[0]["segmentation"] = [[4, 4, 80, 4, 80, 20, 4, 20]]
     lost = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).lost
     assert len(lost) == 1 and "leaves the image of 48x48 pixels: it reaches from 4,4 to 80,20" in lost[0]["reason"]
+
+
+def test_a_source_of_which_nothing_can_be_used_makes_no_run_that_is_done(dataset, tmp_path, ctx):
+    for sample in dataset.split("train"):
+        np.savez(tmp_path / f"{sample.id}.npz", keys=np.zeros(1), high_res=np.zeros((1, 9, 9)))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"no photograph of 'train' has scores in .* that can be used; the first: "):
+            take(dataset, tmp_path, ctx)
+    assert all(read_record(run).state != "done" for run in ctx.runs.iterdir())
+
+
+def test_outlines_of_less_than_a_pixel_are_counted_wherever_they_are(dataset, tmp_path, ctx):
+    listed = [{**one, "segmentation": [[4, 4, 20, 4, 20, 20, 4, 20]]} for one in entries(dataset)]
+    listed[0]["segmentation"] = [[9, 9, 9.4, 9, 9.4, 9.4]]
+    (note,) = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).notes
+    assert note.startswith(f"1 of {len(listed)} entries have no outline, or one of no more than a pixel")

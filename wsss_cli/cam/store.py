@@ -14,6 +14,12 @@ from wsss_cli.files import write_bytes
 LIMIT = 60 * 1024
 
 
+KEYS = ("cam", "classes", "size")
+FORM = (
+    "cam [C, h, w] (bytes, or floats in 0..1), classes [C] from 1 on, and size [height, width], as wsss cam writes them"
+)
+
+
 def write_cam(path: Path, cam: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> int:
     """Store the CAMs of one image. Where they exceed 60 KiB they are halved in size until they fit.
 
@@ -53,21 +59,25 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
     Returns:
         (scores in [0, 1], float32 [C, h, w]; class indices; (height, width) of the image).
     Raises:
-        DataError: the file is missing or damaged, or its scores are neither bytes nor floats in [0, 1].
+        DataError: the file is missing, damaged or one of another program, or its scores are neither bytes nor floats
+            in [0, 1].
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            cam, classes, size = stored["cam"], stored["classes"], stored["size"]
+            names, held = stored.files, {key: stored[key] for key in KEYS if key in stored.files}
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing", "run `wsss cam` for this data set") from error
     except MemoryError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many types on a damaged file
         raise DataError(f"{path} is not a CAM file: {error}", "remove it and run `wsss cam` again") from error
+    if len(held) < len(KEYS):
+        raise DataError(f"{path} is not a CAM file: it holds {', '.join(names) or 'nothing'}", FORM)
+    cam, classes, size = (held[key] for key in KEYS)
     if cam.ndim != 3 or len(cam) != len(classes) or size.shape != (2,):
         raise DataError(
             f"{path}: cam {list(cam.shape)}, classes {list(classes.shape)} and size {list(size.shape)} do not fit",
-            "cam is [C, h, w], classes [C], size [2]",
+            FORM,
         )
     return _scores(cam, path), tuple(int(c) for c in classes), (int(size[0]), int(size[1]))
 

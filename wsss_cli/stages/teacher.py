@@ -105,7 +105,7 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
     """Make the cam run of a teacher's scores, and score it where the split has masks. Resumes where it stopped.
 
     Raises:
-        DataError: no source, or nothing in it is of the data set.
+        DataError: no source, or nothing in it is of the data set, or can be used.
         UsageError: ids without names, or a rename to no class.
     """
     samples = dataset.split(split)
@@ -130,6 +130,11 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
         skipped = run.done and not run.lost
         lost: Lost = [{"id": samples[place].id, "reason": f"{source.path} has no file of it"} for place in without]
         lost += _make(samples, jobs, set(without), run, ctx)
+        if len(lost) == len(samples):
+            why = f"the first: {lost[0]['reason']}"
+            raise DataError(
+                f"no photograph of {split!r} has scores in {source.path} that can be used; {why}", "nothing is imported"
+            )
         scores = score_seeds(dataset, preset, run, ctx, partial(_how, source.teacher))
         run.finish(lost=lost)
     return Import(path, lost, counted(path, dataset), notes, scores, skipped)

@@ -20,6 +20,7 @@ from wsss_cli.weights.choice import split_choice
 from wsss_cli.weights.tables import RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
 
+OF_RUN = "name the run or the checkpoint that it was made from; of ONNX, wsss eval takes the file, too"
 ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
 
 
@@ -122,8 +123,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     try:
         if _is_safetensors(path):
             return load_file(path, device="cpu"), []
-        if other := _other_archive(path):
-            raise WeightsError(f"weights {path} are {other}, not a state dict", RESAVE)
+        if other := _other_form(path):
+            raise WeightsError(f"weights {path} are {other}, not a state dict", OF_RUN if "export" in other else RESAVE)
         try:
             with path.open("rb") as file:  # of a path torch believes the suffix
                 return torch.load(file, map_location="cpu", weights_only=True), []
@@ -157,8 +158,14 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80"))
 
 
-def _other_archive(path: Path) -> str:
-    """What a zip archive is that holds no state dict, in words; nothing for all else."""
+def _other_form(path: Path) -> str:
+    """What a file is that holds a network in another form, or an archive of something else, in words; else nothing."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:1] == b"\x08" and head[2:3] == b"\x12":  # the fields ir_version and producer_name
+        return "a network as ONNX, as `wsss export` writes"
+    if head == b"\x89HDF\r\n\x1a\n":
+        return "HDF5, as Keras writes"
     if not zipfile.is_zipfile(path):
         return ""
     with zipfile.ZipFile(path) as archive:

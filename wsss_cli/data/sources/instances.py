@@ -197,6 +197,16 @@ def is_empty(shape: list[Any] | dict[str, Any]) -> bool:
         return False  # no lists of numbers: `paint` names it
 
 
+def within_pixel(shape: list[Any] | dict[str, Any]) -> bool:
+    """Whether every part of a polygon is less than a pixel wide and high, wherever it is."""
+    if isinstance(shape, dict):
+        return False
+    try:
+        return all(max(part[at::2]) - min(part[at::2]) < 1 for part in shape if len(part) >= 6 for at in (0, 1))
+    except TypeError:
+        return False  # no lists of numbers: `paint` names it
+
+
 def _add_image(images: dict[int, tuple[str, int, int]], entry: Any, path: Path) -> None:
     fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
     number, name = fields.get("id"), fields.get("file_name")

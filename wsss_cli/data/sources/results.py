@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
-from wsss_cli.data.sources.instances import elements, is_empty
+from wsss_cli.data.sources.instances import elements, is_empty, within_pixel
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
 from wsss_cli.talk import rename_option
@@ -112,7 +112,8 @@ def read_results(
             by_image.setdefault(place, []).append(Instance(index, score, start, end))
             if isinstance(number := entry.get("image_id"), (int, str)) and number in listed:
                 sizes[place] = listed[number]
-            taken, empty = taken + 1, empty + is_empty(entry["segmentation"])
+            shape = entry["segmentation"]
+            taken, empty = taken + 1, empty + (is_empty(shape) or within_pixel(shape))
     if taken and empty == taken:
         raise DataError(
             f"{path}: no outline of its {taken:,} entries covers more than a pixel",
