@@ -10,9 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
+from wsss_cli.data.dataset import Sample
 from wsss_cli.data.drawings.label_studio import write_label_studio
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
+from wsss_cli.data.sources.results import place_of, places_by_name
 from wsss_cli.data.trusted import read_trusted
+from wsss_cli.errors import DataError
 
 WIDTH, HEIGHT = 40, 30
 BOXES = ("--kind", "boxes", "--box-fill", "none")
@@ -216,3 +219,23 @@ def test_names_of_photographs_are_quoted_in_addresses_of_label_studio(tmp_path):
         with (tmp_path / "tasks.json").open("wb") as file:
             write_label_studio(file, [one], Palette(("background", "cat"), ((0, 0, 0), (9, 9, 9))), prefix)
         assert json.loads((tmp_path / "tasks.json").read_text())[0]["data"]["image"] == address
+
+
+def sample(name, image):
+    return Sample(name, Path(image), None, ())
+
+
+def test_a_name_that_is_an_id_but_for_its_ending_means_that_photograph():
+    """As `export-masks` writes it of a photograph beside a folder with another of its name."""
+    places = places_by_name([sample("001", "/p/001.jpg"), sample("sub/001", "/p/sub/001.jpg")])
+    assert [place_of(name, places) for name in ("001.jpg", "001", "sub/001.jpg", "sub\\001.png")] == [0, 0, 1, 1]
+    for name in ("other/001.jpg", "/p/001.jpg"):
+        with pytest.raises(DataError, match="more than one photograph"):
+            place_of(name, places)
+    places = places_by_name([sample("a", "/p/a.jpg"), sample("a.jpg", "/p/a.jpg.png")])
+    assert [place_of(name, places) for name in ("a", "a.jpg", "a.jpg.png")] == [0, 1, 1]
+
+
+def test_digits_behind_a_full_stop_are_no_ending():
+    places = places_by_name([sample("photo", "/p/photo.jpg"), sample("v1.2", "/p/v1.2.png")])
+    assert [place_of(name, places) for name in ("photo.1", "photo.png", "v1.2", "v1.2.png")] == [None, 0, 1, 1]

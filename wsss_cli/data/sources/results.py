@@ -147,19 +147,22 @@ def composed(name: str) -> str:
 def place_of(image: str, places: Mapping[str, int]) -> int | None:
     """The place of the photograph that a name in a file means; None: it is not in the list.
 
+    A name that is an id, but for an ending, means that one, whatever others are called; digits are no ending.
+
     Raises:
         DataError: it may be two.
     """
     plain = PurePosixPath(image.replace("\\", "/"))
     if not plain.name:  # '', '.' or '/'
         return None
-    written = (image, str(plain.with_suffix("")), plain.name, plain.stem)
-    for name in (*written, *map(composed, written)):
-        if (place := places.get(name)) is not None:
-            if place < 0:
-                raise DataError(f"{image} may be more than one photograph", "name photographs by their ids")
-            return place
-    return None
+    whole = plain if plain.suffix[1:].isdigit() else plain.with_suffix("")
+    written = (image, str(whole), plain.name, whole.name)
+    seen = [places[name] for name in (*written, *map(composed, written)) if name in places]
+    exact = [places[name] for name in written[:2] if places.get(name, -1) >= 0]
+    place = next(iter(exact or seen), None)
+    if place is not None and place < 0:
+        raise DataError(f"{image} may be more than one photograph", "name photographs by their ids")
+    return place
 
 
 def json_text(path: Path) -> str:
