@@ -244,6 +244,13 @@ def test_a_known_key_with_any_value_is_taken_or_refused(key, value):
         ("cam.scale=[1.0]", "did you mean cam.scales (list of float, default [1.0, 0.5, 1.5, 2.0])?"),
         ("train.supervison=full", "did you mean train.supervision (one of weak, mixed, partial, full, default"),
         ("train.iters.x=3", "train.iters is a value, not a table"),
+        ("train_iters=3", "did you mean train.iters (int, default 20000)?"),
+        ("train-optim-lr=3", "did you mean train.optim.lr (float"),
+        ("train.Data-Workers=3", "did you mean train.data_workers (int, default -1)?"),
+        ("train.crop-size=64", "did you mean train.crop (int, default"),
+        ("train.batch_size=4", "did you mean train.batch (int, default"),
+        ("train.num_iters=4", "did you mean train.iters (int, default"),
+        ("train.data_worker=4", "did you mean train.data_workers (int, default"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(override, hint):

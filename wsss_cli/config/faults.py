@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,7 +129,11 @@ def _kinds_with(key: str, prefix: str) -> list[str]:
 def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     if kinds := _kinds_with(key, prefix):
         return f"{prefix}{key} belongs to kind {' and '.join(map(repr, kinds))}; {prefix}kind is another"
-    if near := _near(key, list(model.model_fields), 0.6):
+    if same := {name: field for name, field in all_keys(Preset) if _letters(name) == _letters(prefix + key)}:
+        return f"did you mean {' or '.join(_described(name, field) for name, field in same.items())}?"
+    fields = list(model.model_fields)
+    words = [word for word in re.split("[-_]", key) if word in fields]
+    if near := _near(key, fields, 0.85) or words or _near(key, fields, 0.6):
         return f"did you mean {_described(prefix + near[0], model.model_fields[near[0]])}?"
     elsewhere = {name: field for name, field in all_keys(Preset) if name.rpartition(".")[2] == key}
     if prefix and (below := {name: field for name, field in elsewhere.items() if name.startswith(prefix)}):
@@ -138,6 +143,11 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     if elsewhere:  # the right key in the wrong table
         return f"did you mean {' or '.join(_described(name, field) for name, field in elsewhere.items())}?"
     return f"keys there: {', '.join(prefix + name for name in model.model_fields)}"
+
+
+def _letters(name: str) -> str:
+    """A key without what joins its words: train_iters is train.iters, data-workers is data_workers."""
+    return re.sub(r"[-_.]|\[\]|\b\d+\b", "", name).lower()
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
