@@ -114,6 +114,20 @@ def test_training_ends_where_validations_have_not_been_better_for_long_enough(tm
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("learned", [0.0, 1.0])
+def test_a_training_whose_loss_was_always_0_has_learned_nothing(tmp_path, learned):
+    class Idle(Line):
+        def losses(self, batch):
+            return {name: loss * learned * (batch["step"] == 3) for name, loss in super().losses(batch).items()}
+
+    said = []
+    train(tmp_path, Idle(), iters=6, say=said.append)
+    assert [line.startswith("the loss was 0 in every iteration: nothing was learned") for line in said] == (
+        [] if learned else [True]
+    )
+    assert ("nothing was learned" in (tmp_path / "log.txt").read_text()) == (not learned)
+
+
 def test_the_rate_follows_the_batch_only_where_that_is_asked_for(tmp_path):
     for name, settings in (("as given", {"batch": 32}), ("twice", {"batch": 32, "lr_per": 16})):
         train(tmp_path / name, Line(), iters=3, **settings)

@@ -192,6 +192,16 @@ def fit(
         if to_validate(step):
             yield meter.without(partial(_validate, task, run, step))
             ended = step < config.iters and _ends_early(task, run, step, ctx.ui.say)
+    only_first(lambda: _say_idle(run, ctx.ui.say))
+
+
+def _say_idle(run: RunDir, say: Callable[[str], None]) -> None:
+    """A line where the loss was 0 all the time, which is noted, too."""
+    losses = [row["loss"] for row in read_metrics(run.path) if row["kind"] == "train"]
+    if losses and not any(losses):
+        line = "the loss was 0 in every iteration: nothing was learned; are all labels 255, or of classes of weight 0?"
+        run.log(line)
+        say(line)
 
 
 def _step(
