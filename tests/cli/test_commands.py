@@ -269,6 +269,17 @@ def test_eval_of_folders_agrees_with_a_plain_count(wsss, home):
     assert scores["aacc"] == pytest.approx(100 * sum(areas["intersect"]) / sum(areas["label"]))
 
 
+@pytest.mark.parametrize(("background", "held"), [(0, "0 and 255"), (255, "255")])
+def test_true_masks_in_which_objects_are_255_are_refused(wsss, home, background, held):
+    """All that is scored of them is background: 100 per cent."""
+    for folder, blank, label in (("found", 0, 1), ("wrong", background, 255)):
+        mask = np.full((9, 11), blank, np.uint8)
+        mask[2:5, 3:8] = label
+        write_mask(home / folder / "a.png", mask, voc_palette(2))
+    done = wsss("eval", "--pred", "found", "--truth", "wrong", "--num-classes", "2")
+    assert done.returncode == 3 and f"the true masks in wrong hold {held} only: are objects 255?" in one_error(done)
+
+
 def test_eval_of_a_folder_of_cams_is_the_curve_of_the_run(wsss, demo):
     cams, truth = f"{demo['runs']['cam']}/cams", f"{DATA}/SegmentationClass"
     done = wsss("eval", "--pred", cams, "--truth", truth, "--num-classes", "6", "--json")

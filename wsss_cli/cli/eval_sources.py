@@ -29,7 +29,11 @@ NETWORK_MODES = {  # key in the scores: name in the table; the first of these th
 
 
 def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> Scored:
-    """Score the masks of a folder."""
+    """Score the masks of a folder.
+
+    Raises:
+        DataError: as `score_masks`; or no true mask holds anything but 0 and 255, as where objects are 255.
+    """
     from wsss_cli.report.tables import class_table
     from wsss_cli.scoring.masks import score_masks
 
@@ -44,6 +48,12 @@ def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, colum
             boundary="biou" in columns,
             workers=cores(),
             progress=bar.advance,
+        )
+    if scores["unscored_share"] and not any(scores["label"][1:]):
+        held = "0 and 255" if scores["label"][0] else "255"
+        raise DataError(
+            f"the true masks in {truth} hold {held} only: are objects 255? 255 is not scored",
+            "write class indices: 0 background, 1, 2, ... the classes; 255 where a pixel is not to be scored",
         )
     return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
 
