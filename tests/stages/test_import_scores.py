@@ -178,8 +178,8 @@ def test_photographs_without_a_file_and_files_without_a_photograph_are_told(data
     (folder / f"{first.id}.png").rename(folder / "stranger.png")
     write_mask(folder / f"{second.id}.png", np.zeros((5, 5), np.uint8), dataset.colors)
     done = take(dataset, folder, ctx)
-    assert [entry["id"] for entry in done.lost] == [first.id, second.id]
-    assert "has no file of it" in done.lost[0]["reason"] and "is 5x5, its photograph is 48x" in done.lost[1]["reason"]
+    assert [entry["id"] for entry in done.lost] == [second.id, first.id]  # that of a file tells more
+    assert "is 5x5, its photograph is 48x" in done.lost[0]["reason"] and "has no file of it" in done.lost[1]["reason"]
     assert done.notes == ("1 of 6 files are of no photograph of the list",)
 
 
@@ -343,6 +343,38 @@ def test_scores_are_held_against_cams_of_the_tags(dataset, tmp_path, ctx):
     assert any((corner == 255).all() for corner in corners)  # doubted, where nothing true touches it
     again = plan_pseudo(open_experiment(preset, ctx.runs), teacher.run, silent)[-1]
     assert again.done and again.path == step.path
+
+
+def test_label_maps_in_which_objects_are_255_are_told(dataset, tmp_path, ctx):
+    maps = label_maps(dataset, tmp_path / "maps", lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+    (note,) = take(dataset, maps, ctx).notes
+    assert "maps has a class: in label maps classes are 1, 2, ..., and 255 is unknown" in note
+
+
+def scores_of(tmp_path, **more):
+    held = {"cam": np.ones((1, 48, 48), np.float32), "classes": np.array([1]), "size": np.array([48, 48])}
+    np.savez(tmp_path / "one.npz", **{**held, **more})
+    return tmp_path / "one.npz"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"classes": np.array([1.5])}, "1.5 are no whole numbers"),
+        ({"classes": np.array(["cat"])}, "cat are no whole numbers"),
+        ({"classes": np.array([float("nan")])}, "nan are no whole numbers"),
+        ({"cam": np.ones((2, 4, 4), np.float32), "classes": np.array([3, 3])}, "several maps of one class: 3, 3"),
+        ({"cam": np.ones((1, 40, 30)), "size": np.array([30, 40])}, "the maps have 40 rows and 30 columns"),
+    ],
+)
+def test_scores_that_could_be_taken_for_others_are_refused(tmp_path, more, said):
+    with pytest.raises(DataError, match=said):
+        read_cam(scores_of(tmp_path, **more))
+
+
+def test_scores_of_any_scale_and_whole_floats_are_taken(tmp_path):
+    more = {"cam": np.ones((1, 3, 2)), "classes": np.array([1.0]), "size": np.array([40, 30])}
+    assert read_cam(scores_of(tmp_path, **more))[1:] == ((1,), (40, 30))
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -59,8 +59,8 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
     Returns:
         (scores in [0, 1], float32 [C, h, w]; class indices; (height, width) of the image).
     Raises:
-        DataError: the file is missing, damaged or one of another program, or its scores are neither bytes nor floats
-            in [0, 1].
+        DataError: the file is missing, damaged or one of another program; its scores are neither bytes nor floats
+            in [0, 1]; a class stands there twice; rows and columns are those of the image swapped.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -79,7 +79,25 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
             f"{path}: cam {list(cam.shape)}, classes {list(classes.shape)} and size {list(size.shape)} do not fit",
             FORM,
         )
-    return _scores(cam, path), tuple(int(c) for c in classes), (int(size[0]), int(size[1]))
+    indices, (height, width) = _whole(classes, path), _whole(size, path)
+    if len(set(indices)) < len(indices):
+        raise DataError(f"{path} has several maps of one class: {', '.join(map(str, indices))}", FORM)
+    if height != width and cam.shape[1:] == (width, height):
+        raise DataError(
+            f"{path}: the maps have {width} rows and {height} columns, their image the other way round",
+            "are rows and columns swapped?",
+        )
+    return _scores(cam, path), indices, (height, width)
+
+
+def _whole(numbers: np.ndarray, path: Path) -> tuple[int, ...]:
+    try:
+        whole = tuple(int(number) for number in numbers)
+    except (TypeError, ValueError, OverflowError):  # texts, no numbers
+        whole = ()
+    if len(whole) < len(numbers) or any(number != exact for number, exact in zip(whole, numbers, strict=True)):
+        raise DataError(f"{path}: {', '.join(map(str, numbers))} are no whole numbers", FORM)
+    return whole
 
 
 def _scores(cam: np.ndarray, path: Path) -> np.ndarray:

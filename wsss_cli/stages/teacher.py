@@ -128,8 +128,8 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
     path = run_path(ctx.runs, "cam", name, identity)
     with open_run(path, "cam", preset, identity, inputs, spread_for(len(samples))) as run:
         skipped = run.done and not run.lost
-        lost: Lost = [{"id": samples[place].id, "reason": f"{source.path} has no file of it"} for place in without]
-        lost += _make(samples, jobs, set(without), run, ctx)
+        lost = _make(samples, jobs, set(without), run, ctx)  # first: their reasons tell more
+        lost += [{"id": samples[place].id, "reason": f"{source.path} has no file of it"} for place in without]
         if len(lost) == len(samples):
             why = f"the first: {lost[0]['reason']}"
             raise DataError(
@@ -137,7 +137,10 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
             )
         scores = score_seeds(dataset, preset, run, ctx, partial(_how, source.teacher))
         run.finish(lost=lost)
-    return Import(path, lost, counted(path, dataset), notes, scores, skipped)
+    counts = counted(path, dataset)
+    if source.path.is_dir() and not any(one.taken or one.untagged for one in counts.values()):
+        notes += (f"no file in {source.path} has a class: in label maps classes are 1, 2, ..., and 255 is unknown",)
+    return Import(path, lost, counts, notes, scores, skipped)
 
 
 Job = Callable[[int, Path], ImportJob]  # (place in the list, the CAM file)
