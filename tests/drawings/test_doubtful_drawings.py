@@ -239,3 +239,16 @@ def test_a_name_that_is_an_id_but_for_its_ending_means_that_photograph():
 def test_digits_behind_a_full_stop_are_no_ending():
     places = places_by_name([sample("photo", "/p/photo.jpg"), sample("v1.2", "/p/v1.2.png")])
     assert [place_of(name, places) for name in ("photo.1", "photo.png", "v1.2", "v1.2.png")] == [None, 0, 1, 1]
+
+
+def test_a_label_may_be_renamed_to_what_is_not_scored(data):
+    table = coco(segmentation=[[0, 0, 5, 0, 5, 5, 0, 5]])
+    table["categories"][0]["name"] = "void"
+    code, _, made = prepare(data, "x.json", table, "--rename", "void=undecided")
+    assert code == 0 and (made["a"][:5, :5] == 255).all() and not made["a"][5:].any()
+
+
+def test_a_rename_of_a_label_that_is_not_there_is_refused(data):
+    table = coco(segmentation=[[0, 0, 5, 0, 5, 5, 0, 5]])
+    code, said, made = prepare(data, "x.json", table, "--rename", "Kat=dog")
+    assert code != 0 and "x.json is 'Kat'" in said and "labels: cat" in said and not made

@@ -417,3 +417,11 @@ def test_outlines_of_less_than_a_pixel_are_counted_wherever_they_are(dataset, tm
     listed[0]["segmentation"] = [[9, 9, 9.4, 9, 9.4, 9.4]]
     (note,) = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).notes
     assert note.startswith(f"1 of {len(listed)} entries have no outline, or one of no more than a pixel")
+
+
+def test_a_rename_that_does_nothing_is_refused(dataset, tmp_path, ctx):
+    results = coco(dataset, tmp_path / "results.json", entries(dataset), whole=True)
+    with pytest.raises(UsageError, match=r"no label in .*results.json is 'moggy'"):
+        take(dataset, results, ctx, renames={"moggy": "bee"})
+    with pytest.raises(UsageError, match="--rename is of the labels of a JSON"):
+        take(dataset, label_maps(dataset, tmp_path / "maps"), ctx, renames={"moggy": "bee"})

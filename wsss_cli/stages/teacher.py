@@ -151,6 +151,8 @@ def _source(
 ) -> tuple[Job, list[int], str, tuple[str, ...]]:
     """How a photograph's scores are read, which have none, the identity of the whole, and what is passed over."""
     if source.path.is_dir():
+        if source.renames:
+            raise UsageError(f"--rename is of the labels of a JSON, and {source.path} is none", "leave it out")
         kind, files = _listed(source.path)
         places = places_by_name(samples)
         mine: dict[int, str] = {}

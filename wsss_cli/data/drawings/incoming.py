@@ -20,7 +20,7 @@ from wsss_cli.data.drawings.scribbles import read_scribbles
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, label_map
 from wsss_cli.data.drawings.table import read_points_and_boxes
 from wsss_cli.data.images import image_size, read_image
-from wsss_cli.data.sources.results import class_of, place_of, places_by_name
+from wsss_cli.data.sources.results import class_of, place_of, places_by_name, refuse_unused
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import check_stop, in_processes
@@ -45,7 +45,7 @@ class Wanted:
 
     Attributes:
         kind: what the shapes are meant to be.
-        renames: from a label of the file to a class.
+        renames: from a label of the file to a class, or to 'undecided'.
         boxes: what makes a label map of boxes; needed where these are.
     """
 
@@ -116,20 +116,21 @@ def drawn_on(
     Raises:
         DataError: a shape is of no class, or of a form that was not asked for; two drawings are of one photograph;
             nothing is of the list; no coordinate is above 1, as of shares of the photograph.
-        UsageError: a rename to no class.
+        UsageError: a rename to no class, or of a label that is not there.
     """
     classes = {name: index for index, name in enumerate(dataset.classes)}
     for target in wanted.renames.values():
-        if target not in classes:
+        if target not in classes and target != UNDECIDED:
             raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
     places = places_by_name(samples)
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
-    furthest = 0.0
+    furthest, labels = 0.0, set[str]()
     for drawing in read_drawings(path, wanted.kind):
         check_stop()
         place = place_of(drawing.image, places)
         counts["all"] += 1
+        labels.update(shape.label for shape in drawing.shapes)
         counts["strangers"] += place is None
         counts["empty"] += place is not None and not drawing.shapes
         if place is None or not drawing.shapes:
@@ -140,6 +141,7 @@ def drawn_on(
         shapes = tuple((shape, _index(shape, classes, wanted)) for shape in drawing.shapes)
         furthest = max(furthest, *map(_reach, drawing.shapes))
         yield DrawnOn(samples[place], drawing, shapes)
+    refuse_unused(wanted.renames, labels, path)
     if not counts["all"]:
         raise DataError(f"{path} has no photograph that was drawn on", "submit the annotations, then export again")
     if not seen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,7 +68,7 @@ def read_results(
         DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; images of
             two names are taken for one photograph; no entry is of a photograph of the list, or of a class, or has an
             outline that covers something.
-        UsageError: ids without names, or a rename to no class.
+        UsageError: ids without names, or a rename to no class, or of a label that is not there.
     """
     images: dict[Any, str] = {}
     categories: dict[Any, str] = {}
@@ -87,6 +87,7 @@ def read_results(
     total = others = empty = taken = 0
     other = ""
     unknown: Counter[str] = Counter()
+    seen: set[str] = set()
     for key, start, end, entry in elements(json_text(path), alone=True):
         if key != "annotations":
             continue
@@ -95,6 +96,7 @@ def read_results(
         where = f"{path}: entry {total}"
         image, label = _image(entry, images, where), _label(entry, categories, where)
         score = _score(entry, where)
+        seen.add(label)
         if not isinstance(entry.get("segmentation"), (list, dict)):
             raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
         place = place_of(image, places)
@@ -114,6 +116,7 @@ def read_results(
                 sizes[place] = listed[number]
             shape = entry["segmentation"]
             taken, empty = taken + 1, empty + (is_empty(shape) or within_pixel(shape))
+    refuse_unused(renames, seen, path)
     if taken and empty == taken:
         raise DataError(
             f"{path}: no outline of its {taken:,} entries covers more than a pixel",
@@ -137,6 +140,18 @@ def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
     for place, sample in enumerate(samples):  # an id is what it names, whatever else is called so
         places[sample.id] = place
     return places
+
+
+def refuse_unused(renames: Mapping[str, str], labels: Collection[str], path: Path) -> None:
+    """Refuse renames of labels that a file does not have.
+
+    Raises:
+        UsageError: naming the first, and the labels.
+    """
+    for old in renames:
+        if labels and old not in labels:
+            known = ", ".join(sorted(labels)[:20])
+            raise UsageError(f"--rename: no label in {path} is {old!r}", f"{nearest(old, labels)}labels: {known}")
 
 
 def composed(name: str) -> str:
