@@ -252,3 +252,14 @@ def test_a_rename_of_a_label_that_is_not_there_is_refused(data):
     table = coco(segmentation=[[0, 0, 5, 0, 5, 5, 0, 5]])
     code, said, made = prepare(data, "x.json", table, "--rename", "Kat=dog")
     assert code != 0 and "x.json is 'Kat'" in said and "labels: cat" in said and not made
+
+
+def test_a_scribble_of_one_point_is_a_dot(data):
+    """Three pixels wide, as a line is."""
+    point = "<point><X>5.5</X><Y>9</Y></point>"
+    (data / "scribbles").mkdir()
+    (data / "scribbles/a.xml").write_text(f"<annotation><polygon><tag>cat</tag>{point}</polygon></annotation>")
+    code, _, made = labels(data, data / "scribbles", "--kind", "scribbles")
+    expected = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    expected[8:11, 4:7] = 1
+    assert code == 0 and (made["a"] == expected).all()

@@ -109,6 +109,7 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
             raise DataError(f"{shape.where}: a polygon of {len(x)} points")
         canvas[:] = rle_of.decode(rle_of.merge(rle_of.frPyObjects([shape.points.ravel().tolist()], height, width)))
     elif shape.form == "line":
+        canvas[rows, columns] = 1  # a line of one point is a click
         cv2.polylines(canvas, [np.stack([columns, rows], 1).astype(np.int32)], False, 1)
         canvas[:] = cv2.dilate(canvas, np.ones((WIDTH, WIDTH), np.uint8))
     elif shape.form == "point":
