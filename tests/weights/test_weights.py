@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.models.backbones import build_backbone
 from wsss_cli.weights.load import (
     efficientnet_lite_names,
     load_into,
@@ -309,3 +310,20 @@ def test_tensors_that_are_not_plain_are_named(tmp_path, form, words):
     with pytest.raises(WeightsError, match="1 of 2 tensors in a form that cannot be used") as raised:
         load_state(tmp_path / "w.pth")
     assert words in raised.value.message
+
+
+def test_of_two_networks_of_which_one_is_wrapped_none_is_made_of_both():
+    both = {"a.weight": torch.zeros(1), "_orig_mod.a.weight": torch.ones(1)}
+    assert without_wrapper(both).keys() == both.keys()
+    assert without_wrapper({"_orig_mod.a.weight": torch.ones(1)}).keys() == {"a.weight"}
+
+
+def test_of_a_backbone_that_a_file_has_twice_the_parts_are_named(tmp_path):
+    """As MoCo's checkpoints have it: the same names below encoder_q and encoder_k."""
+    plain = build_backbone("resnet18", output_stride=32, weights="none").net.state_dict()
+    both = {f"module.{part}.{key}": tensor for part in ("encoder_q", "encoder_k") for key, tensor in plain.items()}
+    torch.save({"state_dict": {**both, "module.queue": torch.zeros(4, 2)}}, tmp_path / "moco.pth")
+    with pytest.raises(WeightsError, match="several networks: encoder_q, encoder_k") as caught:
+        build_backbone("resnet18", output_stride=32, weights=str(tmp_path / "moco.pth"))
+    assert caught.value.hint == "choose one: FILE:encoder_q or FILE:encoder_k"
+    build_backbone("resnet18", output_stride=32, weights=f"{tmp_path / 'moco.pth'}:encoder_q")

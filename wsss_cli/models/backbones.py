@@ -273,6 +273,14 @@ def _load_backbone(net: nn.Module, state: State, what: str) -> None:
     """Load `state` into a feature network: all of its keys, while the parts that it lacks (classifier) are left out."""
     expected = net.state_dict()
     renamed = {_own_name(key, expected): tensor for key, tensor in _only_backbone(state).items()}
+    if not renamed.keys() & expected.keys():
+        heads = dict.fromkeys(key.split(".")[0] for key in state)
+        whole = [head for head in heads if expected.keys() & {_own_name(k, expected) for k in part(state, f"{head}.")}]
+        if whole:
+            raise WeightsError(
+                f"weights {what} hold several networks: {', '.join(whole)}",
+                f"choose one: {' or '.join(f'FILE:{head}' for head in whole)}",
+            )
     parts = {key.split(".")[0] for key in expected}
     load_into(net, {k: v for k, v in renamed.items() if k in expected or k.split(".")[0] in parts}, what)
 

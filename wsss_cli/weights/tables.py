@@ -30,7 +30,8 @@ def part(state: Mapping[str, Tensor], prefix: str) -> State:
 def without_wrapper(state: Mapping[str, Tensor]) -> State:
     """The state dict without 'module.' or 'model.' where all of its keys begin so, and without torch's wrappers."""
     if any(TORCH_WRAPPERS.search(key) for key in state):
-        state = {TORCH_WRAPPERS.sub(r"\1", key): tensor for key, tensor in state.items()}
+        plain = {TORCH_WRAPPERS.sub(r"\1", key): tensor for key, tensor in state.items()}
+        state = plain if len(plain) == len(state) else state  # else two networks would become one
     for wrapper in WRAPPERS:
         if state and all(key.startswith(wrapper) for key in state):
             return without_wrapper(part(state, wrapper))
