@@ -172,7 +172,8 @@ def place_of(image: str, places: Mapping[str, int]) -> int | None:
         return None
     whole = plain if plain.suffix[1:].isdigit() else plain.with_suffix("")
     written = (image, str(whole), plain.name, whole.name)
-    seen = [places[name] for name in (*written, *map(composed, written)) if name in places]
+    names = written if image.isascii() else (*written, *map(composed, written))
+    seen = [places[name] for name in names if name in places]
     exact = [places[name] for name in written[:2] if places.get(name, -1) >= 0]
     place = next(iter(exact or seen), None)
     if place is not None and place < 0:
