@@ -136,7 +136,8 @@ def predict_tensors(
         views = torch.cat([x, x.flip(3)]) if in_total else x
         with ctx.autocast(precision):
             logits = slide(model, views, config, ctx.stop.check) if config.mode == "slide" else upsampled(model, views)
-        logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        if logits.shape[2:] != (height, width):
+            logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
         if allowed is not None:
             logits = within_tags(logits, allowed.repeat(len(logits) // len(images), 1).to(logits.device))
         if scale == 1.0 and single:

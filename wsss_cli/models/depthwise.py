@@ -96,6 +96,7 @@ class DepthwiseConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d, same: bool) -> None:
         super().__init__()
         self.weight = conv.weight
+        self.bias: nn.Parameter | None = None  # of a batch norm that is folded in, for predictions
         self.stride, self.dilation = conv.stride[0], conv.dilation[0]
         self.padding = 0 if same else int(conv.padding[0])
         self.same = same
@@ -118,7 +119,7 @@ class DepthwiseConv2d(nn.Module):
         if trained and self.dilation > self.stride == 1:
             dilated: Tensor = _Depthwise.apply(x, self.weight, 1, padding, self.dilation)
             return dilated
-        return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, x.shape[1])
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, x.shape[1])
 
     def _same_pad(self, size: int) -> int:
         out = -(-size // self.stride)

@@ -19,7 +19,6 @@ from wsss_cli.labels import IGNORE
 UNDECIDED_COLOR = (224, 224, 192)
 ERRORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))  # missed, false, wrong class: Okabe and Ito (2008)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
-AT_ONCE = 1 << 20  # pixels that are tinted at once: in floating point, 24 bytes each and more
 Color = tuple[int, int, int]
 
 
@@ -40,19 +39,19 @@ def overlay(
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     picture = image.copy()
-    line, rows = max(1, round(min(height, width) / 220)), max(1, AT_ONCE // width)
-    for index in (int(value) for value in np.unique(mask)):
+    line = max(1, round(min(height, width) / 220))
+    shades = np.arange(256.0)[:, None, None] * (1 - alpha)
+    for index in np.flatnonzero(np.bincount(mask.ravel())).tolist():
         if index == 0 or (index >= len(colors) and index != ignore_index):
             continue
         color = np.array(UNDECIDED_COLOR if index == ignore_index else colors[index], np.float32)
-        region = mask == index
-        for top in range(0, height, rows):
-            part, here = slice(top, top + rows), region[top : top + rows]
-            picture[part][here] = np.rint(image[part][here] * (1 - alpha) + color * alpha).astype(np.uint8)
+        region = (mask == index).view(np.uint8)
+        tinted = cv2.LUT(image, np.rint(shades + color * alpha).astype(np.uint8))
+        cv2.copyTo(tinted, region, picture)
         if index != ignore_index:
             # Lighter than the tint, for VOC's colours are dark and so are many photographs.
             light = tuple(float(value) for value in color * 0.5 + 127.5)
-            outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            outlines, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, outlines, -1, light, line, cv2.LINE_AA)
     return picture
 
