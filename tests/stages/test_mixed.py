@@ -235,3 +235,13 @@ def test_labels_that_a_training_passes_over_are_said(home, supervision, monkeypa
     (line,) = said
     assert line.startswith("labels of your own of 2 photographs")
     assert line.endswith(f"train.supervision is {supervision}; --set train.supervision=mixed takes them")
+
+
+def test_labels_of_photographs_that_are_not_trained_on_are_no_mixed_supervision(home):
+    dataset = open_dataset(home / "toy")
+    (first, *_) = dataset.split("val")
+    add_trusted(dataset, [(first, first.mask, read_mask(first.mask))], "mask", "by hand")
+    for limit, words in ((0, "none of the 6 training images has labels in"), (2, "")):
+        exp = experiment(home, "train.supervision=mixed", f"dataset.limit={limit}")
+        faults = problems(exp, plan_train(exp, None, silent), "cpu")
+        assert words in "\n".join(str(fault) for fault in faults) and bool(faults) == bool(words)

@@ -9,6 +9,7 @@ from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.outcome import outcome
+from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import (
     given_classifier,
     open_experiment,
@@ -19,6 +20,7 @@ from wsss_cli.stages.plan import (
     plan_train,
     planned_experiment,
 )
+from wsss_cli.talk import silent
 
 IRN = ['pseudo.steps=[{kind="irn-walk"}]', "affinity.irn.iters=3"]
 
@@ -158,6 +160,35 @@ def test_masks_that_are_missing_are_made_from_the_cams_that_fit(experiment, said
     assert stages(steps) == ["cam", "pseudo", "train"]
     assert steps[0].path == plan_cam(other)[0].path
     assert steps[1].reads[0] == steps[0]
+
+
+def test_masks_of_another_list_are_not_taken(tmp_path, experiment, said):
+    lists = tmp_path / "own" / "splits"
+    prepare_toy(lists.parent, images=2, val=1, size=64)
+    (lists / "some.csv").write_text((lists / "train.csv").read_text().rsplit("\n", 2)[0] + "\n")
+    own = f"dataset.path={lists.parent}"
+    some = experiment(own, "dataset.train=some")
+    all_done(plan_train(some, None, silent), some)
+    assert stages(plan_train(experiment(own), None, said.append)) == ["classifier", "cam", "pseudo", "train"]
+    assert said == ["no finished pseudo run fits: it is made first", "no finished cam run fits: it is made first"]
+
+
+def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment, monkeypatch):
+    slide = ["train.supervision=full", "eval.mode=slide", "eval.window=64", "eval.stride=32"]
+    exp, whole = experiment(*slide), experiment("train.supervision=full")
+    train, _ = plan_run(exp, silent)
+    with open_step(train, exp) as run:
+        write_json(train.path / "checkpoints" / "step-00000004" / "meta.json", {"step": 4})
+        run.finish(lost=[])
+    stored = {"dataset": str(exp.dataset.root), "checkpoint": "latest", "step": 4, "split": "val", "lost": []}
+    for of, done in ((exp, [True, True]), (whole, [True, False]), (experiment(*slide[:2]), [True, False])):
+        write_json(train.path / "eval.json", {**stored, "eval": exp.preset.eval.model_dump(mode="json"), "ms_flip": {}})
+        assert [step.done for step in plan_run(of, silent)] == done
+    asked = []
+    monkeypatch.setattr("wsss_cli.stages.pipeline.run_eval", lambda run, ctx, **given: asked.append(given))
+    monkeypatch.setattr("wsss_cli.stages.pipeline._leave_pictures", lambda step, ctx: None)
+    run_step(plan_run(whole, silent)[-1], whole, None)
+    assert asked == [{"ms_flip": True, "views": whole.preset.eval.model_dump()}]
 
 
 def test_cams_of_other_classes_are_refused(experiment, tmp_path):

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import not_a_result, open_dataset
@@ -65,8 +66,12 @@ def _not_scored(run: Path, preset: Preset, inputs: Inputs) -> str:
     return f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"
 
 
-def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
-    """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint."""
+def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None) -> dict[str, Any] | None:
+    """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint.
+
+    Args:
+        config: how it is to be scored; None: as the preset says that the run was made with.
+    """
     checkpoint = find_checkpoint(run / "checkpoints")
     if checkpoint is None or not (run / "eval.json").is_file():
         return None
@@ -77,7 +82,7 @@ def finished_eval(run: Path, *, ms_flip: bool) -> dict[str, Any] | None:
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
         "split": preset.dataset.val,
-        "eval": preset.eval.model_dump(mode="json"),
+        "eval": (config or preset.eval).model_dump(mode="json"),
         "lost": [],
     }
     stored = read_json(run / "eval.json")

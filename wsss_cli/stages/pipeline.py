@@ -103,7 +103,7 @@ def run_step(step: Step, exp: Experiment, ctx: Context) -> None:
         case "train":
             run_train(step, exp, ctx)
         case "eval":
-            run_eval(step.path, ctx, ms_flip=True)
+            run_eval(step.path, ctx, ms_flip=True, views=exp.preset.eval.model_dump())
     only_first(lambda: _leave_pictures(step, ctx))
 
 

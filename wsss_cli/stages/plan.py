@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wsss_cli.config.affinity import needs
 from wsss_cli.config.cam import ReCamConfig
+from wsss_cli.config.load import load_preset
 from wsss_cli.config.lock import Stage, identity, weights_identity
 from wsss_cli.config.schema import Preset
 from wsss_cli.data.dataset import Dataset, open_dataset
@@ -32,6 +33,7 @@ from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import sha256_file
 from wsss_cli.scoring.results import finished_eval
 from wsss_cli.stages.trusted import trusted_by
+from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
@@ -151,7 +153,8 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
     if splits and not exp.dataset.has_masks(val):
         say(f"split {val!r} has no masks to score against: eval is left out")
     else:
-        scored = trained.done and finished_eval(trained.path, ms_flip=True) is not None
+        asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
+        scored = trained.done and finished_eval(trained.path, ms_flip=True, config=asked) is not None
         targets.append(Step("eval", trained.path, "", (trained,), scored))
     return in_order(targets)
 
@@ -289,12 +292,18 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
     trusted = trusted_by(exp.preset, exp.dataset, exact.kind)
     for path, record in find_runs(exp.runs, exact.kind):
         inputs = read_inputs(path)
-        if inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.trusted == trusted and is_whole(path):
+        fits = inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.trusted == trusted
+        if fits and is_whole(path) and _split_of(path) == exp.preset.dataset.train:
             name = exp.preset.name
             say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
             return Step(exact.kind, path, record.identity, done=True)
     say(f"no finished {exact.kind} run fits: it is made first")
     return None
+
+
+def _split_of(run: Path) -> str:
+    """The list whose photographs a run is of."""
+    return load_preset(str(run / "preset.lock.toml"), say=silent).dataset.train
 
 
 def _given(exp: Experiment, kind: str, path: Path) -> Step:

@@ -91,7 +91,8 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             _say_unseen(dataset, samples)
         if "train" in stages and preset.train.supervision == "full":
             check_true_masks(samples)
-        if "train" in stages and preset.train.supervision == "partial":
+        supervision = preset.train.supervision
+        if "train" in stages and (supervision == "partial" or (supervision == "mixed" and not dataset.limit)):
             check_labelled(samples, read_trusted(dataset.root))
         if "train" in stages and preset.train.supervision in ("weak", "full"):
             _say_unused(dataset, samples, preset.train.supervision)
