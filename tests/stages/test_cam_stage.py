@@ -137,6 +137,17 @@ def test_every_method_gives_maps_of_the_tagged_classes(make, data, name):
     assert not (run / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_maps_that_are_0_all_over_are_said(make, monkeypatch, tmp_path, scale):
+    ctx, said = Context(torch.device("cpu"), tmp_path / "runs"), []
+    monkeypatch.setattr(ctx.ui, "say", said.append)
+    normalised = cam.normalise_cam
+    monkeypatch.setattr(cam, "normalise_cam", lambda planes: normalised(planes * 0 + scale))
+    make(ctx=ctx)
+    lines = [line for line in said if line.startswith("warning")]
+    assert lines == ([] if scale else ["warning: all CAMs of 8 of 8 photographs are 0: is the classifier trained?"])
+
+
 def test_grad_cam_of_the_last_map_is_the_plain_cam(make):
     plain = make()
     given = make(*METHODS["gradcam"], f'classifier.weights="{plain}"')

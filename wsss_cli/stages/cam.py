@@ -99,6 +99,7 @@ def make_cams(
     files = cam_files(run.path)
     pending = not_there(samples, files)
     lost: Lost = []
+    telling: list[bool] = []  # of each photograph: whether one of its maps is above 0 somewhere
     batches = cam_batches(pending, config, lost, ctx, run.log)
     multiple = side_multiple(model)
 
@@ -120,7 +121,10 @@ def make_cams(
 
     def store(cams: ImageCams) -> None:
         sample, planes, size = cams
-        write_cam(files.of(sample.id), normalise_cam(planes), sample.labels, size)
+        maps = normalise_cam(planes)
+        write_cam(files.of(sample.id), maps, sample.labels, size)
+        if len(maps):  # those without a tag have no map
+            telling.append(bool(maps.max() * 255 >= 0.5))  # else it is stored as 0
 
     options = SweepOptions(
         "CAMs",
@@ -129,6 +133,10 @@ def make_cams(
     )
     for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
         pass  # they are on disk
+    if telling and 2 * telling.count(False) >= len(telling):
+        ctx.ui.say(
+            f"warning: all CAMs of {telling.count(False):,} of {len(telling):,} photographs are 0: is the classifier trained?"
+        )
     return lost
 
 
