@@ -287,8 +287,8 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (lambda d: studio(d, task("a.png", brush("bird", (1, 1)))), (), "result 1: 'bird' is no class"),
         (lambda d: studio(d, task("a.png", BRUSH), task("a.png", BRUSH)), (), "are of one photograph"),
         (lambda d: studio(d, task("a.png", BRUSH) | {"annotations": [{}, {}]}), (), "has 2 annotations"),
-        (lambda d: studio(d, task("z.png", BRUSH)), (), "1 are none of it"),
-        (lambda d: studio(d, task("a.png")), (), "1 have no shape"),
+        (lambda d: studio(d, task("z.png", BRUSH)), (), "0 have no shape (photographs are named by their ids"),
+        (lambda d: studio(d, task("a.png")), (), "1 have no shape (nothing is drawn on them"),
         (lambda d: studio(d, task("z", BRUSH)), (), "names no image in its data"),
         (lambda d: studio(d, task("a.png", ("ellipselabels", {}))), (), "is of type ellipselabels"),
         (

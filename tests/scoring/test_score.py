@@ -95,6 +95,13 @@ def test_missing_predictions_are_counted_and_named(pred: Path, truth: Path) -> N
         score_masks(pred, truth, 3)
 
 
+def test_predictions_of_other_names_are_shown_beside_those_looked_for(pred: Path, tmp_path: Path) -> None:
+    truth = save(tmp_path / "named", x_gtFine_labelTrainIds=[[0]])
+    with pytest.raises(DataError, match=r"such as \w\.png, where .* such as x_gtFine_labelTrainIds\.png") as caught:
+        score_masks(pred, truth, 3)
+    assert "predict them too" not in caught.value.hint
+
+
 def test_a_folder_without_masks_is_said_by_what_it_has(truth: Path, tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         (tmp_path / "cams").mkdir(exist_ok=True)

@@ -22,13 +22,10 @@ OTHER_ENDINGS = (
     ".jpe",
     ".gif",
     *(ending for ending in (*HEIC, *AVIF) if ending not in IMAGE_ENDINGS),
-    ".jp2",
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl", ".jxr"),
     ".mpo",
-    ".ppm",
-    ".pgm",
-    ".dng",
-    ".cr2",
-    ".nef",
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
 )
 """Of photographs that are not read: whoever passes them over says so."""
 MAX_PIXELS = 178_000_000

@@ -126,6 +126,12 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
             "masks are PNGs named like the true ones, CAMs .npz files as wsss cam writes them",
         )
     missing = [key for key in true_masks if key not in predictions]
+    if len(missing) == len(true_masks):
+        raise DataError(
+            f"no mask in {pred_dir} has the name of a true one: such as {next(iter(predictions))}.png, where the true "
+            f"ones are such as {missing[0]}.png",
+            "a prediction is named like its true mask: rename one of them",
+        )
     if missing:
         raise DataError(
             f"{len(missing)} of {len(true_masks)} images have no prediction in {pred_dir}, the first: {missing[0]}.png",

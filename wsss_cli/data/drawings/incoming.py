@@ -148,7 +148,9 @@ def drawn_on(
         raise DataError(
             f"{path} has no shape of a photograph of the list: of {counts['all']:,} photographs "
             f"{counts['strangers']:,} are none of it, and {counts['empty']:,} have no shape",
-            f"photographs are named by their ids or files, such as {samples[0].id}; of which list, --split says",
+            f"photographs are named by their ids or files, such as {samples[0].id}; of which list, --split says"
+            if counts["strangers"]
+            else "nothing is drawn on them: draw, submit or save, and export again",
         )
     if furthest <= 1:
         raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
