@@ -133,10 +133,9 @@ def make_cams(
     )
     for _ in sweep(batches, load, compute, store, options, lost, ctx, run.log):
         pass  # they are on disk
-    if telling and 2 * telling.count(False) >= len(telling):
-        ctx.ui.say(
-            f"warning: all CAMs of {telling.count(False):,} of {len(telling):,} photographs are 0: is the classifier trained?"
-        )
+    blank = telling.count(False)
+    if blank and 2 * blank >= len(telling):
+        ctx.ui.say(f"warning: all CAMs of {blank:,} of {len(telling):,} photographs are 0: is the classifier trained?")
     return lost
 
 
