@@ -24,6 +24,7 @@ from wsss_cli.stages.paths import cam_path, confidence_path, mask_path
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import open_experiment, plan_pseudo, plan_relabel, plan_train
 from wsss_cli.stages.preflight import problems
+from wsss_cli.stages.relabel import first_scores
 from wsss_cli.stages.training_data import repeated, training_item
 from wsss_cli.talk import silent
 
@@ -167,6 +168,37 @@ def test_mixed_with_all_masks_is_full_supervision_to_the_bit(home):
     run_step(step, again, context(home))
     for sample in open_dataset(home / "toy").split("train"):  # a further round leaves them as they are
         assert (read_mask(mask_path(step.path, sample.id)) == read_mask(sample.mask)).all()
+
+
+def test_a_network_of_the_labels_alone_and_cams_make_masks_together(home):
+    """With a share of 1 the masks are the CAMs' at the middle of both thresholds, 0.45, and what is given."""
+    (whole,) = give(home, "mask", lambda mask: mask, [0])
+    partial, cams = ["train.supervision=partial", "relabel.steps=[]"], home / "runs/cam-toy-1"
+    trained, _ = weights(home, *partial)
+    steps = {}
+    for share in (0.0, 0.5, 1.0):
+        exp = experiment(home, *partial, f"relabel.cam_weight={share}")
+        if not share:
+            with pytest.raises(UsageError, match=r"relabel\.cam_weight is 0"):
+                plan_relabel(exp, trained, cams)
+            continue
+        with pytest.raises(UsageError, match="no CAMs behind it"):
+            run_step(plan_relabel(exp, trained)[-1], exp, context(home))
+        steps[share] = plan_relabel(exp, trained, cams)[-1]
+        run_step(steps[share], exp, context(home))
+    run = steps[1.0].path
+    assert len({step.path for step in steps.values()}) == 2
+    for sample in open_dataset(home / "toy").split("train"):
+        maps, classes, _ = read_cam(cam_path(cams, sample.id))
+        expected = np.where(maps.max(0) > 0.45, np.asarray(classes, np.uint8)[maps.argmax(0)], 0)
+        expected = read_mask(sample.mask) if sample == whole else expected
+        assert (read_mask(mask_path(run, sample.id)) == expected).all()
+    protocol = json.loads((run / "eval.json").read_text())["protocol"][0]
+    assert "averaged with CAMs, threshold fixed (their share 1)" in protocol
+    other = experiment(home, *partial, "relabel.cam_weight=1.0", "pseudo.threshold.bg=0.1")
+    assert plan_relabel(other, trained, cams)[-1].path != run
+    follower, _ = weights(home, "train.supervision=mixed", "relabel.cam_weight=0.5", masks=run)
+    assert first_scores(follower).background == pytest.approx(0.45)
 
 
 def test_trusted_masks_are_repeated_until_they_are_their_share():

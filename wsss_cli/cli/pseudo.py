@@ -26,7 +26,6 @@ from wsss_cli.cli.options import (
     SetOption,
     ShardOption,
 )
-from wsss_cli.errors import UsageError
 
 
 def pseudo(
@@ -41,7 +40,7 @@ def pseudo(
         typer.Option(
             metavar="RUN",
             autocompletion=completion.runs("train"),
-            help="A training run whose network makes the masks, in place of CAMs.",
+            help="A training run whose network makes the masks, in place of CAMs, or with --cams beside them.",
         ),
     ] = None,
     seed: SeedOption = None,
@@ -64,21 +63,20 @@ def pseudo(
     wsss pseudo --preset toy --set 'pseudo.steps=[{kind="par"}, {kind="crf"}]' --set pseudo.threshold.kind=self
     wsss pseudo --preset toy --cams runs/cam-toy-1a2b3c4d
     wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d
+    wsss pseudo --preset toy --network runs/train-toy-1a2b3c4d --cams runs/cam-toy-1a2b3c4d --set relabel.cam_weight=0.7
     wsss pseudo --preset toy --shard 3/16
     wsss pseudo --preset toy --limit 8 --set classifier.iters=4
     wsss pseudo --preset toy --engine ray
 
     Writes palette PNGs and a confidence map beside each. Makes the CAMs first where no cam run fits.
     """
-    if cams is not None and network is not None:
-        raise UsageError("--cams and --network are two sources of masks", "give one of them")
     part = sharded.chosen(shard, gpus)
     ray = stage.ray_address(engine, address, gpus, shard, device)
     resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None)
     from wsss_cli.stages.plan import Experiment, Step, plan_pseudo, plan_relabel
 
     def plan(exp: Experiment) -> list[Step]:
-        return plan_pseudo(exp, cams, console.say) if network is None else plan_relabel(exp, network)
+        return plan_pseudo(exp, cams, console.say) if network is None else plan_relabel(exp, network, cams)
 
     if dry_run:
         return stage.dry_run(resolved, plan, runs, device, json_output)

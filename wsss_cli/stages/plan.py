@@ -37,6 +37,8 @@ from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
+RELABEL_SHARE = "--set relabel.cam_weight=0.7, or leave out --cams"
+OTSU = "--set pseudo.threshold.kind=self"
 TRAININGS = ("classifier", "recam", "irn", "psa", "train")  # all ranks do them together
 
 
@@ -110,13 +112,24 @@ def plan_pseudo(exp: Experiment, cams: Path | None, say: Say) -> list[Step]:
     return in_order([_again(_pseudo(exp, _cams(exp, cams, say)))])
 
 
-def plan_relabel(exp: Experiment, trained: Path) -> list[Step]:
+def plan_relabel(exp: Experiment, trained: Path, cams: Path | None = None) -> list[Step]:
     """What `wsss pseudo --network` does: masks by the network of a finished training.
 
+    Args:
+        cams: the cam run that is mixed in, in place of the first round's scores.
     Raises:
-        UsageError: no finished training run, or one of other classes.
+        UsageError: no finished training run, no cam run, or one of other classes; CAMs have no share, or no threshold.
     """
-    return in_order([_again(_step(exp, "relabel", _given(exp, "train", trained)))])
+    reads = [_given(exp, "train", trained)]
+    if cams is None:
+        return in_order([_again(_step(exp, "relabel", *reads))])
+    threshold = exp.preset.pseudo.threshold
+    if not exp.preset.relabel.cam_weight:
+        raise UsageError("--cams beside --network has no share: relabel.cam_weight is 0", RELABEL_SHARE)
+    if threshold.kind == "complement":
+        raise UsageError("--cams beside --network needs a background threshold, and complement has none", OTSU)
+    reads.append(_given(exp, "cam", cams))
+    return in_order([_again(_step(exp, "relabel", *reads, also=threshold.model_dump_json()))])
 
 
 def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
@@ -175,10 +188,14 @@ def in_order(targets: Sequence[Step]) -> list[Step]:
     return list(steps.values())
 
 
-def _step(exp: Experiment, stage: Stage, *reads: Step) -> Step:
-    """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same."""
+def _step(exp: Experiment, stage: Stage, *reads: Step, also: str = "") -> Step:
+    """The run of a stage with exactly this preset's settings: its own directory, or a finished one that is the same.
+
+    Args:
+        also: what it depends on that is no setting of its stage.
+    """
     trusted = trusted_by(exp.preset, exp.dataset, stage)
-    upstream = " ".join([*(read.identity for read in reads), *([trusted] if trusted else [])])
+    upstream = " ".join(filter(None, [*(read.identity for read in reads), trusted, also]))
     step = Step(stage, Path(), identity(exp.preset, stage, exp.dataset.fingerprint, upstream), reads)
     limit = exp.preset.dataset.limit
     name = f"{exp.preset.name}-limit{limit}" if limit else exp.preset.name

@@ -55,7 +55,7 @@ def run_pseudo(step: Step, exp: Experiment, ctx: Context) -> None:
         walked, walk_seconds = _walked(samples, preset, cam_run, networks, run, ctx)
         chosen = only_first(lambda: choose_thresholds(preset, dataset, walked, cam_run, ctx))
         lost, cost = _refine(samples, dataset, preset, walked, chosen, run, ctx)
-        settings = {**_settings(dataset, chosen), **cost}
+        settings = {**threshold_settings(dataset, chosen), **cost}
         if counts := agreement(run.path, dataset.classes):
             settings["agreement"] = counts
             only_first(lambda: _say_where_cams_stand_in(counts, ctx))
@@ -233,7 +233,7 @@ def score_pseudo(
     write_json(run.path / "eval.json", scores)
 
 
-def _settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
+def threshold_settings(dataset: Dataset, chosen: Thresholds) -> dict[str, Any]:
     """The thresholds as they are stored with the scores."""
     settings: dict[str, Any] = {"fg_threshold": chosen.fg, "bg_threshold": chosen.bg}
     if chosen.best is not None:

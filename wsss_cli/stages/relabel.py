@@ -35,7 +35,8 @@ from wsss_cli.ranks.who import cores_here
 from wsss_cli.stages.opening import not_there, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.pseudo import score_pseudo, steps_in_words
+from wsss_cli.stages.pseudo import score_pseudo, steps_in_words, threshold_settings
+from wsss_cli.stages.thresholds import Thresholds, choose_thresholds
 from wsss_cli.stages.trusted import trusted_labels
 
 ReadSample = tuple[Sample, np.ndarray, np.ndarray | None]  # with its pixels and the CAMs of the first round
@@ -61,14 +62,18 @@ def run_relabel(step: Step, exp: Experiment, ctx: Context) -> None:
     The result is a pseudo run like that of CAMs: it can be scored, looked at and trained on.
 
     Args:
-        step: reads a train run.
+        step: reads a train run, and a cam run whose scores are mixed in, if any.
     """
-    preset, dataset, trained = exp.preset, exp.dataset, step.reads[0].path
-    network = load_network(trained, ctx)
+    preset, dataset = exp.preset, exp.dataset
+    network = load_network(step.reads[0].path, ctx)
     with open_step(step, exp) as run:
-        lost = _label(network, dataset.split(preset.dataset.train), dataset, preset, trained, run, ctx)
-        only_first(lambda: score_pseudo(dataset, preset, run, ctx, _protocol(preset.relabel, network, ctx), {}))
-        run.finish(lost=lost)
+        cams = _scores_beside(step, exp, ctx)
+        lost = _label(network, dataset.split(preset.dataset.train), dataset, preset, cams, run, ctx)
+        chosen = cams.chosen if cams else None
+        settings = threshold_settings(dataset, chosen) if chosen else {}
+        how = _protocol(preset, network, chosen, ctx)
+        only_first(lambda: score_pseudo(dataset, preset, run, ctx, how, settings))
+        run.finish(lost=lost, **({"fg_threshold": chosen.fg, "bg_threshold": chosen.bg} if chosen else {}))
 
 
 def allowed_classes(samples: Sequence[Sample], num_classes: int) -> torch.Tensor:
@@ -88,11 +93,13 @@ class FirstScores:
         files: of each image.
         background: the background's score beside them.
         factors: on the scores of class 1, 2, ..., where the first round had a threshold for each; empty: none.
+        chosen: the thresholds, where the scores are of a cam run that was given; None: they are the first round's.
     """
 
     files: Files
     background: float
     factors: tuple[float, ...] = ()
+    chosen: Thresholds | None = None
 
     def scaled(self, cam: np.ndarray, classes: Sequence[int]) -> np.ndarray:
         """Scores of `classes` [C, H, W] times their factors."""
@@ -111,10 +118,11 @@ def first_scores(trained: Path) -> FirstScores:
         masks = read_inputs(trained).pseudo_run
         if masks is None:
             raise UsageError(
-                f"{trained} was trained without pseudo masks: there are no CAMs behind it", "--set relabel.cam_weight=0"
+                f"{trained} was trained without pseudo masks: there are no CAMs behind it",
+                "name a cam run with --cams, or --set relabel.cam_weight=0",
             )
         record, inputs = read_run(Path(masks), "pseudo"), read_inputs(Path(masks))
-        if inputs.train_run is None:
+        if inputs.train_run is None or inputs.cam_run is not None:
             break
         trained = Path(inputs.train_run)
     walked = sorted((Path(masks) / "scores").glob("*-*"), key=lambda folder: int(folder.name.split("-")[0]))
@@ -175,8 +183,20 @@ def refined(
 
 def labels_of(samples: Sequence[Sample], step: Step, exp: Experiment, run: RunDir, ctx: Context) -> Lost:
     """Make the masks of images of the train split, all or some, that are not there yet; the lost ones."""
-    trained = step.reads[0].path
-    return _label(load_network(trained, ctx), samples, exp.dataset, exp.preset, trained, run, ctx)
+    network, cams = load_network(step.reads[0].path, ctx), _scores_beside(step, exp, ctx)
+    return _label(network, samples, exp.dataset, exp.preset, cams, run, ctx)
+
+
+def _scores_beside(step: Step, exp: Experiment, ctx: Context) -> FirstScores | None:
+    """The scores that are mixed in: of the cam run that was given, else the first round's; None: none have a share."""
+    if not exp.preset.relabel.cam_weight:
+        return None
+    if len(step.reads) == 1:
+        return first_scores(step.reads[0].path)
+    cams = step.reads[1].path
+    chosen = only_first(lambda: choose_thresholds(exp.preset, exp.dataset, cam_files(cams), cams, ctx))
+    background = (chosen.fg + chosen.bg) / 2 if chosen.best is None else chosen.best
+    return FirstScores(cam_files(cams), background, chosen.factors, chosen)
 
 
 def _label(
@@ -184,11 +204,10 @@ def _label(
     images: Sequence[Sample],
     dataset: Dataset,
     preset: Preset,
-    trained: Path,
+    cams: FirstScores | None,
     run: RunDir,
     ctx: Context,
 ) -> Lost:
-    cams = first_scores(trained) if preset.relabel.cam_weight > 0 else None
     masks, confidences = mask_files(run.path), confidence_files(run.path)
     samples = not_there(images, masks)
     config, precision = preset.relabel, network.preset.train.precision
@@ -248,9 +267,11 @@ def _finish(job: RelabelJob, config: RelabelConfig, device: str, crf: Backend) -
     write_pseudo_mask(job.mask, job.confidence, labels, confidence, job.colors)
 
 
-def _protocol(config: RelabelConfig, network: Network, ctx: Context) -> str:
+def _protocol(preset: Preset, network: Network, chosen: Thresholds | None, ctx: Context) -> str:
+    config = preset.relabel
     scales = ", ".join(f"{scale:g}" for scale in config.scales)
-    first = f"averaged with the first round's scores (their share {config.cam_weight:g}), " if config.cam_weight else ""
+    whose = f"CAMs, threshold {preset.pseudo.threshold.kind}" if chosen else "the first round's scores"
+    first = f"averaged with {whose} (their share {config.cam_weight:g}), " if config.cam_weight else ""
     return (
         f"labelled by a network ({network.origin}) within the image tags, scales {scales} + flip, {first}"
         f"{steps_in_words(config.steps, config.min_confidence, backend_for(ctx.device.type))}"
