@@ -27,6 +27,19 @@ def test_channels_are_red_green_blue(tmp_path: Path) -> None:
     assert image.flags["C_CONTIGUOUS"]
 
 
+@pytest.mark.parametrize(("mode", "ending"), [("RGB", "jp2"), ("RGB", "j2k"), ("YCbCr", "jp2")])
+def test_luma_and_chroma_give_the_colours_that_were_stored(tmp_path: Path, mode: str, ending: str) -> None:
+    pixels = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    pixels[16:] = 30, 30, 200
+    Image.fromarray(pixels).convert(mode).save(tmp_path / f"a.{ending}")
+    image = read_image(tmp_path / f"a.{ending}")
+    assert np.abs(image.astype(int) - pixels).max() <= 4 and image.flags["C_CONTIGUOUS"]
+    if mode == "YCbCr":
+        (tmp_path / "cut.jpg").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:130])
+        with pytest.raises(DataError, match="cut"):
+            read_image(tmp_path / "cut.jpg")
+
+
 def test_a_grey_image_becomes_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.array([[5, 200]], np.uint8)).save(tmp_path / "grey.png")
     assert read_image(tmp_path / "grey.png").tolist() == [[[5, 5, 5], [200, 200, 200]]]

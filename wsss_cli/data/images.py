@@ -33,6 +33,7 @@ MAX_PIXELS_VARIABLE = "WSSS_MAX_PIXELS"
 TURNED = "turned by EXIF, whose size does not tell which way up {0} are: taken as {1} on what is shown"
 ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
 REPLACE = "replace the file, or take it out of the list"  # what helps with one that does not decode
+JP2_HEADER = 512  # bytes in which the colours of such a file are said
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
@@ -63,8 +64,8 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, or
             one that needs what is not installed.
     """
-    if is_heif(data[:HEAD], name):
-        return _decode_heif(data, name)
+    if is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]):
+        return _decode_with_pillow(data, name)
     size, whole = _header(data)
     if size:
         check_pixels(*size, name)
@@ -82,7 +83,13 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode_heif(data: bytes, name: str) -> np.ndarray:
+def _is_sycc(head: bytes) -> bool:
+    """Whether a file is JPEG 2000 of luma and chroma (ISO 15444-1, I.5.3.3), which OpenCV takes for another YUV."""
+    box = head.find(b"colr\1") if head[4:8] == b"jP  " else -1
+    return box >= 0 and head[box + 7 : box + 11] == b"\0\0\0\x12"
+
+
+def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
     """As `decode_image`. pillow-heif turns what it opens, and its EXIF says so; AVIF is stored as EXIF says."""
     try:
         with Image.open(io.BytesIO(data)) as image:
