@@ -49,13 +49,13 @@ def test_predictions_without_a_true_mask_are_counted(tmp_path: Path, capsys: pyt
 
 def test_one_class_of_two_passes_no_gate_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pred = _save(tmp_path / "pred", a=OBJECT)
-    blank = _save(tmp_path / "blank", a=[[0, 255, 255, 0]])
+    alone = _save(tmp_path / "alone", a=[[1, 255, 255, 1]])
     with pytest.raises(typer.Exit) as ended:
-        _eval(pred, blank, gate=10.0)
+        _eval(pred, alone, gate=10.0)
     shown = capsys.readouterr()
     assert ended.value.exit_code == 4
     assert "error: --min-miou: the truth holds 1 of 2 classes" in shown.err
-    assert "unscored (255 in the truth): 50.00 %\nnever in the truth: 1\n" in shown.out
+    assert "unscored (255 in the truth): 50.00 %\nnever in the truth: 0\n" in shown.out
     _eval(pred, _save(tmp_path / "truth", a=OBJECT), gate=99.0, as_json=True)
     scores = json.loads(capsys.readouterr().out)
     assert (scores["passed"], scores["miou"], scores["unscored_share"]) == (True, 100.0, 0.0)
