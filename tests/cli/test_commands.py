@@ -658,9 +658,3 @@ def test_a_run_of_two_rounds_shows_the_masks_of_both(home, demo):
     lines = [line for line in done.stdout.splitlines() if line.startswith(("pseudo mask mIoU", "the same, last round"))]
     miou = {f"{read_json(run / 'eval.json')['background']['miou']:.2f}" for run in made}
     assert [len(lines), {line.split()[-1] for line in lines}] == [2, miou]
-
-
-def test_two_sources_of_masks_are_refused(wsss):
-    done = wsss("pseudo", "--preset", "toy", "--data", DATA, "--cams", "a", "--network", "b")
-    assert done.returncode == 2
-    assert "--cams and --network" in one_error(done)

@@ -51,7 +51,7 @@ def test_one_class_of_two_passes_no_gate_and_is_said(tmp_path: Path, capsys: pyt
     pred = _save(tmp_path / "pred", a=OBJECT)
     alone = _save(tmp_path / "alone", a=[[1, 255, 255, 1]])
     with pytest.raises(typer.Exit) as ended:
-        _eval(pred, alone, gate=10.0)
+        _eval(_save(tmp_path / "ones", a=[[1, 1, 1, 1]]), alone, gate=10.0)
     shown = capsys.readouterr()
     assert ended.value.exit_code == 4
     assert "error: --min-miou: the truth holds 1 of 2 classes" in shown.err
