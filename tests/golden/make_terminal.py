@@ -22,7 +22,8 @@ from command import environment  # noqa: E402
 from warm import warm_wsss  # noqa: E402
 
 WIDTHS = {"60": 60, "80": 80, "120": 120, "log": 0}
-SMALL = "--set classifier.crop=64 --set train.crop=64 --set cam.scales=[1.0] --set eval.scales=[1.0]"
+SIZES = "--set classifier.crop=64 --set classifier.batch=4 --set train.crop=64 --set train.batch=4"
+SMALL = f"{SIZES} --set cam.scales=[1.0] --set eval.scales=[1.0]"
 SAME = "--set classifier.precision=fp32 --set train.precision=fp32"  # on every processor
 COMMANDS = [
     "prepare toy --images 6 --val 6 --size 64 --seed 1",
