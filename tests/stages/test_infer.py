@@ -20,7 +20,7 @@ from wsss_cli.inference.journal import Journal
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import predict
 from wsss_cli.stages import infer as infer_stage
-from wsss_cli.stages.infer import run_infer
+from wsss_cli.stages.infer import _for_predictions, run_infer
 from wsss_cli.stages.photographs import find_images
 
 WINDOW = 40
@@ -230,3 +230,12 @@ def test_few_headers_are_read_before_the_first_photograph_is_segmented(network, 
     done = run_infer(network, photos, tmp_path / "out", Context(torch.device("cpu"), tmp_path), ms_flip=False)
     assert (done["images"], events.count("header"), events.count("network")) == (7, 7, 7)
     assert "network" in events[:5]
+
+
+@pytest.mark.parametrize(("precision", "folds"), [("fp32", True), ("bf16", False)])
+def test_batch_norms_are_folded_in_float32_alone(network, tmp_path, monkeypatch, precision, folds):
+    monkeypatch.setattr("wsss_cli.stages.infer.folded", lambda model: "folded")
+    train = network.preset.train.model_copy(update={"precision": precision})
+    network.preset = network.preset.model_copy(update={"train": train})
+    made = _for_predictions(network, Context(torch.device("cpu"), tmp_path))
+    assert made.model == ("folded" if folds else network.model)

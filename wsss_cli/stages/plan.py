@@ -37,8 +37,6 @@ from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
 
 Say = Callable[[str], None]
-RELABEL_SHARE = "--set relabel.cam_weight=0.7, or leave out --cams"
-OTSU = "--set pseudo.threshold.kind=self"
 TRAININGS = ("classifier", "recam", "irn", "psa", "train")  # all ranks do them together
 
 
@@ -125,9 +123,11 @@ def plan_relabel(exp: Experiment, trained: Path, cams: Path | None = None) -> li
         return in_order([_again(_step(exp, "relabel", *reads))])
     threshold = exp.preset.pseudo.threshold
     if not exp.preset.relabel.cam_weight:
-        raise UsageError("--cams beside --network has no share: relabel.cam_weight is 0", RELABEL_SHARE)
+        fix = "--set relabel.cam_weight=0.7, or leave out --cams"
+        raise UsageError("--cams beside --network has no share: relabel.cam_weight is 0", fix)
     if threshold.kind == "complement":
-        raise UsageError("--cams beside --network needs a background threshold, and complement has none", OTSU)
+        fix = "--set pseudo.threshold.kind=self"
+        raise UsageError("--cams beside --network needs a background threshold, and complement has none", fix)
     reads.append(_given(exp, "cam", cams))
     return in_order([_again(_step(exp, "relabel", *reads, also=threshold.model_dump_json()))])
 
