@@ -226,3 +226,12 @@ def test_a_png_with_a_long_text_or_colour_profile_is_read_as_without(tmp_path: P
         assert image_size(file) == (40, 30)
         assert stored_size(file) == ((30, 40), 6)
         assert np.array_equal(read_mask(tmp_path / f"plain-mask-{place}.png"), np.asarray(mask))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_fourth_band_of_a_tiff_changes_no_colour(tmp_path, orientation):
+    colours = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    band = np.full((6, 9), 100, np.uint8)  # near infrared, which programs call alpha
+    for name, pixels in (("three", colours), ("four", np.dstack([colours, band]))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.tif", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_image(tmp_path / "four.tif"), read_image(tmp_path / "three.tif"))

@@ -35,6 +35,8 @@ ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
 REPLACE = "replace the file, or take it out of the list"  # what helps with one that does not decode
 JP2_HEADER = 512  # bytes in which the colours of such a file are said
 PNG = b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II", b"MM")
+EXTRA_SAMPLES, STRAIGHT_ALPHA = 338, 2  # TIFF 6.0: colours are not multiplied by it, but OpenCV does so
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
@@ -64,8 +66,20 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, or
             one that needs what is not installed.
     """
-    if is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]):
-        return _decode_with_pillow(data, name)
+    if is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or STRAIGHT_ALPHA in _tiff_tag(data, EXTRA_SAMPLES):
+        image = _decode_with_pillow(data, name)
+    else:
+        image = _decode_with_opencv(data, name)
+    if _sample_bits(data) == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
+        raise DataError(
+            f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
+            "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
+        )
+    return image
+
+
+def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
+    """As `decode_image`."""
     size, whole = _header(data)
     if size:
         check_pixels(*size, name)
@@ -75,11 +89,6 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         image = None
     if image is None or not whole:
         raise DataError(f"image {name} cannot be decoded", REPLACE)
-    if _sample_bits(data) == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
-        raise DataError(
-            f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
-            "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
-        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -90,7 +99,7 @@ def _is_sycc(head: bytes) -> bool:
 
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
-    """As `decode_image`. pillow-heif turns what it opens, and its EXIF says so; AVIF is stored as EXIF says."""
+    """As `decode_image`. pillow-heif and TIFF: turned when loaded, and EXIF says so then; AVIF is as EXIF says."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_pixels(image.height, image.width, name)
@@ -246,15 +255,22 @@ def _sample_bits(data: bytes) -> int:
     """Bits of a sample of a PNG or TIFF, 8 of anything else."""
     if data.startswith(b"\x89PNG"):
         return data[24]
-    if not data.startswith((b"II", b"MM")):
+    if not data.startswith(TIFF):
         return 8
+    return max(_tiff_tag(data, 258), default=1)
+
+
+def _tiff_tag(data: bytes, tag: int) -> tuple[int, ...]:
+    """The numbers of a tag of a TIFF; none where it lacks the tag, cannot be read or is another kind of file."""
+    if not data.startswith(TIFF):
+        return ()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
+            return tuple(map(int, image.tag_v2.get(tag, ())))  # type: ignore[attr-defined]
     except MemoryError:
         raise
     except Exception:  # as in `stored_size`
-        return 8
+        return ()
 
 
 def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
