@@ -122,7 +122,8 @@ def predict_tensors(
 
     Source: MMSegmentation 1.2 `EncoderDecoder.whole_inference` and `slide_inference`, `SegTTAModel`.
     """
-    model.eval()
+    if model.training:  # eval() walks through all modules, which takes longer than a small batch should
+        model.eval()
     height, width = images[0].shape[:2]
     maps: dict[str, Tensor] = {}
     total: Tensor | None = None
