@@ -117,6 +117,10 @@ def test_the_names_of_checkpoints_are_taken_where_a_run_is(home):
     assert json.loads(wsss(home, "eval", latest, "--limit", "2", "--json").stdout)["step"] == 1
     started = wsss(home, "train", *QUICK, *SETTINGS, "--init", latest, "--dry-run")
     assert started.returncode == 0
+    (home / "other.pth").write_bytes(b"no weights")
+    for option in (("--init", "other.pth"), ("--set", "train.backbone.weights=other.pth")):
+        refused = wsss(home, "train", *QUICK, *SETTINGS, *option, "--dry-run")
+        assert refused.returncode == 3 and "other.pth" in refused.stderr.splitlines()[-2]
     classifier = next((home / "runs").glob("classifier-*")) / "checkpoints/latest"
     planned = json.loads(wsss(home, "cam", *QUICK, *SETTINGS, "--weights", classifier, "--dry-run", "--json").stdout)
     assert [(stage["stage"], stage["done"]) for stage in planned["stages"]] == [("classifier", True), ("cam", False)]

@@ -106,7 +106,7 @@ def test_a_folder_without_masks_is_said_by_what_it_has(truth: Path, tmp_path: Pa
     for name in ("a.npy", "b.npy"):
         (tmp_path / "cams").mkdir(exist_ok=True)
         (tmp_path / "cams" / name).touch()
-    with pytest.raises(DataError, match=r"there is no mask \(\.png\) in .*cams, but a\.npy, b\.npy") as caught:
+    with pytest.raises(DataError, match=r"there is no mask \(\.png\) in .*cams, but 2 \.npy: a\.npy, b\.npy") as caught:
         score_masks(tmp_path / "cams", truth, 3)
     assert "CAMs .npz files" in caught.value.hint
 

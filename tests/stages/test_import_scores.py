@@ -345,10 +345,20 @@ def test_scores_are_held_against_cams_of_the_tags(dataset, tmp_path, ctx):
     assert again.done and again.path == step.path
 
 
-def test_label_maps_in_which_objects_are_255_are_told(dataset, tmp_path, ctx):
-    maps = label_maps(dataset, tmp_path / "maps", lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
-    (note,) = take(dataset, maps, ctx).notes
-    assert "maps has a class: in label maps classes are 1, 2, ..., and 255 is unknown" in note
+@pytest.mark.parametrize("value", [0, 255])
+def test_label_maps_in_which_objects_are_0_or_255_are_refused(dataset, tmp_path, ctx, value):
+    maps = label_maps(dataset, tmp_path / "maps", lambda mask: np.where(mask > 0, value, 0).astype(np.uint8))
+    with pytest.raises(DataError, match=r"no label map in .*maps has a class"):
+        take(dataset, maps, ctx)
+    assert not [path for path in ctx.runs.iterdir() if read_record(path).state == "done"]
+
+
+@pytest.mark.parametrize("name", ["results.txt", "results.zip", "results.xml"])
+def test_a_file_of_another_kind_is_no_json(dataset, tmp_path, ctx, name):
+    (tmp_path / name).write_text("0 0.1 0.1 0.5 0.5")
+    with pytest.raises(DataError, match=f"{name} is no .json") as refused:
+        take(dataset, tmp_path / name, ctx)
+    assert "COCO" in refused.value.hint
 
 
 def scores_of(tmp_path, **more):

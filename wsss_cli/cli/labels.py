@@ -209,6 +209,7 @@ def _from_folder(
         UsageError: a prediction for other classes than those of the data set.
     """
     from wsss_cli.data.masks import read_mask
+    from wsss_cli.data.sources.foreign import in_place_of_pngs
     from wsss_cli.data.sources.label_maps import LabelMaps
     from wsss_cli.data.sources.results import place_of, places_by_name
 
@@ -219,7 +220,9 @@ def _from_folder(
     seen = (file for file in folder.rglob("*") if file.name[0] != "." and not is_hidden(file, folder))
     files = sorted(file for file in seen if file.suffix.lower() == ".png")
     if not files:
-        raise DataError(f"there is no .png in {folder}", "label maps are PNGs named like their photographs, ID.png")
+        lies, hint = in_place_of_pngs(folder)
+        named = "label maps are PNGs named like their photographs, ID.png"
+        raise DataError(f"there is no .png in {folder}{lies}", hint or named)
     samples = dataset.split(split)
     places = places_by_name(samples)
     chosen: dict[int, Path] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss_cli.cli import console
-from wsss_cli.errors import DataError, UsageError
+from wsss_cli.errors import DataError, UsageError, WsssError
 from wsss_cli.ranks.who import here
 from wsss_cli.talk import counted
 
@@ -81,16 +81,19 @@ def _toml(value: Any) -> str:
 
 
 def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bool) -> None:
-    """Say what would be done, what is done, and all that is known to go wrong; torch is not loaded."""
+    """Say what would be done, what is done, and all that is known to go wrong; weight files alone load torch."""
     import typer
 
     from wsss_cli.stages import estimate
     from wsss_cli.stages.preflight import planned, problems, usable_device
+    from wsss_cli.stages.sources import weights_read
     from wsss_cli.weights.sources import as_one
 
     exp, steps, faults = planned(preset, plan, runs)
     faults += problems(exp, steps, device)
     there, todo = bool(exp.dataset.classes), [step for step in steps if not step.done]
+    if not faults and (given := [step for step in todo if weights_read(step, exp.preset)]):
+        faults += _unfit_weights(given, exp)
     took = {id(step): estimate.expected(exp, step, usable_device(device)) for step in todo}
     wanted, free = estimate.bytes_to_write(exp, todo), estimate.free_bytes(runs)
     if json_output:
@@ -122,6 +125,17 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
     for line in error.message.splitlines():
         console.complain(f"error: {line}")
     raise typer.Exit(error.exit_code)
+
+
+def _unfit_weights(steps: Sequence[Step], exp: Experiment) -> list[WsssError]:
+    """Why weight files do not fit, read as before a training; empty: they do."""
+    from wsss_cli.stages.pipeline import check_networks
+
+    try:
+        check_networks(steps, exp)
+    except WsssError as error:
+        return [error]
+    return []
 
 
 def _in_time(took: Took | None) -> str:

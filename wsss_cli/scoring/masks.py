@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsss_cli.data.masks import check_values, read_mask
-from wsss_cli.data.sources.table import show_some
+from wsss_cli.data.sources.foreign import in_place_of_pngs
 from wsss_cli.errors import DataError
 from wsss_cli.files import pngs_below
 from wsss_cli.labels import IGNORE
@@ -120,11 +120,9 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
         raise DataError(f"there are no true masks in {where}", "give a folder of PNGs whose pixels are class indices")
     predictions = _pngs(Path(pred_dir))
     if not predictions:
-        others = sorted(file.name for file in Path(pred_dir).iterdir() if file.is_file())
-        raise DataError(
-            f"there is no mask (.png) in {pred_dir}{f', but {show_some(others)}' if others else ''}",
-            "masks are PNGs named like the true ones, CAMs .npz files as wsss cam writes them",
-        )
+        lies, hint = in_place_of_pngs(Path(pred_dir))
+        named = "masks are PNGs named like the true ones, CAMs .npz files as wsss cam writes them"
+        raise DataError(f"there is no mask (.png) in {pred_dir}{lies}", f"{hint}; {named}" if hint else named)
     missing = [key for key in true_masks if key not in predictions]
     if len(missing) == len(true_masks):
         raise DataError(

@@ -15,6 +15,7 @@ from typing import Any
 from wsss_cli.cam.imported import Imported, ImportJob, Kind, import_scores
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.sources.foreign import CONVERT, in_place_of_pngs
 from wsss_cli.data.sources.results import Results, place_of, places_by_name, read_results
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs
@@ -135,12 +136,21 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
             raise DataError(
                 f"no photograph of {split!r} has scores in {source.path} that can be used; {why}", "nothing is imported"
             )
+        counts = counted(path, dataset)
+        if source.path.is_dir() and not any(one.taken or one.untagged for one in counts.values()):
+            _refuse_classless(source.path)
         scores = score_seeds(dataset, preset, run, ctx, partial(_how, source.teacher))
         run.finish(lost=lost)
-    counts = counted(path, dataset)
-    if source.path.is_dir() and not any(one.taken or one.untagged for one in counts.values()):
-        notes += (f"no file in {source.path} has a class: in label maps classes are 1, 2, ..., and 255 is unknown",)
     return Import(path, lost, counts, notes, scores, skipped)
+
+
+def _refuse_classless(folder: Path) -> None:
+    """Refuse label maps that say no class; scores may all be below one half, and order pixels all the same."""
+    if _listed(folder)[0] == "label maps":
+        raise DataError(
+            f"no label map in {folder} has a class: all pixels that were read are 0 or 255",
+            "write class indices: 0 background, 1, 2, ... the classes; 255 is unknown; nothing is imported",
+        )
 
 
 Job = Callable[[int, Path], ImportJob]  # (place in the list, the CAM file)
@@ -179,6 +189,8 @@ def _source(
         return job, without, _identity(dataset, split, source, digest.hexdigest()), notes
     if not source.path.is_file():
         raise DataError(f"there is no {source.path}", "a JSON of results, or a folder of label maps or .npz files")
+    if source.path.suffix.lower() not in ("", ".json"):
+        raise DataError(f"{source.path} is no .json", f"name a JSON of instances, or a folder; {CONVERT}")
     results = read_results(source.path, samples, dataset, source.renames, source.names_from)
     names = sha256_file(source.names_from) if source.names_from else ""
     identity = _identity(dataset, split, source, f"{sha256_file(source.path)} {names}")
@@ -197,8 +209,9 @@ def _listed(folder: Path) -> tuple[Kind, list[str]]:
                 by_ending[ending].append(str(Path(place, name).relative_to(folder)))
     there = [ending for ending, files in by_ending.items() if files]
     if len(there) != 1:
-        what = "neither .png nor .npz files" if not there else "both .png and .npz files"
-        raise DataError(f"{folder} has {what}", "label maps end in .png, scores in .npz; one kind is taken")
+        lies, hint = in_place_of_pngs(folder) if not there else ("", "")
+        what = f"neither .png nor .npz files{lies}" if not there else "both .png and .npz files"
+        raise DataError(f"{folder} has {what}", hint or "label maps end in .png, scores in .npz; one kind is taken")
     return ENDINGS[there[0]], sorted(by_ending[there[0]])
 
 

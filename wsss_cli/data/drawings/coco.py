@@ -13,6 +13,7 @@ from pycocotools import mask as rle_of
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
+from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import SHARES, elements
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import covered
@@ -59,6 +60,8 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
         raise DataError(f"{path} is not valid JSON: {error}", HINT) from error
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: an entry of images or categories lacks {error}", HINT) from error
+    if not images and (tool := tool_of_file(path)):
+        raise DataError(f"{path} is {tool}, which is not read: it lists no images", CONVERT)
     if not images or not names:
         raise DataError(f"{path} lists no {'categories' if images else 'images'}", HINT)
     if strays := [image for image in spans if image not in images]:

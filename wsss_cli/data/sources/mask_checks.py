@@ -12,6 +12,7 @@ import numpy as np
 
 from wsss_cli.data.images import TURNED, open_picture, stored_size
 from wsss_cli.data.masks import read_mask
+from wsss_cli.data.sources.foreign import in_place_of_pngs
 from wsss_cli.data.sources.photographs import by_folders
 from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.errors import DataError
@@ -195,7 +196,11 @@ def refuse_unmatched(wanted: Sequence[str], folder: Path) -> None:
     """
     there = smallest((name for name in names_below(folder) if (folder / name).is_file()), by_folders)
     lies = f"there is {show_some(there.first)}" if there.count else "the folder is empty"
+    hint = "name each mask after its photograph: 001.png for 001.jpg, holiday/002.png for holiday/002.jpg"
+    if not any(name.lower().endswith(".png") for name in names_below(folder)):
+        others, what = in_place_of_pngs(folder)
+        lies, hint = f"there is no .png{others}", what or hint
     raise DataError(
         f"--masks: none of {len(wanted):,} images has a mask in {folder}; looked for {show_some(wanted, 2)}, {lies}",
-        "name each mask after its photograph: 001.png for 001.jpg, holiday/002.png for holiday/002.jpg",
+        hint,
     )

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
+from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import elements, is_empty, within_pixel
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
@@ -285,6 +286,8 @@ def _refuse_nothing(
     if by_image:
         return
     if not total:
+        if tool := tool_of_file(path):
+            raise DataError(f"{path} is {tool}, which is not read", CONVERT)
         raise DataError(f"{path} has no entry", "is it a list of results, or a file with annotations?")
     if others == total:
         raise DataError(
