@@ -173,8 +173,8 @@ def _shard(evaluation: Evaluation, part: Shard, ctx: Context) -> dict[str, Any] 
 
 
 def _stored_scores(run: Path) -> dict[str, Any]:
-    from wsss_cli.files import read_json
+    from wsss_cli.scoring.stored import FILE, read_scores
 
-    if not (run / "eval.json").is_file():
+    if not (run / FILE).is_file():
         raise UsageError(f"{run} has no scores", f"its score split has no masks, or the run is not finished; {LOOK}")
-    return dict(read_json(run / "eval.json"))
+    return read_scores(run, whole=True)

@@ -16,7 +16,7 @@ from wsss_cli.cli.commands import App
 from wsss_cli.cli.following import line
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import read_json
+from wsss_cli.scoring.stored import read_scores
 
 if TYPE_CHECKING:
     from wsss_cli.engine.records import Attempt, RunRecord
@@ -130,10 +130,10 @@ def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
     """The scores in a run's eval.json by name; those that it has."""
     scores = {}
     with contextlib.suppress(DataError):
-        stored = read_json(path / "eval.json")
+        stored = read_scores(path)
         for name, (mode, key) in SCORES.get(record.stage, {}).items():
-            if isinstance(stored, dict) and isinstance(part := stored.get(mode), dict) and key in part:
-                scores[name] = part[key]
+            if key in stored.get(mode, {}):
+                scores[name] = stored[mode][key]
     return scores
 
 

@@ -92,8 +92,8 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
     exp, steps, faults = planned(preset, plan, runs)
     faults += problems(exp, steps, device)
     there, todo = bool(exp.dataset.classes), [step for step in steps if not step.done]
-    if not faults and (given := [step for step in todo if weights_read(step, exp.preset)]):
-        faults += _unfit_weights(given, exp)
+    if not faults and (from_files := [step for step in todo if weights_read(step, exp.preset)]):
+        faults += _unfit_weights(from_files, exp)
     took = {id(step): estimate.expected(exp, step, usable_device(device)) for step in todo}
     wanted, free = estimate.bytes_to_write(exp, todo), estimate.free_bytes(runs)
     if json_output:

@@ -17,6 +17,7 @@ from wsss_cli.engine.records import Inputs, find_runs, limit_of, read_inputs, re
 from wsss_cli.engine.rundir import read_metrics
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
+from wsss_cli.scoring.stored import read_measured, read_scores
 from wsss_cli.talk import silent
 
 
@@ -31,8 +32,8 @@ def run_row(run: Path) -> dict[str, Any]:
     """
     record = read_run(run, "train")
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)  # a table of many old runs
-    scores = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
-    bench = read_json(run / "bench.json") if (run / "bench.json").is_file() else {}
+    scores = read_scores(run)
+    bench = read_measured(run / "bench.json", "fps", "train_memory_gib")
     inputs = read_inputs(run)
     memory = [row["memory_gib"] for row in read_metrics(run) if "memory_gib" in row]
     return {
@@ -85,7 +86,7 @@ def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None)
         "eval": (config or preset.eval).model_dump(mode="json"),
         "lost": [],
     }
-    stored = read_json(run / "eval.json")
+    stored = read_scores(run)
     if preset.train.ema:
         current["weights"] = "ema"
     if (trained_with := inputs.split_sha256.get(preset.dataset.val)) and "split_sha256" in stored:

@@ -28,7 +28,6 @@ from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
-from wsss_cli.files import read_json
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.build import build_affinity
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
@@ -37,6 +36,7 @@ from wsss_cli.pseudo.pairs import half_disc
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
+from wsss_cli.scoring.stored import read_scores
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, label_files
 from wsss_cli.stages.plan import Experiment, Step
@@ -152,13 +152,13 @@ def _make_labels(
 def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
     if isinstance(config.threshold, FixedThreshold):
         return config.threshold.fg, config.threshold.bg
-    if not (cam_run / "eval.json").is_file():
+    if "best_threshold" not in (stored := read_scores(cam_run)):
         raise DataError(
             f"{cam_run} has no threshold curve, as there were no masks to score seeds on",
             "give thresholds: --set affinity.irn.threshold.kind=fixed --set affinity.irn.threshold.fg=0.4 "
             "--set affinity.irn.threshold.bg=0.2",
         )
-    return around(read_json(cam_run / "eval.json")["best_threshold"], config.threshold)
+    return around(stored["best_threshold"], config.threshold)
 
 
 def _item(

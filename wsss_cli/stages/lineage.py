@@ -15,8 +15,8 @@ from wsss_cli.data.dataset import Dataset, open_dataset
 from wsss_cli.engine.records import Inputs, RunRecord, is_run, read_inputs, read_record
 from wsss_cli.engine.rundir import read_metrics, state_of
 from wsss_cli.errors import DataError, WsssError
-from wsss_cli.files import read_json
 from wsss_cli.scoring.by_image import AREAS_FILE, ImageAreas, read_areas
+from wsss_cli.scoring.stored import read_scores
 from wsss_cli.talk import silent
 
 MODES = {
@@ -137,8 +137,7 @@ def read_link(path: Path, stage: str = "") -> Link:
         return Link(path, stage or "run", why_gone=error.message)
     scores: dict[str, Any] = {}
     with contextlib.suppress(DataError):
-        stored = read_json(path / "eval.json") if (path / "eval.json").is_file() else {}
-        scores = stored if isinstance(stored, dict) else {}
+        scores = read_scores(path)
     metrics: tuple[dict[str, Any], ...] = ()
     with contextlib.suppress(DataError):
         metrics = tuple(read_metrics(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.engine.records import is_run, limit_of, read_record
-from wsss_cli.files import read_json
+from wsss_cli.scoring.stored import read_scores
 from wsss_cli.stages.plan import Step
 
 
@@ -58,7 +58,6 @@ def outcome(steps: Sequence[Step]) -> Outcome:
 
 
 def _result(step: Step) -> Result:
-    file = step.path / "eval.json"
-    scores = read_json(file) if step.kind in ("cam", "pseudo", "eval") and file.is_file() else {}
+    scores = read_scores(step.path) if step.kind in ("cam", "pseudo", "eval") else {}
     lost = scores["lost"] if step.stage == "eval" else read_record(step.path).lost
     return Result(step.path, scores, [{"id": entry["id"], "reason": entry["reason"]} for entry in lost], step.done)

@@ -24,7 +24,6 @@ from wsss_cli.engine.records import read_inputs, read_run, required
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import read_json
 from wsss_cli.inference.network import Network, load_network
 from wsss_cli.inference.predict import image_batches, predict
 from wsss_cli.labels import IGNORE
@@ -32,6 +31,7 @@ from wsss_cli.pseudo.refine import refine, write_pseudo_mask
 from wsss_cli.pseudo.thresholds import class_factors
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here
+from wsss_cli.scoring.stored import read_scores
 from wsss_cli.stages.opening import not_there, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
 from wsss_cli.stages.plan import Experiment, Step
@@ -132,8 +132,7 @@ def first_scores(trained: Path) -> FirstScores:
         files = cam_files(Path(required(inputs.cam_run, f"{masks}/inputs.json: cam_run")))
     if not files.folder.is_dir():
         raise UsageError(f"{files.folder} is gone; the masks of {masks} were made from its scores", "make them again")
-    scored = Path(masks) / "eval.json"
-    stored = read_json(scored) if scored.is_file() else {}
+    stored = read_scores(Path(masks))
     if (chosen := stored.get("threshold")) is None:
         fg = required(record.fg_threshold, f"{masks}/run.json: fg_threshold")
         return FirstScores(files, (fg + required(record.bg_threshold, f"{masks}/run.json: bg_threshold")) / 2)

@@ -21,11 +21,11 @@ from wsss_cli.config.thresholds import (
 from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
-from wsss_cli.files import read_json
 from wsss_cli.processes import cores, in_processes
 from wsss_cli.pseudo.thresholds import LEVELS, LOWEST, class_factors, otsu, score_histogram
 from wsss_cli.rows import Each
 from wsss_cli.scoring.cams import cam_curve
+from wsss_cli.scoring.stored import read_scores
 from wsss_cli.stages.paths import Files
 from wsss_cli.stages.scored import score_samples, with_masks
 from wsss_cli.stages.trusted import own_labels
@@ -92,8 +92,8 @@ BestThresholds = tuple[float, tuple[float | None, ...]]
 def _from_curve(preset: Preset, dataset: Dataset, scores: Files, cam_run: Path, ctx: Context) -> BestThresholds:
     """Where the scores agree best with the masks of the score split; the cam run knows it of its own CAMs."""
     stored: dict[str, Any] = {}
-    if scores.folder == cam_run / "cams" and (cam_run / "eval.json").is_file():
-        stored = read_json(cam_run / "eval.json")
+    if scores.folder == cam_run / "cams":
+        stored = read_scores(cam_run)
     if "best_threshold" not in stored or (preset.pseudo.per_class and "class_thresholds" not in stored):
         scored = with_masks(scores, score_samples(dataset, preset))
         if not scored:

@@ -21,6 +21,7 @@ from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import in_processes
+from wsss_cli.scoring.stored import FILE, read_scores
 from wsss_cli.stages.changes import changed_lists
 from wsss_cli.stages.products import AGAIN, Product, look_at_product, predicted_products, run_products
 from wsss_cli.talk import counted, silent
@@ -151,7 +152,9 @@ def _other_records(run: Path, report: Report) -> None:
     for file in [*sorted(run.glob("eval*.json")), run / LIST]:
         if file.is_file():
             table = _parsed(partial(read_json, file), file, report)
-            if table is not None and not isinstance(table, dict):
+            if file.name == FILE and table is not None:
+                _parsed(partial(read_scores, run), file, report)
+            elif table is not None and not isinstance(table, dict):
                 report.findings.append(Finding("record", str(file), f"{file} is not a JSON object", AGAIN))
     file = run / "metrics.jsonl"
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []

@@ -1,0 +1,111 @@
+"""eval.json, the scores of a run: read by all who show or use them, and refused where it was edited or is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.errors import DataError
+from wsss_cli.files import read_json
+
+FILE = "eval.json"
+PARTS = ("single", "ms_flip", "single_crf", "ms_flip_crf", "best", "background", "drop")
+BY_CLASS = ("iou", "acc", "dice", "fscore", "precision", "recall", "fp", "fn", "biou")
+MEANS = ("miou", "macc", "aacc", "mdice", "mfscore", "mfp", "mfn", "mbiou", "unscored_share", "undecided_share")
+CURVE = ("thresholds", "miou", "fp", "fn")
+AGAIN = (
+    "remove it; wsss eval RUN --ms-flip scores a training again, wsss eval --pred FOLDER --truth MASKS "
+    "--num-classes N what another run has made"
+)
+
+
+def read_scores(run: Path, *, whole: bool = False) -> dict[str, Any]:
+    """What a run's eval.json says; empty: it has none.
+
+    Args:
+        whole: it must have all that the tables of a cam or pseudo run show.
+    Raises:
+        DataError: it is no JSON, or not of the form that it is written in.
+    """
+    file = run / FILE
+    if not file.is_file():
+        return {}
+    stored = read_json(file)
+    if fault := _fault(stored, whole=whole):
+        raise DataError(f"{file} was edited, or is damaged: {fault}", AGAIN)
+    return dict(stored)
+
+
+def read_measured(file: Path, *numbers: str) -> dict[str, Any]:
+    """A record of measurements, bench.json say; empty: there is none.
+
+    Args:
+        numbers: keys whose values are numbers, or null.
+    Raises:
+        DataError: it is no JSON object, or one of them is no number.
+    """
+    if not file.is_file():
+        return {}
+    stored = read_json(file)
+    wrong = [key for key in numbers if not _number(stored.get(key))] if isinstance(stored, dict) else []
+    if not isinstance(stored, dict) or wrong:
+        what = f"{wrong[0]} is no number" if wrong else "it is no JSON object"
+        raise DataError(f"{file} was edited, or is damaged: {what}", "remove it, and measure again")
+    return dict(stored)
+
+
+def _fault(stored: Any, *, whole: bool) -> str:
+    """What is wrong with the content of an eval.json; empty: nothing."""
+    if not isinstance(stored, dict):
+        return "it is no JSON object"
+    for key in ("protocol", "classes"):
+        if key in stored and not _texts(stored[key]) and not isinstance(stored[key], str):
+            return f"{key} is no list of texts"
+    lost = stored.get("lost", [])
+    if not isinstance(lost, list) or not all(isinstance(one, dict) and "id" in one and "reason" in one for one in lost):
+        return "lost is no list of images with their reasons"
+    for part in PARTS:
+        if part in stored and (fault := _part_fault(stored[part], whole=whole)):
+            return f"{part}: {fault}"
+    if "best_threshold" in stored and (stored["best_threshold"] is None or not _number(stored["best_threshold"])):
+        return "best_threshold is no number"
+    listed = [key for key in CURVE if key in stored]
+    if len({len(stored[key]) if _numbers(stored[key]) else -1 - at for at, key in enumerate(listed)}) > 1:
+        return f"{', '.join(listed)} are not lists of as many numbers"
+    curve = {"best_threshold", *CURVE}
+    if whole and "background" not in stored and "fg_threshold" not in stored and not curve <= stored.keys():
+        return "it has no scores"
+    if curve <= stored.keys() and "best" not in stored:
+        return "best is missing"
+    if whole and "background" in stored and not {"drop", "protocol"} <= stored.keys():
+        return "drop or protocol is missing"
+    return ""
+
+
+def _part_fault(part: Any, *, whole: bool) -> str:
+    if not isinstance(part, Mapping):
+        return "it is no JSON object"
+    lacking = [key for key in ("classes", "iou", "miou", "aacc") if key not in part]
+    if lacking and whole:
+        return f"{lacking[0]} is missing"
+    classes = part.get("classes")
+    if classes is not None and not _texts(classes):
+        return "classes is no list of texts"
+    for key in BY_CLASS:
+        if key in part and not (_numbers(part[key]) and (classes is None or len(part[key]) == len(classes))):
+            return f"{key} is no list of a number for each class"
+    wrong = [key for key in MEANS if not _number(part.get(key))]
+    return f"{wrong[0]} is no number" if wrong else ""
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_number, value))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
