@@ -73,6 +73,7 @@ def test_tags_of_lines_and_csv(tmp_path: Path, text: str) -> None:
         ("id,labels\nx,cat,dog\n", "line 2: 3 fields", "cat|dog"),
         ("id,labels\nx,NaN\n", "line 2: the tag 'NaN' is what programs write where there is none", "--rename NaN="),
         ("id,labels\nx,cat\ny,None\n", "line 3: the tag 'None' is what programs write", "leave it out"),
+        ("id,labels\nx,cat\ny,NA\n", "line 3: the tag 'NA' is what programs write", "--rename NA="),
         ("id,labels\nx,background\n", "line 2: the tag 'background' is no class", "leave it out"),
         ("""id,labels\nx,"['cat' 'dog']"\n""", "line 2: \"['cat' 'dog']\" is no list of names", "cat|dog"),
         ('id,labels\nx,"[1, 2]"\n', "is no list of names", ""),
