@@ -76,9 +76,17 @@ def test_times_of_iterations_are_told(home, tmp_path):
 
 
 def test_what_logged_nothing_has_no_curve(home, tmp_path):
-    with pytest.raises(UsageError, match="nothing was logged by pseudo-toy-2"):
+    with pytest.raises(UsageError, match="no finite number was logged by pseudo-toy-2"):
         invoke(home, "plot", "pseudo-toy-2", "--out", str(tmp_path / "c.png"))
     assert not (tmp_path / "c.png").exists()
+
+
+def test_a_log_of_nan_alone_has_no_curve(home, tmp_path):
+    shutil.copytree(home / "runs/train-toy-3", tmp_path / "runs/train-toy-9")
+    row = {"kind": "train", "step": 1, "loss": float("nan"), "lr": float("nan"), "img_s": 1.0, "data_wait": 0.0}
+    (tmp_path / "runs/train-toy-9/metrics.jsonl").write_text(f"{json.dumps(row)}\n")
+    with pytest.raises(UsageError, match="no finite number was logged by train-toy-9"):
+        invoke(tmp_path, "plot", "train-toy-9", "--out", str(tmp_path / "c.png"))
 
 
 def test_a_line_goes_through_its_points():

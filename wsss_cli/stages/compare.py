@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,11 @@ def curves(told: Sequence[Told], width: int = 900) -> np.ndarray:
     panels = []
     titles = ("loss", "learning rate, thousandths", "mIoU of validations, per cent")
     for lines, title in zip((losses, rates, scores), titles, strict=True):
-        if some := [line for line in lines if line.x]:
+        if some := [line for line in lines if any(y is not None and isfinite(y) for y in line.y)]:
             panels.append(line_plot(some, title, "iteration", width))
     if not panels:
         raise UsageError(
-            f"nothing was logged by {', '.join(one.name for one in told)}",
+            f"no finite number was logged by {', '.join(one.name for one in told)}",
             "losses are logged every train.log_interval iterations; name runs of classifiers or trainings",
         )
     return np.vstack(panels)
