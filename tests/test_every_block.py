@@ -19,6 +19,7 @@ from importlib.util import find_spec
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from command import PATIENCE, environment, start, wsss
 from pages import PAGES, ROOT, blocks, lines_of, words_of
@@ -83,6 +84,13 @@ NAMED = re.compile(r"(?:runs/)?\b(classifier|cam|pseudo|train)-([a-z0-9-]+?)-(?:
 STAGE_OF = {"--weights": "classifier", "--cams": "cam", "--masks": "pseudo"}
 
 
+def write_backbone(name, file):
+    """A weight file of a ResNet that holds one number for each tensor."""
+    with torch.device("meta"):
+        tensors = timm.create_model(name).state_dict()
+    torch.save({key: torch.zeros((), dtype=one.dtype).expand(one.shape) for key, one in tensors.items()}, file)
+
+
 class Reader:
     """The folder of somebody who reads: photographs with tags, data sets, trainings, files of other tools."""
 
@@ -103,7 +111,7 @@ class Reader:
         self.run(*written(self, ["train", "--preset", "toy", "--set=train.supervision=full"]))
         self.run("weights", "publish", self.newest("train", "toy"), "--out=zoo/r50")
         for name in ("resnet50c.pth", "resnet101c.pth"):
-            (folder / "zoo" / name).write_text("weights")
+            write_backbone(name.removesuffix(".pth"), folder / "zoo" / name)
         shutil.copytree(folder / "zoo", folder / "kept-zoo")
 
     def photographs(self, images):
@@ -130,7 +138,7 @@ class Reader:
         results = [{"file_name": "holiday/002.jpg", "label": "cat", "segmentation": square, "score": 0.9}]
         (self.folder / "sam3.json").write_text(json.dumps(results))
         for name in ("resnet50_v1c-2cccc1ad.pth", "resnet50_v1c.pth", "resnet50.pth"):
-            (self.folder / name).write_text("weights")  # a plan looks whether there is a file
+            write_backbone("resnet50" if name == "resnet50.pth" else "resnet50c", self.folder / name)
         (self.folder / "benchmark_RELEASE/dataset/cls").mkdir(parents=True)
         for name, photograph in (("train", "t1"), ("val", "t2")):
             (self.folder / f"benchmark_RELEASE/dataset/{name}.txt").write_text(f"{photograph}\n")
@@ -211,6 +219,9 @@ def written(reader, words):
         words = [re.sub(r"(?<=iters=)\d+", "2", word) for word in words]
         words += [f"--set={key}={value}" for key, value in small.items()] if words[0] != "show" else []
         return words + ALSO.get(name, [])
+    if planned and "--init" in words:  # a plan reads the file, and that network is one of toy here
+        words[preset] = "toy"
+        words += [f"--set={key}={value}" for key, value in SMALL.items()] + ["--set=pseudo.threshold.kind=self"]
     if planned and words[0] != "submit":
         return [*words, "--dry-run", *(["--set=backbone_weights=none"] if "backbone" not in str(words) else [])]
     if name == "submit":  # what stands behind -- is the command that is submitted

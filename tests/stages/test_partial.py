@@ -70,6 +70,14 @@ def weights(step):
     return (find_checkpoint(step.path / "checkpoints") / "model.safetensors").read_bytes()
 
 
+def test_there_are_no_cams_to_mix_in_and_that_is_said_before_a_training(home):
+    give(home, scribbled, [0, 2, 3])
+    for plan in (plan_run, lambda exp, say: plan_train(exp, None, say)):
+        with pytest.raises(UsageError, match=r"cam_weight 0\.7: a network of labels alone has no CAMs"):
+            plan(experiment(home, "rounds=2", "relabel.cam_weight=0.7"), silent)
+    assert len(plan_train(experiment(home, "relabel.cam_weight=0.7"), None, silent)) == 1  # one round has none, either
+
+
 def test_nothing_but_the_network_is_trained(home):
     give(home, scribbled, [0, 2, 3])
     steps = run(home, plan=plan_run)

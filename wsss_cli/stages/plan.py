@@ -139,7 +139,7 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
         masks: the pseudo run to train on.
         say: told which run is taken.
     Raises:
-        UsageError: masks for a training on true ones.
+        UsageError: masks for a training on true ones, or further rounds mix in CAMs that are not there.
     """
     if exp.preset.train.on_pseudo_masks:
         return in_order(_rounds(exp, _masks(exp, masks, say)))
@@ -149,6 +149,12 @@ def plan_train(exp: Experiment, masks: Path | None, say: Say) -> list[Step]:
             "leave --masks out, or --set train.supervision=weak",
         )
     if exp.preset.train.supervision == "partial":
+        share = exp.preset.relabel.cam_weight
+        if share and exp.preset.rounds > 1:
+            raise UsageError(
+                f"relabel.cam_weight {share:g}: a network of labels alone has no CAMs behind it to be mixed in",
+                "--set relabel.cam_weight=0, or --set rounds=1",
+            )
         return in_order(_rounds(exp))
     if exp.preset.rounds > 1:
         say("full supervision: true masks need no further round, so there is one")
