@@ -1,5 +1,7 @@
 """Plans on a tiny data set: which runs there are, which are done, which earlier run is taken. Nothing is computed."""
 
+import os
+
 import pytest
 
 from wsss_cli.config.load import load_preset
@@ -11,6 +13,7 @@ from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import (
+    _newer_truth,
     given_classifier,
     open_experiment,
     plan_cam,
@@ -184,11 +187,26 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
     for of, done in ((exp, [True, True]), (whole, [True, False]), (experiment(*slide[:2]), [True, False])):
         write_json(train.path / "eval.json", {**stored, "eval": exp.preset.eval.model_dump(mode="json"), "ms_flip": {}})
         assert [step.done for step in plan_run(of, silent)] == done
+    write_json(train.path / "eval.json", {**stored, "eval": exp.preset.eval.model_dump(mode="json"), "ms_flip": {}})
+    said = []
+    monkeypatch.setattr("wsss_cli.stages.plan._newer_truth", lambda exp, run: 3)
+    assert [step.done for step in plan_run(exp, said.append)] == [True, False]
+    assert said == [f"3 true masks of split 'val' are newer than the scores of {train.path}: it is scored anew"]
     asked = []
     monkeypatch.setattr("wsss_cli.stages.pipeline.run_eval", lambda run, ctx, **given: asked.append(given))
     monkeypatch.setattr("wsss_cli.stages.pipeline._leave_pictures", lambda step, ctx: None)
     run_step(plan_run(whole, silent)[-1], whole, None)
     assert asked == [{"ms_flip": True, "views": whole.preset.eval.model_dump()}]
+
+
+def test_true_masks_that_were_written_after_the_scores_are_counted(experiment, tmp_path):
+    exp = experiment()
+    (mask,) = (sample.mask for sample in exp.dataset.split("val"))
+    written = mask.stat().st_mtime
+    write_json(tmp_path / "eval.json", {})
+    for scored, newer in ((written + 10, 0), (written - 10, 1)):
+        os.utime(tmp_path / "eval.json", (scored, scored))
+        assert _newer_truth(exp, tmp_path) == newer
 
 
 def test_cams_of_other_classes_are_refused(experiment, tmp_path):

@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, Us
 from wsss_cli.processes import end_with
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import Ranks, by_itself, here, meeting_point
+from wsss_cli.talk import say
 
 Value = TypeVar("Value")
 Check = Callable[[], object]
@@ -35,6 +37,8 @@ AGENT = "WSSS_AGENT"  # the process that `--gpus` starts ranks from, by its id
 FAILED = "failed"
 AGAIN = "run the same command again to go on"
 LINGER_S = 5.0  # for the word of a rank that has gone
+MEETING = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SILENT_S = 10.0  # of waiting for others to be started, before it is said
 BEAT_S = 1.0  # between signs of life
 
 _store: Any = None  # the process joins one group
@@ -83,8 +87,7 @@ def joined(check: Check) -> Iterator[None]:
         os.environ.setdefault(name, value)
     limit = datetime.timedelta(seconds=timeout_s())
     try:
-        store, _, _ = next(rendezvous("env://", timeout=limit))
-        _store, _turns = PrefixStore("wsss", store), 0
+        _store, _turns = PrefixStore("wsss", _meet(limit)), 0
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=_store, rank=ranks.rank, world_size=ranks.world, timeout=limit)
     except (RuntimeError, ValueError, OSError) as error:
@@ -105,6 +108,30 @@ def joined(check: Check) -> Iterator[None]:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         _store = None
+
+
+def _meet(limit: datetime.timedelta) -> Any:
+    """The store in which all ranks have met; torch hears no signal while it waits, so it does so in another thread."""
+    met: list[Any] = []
+
+    def meet() -> None:
+        try:
+            met.append(next(rendezvous("env://", timeout=limit))[0])
+        except (RuntimeError, ValueError, OSError) as error:
+            met.append(error)
+
+    threading.Thread(target=meet, daemon=True).start()
+    quiet_until = time.monotonic() + SILENT_S
+    while not met:
+        _check()
+        if time.monotonic() > quiet_until:
+            quiet_until = math.inf
+            settings = ", ".join(f"{key}={os.environ[key]}" for key in MEETING)
+            say(f"waiting for other ranks ({settings}); of one process alone, unset RANK and WORLD_SIZE")
+        time.sleep(POLL_S)
+    if isinstance(met[0], Exception):
+        raise met[0]
+    return met[0]
 
 
 def _finish(ranks: Ranks) -> None:

@@ -174,8 +174,18 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
     else:
         asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
         scored = trained.done and finished_eval(trained.path, ms_flip=True, config=asked) is not None
+        if scored and (newer := _newer_truth(exp, trained.path)):
+            say(f"{newer} true masks of split {val!r} are newer than the scores of {trained.path}: it is scored anew")
+            scored = False
         targets.append(Step("eval", trained.path, "", (trained,), scored))
     return in_order(targets)
+
+
+def _newer_truth(exp: Experiment, run: Path) -> int:
+    """How many true masks have been written since a run was scored on them."""
+    scored = (run / "eval.json").stat().st_mtime_ns
+    masks = [sample.mask for sample in exp.dataset.split(exp.preset.dataset.val)] if exp.dataset.split_sha256 else []
+    return sum(mask is not None and mask.is_file() and mask.stat().st_mtime_ns > scored for mask in masks)
 
 
 def in_order(targets: Sequence[Step]) -> list[Step]:
