@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from references.thresholds import areas_by_pixel
 
 from wsss_cli.cam.store import read_cam, upsample, write_cam
@@ -69,6 +70,20 @@ def test_protocol_says_split_count_and_policy(pred: Path, truth: Path) -> None:
     assert result["classes"] == ["background", "cat", "dog"]
     assert "not scored, which flatters" in score_masks(pred, truth, 3, undecided="drop")["protocol"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_palette_of_other_numbers_is_asked_about(pred: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks.score_masks(pred, truth, 4, check=lambda: None)
+    assert not capsys.readouterr().err
+    file = min(pred.glob("*.png"))
+    indexed = Image.fromarray(np.array(Image.open(file)), "P")
+    indexed.putpalette([128, 0, 0, 0, 0, 0, 0, 0, 0])
+    indexed.save(file)
+    masks.score_masks(pred, truth, 4, check=lambda: None)
+    assert capsys.readouterr().err == (
+        f"warning: {file} has a palette that draws 0 in a colour and a class in black: are background and class "
+        "swapped? Its numbers are taken as they are\n"
+    )
 
 
 def test_values_outside_the_classes_are_an_error_with_the_file(pred: Path, truth: Path) -> None:

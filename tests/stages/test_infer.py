@@ -132,15 +132,15 @@ def test_folders_that_infer_does_not_search_are_named(photos, given, images, sai
 def test_photographs_whose_endings_are_not_read_are_counted(photos, given):
     if given.startswith("["):  # a folder that is there as it is written is no pattern
         photos = photos.rename(photos.parent / "[ph] x*?")
-    for name in ("b.NEF", "c.nef", "d.jfif", "g.j2k", "e.mp4", "f.txt"):
+    for name in ("b.NEF", "c.nef", "d.jfif", "g.j2k", "h.nii.gz", "i.dcm", "e.mp4", "f.txt"):
         (photos / name).touch()
     heard = []
     names = {"a.jpg"} if "*/" in given or given.endswith(("/*", "*.*")) else {"a.jpg", "b.jpg", "d.jpg"}
     assert {Path(path).name for path in find_images([given], photos / "out", heard.append)} == names
-    assert heard[0] == f"{given}: passed over, as these endings are not read: 1 .j2k, 1 .jfif, 2 .nef"
+    assert heard[0] == f"{given}: passed over, as these endings are not read: 1 .dcm, 1 .gz, 1 .j2k, 1 .jfif, 2 .nef"
     for name in ("a.jpg", "trip/b.jpg", "link/d.jpg"):
         (photos / name).unlink()
-    with pytest.raises(UsageError, match=r"names no image that is read, but 1 \.j2k, 1 \.jfif, 2 \.nef"):
+    with pytest.raises(UsageError, match=r"no image that is read, but 1 \.dcm, 1 \.gz, 1 \.j2k, 1 \.jfif, 2 \.nef"):
         find_images([given], photos / "out", heard.append)
 
 

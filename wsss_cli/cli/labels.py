@@ -211,6 +211,7 @@ def _from_folder(
     from wsss_cli.data.masks import read_mask
     from wsss_cli.data.sources.foreign import in_place_of_pngs
     from wsss_cli.data.sources.label_maps import LabelMaps
+    from wsss_cli.data.sources.mask_checks import say_swapped
     from wsss_cli.data.sources.results import place_of, places_by_name
 
     if not folder.exists():
@@ -235,6 +236,7 @@ def _from_folder(
         if place in chosen:
             raise DataError(f"{chosen[place]} and {file} are of one photograph", "leave one")
         chosen[place] = file
+    say_swapped(files[0])
     if (folder.parent / "made.jsonl").is_file():  # of predictions
         from wsss_cli.inference.journal import refuse_other_classes
 

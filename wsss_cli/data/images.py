@@ -25,6 +25,7 @@ OTHER_ENDINGS = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl", ".jxr"),
     ".mpo",
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".psd"),
+    *(".nii", ".gz", ".dcm", ".nrrd", ".mha", ".svs", ".ndpi", ".mrxs", ".czi"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
 )
 """Of photographs that are not read: whoever passes them over says so."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.data.sources.foreign import in_place_of_pngs
+from wsss_cli.data.sources.mask_checks import say_swapped
 from wsss_cli.errors import DataError
 from wsss_cli.files import pngs_below
 from wsss_cli.labels import IGNORE
@@ -63,6 +64,8 @@ def score_masks(
             classes and 255, or sizes that differ.
     """
     pairs, extra = pair_masks(pred_dir, truth)
+    for file in pairs[0]:
+        say_swapped(file)
     how: dict[str, Any] = {"names": names, "workers": workers, "progress": progress}
     scores = score_pairs(pairs, num_classes, check=check, undecided=undecided, boundary=boundary, **how)
     return {**scores, "extra": extra}

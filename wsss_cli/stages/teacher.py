@@ -16,6 +16,7 @@ from wsss_cli.cam.imported import Imported, ImportJob, Kind, import_scores
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.sources.foreign import CONVERT, in_place_of_pngs
+from wsss_cli.data.sources.mask_checks import say_swapped
 from wsss_cli.data.sources.results import Results, place_of, places_by_name, read_results
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs
@@ -179,6 +180,8 @@ def _source(
                 f"none of the {len(files):,} {kind} in {source.path} is of a photograph of split {split!r}",
                 f"they are named like photographs: {samples[0].id}{Path(files[0]).suffix}",
             )
+        if kind == "label maps":
+            say_swapped(source.path / files[0])
         job = partial(_file_job, samples, kind, source.path, mine, dataset.num_classes)
         digest = hashlib.sha256()
         for place in sorted(mine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.errors import DataError
 from wsss_cli.files import names_below
 from wsss_cli.labels import IGNORE
-from wsss_cli.talk import counted, sides
+from wsss_cli.talk import counted, say, sides
 
 Oddity = Literal["", "black-and-white", "all-255", "swapped"]
 BLACK = (0, 0, 0)
@@ -90,13 +91,29 @@ def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
         return "all-255"
     if values == (0, IGNORE):
         return "black-and-white"
-    if path.suffix.lower() != ".png" or 0 not in values:
-        return ""
+    return "swapped" if path.suffix.lower() == ".png" and _swapped(path) else ""
+
+
+def _swapped(path: Path) -> bool:
+    """Whether a PNG has a palette that draws 0 in a colour and another number, which occurs, in black."""
     with open_picture(path) as image:
-        flat = (image.getpalette() or []) if image.mode == "P" else []
+        if image.mode != "P":
+            return False
+        flat, used = image.getpalette() or [], [index for _, index in image.getcolors(256) or []]
     colors = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
-    drawn = [colors[value] for value in values if 0 < value < min(len(colors), IGNORE)]
-    return "swapped" if colors and colors[0] != BLACK and BLACK in drawn else ""
+    drawn = [colors[int(index)] for index in used if 0 < int(index) < min(len(colors), IGNORE)]  # type: ignore[arg-type]
+    return bool(colors) and colors[0] != BLACK and BLACK in drawn
+
+
+def say_swapped(file: Path) -> None:
+    """Ask where the first of some label maps has a palette of other numbers than the classes have.
+
+    Programs that reduce colours number them anew, and those numbers are no classes. One that cannot be read is the
+    matter of whoever reads it.
+    """
+    with contextlib.suppress(OSError, ValueError, SyntaxError):
+        if _swapped(file):
+            say(f"warning: {file} {ODD['swapped']} Its numbers are taken as they are")
 
 
 class MaskTally:
