@@ -41,6 +41,9 @@ def test_each_bad_value_has_a_line_with_its_key():
     ("override", "message"),
     [
         ("seed=" + "9" * 5000, "it should be an integer"),
+        ("train.optim.lr=.001", "it should be a number, as TOML writes it: 0.001, 1.0 or 1e-4, without quotes"),
+        ("train.iters=1e3", "it should be an integer, as TOML writes it: 1000, without quotes, point and exponent"),
+        ("train.compile=False", "it should be a boolean, true or false"),
         ("cam.scales=" + "[" * 5000, "nested too deeply"),
         ("cam.scales=" + "[" * 250 + "]" * 250, "preset toy"),
         ("dataset.path=/d/\udcff", "not UTF-8"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import zipfile
 
 import numpy as np
@@ -109,6 +110,8 @@ def test_archives_of_another_kind_are_not_said_to_be_damaged(tmp_path, recwarn):
     np.savez(tmp_path / "w.npz", a=np.ones(3))
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "a")
+    with tarfile.open(tmp_path / "net.pth.tar", "w") as archive:
+        archive.add(tmp_path / "w.npz", "net.pth")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "jit.pt")
     (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x062.14.1:\x05\x0a\x03")
     (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
@@ -117,11 +120,24 @@ def test_archives_of_another_kind_are_not_said_to_be_damaged(tmp_path, recwarn):
         ("net.h5", "HDF5, as Keras writes, not a state dict"),
         ("w.npz", "a zip archive that torch has not written, not a state dict"),
         ("photos.zip", "a zip archive that torch has not written, not a state dict"),
+        ("net.pth.tar", "a tar archive, not a state dict"),
         ("jit.pt", "a network as TorchScript, as `wsss export` writes, not a state dict"),
     ):
         with pytest.raises(WeightsError, match=f"{name} are {says}") as caught:
             load_state(tmp_path / name)
         assert ("name the run" in caught.value.hint) == ("export" in says)
+        assert caught.value.hint.startswith("unpack it") == ("archive" in says)
+
+
+def test_a_checkpoint_that_is_cut_off_has_not_been_downloaded(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"{")
+    with pytest.raises(WeightsError, match="truncated or damaged") as caught:
+        load_state(tmp_path / "model.safetensors")
+    assert "download the file again" in caught.value.hint
+    (tmp_path / "meta.json").write_text("{}")
+    with pytest.raises(WeightsError) as caught:
+        load_state(tmp_path / "model.safetensors")
+    assert caught.value.hint.startswith("remove this checkpoint folder and run its training again")
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,12 @@ def test_other_encodings_are_named(tmp_path: Path) -> None:
         read_text(_write(tmp_path, b"\xff\xfe\x00"))
     with pytest.raises(DataError, match="cannot read"):
         read_text(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("name", ["labels.json", "annotations.XML"])
+def test_what_a_tool_exports_is_no_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"images": [{"id": 1, "file_name": "1.jpg"}]}')
+    with pytest.raises(DataError, match=f"{name} is no table of tags") as caught:
+        read_table(tmp_path / name)
+    assert "a line image,labels" in caught.value.hint
+    assert "wsss prepare labels" in caught.value.hint

@@ -89,6 +89,12 @@ def test_all_weights_that_are_missing_are_named_with_their_keys(check):
     assert one.message.count("\n") == one.hint.count("\n") == 2
 
 
+def test_a_backbone_that_is_not_there_is_known_before_without_weights_too(check):
+    (fault,) = check("train.supervision=full", "train.backbone.name=resnet999", "train.backbone.weights=none")
+    assert fault.message == "train.backbone.name: backbone 'resnet999' is not a timm model"
+    assert "resnet50" in fault.hint
+
+
 def test_only_what_is_used_is_missed(check):
     wrong = ("classifier.backbone.weights=/nowhere.pth", "affinity.psa.backbone.weights=/nowhere.pth")
     assert check("train.supervision=full", *wrong) == []

@@ -57,6 +57,14 @@ def _is_echo(detail: ErrorDetails) -> bool:
     return detail["type"] == "too_short" and len(detail["input"]) > detail["ctx"]["actual_length"]
 
 
+FORMS = {
+    "boolean": ", true or false",
+    "number": ", as TOML writes it: 0.001, 1.0 or 1e-4, without quotes",
+    "integer": ", as TOML writes it: 1000, without quotes, point and exponent",
+}
+"""How the kinds of values are written, to follow the word."""
+
+
 def _overlap(one: str, other: str) -> bool:
     """Whether a key is another, or within it, or the other way."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
@@ -80,9 +88,8 @@ def _words(detail: ErrorDetails, key: str) -> str:
     message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
     message = message.replace("valid array", "valid list")
     article = "an" if message.startswith("Input should be a valid integer") else "a"
-    return message.replace("Input should be a valid ", f"it should be {article} ").replace(
-        "Input should be ", "it should be "
-    )
+    words = message.replace("Input should be a valid ", f"it should be {article} ")
+    return words.replace("Input should be ", "it should be ") + FORMS.get(words.split(" ")[-1], "")
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[str, list[type[BaseModel]]]:

@@ -166,11 +166,20 @@ def build_backbone(
         raise UsageError(f"backbone {name} does not take images of any size: {error}", OTHERS) from error
 
 
-def _create(name: str, output_stride: int, fetch: Fetch | None) -> nn.Module:
+def check_name(name: str) -> None:
+    """Refuse the name of a backbone that is not there.
+
+    Raises:
+        UsageError: with names that are near it.
+    """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"near it: {', '.join(near)}" if near else "timm.list_models() names all"
         raise UsageError(f"backbone {name!r} is not a timm model", hint)
+
+
+def _create(name: str, output_stride: int, fetch: Fetch | None) -> nn.Module:
+    check_name(name)
     # only dilated networks are asked for a stride, as many models do not take the argument
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     options |= {"features_only": True, "out_indices": STAGES}

@@ -209,6 +209,8 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
         if fault := missing_weights(backbone.name, backbone.weights, key):
             yield fault
             continue
+        if unknown := _unknown(backbone.name, key):
+            yield unknown
         before, name = first.setdefault(backbone.weights, (key, backbone.name))
         if backbone.weights not in ("imagenet", "none") and name != backbone.name:
             yield WeightsError(
@@ -227,6 +229,16 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
                 yield WeightsError(f"train.init: {reason}", hint)
         except WeightsError as error:
             yield WeightsError(f"train.init: {error.message}", error.hint)
+
+
+def _unknown(name: str, key: str) -> UsageError | None:
+    from wsss_cli.models.backbones import check_name  # here: it loads torch
+
+    try:
+        check_name(name)
+    except UsageError as error:
+        return UsageError(f"{key}.name: {error.message}", error.hint)
+    return None
 
 
 def _sources(exp: Experiment, steps: Sequence[Step]) -> Iterator[WsssError]:

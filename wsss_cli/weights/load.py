@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from wsss_cli.weights.tables import RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
 
 OF_RUN = "name the run or the checkpoint that it was made from; of ONNX, wsss eval takes the file, too"
+OTHER_CHECKPOINT = "remove this checkpoint folder and run its training again: it goes on from the one before, or anew"
+UNPACK = "unpack it and name the weight file that is in it"
 ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
 
 
@@ -124,7 +127,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
         if _is_safetensors(path):
             return load_file(path, device="cpu"), []
         if other := _other_form(path):
-            raise WeightsError(f"weights {path} are {other}, not a state dict", OF_RUN if "export" in other else RESAVE)
+            hint = OF_RUN if "export" in other else UNPACK if "archive" in other else RESAVE
+            raise WeightsError(f"weights {path} are {other}, not a state dict", hint)
         try:
             with path.open("rb") as file:  # of a path torch believes the suffix
                 return torch.load(file, map_location="cpu", weights_only=True), []
@@ -146,7 +150,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
-        raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", RESAVE) from error
+        hint = OTHER_CHECKPOINT if (path.parent / "meta.json").is_file() else RESAVE
+        raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", hint) from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -166,6 +171,8 @@ def _other_form(path: Path) -> str:
         return "a network as ONNX, as `wsss export` writes"
     if head == b"\x89HDF\r\n\x1a\n":
         return "HDF5, as Keras writes"
+    if tarfile.is_tarfile(path):
+        return "a tar archive"
     if not zipfile.is_zipfile(path):
         return ""
     with zipfile.ZipFile(path) as archive:

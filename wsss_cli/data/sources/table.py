@@ -105,6 +105,12 @@ def open_table(path: Path) -> Table:
             "write one: a line image,labels and then one for each image, 1.jpg,cat|dog",
         )
     refuse_named_pipe(path)
+    if path.suffix.lower() in (".json", ".xml"):
+        raise DataError(
+            f"{path} is no table of tags",
+            "write a CSV: a line image,labels and then one for each image, 1.jpg,cat|dog; what a tool has drawn is for "
+            "wsss prepare labels, once the data set is there",
+        )
     records = _records(path, _lines(path))
     first, heads = next(records, (1, ()))
     if heads and SEPARATOR_LINE.match(heads[0]):
