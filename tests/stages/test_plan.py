@@ -9,11 +9,11 @@ from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.records import read_inputs
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
+from wsss_cli.scoring.results import newer_masks
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_step
 from wsss_cli.stages.plan import (
-    _newer_truth,
     given_classifier,
     open_experiment,
     plan_cam,
@@ -189,7 +189,7 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
         assert [step.done for step in plan_run(of, silent)] == done
     write_json(train.path / "eval.json", {**stored, "eval": exp.preset.eval.model_dump(mode="json"), "ms_flip": {}})
     said = []
-    monkeypatch.setattr("wsss_cli.stages.plan._newer_truth", lambda exp, run: 3)
+    monkeypatch.setattr("wsss_cli.stages.plan.newer_masks", lambda run, samples: 3)
     assert [step.done for step in plan_run(exp, said.append)] == [True, False]
     assert said == [f"3 true masks of split 'val' are newer than the scores of {train.path}: it is scored anew"]
     asked = []
@@ -200,13 +200,12 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
 
 
 def test_true_masks_that_were_written_after_the_scores_are_counted(experiment, tmp_path):
-    exp = experiment()
-    (mask,) = (sample.mask for sample in exp.dataset.split("val"))
-    written = mask.stat().st_mtime
+    samples = experiment().dataset.split("val")
+    written = samples[0].mask.stat().st_mtime
     write_json(tmp_path / "eval.json", {})
     for scored, newer in ((written + 10, 0), (written - 10, 1)):
         os.utime(tmp_path / "eval.json", (scored, scored))
-        assert _newer_truth(exp, tmp_path) == newer
+        assert newer_masks(tmp_path, samples) == newer
 
 
 def test_cams_of_other_classes_are_refused(experiment, tmp_path):

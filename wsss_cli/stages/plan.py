@@ -31,7 +31,7 @@ from wsss_cli.engine.records import (
 from wsss_cli.engine.rundir import run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import sha256_file
-from wsss_cli.scoring.results import finished_eval
+from wsss_cli.scoring.results import finished_eval, newer_masks
 from wsss_cli.stages.trusted import trusted_by
 from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
@@ -174,18 +174,11 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
     else:
         asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
         scored = trained.done and finished_eval(trained.path, ms_flip=True, config=asked) is not None
-        if scored and (newer := _newer_truth(exp, trained.path)):
+        if scored and (newer := newer_masks(trained.path, exp.dataset.split(val) if splits else ())):
             say(f"{newer} true masks of split {val!r} are newer than the scores of {trained.path}: it is scored anew")
             scored = False
         targets.append(Step("eval", trained.path, "", (trained,), scored))
     return in_order(targets)
-
-
-def _newer_truth(exp: Experiment, run: Path) -> int:
-    """How many true masks have been written since a run was scored on them."""
-    scored = (run / "eval.json").stat().st_mtime_ns
-    masks = [sample.mask for sample in exp.dataset.split(exp.preset.dataset.val)] if exp.dataset.split_sha256 else []
-    return sum(mask is not None and mask.is_file() and mask.stat().st_mtime_ns > scored for mask in masks)
 
 
 def in_order(targets: Sequence[Step]) -> list[Step]:
