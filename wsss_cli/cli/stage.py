@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsss_cli.cli import console
 from wsss_cli.errors import DataError, UsageError, WsssError
 from wsss_cli.ranks.who import here
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, say
 
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
@@ -256,7 +256,7 @@ def working(device: str, runs: Path, loggers: Sequence[str] | None = None, ray: 
     ctx.loggers = tuple(dict.fromkeys(loggers or ()))
     if not here().rank:
         ctx.stop.tell = console.say_at_once
-    with ctx.stop.listening(), joined(ctx.stop.check):
+    with ctx.stop.listening(), joined(ctx.stop.check, say):
         if here().world > 1:
             ctx.stop.look = look_at_others
         if ray is None:

@@ -27,7 +27,6 @@ from wsss_cli.errors import Interrupted, PeerError, Preempted, ResourceError, Us
 from wsss_cli.processes import end_with
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import Ranks, by_itself, here, meeting_point
-from wsss_cli.talk import say
 
 Value = TypeVar("Value")
 Check = Callable[[], object]
@@ -67,11 +66,12 @@ def timeout_s() -> float:
 
 
 @contextlib.contextmanager
-def joined(check: Check) -> Iterator[None]:
+def joined(check: Check, say: Callable[[str], object]) -> Iterator[None]:
     """Join the other ranks of the job while the body runs; an error that leaves it ends all of them.
 
     Args:
         check: looks at the stop flag; called while others are waited for.
+        say: is told where the others have not come for some time.
     Raises:
         ResourceError: the ranks do not find each other.
         PeerError: in place of this rank's own error, where another rank's was first.
@@ -87,7 +87,7 @@ def joined(check: Check) -> Iterator[None]:
         os.environ.setdefault(name, value)
     limit = datetime.timedelta(seconds=timeout_s())
     try:
-        _store, _turns = PrefixStore("wsss", _meet(limit)), 0
+        _store, _turns = PrefixStore("wsss", _meet(limit, say)), 0
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=_store, rank=ranks.rank, world_size=ranks.world, timeout=limit)
     except (RuntimeError, ValueError, OSError) as error:
@@ -110,7 +110,7 @@ def joined(check: Check) -> Iterator[None]:
         _store = None
 
 
-def _meet(limit: datetime.timedelta) -> Any:
+def _meet(limit: datetime.timedelta, say: Callable[[str], object]) -> Any:
     """The store in which all ranks have met; torch hears no signal while it waits, so it does so in another thread."""
     met: list[Any] = []
 

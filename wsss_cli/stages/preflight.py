@@ -29,7 +29,7 @@ from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
 from wsss_cli.talk import counted, say
-from wsss_cli.weights.sources import missing_weights, unreadable
+from wsss_cli.weights.sources import PACKAGED, missing_weights, unreadable
 
 GIVE_THRESHOLDS = "--set {0}.threshold.kind=fixed --set {0}.threshold.fg=0.4 --set {0}.threshold.bg=0.2"
 
@@ -209,7 +209,7 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
         if fault := missing_weights(backbone.name, backbone.weights, key):
             yield fault
             continue
-        if unknown := _unknown(backbone.name, key):
+        if backbone.weights == "none" and (unknown := _unknown(backbone.name, key)):
             yield unknown
         before, name = first.setdefault(backbone.weights, (key, backbone.name))
         if backbone.weights not in ("imagenet", "none") and name != backbone.name:
@@ -232,6 +232,8 @@ def _weights(preset: Preset, todo: Sequence[Step]) -> Iterator[WsssError]:
 
 
 def _unknown(name: str, key: str) -> UsageError | None:
+    if name == PACKAGED:
+        return None
     from wsss_cli.models.backbones import check_name  # here: it loads torch
 
     try:
