@@ -34,11 +34,8 @@ class Network:
     """Colours as maps; counts the views that it sees, and asks to stop where it is told to."""
 
     def __init__(self):
-        self.views, self.ctx = 0, None
+        self.views, self.ctx, self.training = 0, None, False
         self.backbone = self
-
-    def eval(self):
-        return self
 
     def normalise(self, x):
         return x.float() / 64 - 2
