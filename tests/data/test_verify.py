@@ -100,10 +100,13 @@ def test_a_photograph_that_is_damaged_within(root, capfd):
     file = root / "images" / "b.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).resize((80, 60)).save(file)
     data = file.read_bytes()
+    file.write_bytes(data[:-2] + b"\1\2\3" + data[-2:])  # all pixels are there
+    (finding,) = look(root).findings
+    assert finding.code == "damaged" and "Corrupt JPEG data" in finding.problem
     middle = len(data) * 3 // 4
     file.write_bytes(data[:middle] + bytes(400) + data[middle + 400 :])  # the end mark is there
     (finding,) = look(root).findings
-    assert finding.code == "damaged" and "Corrupt JPEG data" in finding.problem
+    assert finding.code == "unreadable" and "b.jpg is damaged within: Corrupt JPEG data" in finding.problem
     assert capfd.readouterr().err == ""  # one line, and that is the finding
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
+from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
 from wsss_cli.data.remote import read_url, url_of
 from wsss_cli.errors import DataError, UsageError, WsssError
 
@@ -67,7 +68,19 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, or
             one that needs what is not installed.
     """
-    if is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or STRAIGHT_ALPHA in _tiff_tag(data, EXTRA_SAMPLES):
+    return decode_and_tell(data, name)[0]
+
+
+def decode_and_tell(data: bytes, name: str) -> tuple[np.ndarray, str]:
+    """As `decode_image`, and what libjpeg found wrong in a JPEG that has all its pixels; empty if nothing.
+
+    Raises:
+        DataError: as `decode_image`.
+    """
+    wrong = ""
+    if data.startswith(START):
+        image, wrong = _decode_jpeg(data, name)
+    elif is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or STRAIGHT_ALPHA in _tiff_tag(data, EXTRA_SAMPLES):
         image = _decode_with_pillow(data, name)
     else:
         image = _decode_with_opencv(data, name)
@@ -76,7 +89,18 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
             "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
         )
-    return image
+    return image, wrong
+
+
+def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray, str]:
+    """As `decode_and_tell`; OpenCV decodes what TurboJPEG does not take, and says nothing of damage."""
+    size, end, exif = jpeg_header(data)
+    if size:
+        check_pixels(*size, name)
+    image, wrong = decode_jpeg(data) if end >= 0 else (None, "")
+    if part_is_lost(data, wrong):
+        raise DataError(f"image {name} is damaged within: {wrong}", f"{REPLACE}; if it looks right, save it anew")
+    return _decode_with_opencv(data, name) if image is None else turn_upright(image, _orientation(exif)), wrong
 
 
 def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
@@ -241,8 +265,9 @@ def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
     """
     if data.startswith(b"\x89PNG"):
         return (int.from_bytes(data[20:24]), int.from_bytes(data[16:20])), b"IEND" in data
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg_header(data)
+    if data.startswith(START):
+        size, end, _ = jpeg_header(data)
+        return size, end >= 0
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _size_and_orientation(image)[0], True
@@ -272,17 +297,6 @@ def _tiff_tag(data: bytes, tag: int) -> tuple[int, ...]:
         raise
     except Exception:  # as in `stored_size`
         return ()
-
-
-def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """As `_header`: segments are skipped, as EXIF may hold a thumbnail with marks of its own."""
-    at, size = 2, None
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        mark = data[at + 1 : at + 2]
-        if b"\xc0" <= mark <= b"\xcf" and mark not in b"\xc4\xc8\xcc":  # start of frame: precision, height, width
-            size = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-        at += 2 + int.from_bytes(data[at + 2 : at + 4]) if mark != b"\xff" else 1
-    return size, data.find(b"\xff\xd9", at) >= 0
 
 
 def open_picture(path: str | Path) -> ImageFile.ImageFile:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.findings import Check, Finding, Progress, Report
-from wsss_cli.data.images import decode_image, read_plain_file, stored_size
+from wsss_cli.data.images import decode_and_tell, read_plain_file, stored_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.similar import NEAR, Member, Signatures, equal_files, look_alikes, picture_hash, short_hash
 from wsss_cli.data.sources.mask_checks import look_at_mask
@@ -128,7 +128,7 @@ def look_at(sample: Sample, classes: tuple[str, ...]) -> Look:
     try:
         data = read_plain_file(sample.image)
         with library_talk() as lines:
-            image = decode_image(data, file)
+            image, damage = decode_and_tell(data, file)
         _, turned = stored_size(sample.image)
     except DataError as error:
         findings.append(Finding("unreadable", file, error.message, error.hint))
@@ -139,11 +139,9 @@ def look_at(sample: Sample, classes: tuple[str, ...]) -> Look:
             findings.append(Finding("listed-size", file, problem, "run `wsss prepare` again"))
         picture, blank = picture_hash(image)
         state = 1 if blank else 2
-        if damage := [line for line in lines if line.startswith(DAMAGE)]:
-            problem = f"{file} is damaged within: {damage[0]}"
-            findings.append(
-                Finding("damaged", file, problem, "fetch the file again; what can be decoded of it is used")
-            )
+        if damage := damage or next((line for line in lines if line.startswith(DAMAGE)), ""):
+            problem = f"{file} is damaged within: {damage}"
+            findings.append(Finding("damaged", file, problem, "fetch the file again; what is decoded of it is used"))
     if sample.mask is not None:
         wrong = _look_at_mask(sample, sample.mask, size, classes)
         findings += wrong
