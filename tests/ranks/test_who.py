@@ -25,7 +25,10 @@ def test_a_batch_script_without_srun_is_one_process_though_slurm_has_given_it_ma
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        ({"RANK": "one", "WORLD_SIZE": "2"}, "'one'"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one'"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "RANK=''"),
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "WORLD_SIZE='x'"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "4(x2)"}, "LOCAL_WORLD_SIZE='4"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2 contradict"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "contradict"),
     ],
@@ -54,4 +57,16 @@ def test_the_first_machine_of_slurms_list(nodes, first):
 def test_ranks_meet_at_the_first_machine_on_a_port_of_their_job():
     place = meeting_point({"SLURM_STEP_NODELIST": "gpu[03-05]", "SLURM_JOB_ID": "1234567"})
     assert place == {"MASTER_ADDR": "gpu03", "MASTER_PORT": str(29_500 + 4567)}
+    assert meeting_point({"MASTER_ADDR": "", "MASTER_PORT": ""}) == {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     assert meeting_point({"MASTER_ADDR": "host", "MASTER_PORT": "1"}) == {"MASTER_ADDR": "host", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("said", [{"MASTER_PORT": "abc"}, {"MASTER_PORT": "70000"}, {"MASTER_PORT": "0"}])
+def test_a_port_that_is_none_is_refused_by_its_name(said):
+    with pytest.raises(UsageError, match="MASTER_PORT="):
+        meeting_point(said)
+
+
+def test_a_job_id_that_is_none_is_refused_by_its_name():
+    with pytest.raises(UsageError, match="SLURM_JOB_ID="):
+        meeting_point({"SLURM_JOB_ID": "x"})

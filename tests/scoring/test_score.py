@@ -14,6 +14,7 @@ from references.thresholds import areas_by_pixel
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.masks import write_mask
+from wsss_cli.data.sources.mask_checks import say_swapped
 from wsss_cli.errors import DataError, Preempted
 from wsss_cli.labels import voc_palette
 from wsss_cli.metrics.scores import mean_fn, mean_fp, miou
@@ -82,8 +83,31 @@ def test_a_palette_of_other_numbers_is_asked_about(pred: Path, truth: Path, caps
     masks.score_masks(pred, truth, 4, check=lambda: None)
     assert capsys.readouterr().err == (
         f"warning: {file} has a palette that draws 0 in a colour and a class in black: are background and class "
-        "swapped? Its numbers are taken as they are\n"
+        "swapped? The numbers are taken as they are\n"
     )
+
+
+def test_palettes_that_differ_among_label_maps_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def palette(name: str, *colors: int) -> Path:
+        indexed = Image.fromarray(np.uint8([[0, 1], [2, 2]]), "P")
+        indexed.putpalette(colors)
+        indexed.save(tmp_path / name)
+        return tmp_path / name
+
+    first, same = (
+        palette("a.png", 0, 0, 0, 128, 0, 0, 0, 128, 0),
+        palette("b.png", 0, 0, 0, 128, 0, 0, 0, 128, 0, 9, 9, 9),
+    )
+    say_swapped([first, same, palette("c.png", 0, 0, 0, 128, 0, 0)])
+    assert not capsys.readouterr().err
+    other = palette("d.png", 0, 0, 0, 0, 128, 0, 128, 0, 0)
+    say_swapped([first, same, other])
+    said = capsys.readouterr().err
+    assert f"the palettes of {first} and {other} draw the number 1 in other colours" in said
+    say_swapped([first, palette("e.png", 128, 0, 0, 0, 0, 0, 0, 128, 0)])
+    assert "are background and class swapped?" in capsys.readouterr().err
 
 
 def test_values_outside_the_classes_are_an_error_with_the_file(pred: Path, truth: Path) -> None:

@@ -39,6 +39,25 @@ def test_a_run_without_scores_by_image_says_so(home, tmp_path):
     assert [gap.why for gap in gaps(told, lambda: None)] == ["not scored image by image yet: run wsss eval on both"]
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_damaged_scores_are_named_and_end_with_3(home, tmp_path, form):
+    runs = tmp_path / "runs"
+    shutil.copytree(home / "runs", runs)
+    (runs / "train-toy-4/eval.json").write_text("{")
+    arguments = ["runs", "compare", "train-toy-3", "train-toy-4", "--runs", str(runs), *form]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3 and "scores are left out" in result.stderr
+    assert (
+        f"{runs}/train-toy-4/eval.json" in result.stderr and "the eval.json of train-toy-4 is damaged" in result.stdout
+    )
+    out = tmp_path / "x.html"
+    result = CliRunner().invoke(
+        app, ["report", str(runs / "train-toy-4"), "--photographs", "0", "--out", str(out), *form]
+    )
+    assert result.exit_code == 3 and "scores are left out" in result.stderr
+    assert "eval.json is not valid JSON" in out.read_text() and "No scores" not in out.read_text()
+
+
 @pytest.mark.parametrize("names", [["train-toy-3"], ["train-toy-3", "train-toy-3"]])
 def test_one_run_is_compared_with_nothing(home, names):
     with pytest.raises(UsageError, match="two runs"):

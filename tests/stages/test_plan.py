@@ -9,7 +9,7 @@ from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.records import read_inputs
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
-from wsss_cli.scoring.results import newer_masks
+from wsss_cli.scoring.stored import masks_changed, masks_stamp
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_step
@@ -189,9 +189,9 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
         assert [step.done for step in plan_run(of, silent)] == done
     write_json(train.path / "eval.json", {**stored, "eval": exp.preset.eval.model_dump(mode="json"), "ms_flip": {}})
     said = []
-    monkeypatch.setattr("wsss_cli.stages.plan.newer_masks", lambda run, samples: 3)
+    monkeypatch.setattr("wsss_cli.stages.plan.masks_changed", lambda file, stored, samples: True)
     assert [step.done for step in plan_run(exp, said.append)] == [True, False]
-    assert said == [f"3 true masks of split 'val' are newer than the scores of {train.path}: it is scored anew"]
+    assert said == [f"true masks of split 'val' have changed since {train.path} was scored: it is scored anew"]
     asked = []
     monkeypatch.setattr("wsss_cli.stages.pipeline.run_eval", lambda run, ctx, **given: asked.append(given))
     monkeypatch.setattr("wsss_cli.stages.pipeline._leave_pictures", lambda step, ctx: None)
@@ -199,13 +199,17 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
     assert asked == [{"ms_flip": True, "views": whole.preset.eval.model_dump()}]
 
 
-def test_true_masks_that_were_written_after_the_scores_are_counted(experiment, tmp_path):
+def test_true_masks_that_are_others_than_when_scores_were_made_are_seen(experiment, tmp_path):
     samples = experiment().dataset.split("val")
     written = samples[0].mask.stat().st_mtime
     write_json(tmp_path / "eval.json", {})
-    for scored, newer in ((written + 10, 0), (written - 10, 1)):
+    for scored, changed in ((written + 10, False), (written - 10, True)):  # scores of an earlier version
         os.utime(tmp_path / "eval.json", (scored, scored))
-        assert newer_masks(tmp_path, samples) == newer
+        assert masks_changed(tmp_path / "eval.json", {}, samples) is changed
+        assert not masks_changed(tmp_path / "eval.json", {"masks_stamp": masks_stamp(samples)}, samples)
+    stored = {"masks_stamp": masks_stamp(samples)}
+    os.utime(samples[0].mask, (written - 100, written - 100))  # as cp -p leaves another one
+    assert masks_changed(tmp_path / "eval.json", stored, samples)
 
 
 def test_cams_of_other_classes_are_refused(experiment, tmp_path):

@@ -48,7 +48,8 @@ def test_a_training_has_its_lineage_scores_curves_and_photographs(home, tmp_path
 
 
 def test_what_was_lost_is_named_and_is_no_markup(home, tmp_path, ctx):
-    text = write_report([home / "runs/pseudo-toy-2"], tmp_path / "x.html", ctx).read_text(encoding="utf-8")
+    write_report([home / "runs/pseudo-toy-2"], tmp_path / "x.html", ctx)
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "unreadable &lt;b&gt;" in text and "1 photograph was lost" in text
     assert "No scores" in text
 

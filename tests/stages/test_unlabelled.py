@@ -106,12 +106,18 @@ def test_a_validation_on_masks_of_other_classes_or_without_an_image_is_said_and_
     run, lines = train(exp)
     assert [row["miou"] for row in read_metrics(run) if row["kind"] == "val"] == [None, None, None]
     assert sum("validation without a score" in line and f"{first} holds the value 9" in line for line in lines) == 3
+    assert [(one["id"], "holds the value 9" in one["reason"]) for one in read_record(run).lost] == [
+        ("val_000000", True)
+    ]
     first.unlink()
     exp.runs.rename(exp.runs.parent / "before")
     run, lines = train(exp)
     assert all(row["miou"] is not None for row in read_metrics(run) if row["kind"] == "val")
-    assert sum("validation without 1 of 2 images, first val_000000" in line for line in lines) == 3
+    assert sum("validation without 1 of 2 images" in line for line in lines) == 3
+    assert [one["id"] for one in read_record(run).lost] == ["val_000000"]
     assert second.is_file()
+    train(exp)
+    assert [one["id"] for one in read_record(run).lost] == ["val_000000"]  # it still cannot be scored
 
 
 def test_a_training_that_sees_no_label_says_so(unlabelled, capsys):

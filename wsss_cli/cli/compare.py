@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss_cli.cli import completion, console
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption, written_file
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import DataError, UsageError
 from wsss_cli.talk import counted
+
+if TYPE_CHECKING:
+    from wsss_cli.stages.lineage import Told
 
 RunsArgument = Annotated[
     list[Path],
@@ -47,6 +51,7 @@ def compare(compared: RunsArgument, runs: RunsOption = RUNS, json_output: JsonOp
             for gap in listed
         ]
         console.result_json({"runs": scores, "differences": rows, "settings": settings})
+        end_without_scores(told)
         return
     if rows_ := score_rows(told):
         console.table(Table("Scores, per cent", SCORES, tuple(rows_), left=frozenset({0, 1})))
@@ -57,6 +62,18 @@ def compare(compared: RunsArgument, runs: RunsOption = RUNS, json_output: JsonOp
         console.result(f"settings, {told[0].name} -> {name}:{'' if lines else ' none'}")
         for line in lines:
             console.result(f"  {line}")
+    end_without_scores(told)
+
+
+def end_without_scores(told: Sequence[Told]) -> None:
+    """End with exit code 3 where scores of runs are left out, as their eval.json is damaged; all else has been shown.
+
+    The result is printed before: an error that is raised would become a second JSON object.
+    """
+    if why := [one.last.why_no_scores for one in told if one.last.why_no_scores]:
+        for line in why:
+            console.complain(f"error: scores are left out: {line}")
+        raise typer.Exit(DataError.exit_code)
 
 
 def plot(

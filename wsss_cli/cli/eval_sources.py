@@ -36,6 +36,7 @@ def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, colum
     """
     from wsss_cli.report.tables import class_table
     from wsss_cli.scoring.masks import score_masks
+    from wsss_cli.scoring.renumbered import renumbered
 
     images = sum(1 for _ in pngs_below(truth)) if truth.is_dir() else 0
     with console.progress(images, "eval") as bar, Stop(console.say_at_once).listening() as stop:
@@ -55,6 +56,8 @@ def mask_folder(pred: Path, truth: Path, num_classes: int, undecided: Any, colum
             f"the true masks in {truth} hold {held} only: are objects 255? 255 is not scored",
             "write class indices: 0 background, 1, 2, ... the classes; 255 where a pixel is not to be scored",
         )
+    if warning := renumbered(scores):
+        console.complain(warning)
     return scores, class_table({"IoU": scores}, str(pred), metrics=columns)
 
 

@@ -236,7 +236,7 @@ def _from_folder(
         if place in chosen:
             raise DataError(f"{chosen[place]} and {file} are of one photograph", "leave one")
         chosen[place] = file
-    say_swapped(files[0])
+    say_swapped(list(chosen.values()))
     if (folder.parent / "made.jsonl").is_file():  # of predictions
         from wsss_cli.inference.journal import refuse_other_classes
 

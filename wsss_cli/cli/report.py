@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.compare import end_without_scores
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, RunsOption, written_file
 
 
@@ -47,8 +48,10 @@ def report(
             from wsss_cli.scoring.results import newest_run
 
             chosen = [newest_run(runs)]
-        page = write_report(chosen, out or chosen[0] / "report.html", ctx, photographs=photographs)
+        page = out or chosen[0] / "report.html"
+        told = write_report(chosen, page, ctx, photographs=photographs)
     if json_output:
         console.result_json({"report": str(page), "runs": [str(run) for run in chosen]})
-        return
-    console.result(f"report: {page}")
+    else:
+        console.result(f"report: {page}")
+    end_without_scores(told)

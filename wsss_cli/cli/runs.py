@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -127,13 +126,16 @@ def show(
 
 
 def _scores(path: Path, record: RunRecord) -> dict[str, float | None]:
-    """The scores in a run's eval.json by name; those that it has."""
+    """The scores in a run's eval.json by name; those that it has. Of a damaged one none, and that is said."""
     scores = {}
-    with contextlib.suppress(DataError):
+    try:
         stored = read_scores(path)
-        for name, (mode, key) in SCORES.get(record.stage, {}).items():
-            if key in stored.get(mode, {}):
-                scores[name] = stored[mode][key]
+    except DataError as error:
+        console.complain(f"scores are left out: {error}")
+        return {}
+    for name, (mode, key) in SCORES.get(record.stage, {}).items():
+        if key in stored.get(mode, {}):
+            scores[name] = stored[mode][key]
     return scores
 
 

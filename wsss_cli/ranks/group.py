@@ -84,7 +84,8 @@ def joined(check: Check, say: Callable[[str], object]) -> Iterator[None]:
         return
     end_with_agent()
     for name, value in {**meeting_point(os.environ), "RANK": str(ranks.rank), "WORLD_SIZE": str(ranks.world)}.items():
-        os.environ.setdefault(name, value)
+        if not os.environ.get(name):
+            os.environ[name] = value
     limit = datetime.timedelta(seconds=timeout_s())
     try:
         _store, _turns = PrefixStore("wsss", _meet(limit, say)), 0

@@ -96,28 +96,41 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
             break
     else:
         return Ranks()
-    try:
-        rank, world = (int(environment[name]) for name in names[:2])
-        local = int(environment.get(names[2], "0"))
-        local_world = int(environment.get(names[3], "1").split("(")[0].split(",")[0])  # Slurm: 4(x2),3
-    except ValueError as error:
-        raise UsageError(f"{', '.join(names)} do not say which process this is: {error}", HINT) from None
+    rank, world = (_number(environment, name) for name in names[:2])
+    local, local_world = _number(environment, names[2], "0"), _number(environment, names[3], "1")
     if not 0 <= rank < world or local < 0:
         raise UsageError(f"{names[0]}={rank} and {names[1]}={world} contradict each other", HINT)
     return Ranks(rank, world, local, max(local_world, local + 1))
+
+
+def _number(environment: Mapping[str, str], name: str, otherwise: str = "") -> int:
+    """The whole number that a variable is; of Slurm's lists, such as 4(x2),3, the first.
+
+    Raises:
+        UsageError: it is none, with its name.
+    """
+    text = environment.get(name, otherwise)
+    first = text.split("(")[0].split(",")[0] if name.startswith("SLURM") else text
+    try:
+        return int(first)
+    except ValueError:
+        raise UsageError(f"{name}={text!r} in the environment is no whole number", HINT) from None
 
 
 HINT = "start by torchrun, srun or --gpus; without them unset these variables"
 
 
 def meeting_point(environment: Mapping[str, str]) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT where srun leaves them out: the first machine of the job, a port by the job's id."""
+    """MASTER_ADDR and MASTER_PORT where srun leaves them out: the first machine of the job, a port by the job's id.
+
+    Raises:
+        UsageError: MASTER_PORT is no port.
+    """
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", ""))
-    port = PORT + int(environment.get("SLURM_JOB_ID", "0")) % 10_000
-    return {
-        "MASTER_ADDR": environment.get("MASTER_ADDR", first_node(nodes) or "127.0.0.1"),
-        "MASTER_PORT": environment.get("MASTER_PORT", str(port)),
-    }
+    port = environment.get("MASTER_PORT") or str(PORT + _number(environment, "SLURM_JOB_ID", "0") % 10_000)
+    if not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise UsageError(f"MASTER_PORT={port!r} in the environment is no port", "1 to 65535, or unset it")
+    return {"MASTER_ADDR": environment.get("MASTER_ADDR") or first_node(nodes) or "127.0.0.1", "MASTER_PORT": port}
 
 
 def first_node(nodes: str) -> str:

@@ -64,8 +64,8 @@ def score_masks(
             classes and 255, or sizes that differ.
     """
     pairs, extra = pair_masks(pred_dir, truth)
-    for file in pairs[0]:
-        say_swapped(file)
+    for files in zip(*pairs, strict=True):
+        say_swapped(files)
     how: dict[str, Any] = {"names": names, "workers": workers, "progress": progress}
     scores = score_pairs(pairs, num_classes, check=check, undecided=undecided, boundary=boundary, **how)
     return {**scores, "extra": extra}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.dataset import Sample, not_a_result, open_dataset
+from wsss_cli.data.dataset import not_a_result, open_dataset
 from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.records import Inputs, find_runs, limit_of, read_inputs, read_run
 from wsss_cli.engine.rundir import read_metrics
@@ -66,13 +65,6 @@ def _not_scored(run: Path, preset: Preset, inputs: Inputs) -> str:
         if not open_dataset(inputs.dataset, silent).has_masks(preset.dataset.val):
             return f"not scored: the data set has no masks in a split {preset.dataset.val}; see {run / 'report.html'}"
     return f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"
-
-
-def newer_masks(run: Path, samples: Iterable[Sample]) -> int:
-    """How many true masks of samples have been written since a run was scored."""
-    scored = (run / "eval.json").stat().st_mtime_ns
-    masks = [sample.mask for sample in samples]
-    return sum(mask is not None and mask.is_file() and mask.stat().st_mtime_ns > scored for mask in masks)
 
 
 def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None) -> dict[str, Any] | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json
+
+if TYPE_CHECKING:
+    from wsss_cli.data.dataset import Sample
 
 FILE = "eval.json"
 PARTS = ("single", "ms_flip", "single_crf", "ms_flip_crf", "best", "background", "drop")
@@ -31,10 +35,38 @@ def read_scores(run: Path, *, whole: bool = False) -> dict[str, Any]:
     file = run / FILE
     if not file.is_file():
         return {}
-    stored = read_json(file)
+    try:
+        stored = read_json(file)
+    except DataError as error:
+        raise DataError(error.message, AGAIN) from error
     if fault := _fault(stored, whole=whole):
         raise DataError(f"{file} was edited, or is damaged: {fault}", AGAIN)
     return dict(stored)
+
+
+def masks_stamp(samples: Iterable[Sample]) -> str:
+    """Of the true masks of samples, as they lie on disk: another one where any has another size or time of change."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        if sample.mask is not None and sample.mask.is_file():
+            status = sample.mask.stat()
+            digest.update(f"{sample.id}\0{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def masks_changed(file: Path, stored: Mapping[str, Any], samples: Iterable[Sample]) -> bool:
+    """Whether true masks of samples are others than when scores were made.
+
+    Args:
+        file: of the scores.
+        stored: what is in it; where that is of an earlier version, masks that are newer than the file are others.
+        samples: of the split that it was scored on.
+    """
+    if before := stored.get("masks_stamp"):
+        return bool(before != masks_stamp(samples))
+    scored = file.stat().st_mtime_ns
+    masks = [sample.mask for sample in samples]
+    return any(mask is not None and mask.is_file() and mask.stat().st_mtime_ns > scored for mask in masks)
 
 
 def read_measured(file: Path, *numbers: str) -> dict[str, Any]:

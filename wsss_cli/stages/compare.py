@@ -87,6 +87,8 @@ def gaps(told: Sequence[Told], check: Callable[[], object]) -> list[Gap]:
         difference, why = None, ""
         if first.last.inputs is None or classes != first.last.inputs.classes:
             why = "other classes"
+        elif damaged := [each.name for each in (told[0], one) if each.last.why_no_scores]:
+            why = f"the eval.json of {damaged[0]} is damaged"
         elif areas is None or other is None:
             why = "not scored image by image yet: run wsss eval on both"
         else:

@@ -31,6 +31,7 @@ from wsss_cli.locks import locked
 from wsss_cli.rows import Rows
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import SHARD_COUNTS, PartialCounts
+from wsss_cli.scoring.stored import masks_changed
 from wsss_cli.stages.evaluate import Evaluation, count_evaluation, forget_shards
 from wsss_cli.stages.network_scores import in_order_of
 from wsss_cli.stages.waiting import awaited
@@ -65,7 +66,9 @@ def stored_scores(evaluation: Evaluation) -> dict[str, Any] | None:
     except DataError:
         return None
     same = isinstance(stored, dict) and stored.get("evaluation") == evaluation.id
-    return dict(stored) if same else None
+    if not same or masks_changed(evaluation.file, stored, evaluation.samples):
+        return None
+    return dict(stored)
 
 
 @contextlib.contextmanager
@@ -126,7 +129,7 @@ def _count(evaluation: Evaluation, shard: Shard, attempts: tuple[Attempt, ...], 
 
 
 def _counts_of(evaluation: Evaluation, shard: Shard) -> PartialCounts:
-    return PartialCounts(shard.file(evaluation.place, SHARD_COUNTS), evaluation.key, whole=True)
+    return PartialCounts(shard.file(evaluation.place, SHARD_COUNTS), evaluation.counted_key, whole=True)
 
 
 def _fresh(evaluation: Evaluation) -> dict[str, Counts]:

@@ -30,6 +30,8 @@ from wsss_cli.ranks.who import here
 from wsss_cli.scoring.by_image import MOST
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import PartialCounts
+from wsss_cli.scoring.renumbered import renumbered
+from wsss_cli.scoring.stored import masks_stamp
 from wsss_cli.stages.network_scores import ScoreOptions, count_network, scores_of
 from wsss_cli.stages.protocol import changed_list, check_classes, counted, further_lines, views_in_words
 
@@ -88,6 +90,11 @@ class Evaluation:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def counted_key(self) -> dict[str, Any]:
+        """All that counts which are stored depend on, the true masks among it."""
+        return {**self.key, "masks": self.stored["masks_stamp"]}
+
+    @property
     def place(self) -> Path:
         """The folder whose `shards` are those of this evaluation."""
         return self.file.with_suffix("") / self.id
@@ -135,6 +142,8 @@ class Evaluation:
             "lost": lost,
             "device": ctx.device_name,
         }
+        if warning := renumbered(result["single"]):
+            ctx.ui.say(warning)
         if not self.trial:
             write_json(self.file, result)
         return result
@@ -192,6 +201,7 @@ def open_evaluation(
         "dataset": data or network.dataset,
         "split": split,
         "split_sha256": dataset.split_sha256[split],
+        "masks_stamp": masks_stamp(samples),
         "eval": config.model_dump(mode="json"),
         "checkpoint": which.checkpoint,
         **({"weights": network.weights} if network.weights else {}),
@@ -239,7 +249,7 @@ def score(evaluation: Evaluation, ctx: Context) -> dict[str, Any]:
     if evaluation.trial:
         total, lost = count_evaluation(evaluation, evaluation.samples, None, ctx)
         return only_first(lambda: evaluation.write(total, lost, ctx))
-    partial = PartialCounts(evaluation.file.with_suffix(".part.json"), evaluation.key)
+    partial = PartialCounts(evaluation.file.with_suffix(".part.json"), evaluation.counted_key)
     total, lost = count_evaluation(evaluation, evaluation.samples, partial, ctx)
     if evaluation.all_lost(lost):
         partial.remove()  # they are to be tried again

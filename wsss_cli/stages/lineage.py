@@ -40,6 +40,7 @@ class Link:
         why_gone: why it cannot be shown; then nothing else of it is known.
         seconds: that its attempts took together; None: an attempt was killed, and so it is not known.
         scores: its eval.json, empty where it has none.
+        why_no_scores: why its eval.json, which is there, cannot be shown.
         metrics: rows of metrics.jsonl.
     """
 
@@ -52,6 +53,7 @@ class Link:
     scores: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[dict[str, Any], ...] = ()
     why_gone: str = ""
+    why_no_scores: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -136,12 +138,16 @@ def read_link(path: Path, stage: str = "") -> Link:
     except WsssError as error:
         return Link(path, stage or "run", why_gone=error.message)
     scores: dict[str, Any] = {}
-    with contextlib.suppress(DataError):
+    why_no_scores = ""
+    try:
         scores = read_scores(path)
+    except DataError as error:
+        why_no_scores = str(error)
     metrics: tuple[dict[str, Any], ...] = ()
     with contextlib.suppress(DataError):
         metrics = tuple(read_metrics(path))
-    return Link(path, record.stage, record, inputs, preset, str(state_of(path, record)), scores, metrics)
+    state = str(state_of(path, record))
+    return Link(path, record.stage, record, inputs, preset, state, scores, metrics, why_no_scores=why_no_scores)
 
 
 def lineage(run: Path) -> list[Link]:

@@ -31,7 +31,8 @@ from wsss_cli.engine.records import (
 from wsss_cli.engine.rundir import run_path
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.files import sha256_file
-from wsss_cli.scoring.results import finished_eval, newer_masks
+from wsss_cli.scoring.results import finished_eval
+from wsss_cli.scoring.stored import masks_changed
 from wsss_cli.stages.trusted import trusted_by
 from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
@@ -173,11 +174,11 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
         say(f"split {val!r} has no masks to score against: eval is left out")
     else:
         asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
-        scored = trained.done and finished_eval(trained.path, ms_flip=True, config=asked) is not None
-        if scored and (newer := newer_masks(trained.path, exp.dataset.split(val) if splits else ())):
-            say(f"{newer} true masks of split {val!r} are newer than the scores of {trained.path}: it is scored anew")
-            scored = False
-        targets.append(Step("eval", trained.path, "", (trained,), scored))
+        scores = finished_eval(trained.path, ms_flip=True, config=asked) if trained.done else None
+        if scores and masks_changed(trained.path / "eval.json", scores, exp.dataset.split(val) if splits else ()):
+            say(f"true masks of split {val!r} have changed since {trained.path} was scored: it is scored anew")
+            scores = None
+        targets.append(Step("eval", trained.path, "", (trained,), scores is not None))
     return in_order(targets)
 
 

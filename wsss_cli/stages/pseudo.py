@@ -31,6 +31,7 @@ from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.by_image import AREAS_FILE, MOST, ClassAreas, image_areas, write_areas
 from wsss_cli.scoring.masks import score_pairs
+from wsss_cli.scoring.renumbered import renumbered
 from wsss_cli.stages.agree import agreement, run_agree
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, confidence_files, mask_files, walk_files
@@ -227,6 +228,8 @@ def score_pseudo(
                     each=each if undecided == "background" and len(scored) <= MOST else None,
                 )
                 scores[undecided] = {**counted, "extra": extra}
+        if warning := renumbered(scores["background"]):
+            ctx.ui.say(warning)
         if each:
             shown = masks.with_file(masked)
             write_areas(run.path / AREAS_FILE, image_areas(zip(names_of(shown), each, strict=True)))

@@ -21,7 +21,7 @@ from wsss_cli.stages.lineage import Told, changed_settings
 from wsss_cli.stages.provenance import commands_section, curves_section, lineage_section, time_section
 
 
-def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: int = 6) -> Path:
+def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: int = 6) -> list[Told]:
     """Write the page of runs.
 
     Args:
@@ -29,7 +29,7 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
         out: the file.
         photographs: examples of each kind; of a training they are predicted again.
     Returns:
-        The file.
+        What is told in it.
     Raises:
         UsageError: no run directory, runs of different stages, or `out` is a folder.
         WriteError: the page cannot be written; seen before the work.
@@ -39,7 +39,7 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
     parts = [_heading(told), *_sections(told, ctx, photographs)]
     title = " and ".join(one.name for one in told) if len(told) < 3 else f"{len(told)} runs"
     write_text(out, page(f"wsss: {title}", parts))
-    return out
+    return told
 
 
 def leave_report(run: Path, ctx: Context) -> None:
@@ -116,6 +116,11 @@ def _heading(told: Sequence[Told]) -> Html:
 
 
 def _scores(told: Sequence[Told]) -> Html:
+    damaged = [
+        node("p", f"Scores left out: {one.last.why_no_scores}", class_="warn") for one in told if one.last.why_no_scores
+    ]
+    if damaged and not any(one.modes for one in told):
+        return join(damaged)
     if not any(one.modes for one in told):
         hint = (
             "wsss eval RUN --ms-flip scores it where the val split has masks" if told[0].last.stage == "train" else ""
@@ -126,7 +131,7 @@ def _scores(told: Sequence[Told]) -> Html:
         lines = one.last.scores.get("protocol") or []
         lines = [lines] if isinstance(lines, str) else lines
         protocols += [node("p", f"{one.name}: " if len(told) > 1 else "", line, class_="soft") for line in lines]
-    return join((table(SCORES, score_rows(told), left=2), *protocols))
+    return join((*damaged, table(SCORES, score_rows(told), left=2), *protocols))
 
 
 def _differences(told: Sequence[Told], ctx: Context) -> Html | None:

@@ -181,7 +181,7 @@ def _source(
                 f"they are named like photographs: {samples[0].id}{Path(files[0]).suffix}",
             )
         if kind == "label maps":
-            say_swapped(source.path / files[0])
+            say_swapped([source.path / file for file in files])
         job = partial(_file_job, samples, kind, source.path, mine, dataset.num_classes)
         digest = hashlib.sha256()
         for place in sorted(mine):

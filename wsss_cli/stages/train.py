@@ -16,6 +16,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import Scores
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import other_classes
+from wsss_cli.engine.rundir import RunDir
 from wsss_cli.errors import DataError, WeightsError
 from wsss_cli.kernels.trials import usable
 from wsss_cli.models.build import build_segmentor
@@ -31,7 +32,7 @@ from wsss_cli.stages.preflight import check_class_weights, check_kernels, check_
 from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
-from wsss_cli.stages.training_data import still_lost, training_item, training_samples
+from wsss_cli.stages.training_data import still_lost, training_item, training_samples, unusable
 from wsss_cli.stages.trusted import trusted_labels
 from wsss_cli.weights.formats import read_holds, recognise
 from wsss_cli.weights.load import differences, load_into, load_state
@@ -58,7 +59,9 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
     make = partial(training_item, config=config, num_classes=dataset.num_classes, confidence=trust, trusted=trusted)
     with open_step(step, exp) as run:
         if run.done:
-            run.finish(lost=[*still_lost(samples, make, ctx, run), *({"id": i, "reason": r} for i, r in without)])
+            missing = ({"id": name, "reason": reason} for name, reason in without)
+            unscored = unusable(_validated_on(preset, dataset), dataset.num_classes, {one["id"] for one in run.lost})
+            run.finish(lost=[*still_lost(samples, make, ctx, run), *missing, *unscored])
             return
         only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         note_lost(without, run, ctx)
@@ -71,7 +74,7 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
         put_on_kernels(model, config)
         if config.patience and not _validated_on(preset, dataset):
             ctx.ui.say(f"train.patience: split {preset.dataset.val!r} has no masks, so training goes on to its end")
-        validate = partial(_validate, preset=preset, dataset=dataset, ctx=ctx)
+        validate = partial(_validate, preset=preset, dataset=dataset, run=run, ctx=ctx)
         task = SegmentationTask(model, config, validate, ctx.ui.say)
         title = f"{config.head.kind}, {config.supervision}"
         train_network(task, config, samples, make, run, ctx, seed=preset.seed, title=title, target="mask")
@@ -152,10 +155,11 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     load_into(model, state, str(file))
 
 
-def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Context) -> Scores:
+def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, run: RunDir, ctx: Context) -> Scores:
     """Single-scale mIoU, in per cent, on the val split or an even part of it; empty where there is none with masks.
 
-    None where these hold no label, and where one is no mask of these classes: that is said, and ends no training.
+    None where these hold no label, and where one is no mask of these classes. What cannot be scored ends no training,
+    and is noted as lost in the run.
     """
     samples = _validated_on(preset, dataset)
     if not samples:
@@ -165,10 +169,12 @@ def _validate(model: Segmentor, *, preset: Preset, dataset: Dataset, ctx: Contex
         scores, lost = score_network(model, samples, dataset, preset, ctx, options=ScoreOptions(), title="validation")
     except DataError as error:
         ctx.ui.say(f"validation without a score: {error}")
+        wrong = only_first(lambda: list(unusable(samples, dataset.num_classes)))
+        note_lost([(entry["id"], entry["reason"]) for entry in wrong], run, ctx)
         return {"miou": None}
     if lost:
-        first = f"{lost[0]['id']}: {lost[0]['reason']}"
-        ctx.ui.say(f"validation without {len(lost)} of {len(samples)} images, first {first}")
+        ctx.ui.say(f"validation without {len(lost)} of {len(samples)} images")
+        note_lost([(entry["id"], entry["reason"]) for entry in lost], run, ctx)
     return {"miou": scores["single"]["miou"]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import read_image
 from wsss_cli.data.loader import Make
-from wsss_cli.data.masks import read_mask
+from wsss_cli.data.masks import check_values, read_mask
 from wsss_cli.data.transforms import train_sample
 from wsss_cli.data.trusted import TrustedLabels
 from wsss_cli.engine.context import Context
@@ -23,6 +23,7 @@ from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.noise.targets import wanted
 from wsss_cli.rows import Each, Rows
+from wsss_cli.scoring.pieces import check_same_size
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.preflight import check_labelled, check_true_masks
 from wsss_cli.stages.trusted import whole_masks
@@ -168,6 +169,25 @@ def still_lost(samples: Sequence[Sample], make: Make, ctx: Context, run: RunDir)
             "remove it to train anew"
         )
     return left
+
+
+def unusable(
+    samples: Sequence[Sample], num_classes: int, names: Collection[str] | None = None
+) -> Iterator[dict[str, str]]:
+    """Of samples with masks those that cannot be scored: the photograph or the mask cannot be read, or do not fit.
+
+    Args:
+        names: of samples to look at; None: all.
+    """
+    for sample in samples:
+        if sample.mask is None or (names is not None and sample.id not in names):
+            continue
+        try:
+            mask = read_mask(sample.mask)
+            check_values(mask, num_classes, sample.mask)
+            check_same_size(read_image(sample.image).shape[:2], sample.image, mask.shape, sample.mask)
+        except DataError as error:
+            yield {"id": sample.id, "reason": error.message}
 
 
 def check_confidence(pseudo_run: Path, samples: Sequence[Sample]) -> None:

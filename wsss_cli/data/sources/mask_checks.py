@@ -22,7 +22,10 @@ from wsss_cli.labels import IGNORE
 from wsss_cli.talk import counted, say, sides
 
 Oddity = Literal["", "black-and-white", "all-255", "swapped"]
+Colors = list[tuple[int, ...]]
 BLACK = (0, 0, 0)
+AS_THEY_ARE = "The numbers are taken as they are"
+LOOKED_INTO = 20  # label maps whose palette is strange, until none is looked into any more
 ODD: dict[Oddity, str] = {
     "black-and-white": "holds 0 and 255 only: are objects 255? 255 is not scored",
     "all-255": "holds 255 only: nothing in it is scored",
@@ -96,24 +99,55 @@ def _oddity(path: Path, values: tuple[int, ...]) -> Oddity:
 
 def _swapped(path: Path) -> bool:
     """Whether a PNG has a palette that draws 0 in a colour and another number, which occurs, in black."""
+    colors = _palette(path)
+    return _odd(colors) and any(number and colors[number] == BLACK for number in _used(path, colors))
+
+
+def _odd(colors: Colors) -> bool:
+    return bool(colors) and colors[0] != BLACK and BLACK in colors
+
+
+def _palette(path: Path) -> Colors:
+    """The colours of a PNG's palette; empty where it has none."""
     with open_picture(path) as image:
-        if image.mode != "P":
-            return False
-        flat, used = image.getpalette() or [], [index for _, index in image.getcolors(256) or []]
-    colors = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
-    drawn = [colors[int(index)] for index in used if 0 < int(index) < min(len(colors), IGNORE)]  # type: ignore[arg-type]
-    return bool(colors) and colors[0] != BLACK and BLACK in drawn
+        flat = (image.getpalette() or []) if image.mode == "P" and path.suffix.lower() == ".png" else []
+    return [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
 
 
-def say_swapped(file: Path) -> None:
-    """Ask where the first of some label maps has a palette of other numbers than the classes have.
+def _used(path: Path, colors: Colors) -> list[int]:
+    """The numbers of classes that occur in a PNG and have a colour in its palette."""
+    with open_picture(path) as image:
+        used = [int(number) for _, number in image.getcolors(256) or []]  # type: ignore[arg-type]
+    return [number for number in used if number < min(len(colors), IGNORE)]
 
-    Programs that reduce colours number them anew, and those numbers are no classes. One that cannot be read is the
-    matter of whoever reads it.
+
+def say_swapped(files: Sequence[Path]) -> None:
+    """Ask where label maps have palettes of other numbers than the classes have.
+
+    Programs that reduce colours number them anew, in each file for itself, and those numbers are no classes. A file
+    that cannot be read is the matter of whoever reads it.
     """
-    with contextlib.suppress(OSError, ValueError, SyntaxError):
-        if _swapped(file):
-            say(f"warning: {file} {ODD['swapped']} Its numbers are taken as they are")
+    first: tuple[Path, Colors] | None = None
+    looked = 0
+    for file in files:
+        with contextlib.suppress(OSError, ValueError, SyntaxError):
+            colors = _palette(file)
+            if not colors or looked == LOOKED_INTO:
+                continue
+            first = first or (file, colors)
+            others = {
+                n for n, (a, b) in enumerate(zip(first[1], colors, strict=False)) if a != b and BLACK not in (a, b)
+            }
+            if not others and not _odd(colors):
+                continue
+            looked += 1
+            if _odd(colors) and _swapped(file):
+                say(f"warning: {file} {ODD['swapped']} {AS_THEY_ARE}")
+                return
+            if differ := others.intersection(_used(file, colors)):
+                two = f"the palettes of {first[0]} and {file} draw the number {min(differ)} in other colours"
+                say(f"warning: {two}: did a program that reduces colours number them anew? {AS_THEY_ARE}")
+                return
 
 
 class MaskTally:
