@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 SINCE = time.time() - time.monotonic()
-PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pydensecrf2")
+PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pydensecrf2")
 
 
 @dataclass

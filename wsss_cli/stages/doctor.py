@@ -27,6 +27,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "opencv-python-headless",
+    "simplejpeg",
     "pydantic",
     "typer",
     "rich",
