@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from wsss_cli.data.images import TURNED, open_picture, stored_size
+from wsss_cli.data.images import PNG, TURNED, open_picture, stored_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.foreign import in_place_of_pngs
 from wsss_cli.data.sources.photographs import by_folders
@@ -25,6 +25,8 @@ Oddity = Literal["", "black-and-white", "all-255", "swapped"]
 Colors = list[tuple[int, ...]]
 BLACK = (0, 0, 0)
 AS_THEY_ARE = "The numbers are taken as they are"
+INDEXED = b"\3"  # colour type of a PNG, in its header
+HEAD = 4096  # bytes of a PNG in which its palette is, but behind a long colour profile
 LOOKED_INTO = 20  # label maps whose palette is strange, until none is looked into any more
 ODD: dict[Oddity, str] = {
     "black-and-white": "holds 0 and 255 only: are objects 255? 255 is not scored",
@@ -108,10 +110,13 @@ def _odd(colors: Colors) -> bool:
 
 
 def _palette(path: Path) -> Colors:
-    """The colours of a PNG's palette; empty where it has none."""
-    with open_picture(path) as image:
-        flat = (image.getpalette() or []) if image.mode == "P" and path.suffix.lower() == ".png" else []
-    return [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
+    """The colours of a PNG's palette, from its first bytes, as thousands are looked at; empty where it has none."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head.startswith(PNG) or head[25:26] != INDEXED or (at := head.find(b"PLTE")) < 0:
+        return []
+    flat = head[at + 4 : at + 4 + int.from_bytes(head[at - 4 : at])]
+    return [(flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat) - 2, 3)]
 
 
 def _used(path: Path, colors: Colors) -> list[int]:
@@ -132,7 +137,8 @@ def say_swapped(files: Sequence[Path]) -> None:
     for file in files:
         with contextlib.suppress(OSError, ValueError, SyntaxError):
             colors = _palette(file)
-            if not colors or looked == LOOKED_INTO:
+            same = first is not None and colors == first[1] and not _odd(colors)
+            if not colors or same or looked == LOOKED_INTO:
                 continue
             first = first or (file, colors)
             others = {
