@@ -10,6 +10,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+import handed
 import warm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +18,9 @@ PATIENCE = 240.0
 """Seconds until a command counts as stuck: those of the tests take 1 to 20 on two cores."""
 GRACE_S = 60.0
 """Seconds until a command has to have heard a signal: 20 on a machine with nothing else to do."""
+
+FORKED = ("WSSS_", "SLURM_")
+"""Beginnings of variables that are read when a command runs."""
 
 SERVERS = []
 """The server of `forking`, and its folder, for as long as this process lives."""
@@ -34,20 +38,8 @@ def python(folder, *arguments, **more):
     Args:
         more: further environment variables.
     """
-    return shown([sys.executable], folder, *arguments, **more)
-
-
-def shown(program, folder, *arguments, **more):
-    """Run `program *arguments` in `folder` to its end; see `python`."""
-    command = [*program, *map(str, arguments)]
-    variables = environment(folder, **more)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=PATIENCE)
-    except subprocess.TimeoutExpired as stuck:
-        raise AssertionError(f"{arguments} was not done in {PATIENCE} s: {stuck.stdout!r} {stuck.stderr!r}") from None
-    print(done.stdout, end="")
-    print(done.stderr, end="", file=sys.stderr)
-    return done
+    command, pipes = [sys.executable, *map(str, arguments)], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return ended(subprocess.Popen(command, **pipes, text=True, cwd=folder, env=environment(folder, **more)))
 
 
 def wsss(folder, *arguments, **more):
@@ -55,18 +47,48 @@ def wsss(folder, *arguments, **more):
 
     With variables that count when modules are loaded, it starts as a user starts it.
     """
-    if more.keys() - {"OMP_NUM_THREADS"}:
+    if not may_be_forked(more):
         return python(folder, "-m", "wsss_cli", *arguments, **more)
-    return shown([sys.executable, "-S", "-E", warm.__file__, "run", forking()], folder, *arguments, **more)
+    pipes = (subprocess.PIPE, subprocess.PIPE)
+    return ended(warm.Forked(forking(), list(map(str, arguments)), folder, environment(folder, **more), pipes))
+
+
+def may_be_forked(variables):
+    """Whether none of them counts when modules are loaded."""
+    return all(name in ("OMP_NUM_THREADS", "COLUMNS", "HOME") or name.startswith(FORKED) for name in variables)
+
+
+def ended(process):
+    """Wait for a command, and show what it printed."""
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as stuck:
+        process.kill()
+        shown = f"{stuck.stdout!r} {stuck.stderr!r}"
+        raise AssertionError(f"{process.args} was not done in {PATIENCE} s: {shown}") from None
+    print(stdout, end="")
+    print(stderr, end="", file=sys.stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @cache
 def forking():
     """Address of this process's own server of forks, which ends with it."""
     folder = tempfile.TemporaryDirectory(prefix="wsss-")
-    server = warm.started(str(Path(folder.name) / "socket"), environment(folder.name))
+    variables = environment(folder.name, LC_ALL="C.UTF-8")
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):  # some modules read them when they are loaded
+        variables.pop(name, None)
+    server = warm.started(str(Path(folder.name) / "socket"), variables)
     SERVERS.append((server, folder))
     return server.args[-1]
+
+
+def executable(folder):
+    """The file `folder`/wsss, which runs a command as `wsss` does, for shells and what else starts commands."""
+    file = Path(folder) / "wsss"
+    file.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {handed.__file__} {forking()} "$@"\n')
+    file.chmod(0o755)
+    return file
 
 
 def start(folder, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more):
@@ -78,7 +100,7 @@ def start(folder, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         more: further environment variables.
     """
     variables = environment(folder, **{"OMP_NUM_THREADS": "1"} | more)
-    if all(name == "OMP_NUM_THREADS" or name.startswith(("WSSS_", "SLURM_")) for name in more):
+    if may_be_forked(more):
         return warm.Forked(forking(), list(map(str, arguments)), folder, variables, (stdout, stderr))
     return subprocess.Popen(
         [sys.executable, "-m", "wsss_cli", *map(str, arguments)],

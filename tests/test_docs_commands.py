@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from command import PATIENCE, ROOT, environment
-from warm import warm_wsss
+from command import PATIENCE, ROOT, environment, executable
 
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.drawings.label_studio import encode_rle
@@ -44,18 +43,18 @@ def shell(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "mine.toml").write_text(PRESET)
-    with warm_wsss(tmp_path, variables):
+    executable(tmp_path)
 
-        def run(line):
-            done = subprocess.run(
-                ["bash", "-c", line], cwd=home, env=variables, capture_output=True, text=True, timeout=PATIENCE
-            )
-            assert done.returncode == 0, (line, done.stdout, done.stderr)
-            return done.stdout
+    def run(line):
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=home, env=variables, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        return done.stdout
 
-        run("wsss prepare toy --images 6 --val 2 --size 64 --out data/mine")
-        run.home = home
-        yield run
+    run("wsss prepare toy --images 6 --val 2 --size 64 --out data/mine")
+    run.home = home
+    return run
 
 
 def test_masks_are_corrected_and_trained_on(shell):

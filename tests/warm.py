@@ -1,15 +1,16 @@
 """A `wsss` that starts at once, for tests that start many: a process that has loaded everything forks each command.
 
-`python warm.py serve SOCKET` is that process, until its stdin ends; `python warm.py run SOCKET ARGUMENTS` hands it a
-command, with its streams, folder and variables, passes signals on, and ends as it does. `Forked` is a command that a
-test starts itself. Ranks of `--gpus` are forked too: what starts them takes `SOCKET.python` for its interpreter.
+`python warm.py SOCKET` is that process, until its stdin ends. `Forked` is a command that a test starts itself; what is
+started otherwise runs handed.py. Ranks of `--gpus` are forked too: what starts them takes `SOCKET.python` for its
+interpreter. The command `python SCRIPT ARGUMENTS` runs a script in place of `wsss`.
 """
 
 import contextlib
-import ctypes
+import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -20,25 +21,7 @@ import threading
 import time
 from pathlib import Path
 
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-@contextlib.contextmanager
-def warm_wsss(folder, environment):
-    """An executable folder/wsss for as long as the body runs.
-
-    Args:
-        environment: variables of the process that forks.
-    """
-    address, file = str(folder / "warm.socket"), folder / "wsss"
-    server = started(address, environment)
-    file.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} run {address} "$@"\n')
-    file.chmod(0o755)
-    try:
-        yield file
-    finally:
-        server.kill()
-        server.wait()
+import handed
 
 
 class Forked:
@@ -62,7 +45,7 @@ class Forked:
             ends.append(writing)
             ours.append(None if reading is None else os.fdopen(reading, encoding="utf-8"))
         self.stdout, self.stderr = ours
-        self._server, self.pid = handed(address, arguments, environment, folder, ends)
+        self._server, self.pid = handed.handed(address, arguments, environment, folder, ends)
         for end in ends:
             os.close(end)
 
@@ -87,20 +70,23 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout=None):
-        until, texts = time.monotonic() + (timeout or 1e6), [None, None]
+        until = time.monotonic() + (timeout or 1e6)
+        streams = [(at, s) for at, s in enumerate((self.stdout, self.stderr)) if s is not None and not s.closed]
+        texts = [None, None]
 
         def read(at, stream):
+            texts[at] = ""
             with stream:
-                texts[at] = stream.read()
+                for line in stream:
+                    texts[at] += line
 
-        streams = [(at, s) for at, s in enumerate((self.stdout, self.stderr)) if s is not None and not s.closed]
         readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in streams]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join(max(until - time.monotonic(), 0))
             if reader.is_alive():
-                raise subprocess.TimeoutExpired(self.args, timeout)
+                raise subprocess.TimeoutExpired(self.args, timeout, *texts)
         self.wait(max(until - time.monotonic(), 0))
         return tuple(texts)
 
@@ -115,27 +101,17 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def handed(address, arguments, environment, folder, streams):
-    """The connection to the process that forks, and the id of the command that it has forked."""
-    server = socket.socket(socket.AF_UNIX)
-    server.connect(address)
-    message = json.dumps([list(arguments), environment, str(folder), sorted(os.sched_getaffinity(0))]).encode()
-    socket.send_fds(server, [struct.pack("i", len(message)) + message], streams)
-    (pid,) = struct.unpack("i", server.recv(4))
-    return server, pid
-
-
 def started(address, environment):
     """The process that forks, listening at `address`."""
     shim = Path(f"{address}.python")
     shim.write_text(
         f"""#!/bin/sh
-if [ "$1 $2" = "-m wsss_cli" ]; then shift 2; exec {sys.executable} -S -E {__file__} run {address} "$@"; fi
+if [ "$1 $2" = "-m wsss_cli" ]; then shift 2; exec {sys.executable} -S -E {handed.__file__} {address} "$@"; fi
 exec {sys.executable} "$@"
 """
     )
     shim.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=environment, stdin=subprocess.PIPE)
+    server = subprocess.Popen([sys.executable, __file__, address], env=environment, stdin=subprocess.PIPE)
     until = time.monotonic() + 240
     while not Path(address).exists():
         assert server.poll() is None and time.monotonic() < until
@@ -144,6 +120,7 @@ exec {sys.executable} "$@"
 
 
 def serve(address):
+    """Load everything, then fork the commands that clients ask for until stdin ends."""
     for name in ("wsss_cli.cli.app", "wsss_cli.stages.pipeline", "wsss_cli.stages.shards", "wsss_cli.cli.eval_sources"):
         importlib.import_module(name)
     for name in ("timm", "torch.distributed.rendezvous", "wsss_cli.report.tables", "wsss_cli.report.pictures"):
@@ -153,21 +130,39 @@ def serve(address):
     importlib.import_module("multiprocessing.spawn")  # which takes the interpreter as it is now for its processes
     sys.executable = address + ".python"
     os.fsync = lambda file: None  # as in conftest.py
+    gc.freeze()  # else a command's collector touches, and so copies, all that is loaded: a second where it trains
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen(16)
     Path(address + ".new").rename(address)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
-        client, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os._exit(attend(client, address))
-        client.close()
+    commands = {}  # by pidfd: process id, and connection to who waits for it
+    while True:
+        waited = [listener, sys.stdin, *commands, *(client for _, client in commands.values())]
+        ready = select.select(waited, [], [])[0]
+        for pidfd, (pid, client) in list(commands.items()):
+            if client in ready or sys.stdin in ready:  # who waited was killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            if pidfd in ready:
+                end(pidfd, *commands.pop(pidfd))
+        if sys.stdin in ready:
+            return 0
+        if listener in ready:
+            with contextlib.suppress(OSError, struct.error):  # the client was killed
+                client, _ = listener.accept()
+                begin(client, address, commands, listener)
 
 
-def attend(client, address):
+def end(pidfd, pid, client):
+    """Tell who waits how a command has ended."""
+    _, status = os.waitpid(pid, 0)
+    os.close(pidfd)
+    with client, contextlib.suppress(OSError):
+        client.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
+
+
+def begin(client, address, commands, listener):
+    """Fork a command that a client asks for, and tell it the process id."""
     message, fds, _, _ = socket.recv_fds(client, 2**20, 3)
     (size,) = struct.unpack("i", message[:4])
     while len(message) < size + 4:
@@ -175,10 +170,26 @@ def attend(client, address):
     arguments, variables, folder, cores = json.loads(message[4:])
     pid = os.fork()
     if pid == 0:
-        client.close()
+        for other in (listener, client, *(client for _, client in commands.values())):
+            other.close()
+        for pidfd in commands:
+            os.close(pidfd)
+        become(arguments, variables, folder, cores, fds)
+    for fd in fds:
+        os.close(fd)
+    commands[os.pidfd_open(pid)] = pid, client
+    if "RANK" in variables:
+        Path(f"{address}.{variables['RANK']}").write_text(str(pid))
+    client.sendall(struct.pack("i", pid))
+
+
+def become(arguments, variables, folder, cores, streams):
+    """Be the command, in a process that was forked for it; never returns."""
+    code = 1
+    try:
         os.setsid()
         os.sched_setaffinity(0, cores)
-        for number, fd in enumerate(fds):
+        for number, fd in enumerate(streams):
             os.dup2(fd, number)
             os.close(fd)
         os.environ.clear()
@@ -187,44 +198,20 @@ def attend(client, address):
         if threads := variables.get("OMP_NUM_THREADS"):
             importlib.import_module("torch").set_num_threads(int(threads))
         os.chdir(folder)
-        sys.argv = ["wsss", *arguments]
-        from wsss_cli.__main__ import main
-
-        code = 1
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    for fd in fds:
-        os.close(fd)
-    if "RANK" in variables:
-        Path(f"{address}.{variables['RANK']}").write_text(str(pid))
-    with contextlib.suppress(OSError):  # the client was killed
-        client.sendall(struct.pack("i", pid))
-        ready, _, _ = select.select([os.pidfd_open(pid), client], [], [])
-        if client in ready:  # it was killed
-            os.killpg(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        client.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
-    return 0
-
-
-def run(address, arguments):
-    if "WSSS_AGENT" in os.environ:
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
-    server, pid = handed(address, arguments, dict(os.environ), Path.cwd(), [0, 1, 2])
-    for number in PASSED_ON:
-        signal.signal(number, lambda number, frame: os.kill(pid, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    (code,) = struct.unpack("i", server.recv(4))
-    return code if code >= 0 else 128 - code
+        if arguments[:1] == ["python"]:
+            sys.argv = arguments[1:]
+            runpy.run_path(arguments[1], run_name="__main__")
+        else:
+            sys.argv = ["wsss", *arguments]
+            importlib.import_module("wsss_cli.__main__").main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[2]) if sys.argv[1] == "serve" else run(sys.argv[2], sys.argv[3:]))
+    sys.exit(serve(sys.argv[1]))

@@ -6,16 +6,14 @@ The scripts are as they stand there; Slurm's commands are stand-ins.
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command import environment, wsss
+from command import environment, executable, wsss
 from slurm import Cluster
-from warm import warm_wsss
 
 from wsss_cli.cli.app import app
 from wsss_cli.data.sources.toy import prepare_toy
@@ -37,13 +35,6 @@ eval = { scales = [1.0] }
 ALL = ("classifier", "cam", "pseudo", "train", "eval")
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("warm")
-    with warm_wsss(folder, environment(folder, OMP_NUM_THREADS="1")) as file:
-        yield file
-
-
 @pytest.fixture
 def folder(tmp_path):
     prepare_toy(tmp_path / "data/toy", images=6, val=2, seed=0, size=64)
@@ -52,11 +43,11 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def cluster(folder, warm):
+def cluster(folder):
     for name, text in scripts(PAGE).items():
         (folder / name).write_text(text)
     cluster = Cluster(folder)
-    shutil.copy(warm, cluster.bin)
+    executable(cluster.bin)
     return cluster
 
 
@@ -126,10 +117,10 @@ def test_what_waits_for_a_script_that_failed_is_cancelled(folder, cluster):
 
 
 @pytest.fixture
-def here(folder, warm, monkeypatch, capfd):
+def here(folder, monkeypatch, capfd):
     """Runs `wsss submit --local -- run ...` in the folder: exit code, JSON."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(task_work, "WSSS", (str(warm),))
+    monkeypatch.setattr(task_work, "WSSS", (str(executable(folder)),))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def here(*options):

@@ -18,8 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from command import environment  # noqa: E402
-from warm import warm_wsss  # noqa: E402
+from command import environment, executable  # noqa: E402
 
 WIDTHS = {"60": 60, "80": 80, "120": 120, "log": 0}
 SIZES = "--set classifier.crop=64 --set classifier.batch=4 --set train.crop=64 --set train.batch=4"
@@ -52,19 +51,15 @@ def shown(folder, widths):
     variables = environment(folder, OMP_NUM_THREADS="1", TERM="xterm", LC_ALL="C.UTF-8")
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         variables.pop(name, None)
-    texts = {}
-    with warm_wsss(folder, variables) as wsss:
-        for name, width in widths.items():
-            (folder / name).mkdir()
-            texts[name] = ""
-            for command in COMMANDS:
-                words = [str(wsss), *command.split()]
-                record = (
-                    on_terminal(words, folder / name, variables, width)
-                    if width
-                    else in_log(words, folder / name, variables)
-                )
-                texts[name] += f"$ wsss {command}\n{masked(record)}\n"
+    texts, wsss = {}, executable(folder)
+    for name, width in widths.items():
+        (folder / name).mkdir()
+        texts[name] = ""
+        for command in COMMANDS:
+            words = [str(wsss), *command.split()]
+            place = (words, folder / name, variables)
+            record = on_terminal(*place, width) if width else in_log(*place)
+            texts[name] += f"$ wsss {command}\n{masked(record)}\n"
     return texts
 
 

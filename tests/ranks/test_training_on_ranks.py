@@ -116,7 +116,8 @@ def test_views_of_two_ranks_are_those_of_one(folder):
     """Crops are mixed with those of the other rank, too."""
     labels = ("prepare", "labels", "data/toy", "--split=train", "--draw=scribbles")
     assert wsss(folder, *labels).returncode == 0
-    views = [*FEW, "--set=train.supervision=partial", "--set=train.noise.consistency={threshold=0.3,cutmix=1.0}"]
+    consistency = "--set=train.noise.consistency={threshold=0.3,cutmix=1.0}"
+    views = [*SMALL, "--iters=4", "--set=train.ema=0.9", "--set=train.supervision=partial", consistency]
     assert wsss(folder, "train", *views, "--runs=views-one").returncode == 0
     assert wsss(folder, "train", *views, "--runs=views-two", "--gpus=2", OMP_NUM_THREADS="1").returncode == 0
     (state, losses), (other, other_losses) = (end_of(the_run(folder, runs)) for runs in ("views-one", "views-two"))

@@ -1,10 +1,13 @@
 """What two ranks make of a batch is what one makes of all of it."""
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
-from command import python
+from command import PATIENCE, environment, forking
+from warm import Forked
 
 SCRIPT = Path(__file__).with_name("two.py")
 LOSSES = [
@@ -33,10 +36,17 @@ LOSSES = [
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    done = python(
-        folder, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT, "out", OMP_NUM_THREADS="1"
-    )
-    assert done.returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    streams = (subprocess.DEVNULL, subprocess.PIPE)
+    ranks = [
+        Forked(forking(), ["python", str(SCRIPT), "out"], folder, environment(folder, RANK=rank, **meeting), streams)
+        for rank in ("0", "1")
+    ]
+    for rank in ranks:
+        _, said = rank.communicate(PATIENCE)
+        assert rank.returncode == 0, said
     return [json.loads((folder / f"out.{rank}").read_text()) for rank in (0, 1)]
 
 
