@@ -53,9 +53,15 @@ def wsss(folder, *arguments, **more):
     return ended(warm.Forked(forking(), list(map(str, arguments)), folder, environment(folder, **more), pipes))
 
 
+def hooked(file):
+    """Variables with which `file`, a sitecustomize.py, is run in a command before all else, and in what it starts."""
+    return {"WSSS_TEST_HOOK": str(file), "PYTHONPATH": f"{file.parent}{os.pathsep}{ROOT}"}
+
+
 def may_be_forked(variables):
     """Whether none of them counts when modules are loaded."""
-    return all(name in ("OMP_NUM_THREADS", "COLUMNS", "HOME") or name.startswith(FORKED) for name in variables)
+    late = {"OMP_NUM_THREADS", "COLUMNS", "HOME"} | ({"PYTHONPATH"} if "WSSS_TEST_HOOK" in variables else set())
+    return all(name in late or name.startswith(FORKED) for name in variables)
 
 
 def ended(process):

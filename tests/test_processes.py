@@ -158,7 +158,8 @@ def held_up(seconds):
     return seconds
 
 
-def test_a_stop_leaves_the_item_at_work_in_a_worker_process():
+def test_a_stop_leaves_the_item_at_work_in_a_worker_process(monkeypatch):
+    monkeypatch.setattr(processes, "FINISH_SECONDS", 1.0)
     begin, results = [], in_processes(held_up, [0.0, 300.0, 300.0, 300.0], 2, check=lambda: stop(begin), heavy=True)
 
     def stop(begin):

@@ -107,7 +107,7 @@ def test_work_within_work_has_a_row_below_while_it_lasts(monkeypatch):
 
 
 def test_nothing_is_silent_for_more_than_a_minute(capfd, monkeypatch):
-    monkeypatch.setattr(progress, "LONGEST_S", 3.0)
+    monkeypatch.setattr(progress, "LONGEST_S", 1.0)
     monkeypatch.setattr(progress, "FIRST_S", 2.9)
     monkeypatch.setattr(progress, "_memory", lambda: "1.0 GiB")
     with console.progress(3, "CAMs") as bar:
@@ -122,9 +122,9 @@ def test_nothing_is_silent_for_more_than_a_minute(capfd, monkeypatch):
     assert "still at work: CAMs  1/3  33 %" in text
     assert "\nCAMs  2/3" not in text + capfd.readouterr().err
     monkeypatch.setattr(talk, "_quiet", True)  # the thread goes on, unheard
-    time.sleep(4)
+    time.sleep(2.2)  # it looks once a second
     capfd.readouterr()
-    time.sleep(4)
+    time.sleep(2.2)
     assert capfd.readouterr().err == ""
 
 

@@ -118,10 +118,10 @@ def data_of(folder):
 def failing(folder, way, at, number, *arguments):
     """Run a command whose `at`-th write fails (way FAIL), or whose `at`-th file ends in the middle (way BREAK)."""
     (folder.parent / "hook").mkdir(exist_ok=True)
-    (folder.parent / "hook" / "sitecustomize.py").write_text(HOOK + BREAK)
-    path = f"{folder.parent / 'hook'}{os.pathsep}{command.ROOT}"
+    hook = folder.parent / "hook" / "sitecustomize.py"
+    hook.write_text(HOOK + BREAK)
     more = {"WSSS_TEST_PLACE": str(folder), f"WSSS_TEST_{way}_AT": str(at), "WSSS_TEST_ERRNO": str(number)}
-    return command.wsss(folder, *arguments, PYTHONPATH=path, **more)
+    return command.wsss(folder, *arguments, **command.hooked(hook), **more)
 
 
 def error_of(at):

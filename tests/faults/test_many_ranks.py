@@ -134,9 +134,10 @@ def test_a_write_that_fails_at_one_rank(short, tmp_path, rank, at):
     hook = HOOK.replace('if os.environ.get("WSSS_TEST_FAIL_AT"):', AT_ONE_RANK)
     hook = hook.replace('("os.rename", "os.mkdir")', '("os.rename",)')  # a folder that is there already may fail
     assert AT_ONE_RANK in hook and "mkdir" not in hook
-    (tmp_path / "hook" / "sitecustomize.py").write_text(hook)
+    file = tmp_path / "hook" / "sitecustomize.py"
+    file.write_text(hook)
     prepared(folder)
-    more = {"PYTHONPATH": f"{tmp_path / 'hook'}{os.pathsep}{command.ROOT}", "WSSS_TEST_PLACE": str(folder)}
+    more = command.hooked(file) | {"WSSS_TEST_PLACE": str(folder)}
     more |= {"WSSS_TEST_RANK": str(rank), "WSSS_TEST_FAIL_AT": str(at), "WSSS_TEST_ERRNO": str(number)}
     of_an_image = rank == 1 and at > 2  # what is opened before may do without: a look at a lock, say
     said = ended(begin(folder, SHORT, **more), (3,) if of_an_image else (0, 3))
