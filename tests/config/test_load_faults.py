@@ -237,3 +237,30 @@ def test_a_list_is_not_called_too_short_where_its_items_cannot_be_taken():
 def test_set_cannot_say_what_a_preset_extends():
     with pytest.raises(UsageError, match="--set extends: only the file of a preset"):
         load_preset("toy", ["extends=folder-lite0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ('extends = "toy"\n"train.iters" = 5', 'unknown key "train.iters"', "without quotes: train.iters = ..."),
+        ('extends = "toy"\n[train]\nloss = "dice"', 'train.loss = \\[{kind = "dice"}\\]', "wsss presets show toy"),
+        ('extends = "toy"\n[train]\nloss = []', "list should have at least 1 item", "wsss presets show toy"),
+        ('extends = "toy"\nseed = -1', "greater than or equal to 0", "wsss presets show toy --describe"),
+        ("seed = 1", "dataset: field required", "wsss presets show toy --describe"),
+        ('extends = ["toy"]', "extends is the name or the file of one preset", 'extends = "toy"'),
+        ("extends = 3", "extends is the name or the file of one preset", 'extends = "toy"'),
+    ],
+)
+def test_what_is_said_of_a_file_leads_on(tmp_path, text, said, hint):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_preset(str(file))
+    assert hint in caught.value.hint and "mine" not in caught.value.hint  # a file that is at fault cannot be shown
+
+
+def test_a_file_of_another_encoding_is_to_be_saved_as_utf_8(tmp_path):
+    (tmp_path / "mine.toml").write_bytes('extends = "toy" # \u00e9'.encode("latin-1"))
+    with pytest.raises(UsageError, match="is not UTF-8") as caught:
+        load_preset(str(tmp_path / "mine.toml"))
+    assert caught.value.hint == "save it as UTF-8"

@@ -34,6 +34,9 @@ def fault(details: Sequence[ErrorDetails], origins: Mapping[str, str], name: str
         match detail["type"]:
             case "extra_forbidden":
                 prefix, _, last = key.rpartition(".")
+                if "." in str(detail["loc"][-1]):
+                    quoted = str(detail["loc"][-1])
+                    return UsageError(f"{where}: unknown key {json.dumps(quoted)}", f"without quotes: {quoted} = ...")
                 return UsageError(
                     f"{where}: unknown key {key}", _nearest(last, models[0], f"{prefix}." if prefix else "")
                 )
@@ -71,21 +74,24 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _sentence(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
-    key, _ = _place(detail["loc"])
-    message = _words(detail, key)
+    key, models = _place(detail["loc"])
+    message = _words(detail, key, _kinds(models) if all("kind" in model.model_fields for model in models) else [])
     shown = "" if isinstance(detail["input"], dict) else json.dumps(detail["input"], default=str)
     quoted = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
     origin = next((f" from {where}" for name, where in origins.items() if f"{key}.".startswith(f"{name}.")), "")
     return f"{key or 'preset'}{quoted}{origin}: {message[:1].lower()}{message[1:]}"
 
 
-def _words(detail: ErrorDetails, key: str) -> str:
-    """What is wrong, in words of presets."""
+def _words(detail: ErrorDetails, key: str, kinds: Sequence[str]) -> str:
+    """What is wrong, in words of presets; `kinds`: of the tables that a list holds."""
     text = detail["input"]
+    if detail["type"] == "tuple_type" and kinds:
+        kind = text if text in kinds else kinds[0]
+        return f"a list of tables is needed, as TOML writes it: {key} = [{{kind = \"{kind}\"}}]"
     if detail["type"] == "tuple_type" and isinstance(text, str) and text:
         items = ", ".join(part.strip() for part in text.strip("[]() ").split(","))
         return f"a list is needed, as TOML writes it: --set '{key}=[{items}]'"
-    message = detail["msg"].removeprefix("Value error, ").replace("tuple", "list").replace(" after validation", "")
+    message = detail["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list").replace(" after validation", "")
     message = message.replace("valid array", "valid list")
     article = "an" if message.startswith("Input should be a valid integer") else "a"
     words = message.replace("Input should be a valid ", f"it should be {article} ")

@@ -91,14 +91,18 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
     backbones.fill(merged, sources)
     merged.setdefault("name", path.stem)
     context = RUN if path.name == "preset.lock.toml" and not overrides else None
-    return _validated(merged, sources, path, name_or_path, context), sources
+    shipped = [name for name, _ in layers if (preset_folder() / f"{name}.toml").is_file()]
+    described = name_or_path if path.parent == preset_folder() else (shipped or ["toy"])[-1]  # one that can be shown
+    return _validated(merged, sources, path, described, context), sources
 
 
 def _extended(preset: Table, path: Path, above: tuple[Path, ...]) -> list[tuple[str, Table]]:
     """Names and tables of what a preset extends, the lowest first, without their names and descriptions."""
     if not preset.get("extends"):
         return []
-    base = _find(str(preset["extends"]), beside=path)
+    if not isinstance(preset["extends"], str):
+        raise UsageError(f"{path}: extends is the name or the file of one preset", 'for example extends = "toy"')
+    base = _find(preset["extends"], beside=path)
     if (file := base.resolve()) in above:
         circle = " extends ".join(name.stem for name in (*above[above.index(file) :], file))
         raise UsageError(f"{above[0]}: presets extend each other in a circle: {circle}", "take one `extends` out")
@@ -107,12 +111,12 @@ def _extended(preset: Table, path: Path, above: tuple[Path, ...]) -> list[tuple[
     return [*_extended(table, base, (*above, file)), (base.stem, rest)]
 
 
-def _validated(merged: Table, sources: dict[str, str], path: Path, name_or_path: str, context: str | None) -> Preset:
+def _validated(merged: Table, sources: dict[str, str], path: Path, described: str, context: str | None) -> Preset:
     try:
         preset = Preset.model_validate_json(json.dumps(merged, default=str), context=context)
     except ValidationError as error:
         raise fault(
-            error.errors(), sources, path.stem, f"wsss presets show {shlex.quote(name_or_path)} --describe"
+            error.errors(), sources, path.stem, f"wsss presets show {shlex.quote(described)} --describe"
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"preset {path.stem}: {error}") from None
@@ -177,8 +181,10 @@ def _find(name: str, beside: Path | None = None) -> Path:
 def _read(path: Path) -> Table:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8: {error.reason} at {error.start:,}", "save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a syntax error, a number without end, arrays without end
         raise UsageError(f"{path} is not TOML: {error}") from None
 
