@@ -55,7 +55,7 @@ def coco(**one):
     return {
         "images": [image],
         "categories": [{"id": 1, "name": "cat"}],
-        "annotations": [{"id": 5, "image_id": 1, "category_id": 1, **one}],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 1} | one],
     }
 
 
@@ -263,3 +263,24 @@ def test_a_scribble_of_one_point_is_a_dot(data):
     expected = np.full((HEIGHT, WIDTH), 255, np.uint8)
     expected[8:11, 4:7] = 1
     assert code == 0 and (made["a"] == expected).all()
+
+
+HUGE = 10**9
+CURVE = {"segmentation": [[1, 1, 20, 1, 20, 20]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", coco(**CURVE) | {"images": [{"id": 1, "file_name": "a.png", "width": HUGE, "height": HUGE}]}),
+        ("x.xml", cvat(f'<mask label="cat" rle="0" left="0" top="0" width="{HUGE}" height="{HUGE}"/>')),
+    ],
+)
+def test_a_size_beyond_memory_is_refused_before_anything_is_made_of_it(data, name, text):
+    code, said, _ = prepare(data, name, text)
+    assert code and "the limit is" in said and f"{HUGE}x{HUGE} pixels" in said
+
+
+def test_ids_that_are_numbers_here_and_texts_there_are_named_as_such(data):
+    code, said, _ = prepare(data, "x.json", coco(**{**CURVE, "image_id": "1"}))
+    assert code and "image id '1', which it does not list" in said and "all as numbers" in said

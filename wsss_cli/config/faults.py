@@ -87,11 +87,17 @@ def _words(detail: ErrorDetails, key: str, kinds: Sequence[str]) -> str:
     text = detail["input"]
     if detail["type"] == "tuple_type" and kinds:
         kind = text if text in kinds else kinds[0]
-        return f"a list of tables is needed, as TOML writes it: {key} = [{{kind = \"{kind}\"}}]"
+        return f'a list of tables is needed, as TOML writes it: {key} = [{{kind = "{kind}"}}]'
     if detail["type"] == "tuple_type" and isinstance(text, str) and text:
         items = ", ".join(part.strip() for part in text.strip("[]() ").split(","))
         return f"a list is needed, as TOML writes it: --set '{key}=[{items}]'"
-    message = detail["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list").replace(" after validation", "")
+    message = (
+        detail["msg"]
+        .removeprefix("Value error, ")
+        .replace("Tuple", "List")
+        .replace("tuple", "list")
+        .replace(" after validation", "")
+    )
     message = message.replace("valid array", "valid list")
     article = "an" if message.startswith("Input should be a valid integer") else "a"
     words = message.replace("Input should be a valid ", f"it should be {article} ")

@@ -13,6 +13,7 @@ from pycocotools import mask as rle_of
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
+from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import SHARES, elements
 from wsss_cli.data.sources.results import json_text
@@ -53,6 +54,7 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
                 size = entry["height"], entry["width"]
                 if not all(isinstance(side, int) and side > 0 for side in size):
                     raise DataError(f"{path}: an image has no height and width: {json.dumps(entry)[:200]}", HINT)
+                check_pixels(*size, f"{path}: image {entry['file_name']}")  # pycocotools crashes on huge ones
                 _add(images, entry["id"], (str(entry["file_name"]), size), f"{path}: images of id")
             else:
                 _add(names, entry["id"], str(entry["name"]), f"{path}: categories of id")
@@ -65,7 +67,9 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
     if not images or not names:
         raise DataError(f"{path} lists no {'categories' if images else 'images'}", HINT)
     if strays := [image for image in spans if image not in images]:
-        raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", HINT)
+        mixed = {type(image) for image in images}.isdisjoint({type(strays[0])}) and f"{strays[0]}" in map(str, images)
+        hint = "write the ids of images and the image_id of annotations all as numbers" if mixed else HINT
+        raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", hint)
     if small and 2 * small >= count:
         raise DataError(f"{path}: no coordinate of {small:,} of {counted(count, 'instance')} is above 1", SHARES)
     for image, (name, size) in images.items():

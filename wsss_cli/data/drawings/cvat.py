@@ -13,6 +13,7 @@ import numpy as np
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, class_shapes
+from wsss_cli.data.images import check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.errors import DataError
 
@@ -69,6 +70,7 @@ def _shape(element: ElementTree.Element, where: str) -> Shape:
     if form == "mask":
         left, top, width, height = (int(element.attrib[key]) for key in ("left", "top", "width", "height"))
         runs = [int(run) for run in element.attrib["rle"].split(",")]
+        check_pixels(height, width, where)
         if min(runs) < 0 or sum(runs) != width * height:
             raise ValueError(f"the runs of a mask do not add up to {width}x{height} pixels")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)

@@ -14,7 +14,7 @@ import numpy as np
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
-from wsss_cli.data.images import IMAGE_ENDINGS
+from wsss_cli.data.images import IMAGE_ENDINGS, check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.instances import elements
@@ -104,6 +104,7 @@ def _size(result: Mapping[str, Any], where: str) -> Size:
     height, width = result.get("original_height"), result.get("original_width")
     if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
         raise DataError(f"{where} has no original_height and original_width", "export the project as JSON")
+    check_pixels(height, width, where)
     return height, width
 
 

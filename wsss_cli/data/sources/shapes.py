@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle_of
 
+from wsss_cli.data.images import check_pixels
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 
@@ -81,6 +82,7 @@ def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
 def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     """pycocotools' compressed run-length code of an annotation."""
     shape = annotation["segmentation"]
+    check_pixels(height, width, f"image {annotation.get('image_id')} as listed")
     rle: dict[str, Any]
     try:
         if isinstance(shape, list):
