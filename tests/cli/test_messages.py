@@ -155,3 +155,35 @@ def test_the_script_lists_messages_of_the_source(tmp_path):
     assert "config/load.py" in done.stdout
     assert "there is no preset {name}" in done.stdout
     assert "-> {meant}wsss presets list names all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("infer", "run", "x.jpg", "--out", ""), "--out"),
+        (("infer", "run", "x.jpg", "--out="), "--out"),
+        (("infer", "run", "", "--out", "x"), "an argument"),
+        (("runs", "list", "--runs", ""), "--runs"),
+    ],
+)
+def test_an_empty_word_is_no_path_to_the_current_folder(tmp_path, words, named):
+    done = wsss(tmp_path, *words)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {named} is empty")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_that_is_gone_is_to_be_named_where_it_was_moved_to(home):
+    (home / "data/my toy").rename(home / "data/moved")
+    try:
+        done = wsss(home, "eval", "run")
+        assert done.returncode == 3 and "is gone" in done.stderr and "--data DIR" in done.stderr
+    finally:
+        (home / "data/moved").rename(home / "data/my toy")
+
+
+def test_a_circle_of_links_is_no_bug(home):
+    (home / "one").symlink_to("two")
+    (home / "two").symlink_to("one")
+    photograph = next((home / "data/my toy").rglob("*.jpg"))
+    done = wsss(home, "infer", "run", photograph, "--out", "one")
+    assert done.returncode == 3 and "no circle of links" in done.stderr

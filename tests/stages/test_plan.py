@@ -6,10 +6,11 @@ import pytest
 
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.sources.toy import prepare_toy
-from wsss_cli.engine.records import read_inputs
+from wsss_cli.engine.records import read_inputs, write_inputs
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import write_json
 from wsss_cli.scoring.stored import masks_changed, masks_stamp
+from wsss_cli.stages.evaluate import ScoredOn
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.pipeline import run_step
@@ -196,7 +197,22 @@ def test_a_training_that_was_scored_in_another_way_is_scored_as_asked(experiment
     monkeypatch.setattr("wsss_cli.stages.pipeline.run_eval", lambda run, ctx, **given: asked.append(given))
     monkeypatch.setattr("wsss_cli.stages.pipeline._leave_pictures", lambda step, ctx: None)
     run_step(plan_run(whole, silent)[-1], whole, None)
-    assert asked == [{"ms_flip": True, "views": whole.preset.eval.model_dump()}]
+    on = ScoredOn(moved=str(whole.dataset.root))
+    assert asked == [{"ms_flip": True, "views": whole.preset.eval.model_dump(), "on": on}]
+
+
+def test_a_data_set_that_was_moved_after_the_training_has_its_scores_where_it_lies_now(experiment):
+    exp = experiment("train.supervision=full")
+    train, _ = plan_run(exp, silent)
+    with open_step(train, exp) as run:
+        write_json(train.path / "checkpoints" / "step-00000004" / "meta.json", {"step": 4})
+        run.finish(lost=[])
+    write_inputs(train.path, read_inputs(train.path).model_copy(update={"dataset": "/where/it/lay"}))
+    stored = {"checkpoint": "latest", "step": 4, "split": "val", "lost": [], "ms_flip": {}}
+    stored |= {"eval": exp.preset.eval.model_dump(mode="json"), "masks_stamp": masks_stamp(exp.dataset.split("val"))}
+    for dataset, done in (("/where/it/lay", True), (str(exp.dataset.root), True), ("/another", False)):
+        write_json(train.path / "eval.json", {**stored, "dataset": dataset})
+        assert [step.done for step in plan_run(exp, silent)] == [True, done]
 
 
 def test_true_masks_that_are_others_than_when_scores_were_made_are_seen(experiment, tmp_path):

@@ -194,6 +194,8 @@ def _run() -> int:
         verb = "write" if error.errno in FULL else "use"
         return _fail(f"cannot {verb} {error.filename or 'a file'}: {error.strerror}", _hint(error), 3)
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # of Path.resolve
+            return _fail(f"{error}", HINTS[errno.ELOOP], 3)
         if signalled := heard():  # taken for something else by the library that was at work
             return _fail(signalled.error.message, signalled.error.hint, signalled.error.exit_code)
         if out_of_memory(error):
@@ -209,6 +211,7 @@ HINTS = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n), or use fewer workers"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place that you may use, then run again"),
     **dict.fromkeys((errno.EAGAIN, errno.ENOMEM), "use fewer workers, or a machine with more memory and processes"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another place: a shorter name, no circle of links"),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see whether the disk is sound, then run again"),
 }
 

@@ -10,6 +10,7 @@ import typer.core
 import typer.main
 
 from wsss_cli.cli.following import remember
+from wsss_cli.errors import UsageError
 from wsss_cli.talk import hush
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +48,20 @@ class Command(typer.core.TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Words of the usage line: RUN, where Typer writes {run}."""
         return [piece.strip("{}").replace("}...", "...") for piece in super().collect_usage_pieces(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words of the command line, none of which may be empty: as a path it would be the current folder.
+
+        Raises:
+            UsageError: one is, and its option is not one that may be left empty.
+        """
+        blank = {name for param in self.params for name in param.opts if param.default == ""}
+        for before, word in zip(["", *args], args, strict=False):
+            name, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+            if equals and not value and name not in blank:
+                option = name if name.startswith("-") else "an argument"
+                raise UsageError(f"{option} is empty", "is a variable of the shell not set? see --help")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

@@ -67,11 +67,14 @@ def _not_scored(run: Path, preset: Preset, inputs: Inputs) -> str:
     return f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"
 
 
-def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None) -> dict[str, Any] | None:
+def finished_eval(
+    run: Path, *, ms_flip: bool, config: EvalConfig | None = None, moved: str = ""
+) -> dict[str, Any] | None:
     """The run's eval.json where it has what is asked for, on its val split, of the latest checkpoint.
 
     Args:
         config: how it is to be scored; None: as the preset says that the run was made with.
+        moved: where its data set lies now; empty: where its record says.
     """
     checkpoint = find_checkpoint(run / "checkpoints")
     if checkpoint is None or not (run / "eval.json").is_file():
@@ -79,7 +82,6 @@ def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None)
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)
     inputs = read_inputs(run)
     current = {
-        "dataset": inputs.dataset,
         "checkpoint": "latest",
         "step": read_json(checkpoint / "meta.json").get("step"),
         "split": preset.dataset.val,
@@ -91,7 +93,11 @@ def finished_eval(run: Path, *, ms_flip: bool, config: EvalConfig | None = None)
         current["weights"] = "ema"
     if (trained_with := inputs.split_sha256.get(preset.dataset.val)) and "split_sha256" in stored:
         current["split_sha256"] = trained_with  # scores on a list that was changed, and is as before again, are none
-    fits = ("ms_flip" if ms_flip else "single") in stored and current.items() <= stored.items()
+    fits = (
+        stored.get("dataset") in (inputs.dataset, moved)
+        and ("ms_flip" if ms_flip else "single") in stored
+        and current.items() <= stored.items()
+    )
     return stored if fits else None
 
 

@@ -43,6 +43,7 @@ class ScoredOn:
     Attributes:
         split: of the data set; empty: the preset's val split.
         data: another data set directory, with the same classes; empty: the run's.
+        moved: where the run's lies now; empty: where its record says.
         limit: the first images of the split alone, a trial whose scores are not stored; 0: all. A run with a limit
             has that one.
     """
@@ -50,6 +51,7 @@ class ScoredOn:
     split: str = ""
     data: str = ""
     limit: int = 0
+    moved: str = ""
 
 
 NO_MASKS = "give `wsss prepare` masks of some photographs, or look at what the network predicts: wsss infer, wsss show"
@@ -175,11 +177,16 @@ def open_evaluation(
     """
     run = checkpoint_named(run)
     network = load_network(run, ctx, which) if not is_onnx(run) else _of_file(run, ms_flip or crf)
-    split, data = on.split, on.data
-    if not data and not network.dataset:
+    split, data, own = on.split, on.data, on.moved or network.dataset
+    if not data and not own:
         raise UsageError(f"nothing says which data set {run} was trained on", "name one with --data")
     trial = on.limit not in (0, network.preset.dataset.limit)
-    dataset = open_dataset(data or network.dataset, limit=on.limit or network.preset.dataset.limit)
+    if not data and not Path(own).exists():
+        raise DataError(
+            f"the data set that {run} was trained on is gone: {own}",
+            "put it back, or name the place that it was moved to: --data DIR",
+        )
+    dataset = open_dataset(data or own, limit=on.limit or network.preset.dataset.limit)
     split = split or network.preset.dataset.val
     if not on.split and split not in dataset.split_sha256:
         raise DataError(f"{dataset.root} has no split {split!r} with masks to score against", NO_MASKS)
@@ -198,7 +205,7 @@ def open_evaluation(
     stored = {
         "run": str(run),
         "file": "" if trial else str(file),
-        "dataset": data or network.dataset,
+        "dataset": data or own,
         "split": split,
         "split_sha256": dataset.split_sha256[split],
         "masks_stamp": masks_stamp(samples),

@@ -19,7 +19,7 @@ from wsss_cli.stages.affinity import affinity_config, run_affinity
 from wsss_cli.stages.cam import run_cam
 from wsss_cli.stages.changes import say_changes
 from wsss_cli.stages.classifier import run_classifier, run_recam
-from wsss_cli.stages.evaluate import run_eval
+from wsss_cli.stages.evaluate import ScoredOn, run_eval
 from wsss_cli.stages.foretelling import Foretelling
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.pseudo import run_pseudo
@@ -103,7 +103,8 @@ def run_step(step: Step, exp: Experiment, ctx: Context) -> None:
         case "train":
             run_train(step, exp, ctx)
         case "eval":
-            run_eval(step.path, ctx, ms_flip=True, views=exp.preset.eval.model_dump())
+            on = ScoredOn(moved=str(exp.dataset.root))  # it may lie elsewhere than when it was trained on
+            run_eval(step.path, ctx, ms_flip=True, views=exp.preset.eval.model_dump(), on=on)
     only_first(lambda: _leave_pictures(step, ctx))
 
 

@@ -174,7 +174,8 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
         say(f"split {val!r} has no masks to score against: eval is left out")
     else:
         asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
-        scores = finished_eval(trained.path, ms_flip=True, config=asked) if trained.done else None
+        done, now = trained.done, str(exp.dataset.root)
+        scores = finished_eval(trained.path, ms_flip=True, config=asked, moved=now) if done else None
         if scores and masks_changed(trained.path / "eval.json", scores, exp.dataset.split(val) if splits else ()):
             say(f"true masks of split {val!r} have changed since {trained.path} was scored: it is scored anew")
             scores = None
