@@ -284,3 +284,8 @@ def test_a_size_beyond_memory_is_refused_before_anything_is_made_of_it(data, nam
 def test_ids_that_are_numbers_here_and_texts_there_are_named_as_such(data):
     code, said, _ = prepare(data, "x.json", coco(**{**CURVE, "image_id": "1"}))
     assert code and "image id '1', which it does not list" in said and "all as numbers" in said
+
+
+def test_a_box_of_less_than_no_pixels_is_refused(data):
+    code, said, _ = prepare(data, "x.json", coco(bbox=[20, 20, -10, 5]), *BOXES)
+    assert code and "a bbox of -10 x 5 pixels" in said

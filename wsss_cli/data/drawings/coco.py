@@ -115,6 +115,8 @@ def _shapes(
                 x, y, width, height = (float(number) for number in annotation["bbox"])
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{at} has no bbox [x, y, width, height]", HINT) from error
+            if min(width, height) < 0:
+                raise DataError(f"{at} has a bbox of {width:g} x {height:g} pixels", "it is x, y, width, height")
             shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
         elif not isinstance(annotation.get("segmentation"), (list, dict)) or not annotation["segmentation"]:
             raise DataError(
