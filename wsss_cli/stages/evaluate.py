@@ -177,16 +177,16 @@ def open_evaluation(
     """
     run = checkpoint_named(run)
     network = load_network(run, ctx, which) if not is_onnx(run) else _of_file(run, ms_flip or crf)
-    split, data, own = on.split, on.data, on.moved or network.dataset
-    if not data and not own:
+    split, data, place = on.split, on.data, on.moved or network.dataset
+    if not data and not place:
         raise UsageError(f"nothing says which data set {run} was trained on", "name one with --data")
     trial = on.limit not in (0, network.preset.dataset.limit)
-    if not data and not Path(own).exists():
+    if not data and not Path(place).exists():
         raise DataError(
-            f"the data set that {run} was trained on is gone: {own}",
+            f"the data set that {run} was trained on is gone: {place}",
             "put it back, or name the place that it was moved to: --data DIR",
         )
-    dataset = open_dataset(data or own, limit=on.limit or network.preset.dataset.limit)
+    dataset = open_dataset(data or place, limit=on.limit or network.preset.dataset.limit)
     split = split or network.preset.dataset.val
     if not on.split and split not in dataset.split_sha256:
         raise DataError(f"{dataset.root} has no split {split!r} with masks to score against", NO_MASKS)
@@ -205,7 +205,7 @@ def open_evaluation(
     stored = {
         "run": str(run),
         "file": "" if trial else str(file),
-        "dataset": data or own,
+        "dataset": data or place,
         "split": split,
         "split_sha256": dataset.split_sha256[split],
         "masks_stamp": masks_stamp(samples),
