@@ -127,6 +127,9 @@ def serve(address):
         importlib.import_module(name)
     for module, *_ in sys.modules["wsss_cli.cli.app"].COMMANDS.values():
         importlib.import_module(f"wsss_cli.cli.{module}")
+    build, load = (sys.modules[f"wsss_cli.{name}"] for name in ("models.build", "config.load"))
+    # much of torch is loaded when a network is first built
+    build.build_segmentor(load.load_preset("toy").train, 6, build.torch.device("cpu"))
     importlib.import_module("multiprocessing.spawn")  # which takes the interpreter as it is now for its processes
     sys.executable = address + ".python"
     os.fsync = lambda file: None  # as in conftest.py

@@ -70,7 +70,8 @@ class Backbone(nn.Module):
         self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.nhwc = str(getattr(net, "output_fmt", "")).endswith("NHWC")
         self.pad, self.name = pad, name
-        self.train(self.training)
+        if freeze_bn:
+            self.train(self.training)
 
     def normalise(self, x: Tensor) -> Tensor:
         """RGB in 0..255, any dtype [B, 3, H, W] -> what `forward` takes, float [B, 3, H, W]."""

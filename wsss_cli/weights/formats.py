@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -272,6 +273,7 @@ def _inner(key: str) -> bool:
     return key.startswith(("conv_stem.", "blocks."))
 
 
+@cache
 def block_names(name: str) -> dict[int, str]:
     """timm's name `blocks.S.B` of each block of an EfficientNet, numbered through."""
     with torch.device("meta"):
