@@ -1,5 +1,6 @@
 """The `wsss` command. Signals are heard before anything else is imported, which takes a while."""
 
+import gc
 import os
 import sys
 
@@ -9,6 +10,7 @@ from wsss_cli.engine.stop import end_at_once, heard
 def main() -> None:
     """Run the command line; never returns."""
     end_at_once()
+    gc.set_threshold(10_000)  # at Python's 700, loading torch is a thousand collections, of objects that all stay
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes long; none is needed
     try:
         from wsss_cli.cli import app  # here, see above
