@@ -1,5 +1,6 @@
 """A data set's own labels: what is added is what is read, and what is drawn from a mask is within it."""
 
+import functools
 import json
 import re
 
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
 from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import read_mask, write_mask
-from wsss_cli.data.sources.drawn import drawn
+from wsss_cli.data.sources.drawn import drawn, drawn_boxes, drawn_on_masks
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.data.trusted import add_trusted, read_trusted
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.pseudo.boxes import box_labels
 
 
 @pytest.fixture
@@ -181,3 +184,20 @@ def test_scribbles_are_thin_lines_points_are_discs_and_boxes_leave_their_inside_
     assert (boxes[30:40, 90:135] == 255).all() and (boxes[2:25, 66:] == 0).all() and (boxes[60:63, 60:63] == 255).all()
     nothing = np.zeros((30, 30), np.uint8)
     assert (drawn(nothing, "boxes", 0) == 0).all() and np.unique(drawn(nothing, "points", 1)).tolist() == [0, 255]
+
+
+def test_boxes_that_are_drawn_are_filled_as_those_of_a_file_are(dataset):
+    samples = [sample for sample in dataset.split("train") if sample.mask][:2]
+    fill = functools.partial(box_labels, fill="crf")
+    rows = list(drawn_on_masks([(sample, 0) for sample in samples], "boxes", fill))
+    assert [(sample, of) for sample, of, _ in rows] == [(sample, sample.mask) for sample in samples]
+    for sample, of, labels in rows:
+        mask = read_mask(of)
+        empty = box_labels(read_image(sample.image), drawn_boxes(mask), "none")
+        assert (np.where(mask == 255, np.uint8(255), empty) == drawn(mask, "boxes", 0)).all()  # the same boxes
+        assert (labels[(empty == 0) & (mask != 255)] == 0).all() and len(np.unique(labels)) > 2
+    for fill, told in (((), True), (("--box-fill", "none"), False)):
+        run(dataset.root, "--draw", "boxes", "--share", "0.5", "--clear", *fill)
+        files = [dataset.root / "trusted" / f"{name}.png" for name in read_trusted(dataset.root).entries]
+        values = {int(value) for file in files for value in np.unique(read_mask(file))}
+        assert bool(values - {0, 255}) == told and len(files) == 4

@@ -78,6 +78,21 @@ def test_there_are_no_cams_to_mix_in_and_that_is_said_before_a_training(home):
     assert len(plan_train(experiment(home, "relabel.cam_weight=0.7"), None, silent)) == 1  # one round has none, either
 
 
+def test_labels_that_tell_nothing_apart_are_refused_and_untold_classes_are_named(home, capsys):
+    give(home, lambda mask: drawn(mask, "boxes", 0), [0, 3])
+    exp = experiment(home)
+    train = plan_train(exp, None, silent)
+    (fault,) = problems(exp, train, "cpu")
+    assert isinstance(fault, DataError) and "hold background alone" in fault.message and "--box-fill crf" in fault.hint
+    samples = give(home, scribbled, [0, 3])
+    assert problems(exp, train, "cpu") == []
+    told = set().union(*(np.unique(scribbled(read_mask(one.mask))).tolist() for one in samples))
+    untold = [name for number, name in enumerate(exp.dataset.classes) if number not in told]
+    assert untold and f"no label of a pixel is {', '.join(untold)}: " in capsys.readouterr().err
+    give(home, lambda mask: np.arange(mask.size, dtype=np.uint8).reshape(mask.shape) % exp.dataset.num_classes, [0])
+    assert problems(exp, train, "cpu") == [] and "no label" not in capsys.readouterr().err
+
+
 def test_nothing_but_the_network_is_trained(home):
     give(home, scribbled, [0, 2, 3])
     steps = run(home, plan=plan_run)

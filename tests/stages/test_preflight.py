@@ -156,7 +156,7 @@ def test_a_trial_names_the_classes_that_it_sees_nothing_of(check, data, tmp_path
     there = open_dataset(data)
     tagged = without_masks(data, tmp_path / "sorted", labels=(1,))
     assert check("dataset.limit=2", path=tagged) == []
-    unseen = ", ".join(there.classes[1:])
+    unseen = ", ".join(there.classes[2:])
     assert f"limit 2: the first 2 training images show nothing of {unseen}; " in capsys.readouterr().err
     assert check(path=tagged) == [] and "show nothing of" not in capsys.readouterr().err
 

@@ -43,7 +43,7 @@ def labels(
     ] = "mask",
     box_fill: Annotated[
         Literal["crf", "none"],
-        typer.Option(help="With --kind boxes: their inside is told by a dense CRF, or nothing is said of it."),
+        typer.Option(help="Of boxes: their inside is told by a dense CRF, or nothing is said of it."),
     ] = "crf",
     rename: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=CLASS", help="A label of the export means a class; repeatable.")
@@ -98,7 +98,8 @@ def labels(
             add_trusted(opened, maps, kind, source, stop.check, clear=clear, joined=joined)
         elif draw is not None:
             source = f"{draw} drawn from true masks, share {share:g}, seed {seed}"
-            maps = _drawn(opened, split, draw, share, seed)
+            source += _inside(box_fill) if draw == "boxes" else ""
+            maps = _drawn(opened, split, draw, box_fill, share, seed)
             drawn_kind = "mask" if draw == "masks" else draw
             add_trusted(opened, maps, drawn_kind, source, stop.check, clear=clear, joined=joined)
         else:
@@ -175,12 +176,16 @@ def _from_source(
         from wsss_cli.pseudo.boxes import box_labels
 
         boxes = partial(box_labels, fill=box_fill)
-        source += f", inside {'told by a dense CRF' if box_fill == 'crf' else 'left open'}"
+        source += _inside(box_fill)
     wanted = Wanted(kind, label_renames(rename or ()), boxes)
     drawings = drawn_on(dataset, dataset.split(split), path, wanted, console.say)
     if boxes is None:
         return source, drawn_labels(drawings, path, wanted, 1)
     return source, _with_progress(drawings, path, wanted)
+
+
+def _inside(box_fill: Literal["crf", "none"]) -> str:
+    return f", inside {'told by a dense CRF' if box_fill == 'crf' else 'left open'}"
 
 
 def _with_progress(
@@ -256,7 +261,12 @@ def _from_folder(
 
 
 def _drawn(
-    dataset: Dataset, split: str, draw: Literal["masks", "scribbles", "points", "boxes"], share: float, seed: int
+    dataset: Dataset,
+    split: str,
+    draw: Literal["masks", "scribbles", "points", "boxes"],
+    box_fill: Literal["crf", "none"],
+    share: float,
+    seed: int,
 ) -> Iterator[tuple[Sample, Path, np.ndarray]]:
     """Labels of a share of the photographs that have a true mask, chosen by the seed.
 
@@ -265,8 +275,7 @@ def _drawn(
     """
     import numpy as np
 
-    from wsss_cli.data.masks import read_mask
-    from wsss_cli.data.sources.drawn import drawn
+    from wsss_cli.data.sources.drawn import drawn_on_masks
 
     samples = dataset.split(split)
     masked = [place for place, there in enumerate(samples.masked) if there]
@@ -276,9 +285,14 @@ def _drawn(
     if not count:
         raise UsageError(f"--share {share:g} of {len(masked)} photographs is none", "a larger share")
     chosen = np.random.default_rng(seed).permutation(len(masked))[:count]
+    places = sorted(masked[int(number)] for number in chosen)
+    fill = None
+    if draw == "boxes" and box_fill == "crf":
+        from wsss_cli.pseudo.boxes import box_labels
+
+        fill = partial(box_labels, fill="crf")
+    rows = ((samples[place], seed + place) for place in places)
     with console.progress(count, f"drawing {draw}") as bar:
-        for place in sorted(masked[int(number)] for number in chosen):
-            mask = samples[place].mask
-            assert mask is not None
-            yield samples[place], mask, drawn(read_mask(mask), draw, seed + place)
+        for one in drawn_on_masks(rows, draw, fill):
+            yield one
             bar.advance()

@@ -28,6 +28,7 @@ from wsss_cli.rows import Rows
 from wsss_cli.stages.estimate import check_room
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
+from wsss_cli.stages.trusted import check_told
 from wsss_cli.talk import counted, say
 from wsss_cli.weights.sources import PACKAGED, missing_weights, unreadable
 
@@ -93,7 +94,10 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             check_true_masks(samples)
         supervision = preset.train.supervision
         if "train" in stages and (supervision == "partial" or (supervision == "mixed" and not dataset.limit)):
-            check_labelled(samples, read_trusted(dataset.root))
+            trusted = read_trusted(dataset.root)
+            labelled = check_labelled(samples, trusted)
+            if supervision == "partial":
+                check_told(labelled, trusted, dataset.classes)
         if "train" in stages and preset.train.supervision in ("weak", "full"):
             _say_unused(dataset, samples, preset.train.supervision)
         if "relabel" in stages and not any(sample.labels for sample in samples):
@@ -124,7 +128,7 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
 def _say_unseen(dataset: Dataset, samples: Sequence[Sample]) -> None:
     """Name the classes that a trial sees nothing of: lists are often in the order of class folders."""
     seen = {label for sample in samples for label in sample.labels}
-    unseen = [name for number, name in enumerate(dataset.classes, 1) if number not in seen]
+    unseen = [name for number, name in enumerate(dataset.classes) if number and number not in seen]
     if unseen:
         say(
             f"limit {dataset.limit}: the first {counted(len(samples), 'training image')} show nothing of "

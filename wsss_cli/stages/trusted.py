@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +14,7 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.trusted import FOLDER, INDEX, TrustedLabels, read_trusted
 from wsss_cli.errors import DataError
+from wsss_cli.talk import say
 
 if TYPE_CHECKING:
     import numpy as np  # which planning does without
@@ -72,6 +74,34 @@ def whole_masks(trusted: TrustedLabels | None, samples: Sequence[Sample]) -> np.
     entries = trusted.entries
     names = names_of(samples)
     return np.fromiter((name in entries and entries[name].kind == "mask" for name in names), bool, len(samples))
+
+
+def check_told(samples: Sequence[Sample], trusted: TrustedLabels, classes: Sequence[str]) -> None:
+    """Refuse labels that are all of one class, and name the classes of which they have no pixel.
+
+    They are read until every class has been seen; one that cannot be read is the matter of whoever trains on it.
+
+    Args:
+        classes: names, background first.
+    Raises:
+        DataError: there is nothing in them to be told apart.
+    """
+    import numpy as np
+
+    untold = set(range(len(classes)))
+    for name in names_of(samples):
+        with contextlib.suppress(DataError):
+            untold.difference_update(np.unique(trusted.of(name).read()).tolist())  # type: ignore[union-attr]
+        if not untold:
+            return
+    said = [name for number, name in enumerate(classes) if number not in untold]
+    if len(said) < 2:
+        raise DataError(
+            f"the labels in {trusted.folder} hold {said[0] if said else 'no class'} alone: nothing tells classes apart",
+            "boxes tell of their inside with --box-fill crf; --set train.supervision=mixed adds pseudo masks",
+        )
+    missing = ", ".join(classes[number] for number in sorted(untold))
+    say(f"warning: no label of a pixel is {missing}: the network will not know it (train.supervision=partial)")
 
 
 def in_words(trusted: TrustedLabels, dataset: Dataset, split: str) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
+from wsss_cli.data.dataset import Sample
+from wsss_cli.data.drawings.shapes import Shape
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import read_mask
 from wsss_cli.labels import IGNORE
+from wsss_cli.processes import check_stop, cores, in_processes
 
 Kind = Literal["masks", "scribbles", "points", "boxes"]
 WIDTH = 3  # of a scribble, pixels
@@ -53,6 +61,48 @@ def drawn(mask: np.ndarray, kind: Kind, seed: int) -> np.ndarray:
             marks = _longest(_skeleton(far)) if kind == "scribbles" else _somewhere(far, seed)
             labels[(_wide(marks) if kind == "scribbles" else marks) & far] = 0
     return labels
+
+
+def drawn_on_masks(
+    rows: Iterable[tuple[Sample, int]],
+    kind: Kind,
+    fill: Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray] | None = None,
+) -> Iterator[tuple[Sample, Path, np.ndarray]]:
+    """What `drawn` gives for the true masks of photographs.
+
+    Args:
+        rows: photographs that have one, each with its seed.
+        fill: from a photograph, uint8 [H, W, 3], and its boxes to a label map, which takes a second: what tells of the
+            inside of boxes.
+    Returns:
+        (photograph, its mask, class indices and 255, uint8 [H, W]), in order.
+    Raises:
+        DataError: a mask, or with `fill` a photograph, cannot be read.
+    """
+    work = partial(_drawn_on_mask, kind=kind, fill=fill)
+    yield from in_processes(work, rows, cores() if fill else 1, check=check_stop)
+
+
+def _drawn_on_mask(
+    row: tuple[Sample, int], kind: Kind, fill: Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray] | None
+) -> tuple[Sample, Path, np.ndarray]:
+    sample, seed = row
+    assert sample.mask is not None
+    mask = read_mask(sample.mask)
+    if fill is None:
+        return sample, sample.mask, drawn(mask, kind, seed)
+    labels = fill(read_image(sample.image), drawn_boxes(mask))
+    return sample, sample.mask, np.where(mask == IGNORE, np.uint8(IGNORE), labels)
+
+
+def drawn_boxes(mask: np.ndarray) -> list[tuple[Shape, int]]:
+    """Boxes of all regions of a mask, uint8 [H, W], each with its class index; those of `drawn`."""
+    boxes = []
+    for label in (int(value) for value in np.unique(mask) if value not in (0, IGNORE)):
+        for rows, columns in ndimage.find_objects(ndimage.label(mask == label)[0]):
+            corners = np.array([[columns.start, rows.start], [columns.stop, rows.stop]], np.float64)
+            boxes.append((Shape(f"{label}", "box", corners, "a box that was drawn"), label))
+    return boxes
 
 
 def _scribble(region: np.ndarray) -> np.ndarray:
