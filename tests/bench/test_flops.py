@@ -9,7 +9,9 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50, vit_b_16
 
 from wsss_cli.bench.flops import bench_flops, count_modules
+from wsss_cli.cli.bench_flops import preset_and_classes
 from wsss_cli.config.load import load_preset
+from wsss_cli.errors import UsageError
 from wsss_cli.report.benchmarks import flops_table
 
 
@@ -112,6 +114,14 @@ def test_the_command_says_the_convention(wsss):
     table = flops_table(result)
     assert [row[0] for row in table.rows] == [row["name"] for row in result["modules"]]
     assert table.footer[2] == f"{result['parameters']:,}"
+
+
+def test_classes_of_a_run_are_its_own(tmp_path):
+    for command in ("flops", "model"):
+        with pytest.raises(UsageError, match="--num-classes goes with --preset"):
+            preset_and_classes(tmp_path, "", 21, command)
+    assert preset_and_classes(None, "toy", None, "flops") == ("toy", 21)
+    assert preset_and_classes(None, "toy", 6, "flops") == ("toy", 6)
 
 
 @pytest.mark.parametrize("words", [(), ("runs/x", "--preset", "toy"), ("--preset", "toy", "--depth", "0")])

@@ -297,6 +297,10 @@ def test_tables_and_folders_that_cannot_be_taken(photos: Path, tmp_path: Path) -
         prepare_folder(photos, tmp_path / "gone.csv", tmp_path / "out", name="m")
     with pytest.raises(DataError, match="names no class at all"):
         prepare_folder(photos, _table(tmp_path, ("a.jpg", "")), tmp_path / "out", name="m")
+    many = _table(tmp_path, ("a.jpg", "|".join(f"c{number:03}" for number in range(255))))
+    with pytest.raises(DataError, match=r"255 classes, such as c000, c001, c002 \.\.\.; masks have room for 254"):
+        prepare_folder(photos, many, tmp_path / "out", name="m")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_usable_is_an_error_at_once(tmp_path: Path) -> None:

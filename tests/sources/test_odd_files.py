@@ -118,7 +118,7 @@ def test_archives_of_another_kind_are_not_said_to_be_damaged(tmp_path, recwarn):
     for name, says in (
         ("net.onnx", "a network as ONNX, as `wsss export` writes, not a state dict"),
         ("net.h5", "HDF5, as Keras writes, not a state dict"),
-        ("w.npz", "a zip archive that torch has not written, not a state dict"),
+        ("w.npz", r"arrays of NumPy \(.npz\), not a state dict"),
         ("photos.zip", "a zip archive that torch has not written, not a state dict"),
         ("net.pth.tar", "a tar archive, not a state dict"),
         ("jit.pt", "a network as TorchScript, as `wsss export` writes, not a state dict"),
@@ -127,6 +127,15 @@ def test_archives_of_another_kind_are_not_said_to_be_damaged(tmp_path, recwarn):
             load_state(tmp_path / name)
         assert ("name the run" in caught.value.hint) == ("export" in says)
         assert caught.value.hint.startswith("unpack it") == ("archive" in says)
+        assert ("torch.from_numpy" in caught.value.hint) == ("NumPy" in says)
+
+
+@pytest.mark.parametrize("held", [{"a.b": np.ones(3)}, {"state_dict": {"a.b": np.ones(3)}, "epoch": 3}, [np.ones(3)]])
+def test_arrays_in_place_of_tensors_are_said_to_be_that(tmp_path, held):
+    torch.save(held, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="hold arrays of NumPy, not tensors") as caught:
+        load_state(tmp_path / "net.pth")
+    assert "torch.from_numpy" in caught.value.hint
 
 
 def test_a_checkpoint_that_is_cut_off_has_not_been_downloaded(tmp_path):

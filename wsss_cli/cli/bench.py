@@ -49,7 +49,7 @@ def model(
     ] = None,
     preset: MeasuredPreset = "",
     overrides: SetOption = None,
-    num_classes: MeasuredClasses = 21,
+    num_classes: MeasuredClasses = None,
     crop: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Side of the square input, pixels.")] = 512,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Timed calls of each kind.")] = 50,
     train: Annotated[bool, typer.Option(help="Also time training steps, at the preset's batch.")] = True,

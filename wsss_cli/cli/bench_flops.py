@@ -21,20 +21,23 @@ MeasuredPreset = Annotated[
     ),
 ]
 MeasuredClasses = Annotated[
-    int, typer.Option(metavar="N", min=2, max=255, help="Classes, background included, with --preset.")
+    int | None,
+    typer.Option(metavar="N", min=2, max=255, help="Classes, background included, with --preset; 21 if left out."),
 ]
 
 
-def preset_and_classes(run: Path | None, preset: str, num_classes: int, command: str) -> tuple[str, int]:
+def preset_and_classes(run: Path | None, preset: str, num_classes: int | None, command: str) -> tuple[str, int]:
     """The preset, or the lock file of the run, and how many classes.
 
     Raises:
-        UsageError: neither or both of them, or no training run.
+        UsageError: neither or both of them, classes for a run, or no training run.
     """
     if (run is None) == (not preset):
         raise UsageError("give a run, or --preset", f"wsss bench {command} --preset NAME")
     if run is None:
-        return preset, num_classes
+        return preset, num_classes or 21
+    if num_classes:
+        raise UsageError("a run has its own classes: --num-classes goes with --preset", "leave it out")
     from wsss_cli.engine.records import read_inputs, read_run
 
     read_run(run, "train")
@@ -45,7 +48,7 @@ def flops(
     run: MeasuredRun = None,
     preset: MeasuredPreset = "",
     overrides: SetOption = None,
-    num_classes: MeasuredClasses = 21,
+    num_classes: MeasuredClasses = None,
     height: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Of the image, pixels.")] = 512,
     width: Annotated[int, typer.Option(metavar="N", min=32, max=16384, help="Of the image, pixels.")] = 512,
     depth: Annotated[

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import WeightsError
 from wsss_cli.weights.choice import split_choice
-from wsss_cli.weights.tables import RESAVE, State, choose
+from wsss_cli.weights.tables import OF_ARRAYS, RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
 
 OF_RUN = "name the run or the checkpoint that it was made from; of ONNX, wsss eval takes the file, too"
@@ -127,7 +127,8 @@ def _read(path: Path) -> tuple[Any, list[str]]:
         if _is_safetensors(path):
             return load_file(path, device="cpu"), []
         if other := _other_form(path):
-            hint = OF_RUN if "export" in other else UNPACK if "archive" in other else RESAVE
+            hints = {"export": OF_RUN, "archive": UNPACK, "NumPy": OF_ARRAYS}
+            hint = next((hint for word, hint in hints.items() if word in other), RESAVE)
             raise WeightsError(f"weights {path} are {other}, not a state dict", hint)
         try:
             with path.open("rb") as file:  # of a path torch believes the suffix
@@ -179,6 +180,8 @@ def _other_form(path: Path) -> str:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in names:
         return "a network as TorchScript, as `wsss export` writes"
+    if names and all(name.endswith(".npy") for name in names):
+        return "arrays of NumPy (.npz)"
     return "" if any(name.endswith(".pkl") for name in names) else "a zip archive that torch has not written"
 
 

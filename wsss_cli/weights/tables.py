@@ -20,6 +20,7 @@ TORCH_WRAPPERS = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkp
 OTHERS = re.compile(r"optim|sched|scaler|rng|callback|loop|message_hub|meta", re.IGNORECASE)
 """Keys under which a training keeps what is no network."""
 RESAVE = "save the plain state dict with safetensors.torch.save_file, or download the file again"
+OF_ARRAYS = "save tensors: torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, 'weights.pth')"
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -67,9 +68,11 @@ def choose(value: Any, chosen: str, path: Path, objects: Iterable[str] = ()) -> 
     Raises:
         WeightsError: no tensor, none of that name, or several networks and none is chosen.
     """
+    tables = dict(_tables(value, "")) if isinstance(value, Mapping) else {}
+    if not tables and _of_arrays(objects):
+        raise WeightsError(f"weights {path} hold arrays of NumPy, not tensors", OF_ARRAYS)
     if not isinstance(value, Mapping):
         raise WeightsError(f"weights {path} hold {_kind(value, objects)}, not tensors by name", _resave(value))
-    tables = dict(_tables(value, ""))
     if chosen:
         return _chosen(tables, chosen, path), chosen
     if not tables:
@@ -118,6 +121,12 @@ def _kind(value: Any, objects: Iterable[str]) -> str:
     names = [name for name in objects if not name.startswith("builtins.")]
     shown = f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
     return f"a whole network as an object{shown}"
+
+
+def _of_arrays(objects: Iterable[str]) -> bool:
+    """Whether all that was not built is NumPy's."""
+    names = [name for name in objects if not name.startswith(("builtins.", "collections.", "_codecs."))]
+    return bool(names) and all(name.startswith("numpy.") for name in names)
 
 
 def _resave(value: Any) -> str:

@@ -207,13 +207,18 @@ def _refuse_unused(rename: Mapping[str, str], seen: Mapping[str, tuple[int, int]
 
 
 def refuse_unknown(labels: Mapping[str, int], names: Sequence[str], table: Path) -> None:
-    """Refuse tags, given with their first lines, that are none of the classes.
+    """Refuse tags, given with their first lines, that are none of the classes, and more classes than masks can hold.
 
     Raises:
-        DataError: naming the first, or that there is no class.
+        DataError: naming the first, that there is no class, or how many there are.
     """
     if not names:
         raise DataError(f"{table} names no class at all", "put tags into the column labels: cat|dog")
+    if len(names) > 254:
+        raise DataError(
+            f"{table}: {len(names)} classes, such as {show_some(names)}; masks have room for 254",
+            "is it the right column? --rename OLD=NEW takes two tags as one, --rename OLD= drops a tag",
+        )
     unknown = [label for label in labels if label not in names]
     if unknown:
         label = min(unknown, key=lambda label: labels[label])
