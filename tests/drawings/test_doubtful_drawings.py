@@ -289,3 +289,14 @@ def test_ids_that_are_numbers_here_and_texts_there_are_named_as_such(data):
 def test_a_box_of_less_than_no_pixels_is_refused(data):
     code, said, _ = prepare(data, "x.json", coco(bbox=[20, 20, -10, 5]), *BOXES)
     assert code and "a bbox of -10 x 5 pixels" in said
+
+
+def test_a_segmentation_of_another_form_is_not_said_to_be_none(data):
+    for segmentation, says in (
+        ("1 2 3 4", "has a segmentation that is text"),
+        ([{"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}], "that is a list of run-length codes"),
+        ([], "has no segmentation"),
+    ):
+        code, said, maps = prepare(data, "a.json", coco(segmentation=segmentation, bbox=[1, 1, 5, 5]))
+        assert code and says in said and not maps
+        assert ("--kind boxes" in said) == (not segmentation)

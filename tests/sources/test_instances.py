@@ -243,6 +243,7 @@ def test_what_is_no_json_or_no_object_is_refused(file: Path) -> None:
         (lambda r: r["annotations"][1].pop("image_id"), "annotation 6 has no integer image_id"),
         (lambda r: r["annotations"][1].update(category_id="cat"), "annotation 6 has no integer category_id"),
         (lambda r: r["annotations"][1].pop("segmentation"), r"has no segmentation \(outlines are needed"),
+        (lambda r: r["annotations"][1].update(segmentation="5 3 9 2"), r"that is text \(it is a list of polygons"),
         (lambda r: r["annotations"][1].pop("id"), "no integer id"),
         (lambda r: r["annotations"].append(3), "no integer id"),
         (lambda r: r["images"][0].update(id=7), "image id 7 occurs twice"),

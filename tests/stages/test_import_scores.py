@@ -189,6 +189,8 @@ def test_photographs_without_a_file_and_files_without_a_photograph_are_told(data
         ({"score": 1.5}, "has the score 1.5"),
         ({"score": "high"}, "has the score 'high'"),
         ({"segmentation": None}, "entry 1 has no segmentation"),
+        ({"segmentation": "1224 30 1284 30"}, "entry 1 has a segmentation that is text"),
+        ({"segmentation": [{"size": [9, 9], "counts": "0"}]}, "has a segmentation that is a list of run-length codes"),
         ({"segmentation": []}, r"no outline of its \d+ entries covers more than a pixel"),
         ({"segmentation": [[0.2, 0.2, 0.8, 0.2, 0.8, 0.9]]}, "covers more than a pixel"),  # shares of the image
         ({"image_id": 999}, "has image_id 999, which nothing names"),

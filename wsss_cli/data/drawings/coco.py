@@ -15,7 +15,7 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import SHARES, elements
+from wsss_cli.data.sources.instances import SHARES, elements, refuse_unshaped
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import covered
 from wsss_cli.errors import DataError
@@ -118,12 +118,9 @@ def _shapes(
             if min(width, height) < 0:
                 raise DataError(f"{at} has a bbox of {width:g} x {height:g} pixels", "it is x, y, width, height")
             shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
-        elif not isinstance(annotation.get("segmentation"), (list, dict)) or not annotation["segmentation"]:
-            raise DataError(
-                f"{at} has no segmentation",
-                "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT,
-            )
         else:
+            hint = "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT
+            refuse_unshaped({"segmentation": annotation.get("segmentation") or None}, at, hint)
             try:
                 pixels = covered(annotation, *size)
             except DataError as error:

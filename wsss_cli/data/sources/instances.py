@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,11 +180,27 @@ def _span(entry: Any, start: int, end: int, path: Path) -> tuple[int, Span]:
     for field in ("image_id", "category_id"):
         if not isinstance(entry.get(field), int):
             raise DataError(f"{path}: annotation {entry['id']} has no integer {field}")
-    if not isinstance(entry.get("segmentation"), (list, dict)):
-        raise DataError(
-            f"{path}: annotation {entry['id']} has no segmentation", "outlines are needed, of each instance"
-        )
+    refuse_unshaped(entry, f"{path}: annotation {entry['id']}", "outlines are needed, of each instance")
     return entry["image_id"], Span(entry["category_id"], is_crowd(entry, str(path)), start, end)
+
+
+def refuse_unshaped(entry: Mapping[str, Any], where: str, hint: str) -> None:
+    """Refuse an annotation whose segmentation is neither polygons nor a run-length code.
+
+    Args:
+        where: the annotation, in words.
+        hint: what is needed where there is none.
+    """
+    shape = entry.get("segmentation")
+    if shape is None:
+        raise DataError(f"{where} has no segmentation", hint)
+    in_list = isinstance(shape, list) and any(isinstance(part, dict) for part in shape)
+    if in_list or not isinstance(shape, (list, dict)):
+        form = "a list of run-length codes" if in_list else "text" if isinstance(shape, str) else json.dumps(shape)
+        raise DataError(
+            f"{where} has a segmentation that is {form}",
+            'it is a list of polygons, [[x, y, x, y, ...], ...], or one run-length code, {"size": ..., "counts": ...}',
+        )
 
 
 def is_empty(shape: list[Any] | dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import elements, is_empty, within_pixel
+from wsss_cli.data.sources.instances import elements, is_empty, refuse_unshaped, within_pixel
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
 from wsss_cli.talk import rename_option
@@ -98,8 +98,7 @@ def read_results(
         image, label = _image(entry, images, where), _label(entry, categories, where)
         score = _score(entry, where)
         seen.add(label)
-        if not isinstance(entry.get("segmentation"), (list, dict)):
-            raise DataError(f"{where} has no segmentation", "boxes alone make no mask: write RLE or polygons")
+        refuse_unshaped(entry, where, "boxes alone make no mask: write RLE or polygons")
         place = place_of(image, places)
         index = class_of(renames.get(label, label), classes)
         if place is not None and named.setdefault(place, image) != image:
