@@ -90,7 +90,7 @@ def test_what_to_install_is_said(tmp_path, monkeypatch):
 def test_folders_with_photographs_that_are_not_read_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(heif, "endings_read", lambda: (".avif",))
     monkeypatch.setattr(photographs, "IMAGE_ENDINGS", (".jpg", ".avif"))
-    monkeypatch.setattr(photographs, "OTHER_ENDINGS", (".heic", ".heif", ".gif"))
+    monkeypatch.setattr(photographs, "PASSED_OVER", (".heic", ".heif", ".gif"))
     for name in ("b.heic", "c.heif", "d.gif"):
         (tmp_path / name).touch()
     heard = []

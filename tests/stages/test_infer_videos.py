@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy_runs import Blue
 
 from wsss_cli.cli.infer import named
@@ -173,6 +174,22 @@ def test_command_lines_name_videos(tmp_path, monkeypatch):
     heard = []
     assert list(find_images(["clips"], out, heard.append)) == ["clips/./c.jpg"]
     assert heard == ["clips: 2 videos passed over: name them, or a pattern such as 'clips/*.mp4'"]
+
+
+def test_videos_of_other_endings_are_said_to_be_that(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clips").mkdir()
+    Path("clips/a.wmv").touch()
+    Image.new("RGB", (8, 8)).save("clips/c.jpg")
+    with pytest.raises(UsageError, match="is a video, and those that end in") as refused:
+        find_images(["clips/a.wmv"], tmp_path / "out", print)
+    assert ".mp4" in refused.value.hint
+    with pytest.raises(UsageError, match="names no image") as refused:
+        find_images(["gone.mpv"], tmp_path / "out", print)
+    assert "videos by their names: .mp4" in refused.value.hint
+    heard = []
+    assert list(find_images(["clips"], tmp_path / "out", heard.append)) == ["clips/./c.jpg"]
+    assert heard == ["clips: passed over, as these endings are not read: 1 .wmv"]
 
 
 def test_frames_that_do_not_decode_are_counted(segment, tmp_path, monkeypatch):

@@ -298,3 +298,14 @@ def test_the_time_of_cams_goes_by_their_scales(data, tmp_path):
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (9000, "2 h 30 min")])
 def test_a_time_is_told_in_words(seconds, words):
     assert estimate.in_words(seconds) == f"about {words}"
+
+
+def test_runs_that_cannot_be_made_are_known_before(tmp_path, data, monkeypatch):
+    (tmp_path / "file").touch()
+    for runs, says in ((tmp_path / "file/a/b", "file is no folder"), (tmp_path / "shut/a", "Permission denied")):
+        exp, steps, _ = planned(load_preset("toy", [f"dataset.path={data}"]), plan, runs)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.access", lambda place, mode: False)
+            said = [fault.message for fault in problems(exp, steps, "cpu")]
+        assert any(line.startswith("cannot create the run directory") and says in line for line in said), said
+    assert not (tmp_path / "shut").exists()

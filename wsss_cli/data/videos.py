@@ -14,6 +14,7 @@ from wsss_cli.data.images import check_pixels, refuse_special_file
 from wsss_cli.errors import DataError
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+OTHER_VIDEOS = (".wmv", ".mpg", ".mpeg", ".mpv", ".ts", ".mts", ".m2ts", ".vob", ".flv", ".3gp", ".ogv")  # not read
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # that say how many frames they have; of others that is an estimate
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that an MP4 or QuickTime file may begin with
 

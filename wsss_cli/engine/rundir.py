@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from wsss_cli.config.forms import NewerError
+from wsss_cli.engine.folders import make_folder
 from wsss_cli.engine.outputs import damaged_outputs, list_outputs, remove_output
 from wsss_cli.engine.records import (
     Attempt,
@@ -190,20 +191,6 @@ def open_run(
             if ending:
                 with contextlib.suppress(WriteError):
                     run.save(**ending)
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder of a run.
-
-    Raises:
-        DataError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot create the run directory {path}: {error.strerror}", "choose another place with --runs"
-        ) from error
 
 
 def begin_attempt() -> Attempt:

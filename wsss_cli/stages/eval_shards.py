@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.folders import make_folder
 from wsss_cli.engine.records import Attempt
-from wsss_cli.engine.rundir import begin_attempt, end_attempt, ending_of, make_folder
+from wsss_cli.engine.rundir import begin_attempt, end_attempt, ending_of
 from wsss_cli.engine.shards import (
     FOLDER,
     Shard,

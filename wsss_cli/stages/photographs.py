@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.packed import has_twins
 from wsss_cli.data.texts import Spool, in_order_of
-from wsss_cli.data.videos import VIDEO_ENDINGS
+from wsss_cli.data.videos import OTHER_VIDEOS, VIDEO_ENDINGS
 from wsss_cli.engine.records import is_run
 from wsss_cli.errors import UsageError
 from wsss_cli.files import files_below, names_below
@@ -23,6 +24,7 @@ from wsss_cli.rows import Each
 from wsss_cli.talk import counted
 
 MARK = "/./"
+PASSED_OVER = (*OTHER_ENDINGS, *VIDEO_ENDINGS, *OTHER_VIDEOS)  # in folders and by patterns, which is said
 OTHER_FILES = {"soft": ".npz", "geotiff": ".tif"}  # of kinds that are no PNG
 KINDS = ("masks", "overlays", "confidence")  # folders of what is written of photographs
 LATER = (
@@ -77,6 +79,11 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
             raise UsageError(f"{name} is a run, and photographs are named here", "give one run, then photographs")
         if (path / "dataset.json").is_file():
             raise UsageError(f"{name} is a data set, and photographs are named here", "give the folder of its images")
+        if path.suffix.lower() in OTHER_VIDEOS and path.is_file():
+            raise UsageError(
+                f"{name} is a video, and those that end in {path.suffix} are not read",
+                f"convert it to one of {', '.join(VIDEO_ENDINGS)}: ffmpeg -i {shlex.quote(name)} clip.mp4",
+            )
         others: Counter[str] = Counter()
         matches, folders = (_in_folder(path, out, others), []) if path.is_dir() else _matching(name, others)
         passed = [folder for folder in folders if _has_images(folder, out)]
@@ -89,7 +96,8 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
                 if passed
                 else how_to_read(others)
                 or ("name videos, or a pattern such as 'clips/*.mp4'" if clips else "")
-                or f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}",
+                or f"give files, a folder or a pattern of {', '.join(IMAGE_ENDINGS)}; videos by their names: "
+                + ", ".join(VIDEO_ENDINGS),
             )
         if unread:
             say(f"{name}: passed over, as these endings are not read: {unread}")
@@ -153,7 +161,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 ending = Path(name).suffix.lower()
                 if ending in IMAGE_ENDINGS and not (ending in (".png", ".tif") and name.startswith(later)):
                     yield name
-                elif ending in (*OTHER_ENDINGS, *VIDEO_ENDINGS):
+                elif ending in PASSED_OVER:
                     others[ending] += 1
 
     ordered = in_order_of(names(), out)
@@ -170,7 +178,7 @@ def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     folders = [each for each in inside if each.is_dir()]
     files = sorted(set(inside).difference(folders))
     matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
-    others.update(ending for each in files if (ending := each.suffix.lower()) in (*OTHER_ENDINGS, *VIDEO_ENDINGS))
+    others.update(ending for each in files if (ending := each.suffix.lower()) in PASSED_OVER)
     if "**" in pattern:  # it goes into folders, but not where links lead
         folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
     return matches, folders

@@ -20,6 +20,7 @@ from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.remote import is_there
 from wsss_cli.data.trusted import FOLDER, TrustedLabels, read_trusted
 from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.folders import check_folder
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
@@ -274,6 +275,7 @@ def _machine(exp: Experiment, todo: Sequence[Step], device: str) -> Iterator[Wss
     except UsageError as error:
         yield error
     try:
+        check_folder(exp.runs)
         check_room(exp, todo)
     except WsssError as error:
         yield error

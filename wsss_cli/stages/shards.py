@@ -15,9 +15,10 @@ from pathlib import Path
 from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.folders import make_folder
 from wsss_cli.engine.outputs import is_whole
 from wsss_cli.engine.records import is_run, read_record
-from wsss_cli.engine.rundir import RunDir, begin_attempt, end_attempt, ending_of, log_error, make_folder, read_or_create
+from wsss_cli.engine.rundir import RunDir, begin_attempt, end_attempt, ending_of, log_error, read_or_create
 from wsss_cli.engine.shards import (
     Shard,
     ShardRecord,

@@ -190,6 +190,8 @@ def refuse_unshaped(entry: Mapping[str, Any], where: str, hint: str) -> None:
     Args:
         where: the annotation, in words.
         hint: what is needed where there is none.
+    Raises:
+        DataError: saying what it is.
     """
     shape = entry.get("segmentation")
     if shape is None:
