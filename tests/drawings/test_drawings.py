@@ -185,6 +185,13 @@ def test_masks_and_polygons_of_cvat_by_their_layers(data):
     same(labels_of(data, cvat(data, ("some/where/a.png", shapes), ("b.png", ""))), a=expected)
 
 
+def test_sizes_of_cvat_may_be_written_as_fractions(data):
+    box = cvat(data, ("a.png", '<box label="cat" xtl="9" ytl="2" xbr="30" ybr="9"/>'))
+    plain = labels_of(data, box, "--kind", "boxes", "--box-fill", "none")
+    box.write_text(box.read_text().replace('width="40" height="20"', 'width="40.0" height="20.0"'))
+    same(labels_of(data, box, "--kind", "boxes", "--box-fill", "none"), **plain)
+
+
 def test_lines_points_and_boxes_of_cvat(data):
     line = cvat(
         data,
@@ -351,7 +358,7 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             "a box of the background",
         ),
         (lambda d: cvat(d, ("a.png", '<polygon label="cat" points="1,2;3;4,5"/>')), (), "points are x,y;x,y"),
-        (lambda d: cvat(d, ("a.png", '<polygon points="1,2;3,4;4,5"/>')), (), "cannot be taken: 'label'"),
+        (lambda d: cvat(d, ("a.png", '<polygon points="1,2;3,4;4,5"/>')), (), "cannot be taken: it has no label"),
         (lambda d: write(d / "x.xml", "<annotations><track/></annotations>"), (), "is of a video"),
         (lambda d: write(d / "x.xml", "<annotations><image"), (), "is not valid XML"),
         (lambda d: write(d / "x.xml", ""), (), "is not valid XML"),
@@ -380,6 +387,13 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (lambda d: coco(d, SQUARE, categories=[{"id": 1}]), (), "lacks 'name'"),
         (lambda d: write(d / "x.json", '{"images": [}'), (), "is not valid JSON"),
         (lambda d: write(d / "x.json", "[{"), (), "is not valid JSON"),
+        (lambda d: write(d / "x.json", '{"images": [], "annotations": null}'), (), "annotations is no list"),
+        (lambda d: write(d / "x.xml", '<annotations><image name="a.png" width="9"/></annotations>'), (), "no height"),
+        (
+            lambda d: write(d / "x.xml", '<annotations><image name="a.png" width="9" height="20.5"/></annotations>'),
+            (),
+            "its height is '20.5', no whole number",
+        ),
         (lambda d: table(d, "image,class,x,y\na,cat,1\n"), ("--kind", "points"), "3 fields where the header has 4"),
         (lambda d: table(d, "image,class,x,y\na,cat,left,2\n"), ("--kind", "points"), "line 2: left,2 are no numbers"),
         (lambda d: table(d, "image,class,x,y\na,cat,0.4,0.9\n"), ("--kind", "points"), "no coordinate is above 1"),

@@ -50,7 +50,7 @@ def _drawing(image: ElementTree.Element, path: Path) -> Drawing:
     if not name:
         raise DataError(f"{path}: an image without a name", "export 'CVAT for images 1.1'")
     try:
-        size = int(image.get("height", "")), int(image.get("width", ""))
+        size = _whole(image, "height"), _whole(image, "width")
         shapes = []
         for number, element in enumerate(image, 1):
             at = f"{where}, {element.tag} {number}"
@@ -60,15 +60,25 @@ def _drawing(image: ElementTree.Element, path: Path) -> Drawing:
                 )
             if element.tag in FORMS:
                 shapes.append((int(element.get("z_order", 0)), _shape(element, at)))
-    except (KeyError, ValueError, OverflowError) as error:
+    except KeyError as error:
+        raise DataError(f"{where} cannot be taken: it has no {error.args[0]}", "export 'CVAT for images 1.1'") from error
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{where} cannot be taken: {error}", "export 'CVAT for images 1.1'") from error
     return Drawing(name, size, tuple(shape for _, shape in sorted(shapes, key=lambda one: one[0])), where)
+
+
+def _whole(element: ElementTree.Element, key: str) -> int:
+    """A whole number, also as 20.0, as scripts write it."""
+    number = float(element.attrib[key])
+    if not number.is_integer():
+        raise ValueError(f"its {key} is {element.attrib[key]!r}, no whole number")
+    return int(number)
 
 
 def _shape(element: ElementTree.Element, where: str) -> Shape:
     label, form = element.attrib["label"], FORMS[element.tag]
     if form == "mask":
-        left, top, width, height = (int(element.attrib[key]) for key in ("left", "top", "width", "height"))
+        left, top, width, height = (_whole(element, key) for key in ("left", "top", "width", "height"))
         runs = [int(run) for run in element.attrib["rle"].split(",")]
         check_pixels(height, width, where)
         if min(runs) < 0 or sum(runs) != width * height:

@@ -118,7 +118,7 @@ def elements(text: str, *, alone: bool = False) -> Iterator[tuple[str, int, int,
     Args:
         alone: the text may also be a list; its elements count as annotations.
     Raises:
-        JSONDecodeError: the text is not a JSON object.
+        JSONDecodeError: the text is not a JSON object, or one of the lists is something else.
     """
     decode = json.JSONDecoder().raw_decode
     at, sign = _sign(text, 3 if text.startswith(BOM) else 0, "{[" if alone else "{")
@@ -135,6 +135,8 @@ def elements(text: str, *, alone: bool = False) -> Iterator[tuple[str, int, int,
             raise json.JSONDecodeError("Expecting a property name", text, begin)
         at, _ = _sign(text, at, ":")
         if key in LISTS:
+            if text[at : at + 1] != "[":
+                raise json.JSONDecodeError(f"{key} is no list", text, at)
             at, _ = _sign(text, at, "[")
             at = yield from _list(text, at, key)
         else:
