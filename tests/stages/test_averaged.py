@@ -68,6 +68,19 @@ def test_the_average_is_what_is_scored_and_used(trained):
         load_network(plain, ctx, Which(weights="ema"))
 
 
+def test_scores_of_other_views_stay_where_all_else_is_the_same(trained):
+    run = trained("eval.crf.iterations=1")
+    ctx = Context(torch.device("cpu"), run.parent)
+    both = run_eval(run, ctx, ms_flip=True)
+    assert run_eval(run, ctx, ms_flip=False, crf=True)["ms_flip"] == both["ms_flip"]
+    one = run_eval(run, ctx, ms_flip=False)
+    assert one == finished_eval(run, ms_flip=True) and one["ms_flip"] == both["ms_flip"] and "single_crf" in one
+    lines = "\n".join(one["protocol"])
+    assert "ms+flip: scales" in lines and "CRF on the probabilities" in lines and "no CRF" not in lines
+    other = run_eval(run, ctx, ms_flip=False, views={"scales": (0.5,)})  # of which ms+flip would be another figure
+    assert "ms_flip" not in other and "no CRF" in other["protocol"]
+
+
 def test_a_damaged_average_is_seen(trained):
     run = trained("train.ema=0.8")
     file = run / "checkpoints/step-00000003/ema.safetensors"

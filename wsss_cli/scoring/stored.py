@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from wsss_cli.data.dataset import Sample
 
 FILE = "eval.json"
-PARTS = ("single", "ms_flip", "single_crf", "ms_flip_crf", "best", "background", "drop")
+VIEWS = ("single", "ms_flip", "single_crf", "ms_flip_crf")  # of a network
+PARTS = (*VIEWS, "best", "background", "drop")
 BY_CLASS = ("iou", "acc", "dice", "fscore", "precision", "recall", "fp", "fn", "biou")
 MEANS = ("miou", "macc", "aacc", "mdice", "mfscore", "mfp", "mfn", "mbiou", "unscored_share", "undecided_share")
 CURVE = ("thresholds", "miou", "fp", "fn")
@@ -33,8 +34,15 @@ def read_scores(run: Path, *, whole: bool = False) -> dict[str, Any]:
         DataError: it is no JSON, or not of the form that it is written in.
     """
     file = run / FILE
-    if not file.is_file():
-        return {}
+    return read_scores_in(file, whole=whole) if file.is_file() else {}
+
+
+def read_scores_in(file: Path, *, whole: bool = False) -> dict[str, Any]:
+    """As `read_scores`, of a file that is there.
+
+    Raises:
+        DataError: as `read_scores`.
+    """
     try:
         stored = read_json(file)
     except DataError as error:

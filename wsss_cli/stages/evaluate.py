@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from wsss_cli.scoring.by_image import MOST
 from wsss_cli.scoring.counts import Counts
 from wsss_cli.scoring.partial import PartialCounts
 from wsss_cli.scoring.renumbered import renumbered
-from wsss_cli.scoring.stored import masks_stamp
+from wsss_cli.scoring.stored import VIEWS, masks_stamp, read_scores_in
 from wsss_cli.stages.network_scores import ScoreOptions, count_network, scores_of
 from wsss_cli.stages.protocol import changed_list, check_classes, counted, further_lines, views_in_words
 
@@ -97,6 +97,11 @@ class Evaluation:
         return {**self.key, "masks": self.stored["masks_stamp"]}
 
     @property
+    def counted_as(self) -> str:
+        """Of `counted_key`, 16 hexadecimal digits: scores of other views that have the same one stay beside these."""
+        return hashlib.sha256(json.dumps(self.counted_key, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
     def place(self) -> Path:
         """The folder whose `shards` are those of this evaluation."""
         return self.file.with_suffix("") / self.id
@@ -127,12 +132,16 @@ class Evaluation:
                 f"first: {lost[0]['reason']}",
                 "put them back, or run `wsss prepare` again; scores that are there stay as they are",
             )
-        config, options = self.preset.eval, self.options
+        config, others = self.preset.eval, self._other_views(total, lost, ctx)
         images = self.file.with_suffix(".images.npz") if self.by_image and not self.trial else None
-        further = {"ms_flip": options.ms_flip, "crf": options.crf, "boundary": options.boundary}
+        views = {*total, *others}
+        crf = any(view.endswith("_crf") for view in views)
+        further = {"ms_flip": "ms_flip" in views, "crf": crf, "boundary": self.options.boundary}
         result = {
             **scores_of(total, self.samples, self.dataset, images),
+            **others,
             **self.stored,
+            "counted_as": self.counted_as,
             "evaluation": self.id,
             "protocol": [
                 f"{self.dataset.name}/{self.stored['split']} ({counted(len(self.samples), len(lost))}), "
@@ -149,6 +158,19 @@ class Evaluation:
         if not self.trial:
             write_json(self.file, result)
         return result
+
+    def _other_views(self, total: Mapping[str, Counts], lost: Lost, ctx: Context) -> dict[str, Any]:
+        """Scores of other views of the same network, masks and settings, which an evaluation before has left."""
+        if self.trial or not self.file.is_file():
+            return {}
+        before = {"counted_as": self.counted_as, "lost": lost, "device": ctx.device_name}
+        try:
+            stored = read_scores_in(self.file)
+        except DataError:  # damaged: written anew
+            return {}
+        if not before.items() <= stored.items():
+            return {}
+        return {view: stored[view] for view in VIEWS if view in stored and view not in total}
 
 
 def open_evaluation(
@@ -233,7 +255,7 @@ def _of_file(file: Path, scores: bool) -> Network:
 
 
 def run_eval(run: Path, ctx: Context, **asked: Any) -> dict[str, Any]:
-    """Score a training run on its val split; the result goes to the run's eval.json, in place of an earlier one.
+    """Score a training run on its val split; the result goes to the run's eval.json.
 
     Args:
         run, asked: as for `open_evaluation`.
@@ -246,6 +268,7 @@ def run_eval(run: Path, ctx: Context, **asked: Any) -> dict[str, Any]:
 def score(evaluation: Evaluation, ctx: Context) -> dict[str, Any]:
     """Score a network, on all ranks; the result goes to eval.json, that on another split to eval-SPLIT.json.
 
+    Scores that are there of other views (ms+flip, CRF) stay, where network, masks, settings and device are the same.
     Stopped or killed, the same call goes on where it stood.
 
     Returns:

@@ -61,7 +61,8 @@ def _drawing(image: ElementTree.Element, path: Path) -> Drawing:
             if element.tag in FORMS:
                 shapes.append((int(element.get("z_order", 0)), _shape(element, at)))
     except KeyError as error:
-        raise DataError(f"{where} cannot be taken: it has no {error.args[0]}", "export 'CVAT for images 1.1'") from error
+        fault = f"it has no {error.args[0]}"
+        raise DataError(f"{where} cannot be taken: {fault}", "export 'CVAT for images 1.1'") from error
     except (ValueError, OverflowError) as error:
         raise DataError(f"{where} cannot be taken: {error}", "export 'CVAT for images 1.1'") from error
     return Drawing(name, size, tuple(shape for _, shape in sorted(shapes, key=lambda one: one[0])), where)
