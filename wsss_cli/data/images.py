@@ -100,7 +100,7 @@ def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray, str]:
     image, wrong = decode_jpeg(data) if end >= 0 else (None, "")
     if part_is_lost(data, wrong):
         raise DataError(f"image {name} is damaged within: {wrong}", f"{REPLACE}; if it looks right, save it anew")
-    return _decode_with_opencv(data, name) if image is None else turn_upright(image, _orientation(exif)), wrong
+    return (_decode_with_opencv(data, name), "") if image is None else (turn_upright(image, _orientation(exif)), wrong)
 
 
 def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
