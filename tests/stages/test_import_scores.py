@@ -180,7 +180,7 @@ def test_photographs_without_a_file_and_files_without_a_photograph_are_told(data
     done = take(dataset, folder, ctx)
     assert [entry["id"] for entry in done.lost] == [second.id, first.id]  # that of a file tells more
     assert "is 5x5, its photograph is 48x" in done.lost[0]["reason"] and "has no file of it" in done.lost[1]["reason"]
-    assert done.notes == ("1 of 6 files are of no photograph of the list",)
+    assert done.notes == ("1 of 6 files are of no photograph of the list, first stranger.png",)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,7 @@ def test_photographs_without_a_file_and_files_without_a_photograph_are_told(data
     [
         ({"score": 1.5}, "has the score 1.5"),
         ({"score": "high"}, "has the score 'high'"),
+        ({"score": 0}, "every score is 0"),
         ({"segmentation": None}, "entry 1 has no segmentation"),
         ({"segmentation": "1224 30 1284 30"}, "entry 1 has a segmentation that is text"),
         ({"segmentation": [{"size": [9, 9], "counts": "0"}]}, "has a segmentation that is a list of run-length codes"),

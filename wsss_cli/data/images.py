@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from PIL import Image, ImageFile
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
 from wsss_cli.data.remote import read_url, url_of
+from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits
 from wsss_cli.errors import DataError, UsageError, WsssError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *endings_read())
@@ -37,10 +39,9 @@ ORIENTATION = 0x0112  # the EXIF tag; 5..8 are those that change the sides
 REPLACE = "replace the file, or take it out of the list"  # what helps with one that does not decode
 JP2_HEADER = 512  # bytes in which the colours of such a file are said
 PNG = b"\x89PNG\r\n\x1a\n"
-TIFF = (b"II", b"MM")
-EXTRA_SAMPLES, STRAIGHT_ALPHA = 338, 2  # TIFF 6.0: colours are not multiplied by it, but OpenCV does so
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixels
 
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged tags: who decodes it names it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
 cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_ERROR
@@ -65,8 +66,8 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file to RGB, uint8 [H, W, 3]; `name` is for the error message.
 
     Raises:
-        DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, or
-            one that needs what is not installed.
+        DataError: the bytes are not a whole image, one with too many pixels, one of 16 bits that is next to black, a
+            TIFF that no photograph is, or one that needs what is not installed.
     """
     return decode_and_tell(data, name)[0]
 
@@ -78,13 +79,15 @@ def decode_and_tell(data: bytes, name: str) -> tuple[np.ndarray, str]:
         DataError: as `decode_image`.
     """
     wrong = ""
+    refuse_unshown(io.BytesIO(data), f"image {name}")
     if data.startswith(START):
         image, wrong = _decode_jpeg(data, name)
-    elif is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or STRAIGHT_ALPHA in _tiff_tag(data, EXTRA_SAMPLES):
+    elif is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or has_straight_alpha(data):
         image = _decode_with_pillow(data, name)
     else:
         image = _decode_with_opencv(data, name)
-    if _sample_bits(data) == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
+    bits = data[24] if data.startswith(PNG) else sample_bits(data)
+    if bits == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
         raise DataError(
             f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
             "is it of 8, 10 or 12 bits? stretch its values to 8 bits, or to 0..65535, and save it again",
@@ -164,6 +167,8 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
             if head == PNG:
                 return _png_size_and_orientation(file)
             is_heif(head + file.read(HEAD - len(PNG)), url or str(path))
+            file.seek(0)
+            refuse_unshown(file, url or str(path))
             file.seek(0)
             with Image.open(file) as image:
                 return _size_and_orientation(image)
@@ -275,28 +280,6 @@ def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
         raise
     except Exception:  # as in `stored_size`
         return None, True
-
-
-def _sample_bits(data: bytes) -> int:
-    """Bits of a sample of a PNG or TIFF, 8 of anything else."""
-    if data.startswith(b"\x89PNG"):
-        return data[24]
-    if not data.startswith(TIFF):
-        return 8
-    return max(_tiff_tag(data, 258), default=1)
-
-
-def _tiff_tag(data: bytes, tag: int) -> tuple[int, ...]:
-    """The numbers of a tag of a TIFF; none where it lacks the tag, cannot be read or is another kind of file."""
-    if not data.startswith(TIFF):
-        return ()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return tuple(map(int, image.tag_v2.get(tag, ())))  # type: ignore[attr-defined]
-    except MemoryError:
-        raise
-    except Exception:  # as in `stored_size`
-        return ()
 
 
 def open_picture(path: str | Path) -> ImageFile.ImageFile:

@@ -167,11 +167,12 @@ def _source(
         kind, files = _listed(source.path)
         places = places_by_name(samples)
         mine: dict[int, str] = {}
-        strangers = 0
+        strangers: list[str] = []
         for file in files:
             place = place_of(file, places)
-            strangers += place is None
-            if place is not None:
+            if place is None:
+                strangers.append(file)
+            else:
                 if place in mine:
                     raise DataError(f"{mine[place]} and {file} in {source.path} are of one photograph", "leave one")
                 mine[place] = file
@@ -187,7 +188,10 @@ def _source(
         for place in sorted(mine):
             check_stop()
             digest.update(f"{samples[place].id}\0{sha256_file(source.path / mine[place])}\n".encode())
-        notes = (f"{strangers:,} of {len(files):,} files are of no photograph of the list",) if strangers else ()
+        notes = tuple(
+            f"{len(strangers):,} of {len(files):,} files are of no photograph of the list, first {name}"
+            for name in strangers[:1]
+        )
         without = [place for place in range(len(samples)) if place not in mine]
         return job, without, _identity(dataset, split, source, digest.hexdigest()), notes
     if not source.path.is_file():
@@ -234,7 +238,9 @@ def _results_job(samples: Sequence[Sample], results: Results, classes: int, plac
 def _notes(results: Results) -> Iterator[str]:
     total = f"{results.instances:,}"
     if results.other_images:
-        yield f"{results.other_images:,} of {total} entries are of no photograph of the list"
+        yield (
+            f"{results.other_images:,} of {total} entries are of no photograph of the list, first {results.other_image}"
+        )
     if results.empty:
         yield f"{results.empty:,} of {total} entries have no outline, or one of no more than a pixel"
     if results.other_labels:

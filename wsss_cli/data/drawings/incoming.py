@@ -125,13 +125,14 @@ def drawn_on(
     places = places_by_name(samples)
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
-    furthest, labels = 0.0, set[str]()
+    furthest, labels, stranger = 0.0, set[str](), ""
     for drawing in read_drawings(path, wanted.kind):
         check_stop()
         place = place_of(drawing.image, places)
         counts["all"] += 1
         labels.update(shape.label for shape in drawing.shapes)
-        counts["strangers"] += place is None
+        if place is None:
+            counts["strangers"], stranger = counts["strangers"] + 1, stranger or drawing.image
         counts["empty"] += place is not None and not drawing.shapes
         if place is None or not drawing.shapes:
             continue
@@ -155,7 +156,8 @@ def drawn_on(
     if furthest <= 1:
         raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
     if counts["strangers"]:
-        say(f"{counts['strangers']:,} of {counts['all']:,} photographs in {path} are not of the list: passed over")
+        some = f"{counts['strangers']:,} of {counts['all']:,} photographs in {path}"
+        say(f"{some} are not of the list, first {stranger}: passed over")
     if counts["empty"]:
         say(f"{counts['empty']:,} of {counts['all']:,} photographs in {path} have no shape: left out")
 

@@ -43,6 +43,7 @@ class Results:
         other_labels: how often each label stands there that is no class.
         sizes: height and width of photographs, by their places, where the file, or the one with names, lists them.
         empty: entries, of these photographs and classes, whose outline covers no pixel, or a single one in the corner.
+        other_image: the name of the first photograph that is not in the list; empty: all are.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Results:
     other_labels: dict[str, int]
     sizes: dict[int, tuple[int, int]]
     empty: int = 0
+    other_image: str = ""
 
 
 def read_results(
@@ -68,7 +70,7 @@ def read_results(
     Raises:
         DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; images of
             two names are taken for one photograph; no entry is of a photograph of the list, or of a class, or has an
-            outline that covers something.
+            outline that covers something, or a score above 0.
         UsageError: ids without names, or a rename to no class, or of a label that is not there.
     """
     images: dict[Any, str] = {}
@@ -122,8 +124,12 @@ def read_results(
             f"{path}: no outline of its {taken:,} entries covers more than a pixel",
             "boxes alone make no mask: write RLE or polygons, in pixels and not in shares of the image",
         )
+    if taken and not any(one.score for several in by_image.values() for one in several):
+        raise DataError(
+            f"{path}: every score is 0", f"{' or '.join(SCORES)} is from 0 to 1; without one an entry counts as 1"
+        )
     _refuse_nothing(path, total, others, unknown, classes, by_image, f"{other} is none, {samples[0].id} is one")
-    return Results(path, by_image, total, others, dict(unknown), sizes, empty)
+    return Results(path, by_image, total, others, dict(unknown), sizes, empty, other)
 
 
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:

@@ -1,0 +1,76 @@
+"""TIFFs: what their tags say, read without the pixels, and those that are no photographs to any decoder here.
+
+Source: TIFF 6.0, sections 2 and 18 to 20, whose names and numbers of tags these are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from wsss_cli.errors import DataError
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # the last a BigTIFF; Pillow reads none of its other order
+BITS, SAMPLES, EXTRA_SAMPLES, FORMAT = 258, 277, 338, 339
+STRAIGHT_ALPHA = 2  # of the extra samples: colours are not multiplied by it
+SIGNED, FLOAT = 2, 3  # of the sample formats
+SAVE = "save it with one or three bands of 8 or 16 bits: gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 IN OUT"
+
+
+def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
+    """The tags of the first page of a TIFF, by number; none of another kind of file, or of one that is damaged."""
+    head = file.read(8)
+    if not head.startswith(TIFF):
+        return {}
+    try:
+        head += file.read(8) if b"+" in head[2:4] else b""
+        tags = ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        return dict(tags)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises many types on a damaged file; whoever decodes it names it
+        return {}
+
+
+def numbers_of(tags: Mapping[int, Any], tag: int, default: int) -> tuple[int, ...]:
+    """The whole numbers of a tag, or the one that it has where the file lacks it."""
+    value = tags.get(tag, default)
+    numbers = value if isinstance(value, tuple) else (value,)
+    return tuple(number for number in numbers if isinstance(number, int)) or (default,)
+
+
+def sample_bits(data: bytes) -> int:
+    """Bits of a sample of a TIFF; 8 of any other file."""
+    return max(numbers_of(tiff_tags(io.BytesIO(data)), BITS, 1)) if data.startswith(TIFF) else 8
+
+
+def has_straight_alpha(data: bytes) -> bool:
+    """Whether the colours of a TIFF are not multiplied by its transparency, which OpenCV does then."""
+    return data.startswith(TIFF) and STRAIGHT_ALPHA in numbers_of(tiff_tags(io.BytesIO(data)), EXTRA_SAMPLES, 0)
+
+
+def refuse_unshown(file: BinaryIO, name: str) -> None:
+    """Refuse a TIFF whose pixels have no one way to be shown; any other file passes.
+
+    Raises:
+        DataError: saying why: samples that are floating-point, have a sign or more than 16 bits, more than four bands,
+            or two of 16 bits.
+    """
+    tags = tiff_tags(file)
+    bits, bands, forms = max(numbers_of(tags, BITS, 1)), numbers_of(tags, SAMPLES, 1)[0], numbers_of(tags, FORMAT, 1)
+    if FLOAT in forms:
+        why = "floating-point samples, whose range nothing tells"
+    elif SIGNED in forms:
+        why = "samples with a sign, whose range nothing tells"
+    elif bits > 16:
+        why = f"samples of {bits} bits"
+    elif bands > 4 or (bands == 2 and bits > 8):
+        why = f"{bands} bands of {bits} bits, and nothing tells which are red, green and blue"
+    else:
+        return
+    raise DataError(f"{name} is a TIFF with {why}", SAVE)
