@@ -10,6 +10,7 @@ import typer
 from wsss_cli.cli import bench_flops, bench_methods, completion, console, stage
 from wsss_cli.cli.bench_flops import MeasuredClasses, MeasuredPreset, preset_and_classes
 from wsss_cli.cli.bench_methods import (
+    AS_THEY_ARE,
     BenchPreset,
     DataDir,
     Height,
@@ -21,6 +22,7 @@ from wsss_cli.cli.bench_methods import (
     show,
 )
 from wsss_cli.cli.commands import App
+from wsss_cli.cli.following import refuse_useless
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, SetOption
 from wsss_cli.errors import UsageError
 
@@ -213,6 +215,8 @@ def data(
     The best row is what a training on this machine can be fed with, in iterations a second; `wsss bench train`
     measures what it could use.
     """
+    if data:
+        refuse_useless(*AS_THEY_ARE)
     counts = [part.strip() for part in workers.split(",") if part.strip()]
     if wrong := [part for part in counts if not part.isdecimal() or len(part) > 4 or int(part) > 1024]:
         raise UsageError(

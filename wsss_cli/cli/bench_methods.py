@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.following import refuse_useless
 from wsss_cli.cli.options import RUNS, DeviceOption, JsonOption, SetOption
 
 BenchPreset = Annotated[
@@ -21,6 +22,7 @@ BenchPreset = Annotated[
 ]
 DataDir = Annotated[str, typer.Option("--data", metavar="DIR", help="Data set whose images to take, not drawn ones.")]
 Repeats = Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Turns of every row; the median counts.")]
+AS_THEY_ARE = (("--height", "--width"), "for photographs that are drawn only; those of --data are taken as they are")
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**62 - 1, help="Seed of images, scores and weights.")]
 Height = Annotated[
     int, typer.Option(metavar="N", min=0, max=16384, help="Of the images, pixels; 0: 375 on a GPU, less on a CPU.")
@@ -100,6 +102,8 @@ def cam(
     Random weights. Computing alone, and with files: decoding the photographs and writing the CAMs, as `wsss cam` does.
     The package grad-cam has a row where it is installed.
     """
+    if data:
+        refuse_useless(*AS_THEY_ARE)
     from wsss_cli.bench.cam import bench_cam
 
     with stage.working(device, RUNS) as ctx:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import completion, console, sharded, stage
-from wsss_cli.cli.following import following
+from wsss_cli.cli.following import following, refuse_useless
 from wsss_cli.cli.options import (
     RUNS,
     AddressOption,
@@ -76,10 +76,12 @@ def cam(
     ray = stage.ray_address(engine, address, gpus, shard, device)
     settings = {"classifier__weights": weights, "classifier__iters": iters}
     resolved = stage.resolve(preset, overrides, data, seed=seed, dataset__limit=limit or None, **settings)
+    if resolved.classifier.weights:
+        refuse_useless(("--iters",), "no classifier is trained, as one is given", "leave --iters out")
     from wsss_cli.stages.plan import plan_cam
 
     if dry_run:
-        return stage.dry_run(resolved, plan_cam, runs, device, json_output)
+        return stage.dry_run(resolved, plan_cam, runs, device, json_output, gpus, loggers)
     if part is None:
         done = stage.perform(resolved, plan_cam, runs, device, gpus, loggers, ray)
     else:

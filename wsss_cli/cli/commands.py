@@ -9,7 +9,7 @@ import typer
 import typer.core
 import typer.main
 
-from wsss_cli.cli.following import remember
+from wsss_cli.cli.following import remembered
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import hush
 
@@ -65,8 +65,8 @@ class Command(typer.core.TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
-        remember(ctx)
-        return super().invoke(ctx)
+        with remembered(ctx):
+            return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The examples."""

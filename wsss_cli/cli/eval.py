@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import completion, console, eval_sources, sharded, stage
-from wsss_cli.cli.following import following
+from wsss_cli.cli.following import following, line, refuse_useless
 from wsss_cli.cli.options import (
     RUNS,
     AddressOption,
@@ -30,6 +30,11 @@ from wsss_cli.files import names_below
 if TYPE_CHECKING:
     from wsss_cli.engine.shards import Shard
 
+OF_NETWORKS = (
+    *("--ms-flip", "--split", "--best", "--weights", "--crf", "--mode", "--base", "--data"),
+    *("--device", "--gpus", "--engine", "--address"),
+)
+STORED = {"cam": "cams", "pseudo": "masks"}  # where a run has what it made
 FOLDERS = "wsss eval --pred masks/ --truth SegmentationClass/ --num-classes 21"
 BaseOption = Annotated[
     Literal["image", "short512"] | None,
@@ -108,15 +113,15 @@ def evaluate(
     A folder of .npz files is scored as CAMs, at every background threshold. 255 in the truth is ignored. Of shards the
     last one has the scores, and looks at --min-miou and --confusion.
     """
-    columns, kind = _columns(metrics), ""
+    columns = _columns(metrics)
     _check_files(run, pred, truth, num_classes, limit, confusion)
     part = _part(shard, gpus, run)
+    run, kind = _run_and_kind(run, pred, runs)
     ray = stage.ray_address(engine, address, gpus, shard, device)
-    if pred is not None and truth is not None and num_classes is not None:
+    if run is None:
+        assert pred is not None and truth is not None and num_classes is not None
         scores, table = _folder(pred, truth, num_classes, undecided, columns)
     else:
-        run = run or stage.newest_training(runs)
-        kind = _stage_of(run)
         if limit:
             _check_limit(run, kind, part)
         if kind == "cam":
@@ -160,6 +165,26 @@ def _check_files(
         raise UsageError("--pred goes with --truth and --num-classes, and without a run and --limit", FOLDERS)
     if pred is None and (truth is not None or num_classes is not None):
         raise UsageError("--truth and --num-classes go with --pred", FOLDERS)
+
+
+def _run_and_kind(run: Path | None, pred: Path | None, runs: Path) -> tuple[Path | None, str]:
+    """The run that is scored and its stage, or 'onnx'; None where --pred names a folder.
+
+    Raises:
+        UsageError: options that say nothing of what is scored.
+    """
+    if pred is not None:
+        refuse_useless(OF_NETWORKS, "for a network only, and --pred names a folder")
+        return None, ""
+    run = run or stage.newest_training(runs)
+    kind = _stage_of(run)
+    if kind in ("cam", "pseudo"):
+        of_masks = ("--undecided", *(("--metrics",) if kind == "cam" else ()))
+        hint = f"leave it out; {line('eval', '--pred', run / STORED[kind])} ... scores against other masks"
+        refuse_useless((*OF_NETWORKS, *of_masks), f"the scores of {run}, a {kind} run, are stored", hint)
+    elif kind in ("train", "onnx"):
+        refuse_useless(("--undecided",), "for a folder of masks only (--pred); a network predicts no 255")
+    return run, kind
 
 
 def _check_limit(run: Path, kind: str, part: Shard | None) -> None:
@@ -208,6 +233,7 @@ def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: 
         raise DataError(f"{pred} is no folder", "--pred takes a folder of masks (.png) or of CAMs (.npz)")
     cams = sorted(pred / name for name in names_below(pred) if name.endswith(".npz") and Path(name).suffix)
     if cams:
+        refuse_useless(("--metrics", "--undecided"), "for masks only; of CAMs a table by threshold is shown")
         return eval_sources.cam_folder(pred, cams, truth, num_classes)
     return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsss_cli.cli import completion, console, stage
-from wsss_cli.cli.following import line
+from wsss_cli.cli.following import line, refuse_useless
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
@@ -61,6 +61,8 @@ def export_masks(
 
     if count and share < 1:
         raise UsageError("--count and --share both say how many photographs", "give one of them")
+    if form != "label-studio":
+        refuse_useless(("--prefix",), "for --format label-studio only")
     refuse_taken(out)
     with stage.working("cpu", run.parent) as ctx:
         source = masks_of_run(run, data, split, console.say)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+from wsss_cli.errors import UsageError
 
 ABOUT_THIS_CALL = ("--dry-run", "--json", "--shard", "--until")
 """Options that say how a command is run this once; the next one does not get them."""
@@ -12,9 +15,32 @@ ABOUT_THIS_CALL = ("--dry-run", "--json", "--shard", "--until")
 _now: list[Any] = []  # the context of the command that runs
 
 
-def remember(ctx: Any) -> None:
-    """Keep the context of the command that runs."""
+@contextlib.contextmanager
+def remembered(ctx: Any) -> Iterator[None]:
+    """Keep the context of the command that runs, while it does."""
     _now[:] = [ctx]
+    try:
+        yield
+    finally:
+        _now.clear()
+
+
+def refuse_useless(names: Collection[str], why: str, hint: str = "leave it out") -> None:
+    """Refuse options of the command that runs which would be passed over; one with its default value is none.
+
+    Args:
+        names: options that say nothing of what is asked for.
+        why: that stands behind those that were given.
+    Raises:
+        UsageError: there is one.
+    """
+    if not _now:
+        return
+    ctx = _now[0]
+    options = {option.opts[0]: option for option in ctx.command.params if option.opts[0] in names}
+    named = [name for name, _ in _given(ctx) if name in options]
+    if useless := [name for name in named if ctx.params[options[name].name] != options[name].get_default(ctx)]:
+        raise UsageError(f"{', '.join(useless)}: {why}", hint)
 
 
 def line(*words: object) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsss_cli.cli import console
-from wsss_cli.cli.following import line, once_more
+from wsss_cli.cli.following import line, once_more, refuse_useless
 from wsss_cli.cli.import_scores import label_renames
 from wsss_cli.cli.options import RUNS, JsonOption
 from wsss_cli.engine.stop import Stop
@@ -85,10 +85,7 @@ def labels(
     from wsss_cli.data.joined import Joined
     from wsss_cli.data.trusted import add_trusted, clear_trusted, read_trusted
 
-    if masks is not None and draw is not None:
-        raise UsageError("SOURCE and --draw are two sources of labels", "give one of them")
-    if masks is None and draw is None and not clear:
-        raise UsageError("nothing to add", "name label maps or a tool's export, or --draw masks")
+    _refuse_mixtures(masks, draw, clear, "boxes" in (kind, draw))
     opened = open_dataset(dataset, console.say)
     joined = Joined()
     with alone(dataset), Stop(console.say_at_once).listening() as stop:
@@ -109,6 +106,27 @@ def labels(
     _say(dataset, trusted, new, joined, as_json=json_output)
     if trusted.entries and not is_quiet() and not json_output:
         console.say(_next(dataset, opened.split(split)))
+
+
+def _refuse_mixtures(masks: Path | None, draw: str | None, clear: bool, boxes: bool) -> None:
+    """Refuse two sources of labels or none, and options that say nothing of the one that is named.
+
+    Raises:
+        UsageError: as told above.
+    """
+    if masks is not None and draw is not None:
+        raise UsageError("SOURCE and --draw are two sources of labels", "give one of them")
+    if masks is None and draw is None and not clear:
+        raise UsageError("nothing to add", "name label maps or a tool's export, or --draw masks")
+    if draw is None:
+        refuse_useless(("--share", "--seed"), "for labels that are drawn only", "add --draw, or leave it out")
+    if masks is None:
+        hint = "leave it out" if draw is None else f"leave it out: --draw {draw} says of which kind they are"
+        refuse_useless(("--kind", "--rename"), "for labels of a SOURCE only, and none is named", hint)
+        if draw is None:
+            refuse_useless(("--split", "--box-fill"), "for new labels only, and there are none")
+    if not boxes:
+        refuse_useless(("--box-fill",), "for boxes only", "add --kind boxes, or leave it out")
 
 
 def _say(dataset: Path, trusted: TrustedLabels, new: int, joined: Joined, *, as_json: bool) -> None:

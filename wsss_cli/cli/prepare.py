@@ -11,7 +11,7 @@ import typer
 
 from wsss_cli.cli import console, labels, template
 from wsss_cli.cli.commands import App
-from wsss_cli.cli.following import line
+from wsss_cli.cli.following import line, refuse_useless
 from wsss_cli.cli.options import JsonOption, ShardOption
 from wsss_cli.cli.preparing import (
     alone,
@@ -259,6 +259,8 @@ def folder(
             "no table of tags is named",
             f"{line('prepare', 'template', images)} writes one to fill in; with --from-folders, a tag for each folder",
         )
+    if masks is None:
+        refuse_useless(("--val-fraction", "--seed"), "for a draw of photographs with masks only", "add --masks DIR")
     name = name or (out.name if out else images.resolve().name)
     out = out or Path("data") / name
     names = _class_names(classes)

@@ -79,7 +79,7 @@ def pseudo(
         return plan_pseudo(exp, cams, console.say) if network is None else plan_relabel(exp, network, cams)
 
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, device, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output, gpus, loggers)
     if part is None:
         done = stage.perform(resolved, plan, runs, device, gpus, loggers, ray)
     else:

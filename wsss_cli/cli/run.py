@@ -62,7 +62,7 @@ def run(
     resolved = preset_of(locals())
     plan = plan_of(until)
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, device, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output, gpus, loggers)
     done = stage.perform(resolved, plan, runs, device, gpus, loggers)
     results = done.results
     last = str(done.last.run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.following import refuse_useless
 from wsss_cli.cli.options import RUNS, DataOption, DeviceOption, JsonOption, RunsOption, SetOption, written_file
 from wsss_cli.errors import UsageError
 
@@ -73,6 +74,8 @@ def show(
     are blue where an object is missed, orange where there is none, pink where it is of another class.
     """
     _refuse_mixtures(what, split, layer, preset, overrides, data, masks)
+    if image:
+        refuse_useless(("--photographs",), "--image names those that are shown", "give one of them")
     out = picture_file(out)
     if split not in ("", "train", "val"):
         raise UsageError(f"--split {split}: it is train or val")

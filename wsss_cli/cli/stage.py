@@ -80,7 +80,15 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bool) -> None:
+def dry_run(
+    preset: Preset,
+    plan: Plan,
+    runs: Path,
+    device: str,
+    json_output: bool,
+    gpus: int = 1,
+    loggers: Sequence[str] | None = None,
+) -> None:
     """Say what would be done, what is done, and all that is known to go wrong; weight files alone load torch."""
     import typer
 
@@ -90,8 +98,9 @@ def dry_run(preset: Preset, plan: Plan, runs: Path, device: str, json_output: bo
     from wsss_cli.weights.sources import as_one
 
     exp, steps, faults = planned(preset, plan, runs)
-    faults += problems(exp, steps, device)
+    faults += problems(exp, steps, device, gpus)
     there, todo = bool(exp.dataset.classes), [step for step in steps if not step.done]
+    faults += _refused(gpus if todo else 1, device, loggers or ())
     if not faults and (from_files := [step for step in todo if weights_read(step, exp.preset)]):
         faults += _unfit_weights(from_files, exp)
     took = {id(step): estimate.expected(exp, step, usable_device(device)) for step in todo}
@@ -136,6 +145,19 @@ def _unfit_weights(steps: Sequence[Step], exp: Experiment) -> list[WsssError]:
     except WsssError as error:
         return [error]
     return []
+
+
+def _refused(gpus: int, device: str, loggers: Sequence[str]) -> Iterator[WsssError]:
+    """What `perform` refuses of its own options."""
+    from wsss_cli.engine.devices import check_ranks
+    from wsss_cli.engine.loggers import check_loggers
+
+    try:
+        check_loggers(loggers)
+        if gpus > 1:
+            check_ranks(gpus, device)
+    except UsageError as error:
+        yield error
 
 
 def _in_time(took: Took | None) -> str:
@@ -198,7 +220,7 @@ def perform(
             exp, steps = only_first(lambda: checked(preset, plan, runs, device))
             run_steps(steps, exp, ctx)
         return outcome(steps)
-    exp, steps = checked(preset, plan, runs, device)
+    exp, steps = checked(preset, plan, runs, device, gpus)
     if not all(step.done for step in steps):
         on_ranks(gpus, device)
     if not all(step.done for step in steps):
@@ -223,9 +245,11 @@ def on_ranks(gpus: int, device: str) -> None:
     raise typer.Exit(launch(gpus))
 
 
-def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experiment, list[Step]]:
+def checked(preset: Preset, plan: Plan, runs: Path, device: str, ranks: int = 1) -> tuple[Experiment, list[Step]]:
     """The experiment of a preset and the steps of a plan, if nothing is known to go wrong.
 
+    Args:
+        ranks: that are to be started for its trainings.
     Raises:
         WsssError: all that is.
     """
@@ -233,7 +257,7 @@ def checked(preset: Preset, plan: Plan, runs: Path, device: str) -> tuple[Experi
     from wsss_cli.weights.sources import as_one
 
     exp, steps, faults = planned(preset, plan, runs)
-    faults += problems(exp, steps, device)
+    faults += problems(exp, steps, device, ranks)
     if faults:
         raise as_one(faults)
     if limit := preset.dataset.limit:

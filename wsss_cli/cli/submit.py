@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsss_cli.cli import console, stage
+from wsss_cli.cli.following import refuse_useless
 from wsss_cli.cli.options import JsonOption
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted
@@ -27,6 +28,8 @@ OWN = {  # options of sbatch that follow from the plan, or have an option of thi
     "gpus-per-node": "--gpus",
     "cpus-per-task": "--cpus",
 }
+
+OF_SLURM = ("--partition", "--time", "--cpus", "--mem", "--account", "--extra", "--logs")
 
 
 def submit(
@@ -72,6 +75,9 @@ def submit(
     those after it are cancelled; the same command again submits what is not done. Needs submitit
     (pip install 'wsss[slurm]'), but for --local and --dry-run.
     """
+    if local:
+        refuse_useless(OF_SLURM, "for jobs of Slurm only, and --local runs them here")
+    from wsss_cli.engine.loggers import check_loggers
     from wsss_cli.stages import jobs as planning
 
     for option, name in (("--partition", partition), ("--account", account)):
@@ -89,9 +95,10 @@ def submit(
     from wsss_cli.cli.run import plan_of, preset_of
 
     runs: Path = settings["runs"]
+    check_loggers(settings["loggers"] or ())
     preset = preset_of(settings)
     device = settings["device"] if local else "cpu"  # the machine that submits need not have what jobs ask for
-    _, steps = stage.checked(preset, plan_of(settings["until"]), runs, device)
+    _, steps = stage.checked(preset, plan_of(settings["until"]), runs, device, gpus)
     jobs = planning.jobs_of(steps, arguments, resources)
     if not jobs:
         if json_output:

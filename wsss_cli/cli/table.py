@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import completion, console
+from wsss_cli.cli.following import refuse_useless
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 
 
@@ -36,6 +37,8 @@ def table(
 
     mIoU comes from `wsss eval RUN --ms-flip`, fps from `wsss bench model RUN`, memory from the training itself.
     """
+    if json_output and form != "json":
+        refuse_useless(("--format",), "--json prints the table as JSON", "give one of them")
     from wsss_cli.report.tables import results_table
     from wsss_cli.scoring.results import find_rows
 

@@ -88,7 +88,7 @@ def train(
         return plan_train(exp, masks, console.say)
 
     if dry_run:
-        return stage.dry_run(resolved, plan, runs, device, json_output)
+        return stage.dry_run(resolved, plan, runs, device, json_output, gpus, loggers)
     done = stage.perform(resolved, plan, runs, device, gpus, loggers)
     trained = str(done.last.run)
     if json_output:

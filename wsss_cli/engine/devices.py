@@ -8,6 +8,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 from wsss_cli.errors import UsageError
+from wsss_cli.talk import counted
 
 
 def check_device(device: str) -> None:
@@ -60,6 +61,18 @@ def check_ranks(ranks: int, device: str) -> None:
     if 0 < count < ranks:
         raise UsageError(
             f"--gpus {ranks}: this machine has {count} CUDA devices", f"--gpus {count}, or --device cpu for processes"
+        )
+
+
+def check_share(title: str, images: int, ranks: int) -> None:
+    """Refuse a training whose ranks outnumber the images that it sees at a time.
+
+    Raises:
+        UsageError: with both numbers.
+    """
+    if images < ranks:
+        raise UsageError(
+            f"{title}: {counted(images, 'image')} at a time for {ranks} ranks", "a larger batch, or fewer ranks"
         )
 
 

@@ -19,14 +19,14 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.remote import is_there
 from wsss_cli.data.trusted import FOLDER, TrustedLabels, read_trusted
-from wsss_cli.engine.devices import device_type
+from wsss_cli.engine.devices import check_share, device_type
 from wsss_cli.engine.folders import check_folder
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
 from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.ranks.who import here
 from wsss_cli.rows import Rows
-from wsss_cli.stages.estimate import check_room
+from wsss_cli.stages.estimate import check_room, training_of
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
 from wsss_cli.stages.trusted import check_told
@@ -54,20 +54,21 @@ def planned(preset: Preset, plan: Plan, runs: Path) -> tuple[Experiment, list[St
         return exp, [step for step in steps if step.stage != "classifier"], [*faults, error]
 
 
-def problems(exp: Experiment, steps: Sequence[Step], device: str) -> list[WsssError]:
+def problems(exp: Experiment, steps: Sequence[Step], device: str, ranks: int = 1) -> list[WsssError]:
     """All that would make a step fail that is still to be done, as far as it can be known now.
 
     Also what a finished training was made from, where that is another one now.
 
     Args:
         device: the word for it: 'auto', 'cpu', 'cuda', 'cuda:N'.
+        ranks: that are to be started; those that are there count, too.
     """
     todo = [step for step in steps if not step.done]
     checks = [*_weights(exp.preset, todo), *_sources(exp, steps)]
     if todo and exp.dataset.classes:
         checks += _data(exp, todo)
     if todo:
-        checks += _machine(exp, todo, device)
+        checks += _machine(exp, todo, device, max(ranks, here().world))
     return checks
 
 
@@ -262,12 +263,15 @@ def _sources(exp: Experiment, steps: Sequence[Step]) -> Iterator[WsssError]:
 # -- the machine -------------------------------------------------------------------------------------------------------
 
 
-def _machine(exp: Experiment, todo: Sequence[Step], device: str) -> Iterator[WsssError]:
+def _machine(exp: Experiment, todo: Sequence[Step], device: str, ranks: int) -> Iterator[WsssError]:
     try:
         kind = device_type(device)
+        for stage in dict.fromkeys(step.stage for step in todo):
+            if trained := training_of(exp.preset, stage):
+                check_share(stage, trained[0].batch // trained[0].accumulate, ranks)
         if any(step.stage == "train" for step in todo):
-            check_kernels(exp.preset.train, kind)
-            check_ranks(exp.preset.train)
+            check_kernels(exp.preset.train, kind, ranks)
+            check_ranks(exp.preset.train, ranks)
         for name in ("irn", "psa"):
             table = getattr(exp.preset.affinity, name)
             if table and any(step.stage == name for step in todo):
@@ -289,13 +293,15 @@ def usable_device(device: str) -> str:
         return "cpu"
 
 
-def check_ranks(config: TrainConfig) -> None:
+def check_ranks(config: TrainConfig, ranks: int = 0) -> None:
     """Refuse ranks that have one image at a time, where a batch norm of their own needs two.
 
+    Args:
+        ranks: that there will be; 0: those that there are.
     Raises:
         UsageError: with the batch that works.
     """
-    ranks = here().world
+    ranks = ranks or here().world
     if ranks > 1 and not config.sync_bn and config.head.pools and config.batch // config.accumulate // ranks < 2:
         raise UsageError(
             f"train.sync_bn is false, and {ranks} ranks have fewer than 2 images at a time of a batch of"
@@ -304,15 +310,16 @@ def check_ranks(config: TrainConfig) -> None:
         )
 
 
-def check_kernels(config: TrainConfig, device: str) -> None:
+def check_kernels(config: TrainConfig, device: str, ranks: int = 0) -> None:
     """Refuse kernels that cannot run here.
 
     Args:
         device: its type, 'cpu' or 'cuda'.
+        ranks: that there will be; 0: those that there are.
     Raises:
         UsageError: fused kernels on a device without CUDA, without Triton, or on several ranks whose batch norm is one.
     """
-    if config.kernels == "fused" and here().world > 1 and config.sync_bn:
+    if config.kernels == "fused" and (ranks or here().world) > 1 and config.sync_bn:
         raise UsageError(
             "train.kernels is 'fused': its batch norm sees the images of one rank",
             "--set train.kernels=plain, or --set train.sync_bn=false if that is meant",

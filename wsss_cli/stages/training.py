@@ -14,6 +14,7 @@ from wsss_cli.config.base import TrainingConfig
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.loader import Batches, Make, data_workers, training_batches
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.devices import check_share
 from wsss_cli.engine.fit import Task, fit
 from wsss_cli.engine.loggers import sending
 from wsss_cli.engine.rundir import RunDir
@@ -23,7 +24,6 @@ from wsss_cli.ranks.group import Word, agree, answering
 from wsss_cli.ranks.layers import spread
 from wsss_cli.ranks.sums import alone
 from wsss_cli.ranks.who import here
-from wsss_cli.talk import counted
 
 
 def train_network(
@@ -54,10 +54,7 @@ def train_network(
         UsageError: there are more ranks than images at a time, or an algorithm has no deterministic form.
     """
     size = config.batch // config.accumulate
-    if size < here().world:
-        raise UsageError(
-            f"{title}: {counted(size, 'image')} at a time for {here().world} ranks", "a larger batch, or fewer ranks"
-        )
+    check_share(title, size, here().world)
     if not alone():
         task.model = spread(task.model, ctx.device, size, sync_bn=config.sync_bn)
     with (
