@@ -118,3 +118,9 @@ def test_an_overlay_takes_little_memory_beside_the_picture() -> None:
     tracemalloc.stop()
     assert peak < 30 * mask.size, "in floating point the whole picture alone takes 24 bytes a pixel, and twice"
     assert (picture[700:800, 900:1000] == (150, 50, 50)).all()
+
+
+def test_a_very_wide_picture_is_a_strip_in_its_cell() -> None:
+    wide, tall = np.full((2, 9000, 3), 7, np.uint8), np.zeros((9000, 2, 3), np.uint8)
+    picture = sheet([[wide], [tall]], ["image"], cell_height=50)
+    assert picture.shape[1] < 500 and (picture == 7).any()

@@ -20,6 +20,7 @@ UNDECIDED_COLOR = (224, 224, 192)
 ERRORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))  # missed, false, wrong class: Okabe and Ito (2008)
 INK, GREY, PALE = (34, 34, 34), (120, 120, 120), (228, 228, 228)
 Color = tuple[int, int, int]
+WIDEST = 8  # times its height, of a cell of a sheet: a file has a limit (JPEG 65,500 pixels)
 
 
 def overlay(
@@ -176,7 +177,17 @@ def encoded(rgb: np.ndarray, *, jpeg: bool = False) -> bytes:
 
 
 def _scaled(image: np.ndarray, height: int) -> np.ndarray:
+    """A cell of this height; a picture that would be much too wide is a strip in it."""
     width = max(1, round(image.shape[1] * height / image.shape[0]))
+    if width > WIDEST * height:
+        width = WIDEST * height
+        strip = cv2.resize(
+            image, (width, max(1, image.shape[0] * width // image.shape[1])), interpolation=cv2.INTER_AREA
+        )
+        cell = np.full((height, width, 3), PALE, np.uint8)
+        top = (height - len(strip)) // 2
+        cell[top : top + len(strip)] = strip
+        return cell
     smaller = height < image.shape[0]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
