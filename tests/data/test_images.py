@@ -235,3 +235,9 @@ def test_a_fourth_band_of_a_tiff_changes_no_colour(tmp_path, orientation):
     for name, pixels in (("three", colours), ("four", np.dstack([colours, band]))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.tif", tiffinfo={274: orientation})
     np.testing.assert_array_equal(read_image(tmp_path / "four.tif"), read_image(tmp_path / "three.tif"))
+
+
+def test_an_image_without_pixels_has_no_size(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    with pytest.raises(DataError, match="0x0 pixels"):
+        image_size(tmp_path / "a.h5")

@@ -165,19 +165,25 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         with io.BytesIO(read_url(url)) if url else Path(path).open("rb") as file:
             head = file.read(len(PNG))
             if head == PNG:
-                return _png_size_and_orientation(file)
-            is_heif(head + file.read(HEAD - len(PNG)), url or str(path))
-            file.seek(0)
-            refuse_unshown(file, url or str(path))
-            file.seek(0)
-            with Image.open(file) as image:
-                return _size_and_orientation(image)
+                size, orientation = _png_size_and_orientation(file)
+            else:
+                is_heif(head + file.read(HEAD - len(PNG)), url or str(path))
+                file.seek(0)
+                refuse_unshown(file, url or str(path))
+                file.seek(0)
+                with Image.open(file) as image:
+                    size, orientation = _size_and_orientation(image)
     except (MemoryError, WsssError):
         raise
     except Exception as error:  # Pillow raises many types on a damaged file
         raise DataError(
             f"{url or path} cannot be read as an image: {error}", "replace the file, or fetch it again"
         ) from error
+    if 0 in size:  # one that Pillow knows by its first bytes alone, such as HDF5
+        raise DataError(
+            f"{url or path} cannot be read as an image: it says {size[1]}x{size[0]} pixels", "replace the file"
+        )
+    return size, orientation
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
