@@ -127,6 +127,16 @@ def test_a_backbone_alone_is_said_with_the_setting_that_takes_it(trained, tmp_pa
     assert all(torch.equal(tensor, body[key]) for key, tensor in model.state_dict().items() if key in body)
 
 
+def test_a_classifier_is_said_with_the_setting_that_takes_its_backbone(trained, tmp_path):
+    body = {key: tensor for key, tensor in trained[1].items() if key.startswith("backbone.")}
+    torch.save({**body, "classifier.weight": torch.zeros(2, 320, 1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="a CAM classifier of this program, no network to start from") as caught:
+        start_from(network(3), tmp_path / "w.pth", reset_head=False)
+    assert "--set train.backbone.name=tf_efficientnet_lite0 --set train.backbone.weights=" in caught.value.hint
+    model = network(3, f'train.backbone.weights="{tmp_path / "w.pth"}"', seed=1)  # as the hint says
+    assert all(torch.equal(tensor, body[key]) for key, tensor in model.state_dict().items() if key in body)
+
+
 def test_a_training_begins_with_these_weights_and_has_a_run_of_its_own(trained, tmp_path):
     prepare_toy(tmp_path / "data", images=4, val=1, size=32)
     ctx = Context(torch.device("cpu"), tmp_path / "runs")

@@ -32,6 +32,7 @@ LITE = tuple(f"tf_efficientnet_lite{number}" for number in range(5))
 DEEP_STEM = "a deep stem (three 3x3 convolutions)"
 PLAIN_STEM = "a 7x7 stem (one convolution)"
 KINDS = ("segmentor", "classifier", "affinity")
+CLASSIFIER = "a CAM classifier of this program"
 TAKES_IT = "wsss infer, eval and export take its directory"
 
 
@@ -200,7 +201,7 @@ def _said(holds: Mapping[str, Any]) -> Format:
             title = f"a {TITLES.get(head, head)} of this program"
             return Format("wsss-segmentor", title, backbone, classes, aux, TAKES_IT, head)
         case "classifier":
-            return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)
+            return Format("wsss-classifier", CLASSIFIER, backbone, classes, advice=_as_backbone(backbone))
         case _:
             networks = {"irn": "IRN's boundary network", "psa": "PSA's affinity network"}
             title = networks.get(str(holds.get("method")), "an affinity network")
@@ -219,9 +220,12 @@ def _own(state: State) -> Format:
         return Format("wsss-segmentor", title, backbone, classes, aux, TAKES_IT, head)
     if "classifier.weight" in state:
         classes = int(state["classifier.weight"].shape[0])
-        return Format("wsss-classifier", "a CAM classifier of this program", backbone, classes)
-    advice = f"takes --set train.backbone.name={backbone} --set train.backbone.weights=FILE" if backbone else ""
-    return Format("wsss-backbone", "a backbone of this program", backbone, advice=advice)
+        return Format("wsss-classifier", CLASSIFIER, backbone, classes, advice=_as_backbone(backbone))
+    return Format("wsss-backbone", "a backbone of this program", backbone, advice=_as_backbone(backbone))
+
+
+def _as_backbone(name: str) -> str:
+    return f"takes --set train.backbone.name={name} --set train.backbone.weights=FILE" if name else ""
 
 
 def _segmentor(state: State) -> Format:
@@ -246,8 +250,8 @@ def _efficientnet(state: State) -> Format:
         return Format("unknown", "an EfficientNet, but none of EfficientNet-Lite0 to 4")
     head = state.get("classifier.weight", state.get("_fc.weight"))
     title = f"EfficientNet-Lite{name[-1]}, {'timm' if 'conv_stem.weight' in state else 'the original'}'s naming"
-    advice = f"takes --set train.backbone.name={name} --set train.backbone.weights=FILE"
-    return Format("efficientnet-lite", title, name, None if head is None else int(head.shape[0]), advice=advice)
+    classes = None if head is None else int(head.shape[0])
+    return Format("efficientnet-lite", title, name, classes, advice=_as_backbone(name))
 
 
 def _lite(state: Mapping[str, Tensor]) -> str:
