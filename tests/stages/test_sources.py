@@ -1,7 +1,8 @@
-"""Masks and weight files that changed under a training: noticed by their content, whatever their time says."""
+"""Photographs, masks and weight files that changed under a run: noticed by their content, whatever their time says."""
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.errors import DataError, Preempted, WeightsError
 from wsss_cli.files import read_json
 from wsss_cli.labels import voc_palette
+from wsss_cli.stages import sources
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import mask_path
 from wsss_cli.stages.pipeline import run_steps
@@ -169,7 +171,50 @@ def test_what_is_compared_is_said_where_all_is_done(experiment, capsys):
     finish(plan_train(exp, None, str), exp)
     (step,) = plan_train(exp, None, str)
     stage.finish(str(step.path), True, [], "", False)
-    assert "compared: settings, lists of the data set (SHA-256), its own files (size), masks" in capsys.readouterr().err
+    assert (
+        "compared: settings, lists of the data set (SHA-256), its own files (size), 1,000 photographs at most, masks ("
+        in capsys.readouterr().err
+    )
     stage.finish(str(step.path), False, [], "", False)
     assert "compared:" not in capsys.readouterr().err
     assert json.loads((step.path / FILE).read_text())["weights"] == {}
+
+
+def test_photographs_that_changed_under_finished_runs_are_said(experiment):
+    exp = experiment()
+    finish(plan_cam(exp), exp)
+    finish(plan_pseudo(exp, None, str), exp)
+    finish(plan_train(exp, None, str), exp)
+    steps = [*plan_cam(exp), *plan_train(exp, None, str)]
+    assert [step.done for step in steps] == [True, True] and problems(exp, steps, "cpu") == []
+    first, second, third = (sample.image for sample in exp.dataset.split("train"))
+    os.utime(first, (1, 1))  # a copy of the same content
+    assert problems(exp, steps, "cpu") == []
+    second.write_bytes(third.read_bytes())
+    cam, train = problems(exp, steps, "cpu")
+    assert "was made from photographs whose content (SHA-256) is another one now: 1 of 3" in cam.message
+    assert "was trained on photographs" in train.message and cam.message.endswith(f"first {second}")
+    assert cam.hint.endswith(f"--runs {exp.runs}-2")
+    assert "1,000 photographs at most, masks (size and time, else SHA-256)" in compared(steps[1].path)
+    second.unlink()
+    assert problems(exp, steps, "cpu") == []  # one that is gone is no other one
+
+
+def test_of_many_photographs_some_are_looked_at(experiment, monkeypatch):
+    monkeypatch.setattr(sources, "PHOTOGRAPHS", 2)
+    exp = experiment()
+    (step,) = [step for step in plan_cam(exp) if step.stage == "classifier"]
+    assert list(sources.photographs_read(step, exp)) == ["train_000000", "train_000002"]
+
+
+def test_photographs_of_another_data_set_that_is_there_are_not_those_of_a_run(experiment, tmp_path):
+    exp = experiment()
+    finish(plan_cam(exp), exp)
+    (step,) = plan_cam(exp)
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    other = experiment(f"dataset.path={tmp_path / 'copy'}")
+    first, second, _ = (sample.image for sample in other.dataset.split("train"))
+    first.write_bytes(second.read_bytes())
+    assert changed_sources(step.path, step, other) is None
+    shutil.rmtree(tmp_path / "data")  # then it was moved
+    assert changed_sources(step.path, step, other) is not None

@@ -31,6 +31,7 @@ from wsss_cli.stages.paths import cam_files
 from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.prototypes import class_prototypes
 from wsss_cli.stages.scored import score_seeds
+from wsss_cli.stages.sources import hold_to_sources
 
 View = Callable[[Sequence[Sequence[int]]], CamModel]
 ImageCams = tuple[Sample, np.ndarray, tuple[int, int]]  # of an image its tagged maps, and its size
@@ -47,6 +48,7 @@ def run_cam(step: Step, exp: Experiment, ctx: Context) -> None:
     """
     preset = exp.preset
     with open_step(step, exp) as run:
+        only_first(lambda: hold_to_sources(run, step, exp, ctx.stop.check))
         lost = cams_of(exp.dataset.split(preset.dataset.train), step, exp, run, ctx)
         only_first(lambda: score_seeds(exp.dataset, preset, run, ctx, partial(_how, preset)))
         run.finish(lost=lost, device=ctx.device_name)

@@ -1,4 +1,4 @@
-"""What a training reads beside its lists and settings, masks and weight files, known again. Nothing here loads torch.
+"""What a stage reads beside its lists and settings, photographs, masks and weight files, known again. No torch here.
 
 `sources.json` of a run: of each such file its size, its time and the SHA-256 of its content. Where size and time are
 the same it is taken for the same file; else the content decides, so that a copy or a `touch` changes nothing.
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.load import load_preset
@@ -28,7 +30,8 @@ from wsss_cli.talk import silent
 from wsss_cli.weights.choice import split_choice
 
 FILE = "sources.json"
-STAGES = ("classifier", "irn", "psa", "train")
+STAGES = ("classifier", "cam", "irn", "psa", "train")
+PHOTOGRAPHS = 1000  # of a list that are looked at, evenly spaced: all of a million would take minutes on a file server
 
 
 def backbones(preset: Preset, todo: Sequence[Step]) -> dict[str, BackboneConfig]:
@@ -84,34 +87,49 @@ def weights_read(step: Step, preset: Preset) -> dict[str, Path]:
     return files
 
 
+def photographs_read(step: Step, exp: Experiment) -> dict[str, Path]:
+    """Of the photographs that a step reads, by image: all, or `PHOTOGRAPHS` of them; none of those behind a URL.
+
+    A run that is there may be of another data set, which is where it says: its photographs are not looked at. If it is
+    not, it was moved.
+    """
+    inputs = read_inputs(step.path) if is_run(step.path) else None
+    if inputs is not None and inputs.dataset != str(exp.dataset.root) and Path(inputs.dataset).exists():
+        return {}
+    samples = exp.dataset.split(exp.preset.dataset.train)
+    places = np.linspace(0, len(samples) - 1, min(len(samples), PHOTOGRAPHS)).astype(int).tolist()
+    return {sample.id: sample.image for sample in map(samples.__getitem__, places)}
+
+
 def hold_to_sources(run: RunDir, step: Step, exp: Experiment, check: Callable[[], object]) -> None:
-    """Note what a training begins from, or, where it goes on, refuse what has changed since it began.
+    """Note what a stage begins from, or, where it goes on, refuse what has changed since it began.
 
     Args:
         run: open, and not done.
         check: called after each file; what it raises ends the work.
     Raises:
-        DataError: a mask has changed.
+        DataError: a photograph or a mask has changed.
         WeightsError: a weight file has changed.
     """
     if (run.path / FILE).is_file():
         if fault := changed_sources(run.path, step, exp, check):
             raise fault
         return
-    prints: dict[str, dict[str, Any]] = {"masks": {}, "weights": {}}
-    for kind, files in (("masks", masks_read(step, exp)), ("weights", weights_read(step, exp.preset))):
+    prints: dict[str, dict[str, Any]] = {"masks": {}, "weights": {}, "photographs": {}}
+    read = (masks_read(step, exp), weights_read(step, exp.preset), photographs_read(step, exp))
+    for kind, files in zip(prints, read, strict=True):
         for name, file in files.items():
             if file.is_file():
                 prints[kind][name] = [*_stamp(file), sha256_file(file)]
                 check()
-    if prints["masks"] or prints["weights"]:
+    if any(prints.values()):
         write_text(run.path / FILE, json.dumps(prints) + "\n")
 
 
 def changed_sources(
     run: Path, step: Step, exp: Experiment, check: Callable[[], object] = lambda: None
 ) -> WsssError | None:
-    """Why a run cannot stand for a training from these masks and weight files; None: it can, or it is not known.
+    """Why a run cannot stand for one from these photographs, masks and weight files; None: it can, or is not known.
 
     A file that is gone is no other file: what was made from it may stay. A run that was given may have other settings
     than the experiment: its own ones say what it has read.
@@ -127,6 +145,8 @@ def changed_sources(
         exp = replace(exp, preset=load_preset(str(run / "preset.lock.toml"), say=silent))
         weights = _changed(prints.get("weights", {}), weights_read(step, exp.preset), check)
         masks = _changed(prints.get("masks", {}), masks_read(step, exp) if prints.get("masks") else {}, check)
+        shown = prints.get("photographs", {})
+        photographs = _changed(shown, photographs_read(step, exp) if shown else {}, check)
     except (DataError, UsageError, AttributeError, TypeError, ValueError):  # a damaged record knows nothing
         return None
     hint = f"put back what was there, or move {run} away: then it is made anew"
@@ -138,6 +158,11 @@ def changed_sources(
         count = f"{len(masks)} of {len(prints['masks'])} masks"
         fault = f"{run} was trained on masks whose content (SHA-256) is another one now: {count}, first {first}"
         return DataError(fault, hint)
+    if photographs:
+        first, made = next(iter(photographs.values())), "made from" if step.stage == "cam" else "trained on"
+        count = f"{len(photographs)} of {len(shown)} that were compared, first {first}"
+        fault = f"{run} was {made} photographs whose content (SHA-256) is another one now: {count}"
+        return DataError(fault, f"put back what was there, or have all runs made anew: --runs {run.parent}-2")
     return None
 
 
@@ -146,11 +171,12 @@ def compared(run: Path) -> str:
     words = "settings, lists of the data set (SHA-256), its own files (size)"
     try:
         prints = read_json(run / FILE) if (run / FILE).is_file() else {}
-        masks, weights = prints.get("masks"), prints.get("weights")
+        kinds = [kind for kind in ("photographs", "masks", "weights") if prints.get(kind)]
     except (DataError, AttributeError):
         return words
-    words += ", masks (size and time, else SHA-256)" if masks else ""
-    return words + (", weight files (size and time, else SHA-256)" if weights else "")
+    named = {"weights": "weight files", "photographs": f"{PHOTOGRAPHS:,} photographs at most"}
+    files = ", ".join(named.get(kind, kind) for kind in kinds)
+    return words + (f", {files} (size and time, else SHA-256)" if kinds else "")
 
 
 def _changed(
