@@ -128,6 +128,9 @@ def test_what_cannot_be_written_is_seen_before_the_work(tmp_path):
     for name in ("text/a.csv", "text/new/a.csv", "nowhere/a.csv", "/proc/a.csv"):
         with pytest.raises(WriteError, match=f"cannot write .*{name}: "):
             files.refuse_unwritable(tmp_path / name)
+    with pytest.raises(WriteError) as caught:
+        files.refuse_unwritable(tmp_path / "text/a.csv", "copy it")
+    assert caught.value.hint == "copy it"
     with pytest.raises(UsageError, match="is a folder"):
         files.refuse_unwritable(tmp_path)
     for name in ("a.csv", "text", "new/folder/a.csv"):

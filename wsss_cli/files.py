@@ -73,9 +73,11 @@ def is_cut_off(path: Path) -> bool:
         return False  # whoever reads it says why
 
 
-def refuse_unwritable(file: Path) -> None:
+def refuse_unwritable(file: Path, hint: str = "choose another place") -> None:
     """See, before work begins whose result is to be `file`, that it can be written. Nothing is made.
 
+    Args:
+        hint: what helps where it cannot.
     Raises:
         UsageError: it is a folder.
         WriteError: the folder that it is to lie in cannot be made or written.
@@ -86,7 +88,7 @@ def refuse_unwritable(file: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=place, prefix=".", suffix=".part").close()
     except OSError as error:
-        raise WriteError(f"cannot write {file}: {place}: {error.strerror}", "choose another place") from error
+        raise WriteError(f"cannot write {file}: {place}: {error.strerror}", hint) from error
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -290,6 +290,14 @@ def test_a_folder_of_predictions_goes_out_in_the_order_of_the_list(home):
         run("export-masks", home / "predicted", "--out", home / "more")
 
 
+def test_where_the_data_set_of_a_run_was_moved_its_place_is_asked_for(home):
+    (home / "toy").rename(home / "moved")
+    with pytest.raises(DataError, match=r"the data set of .*pseudo-toy-1 is gone: .*toy") as caught:
+        exported(home, "png")
+    assert "--data DIR" in caught.value.hint
+    assert exported(home, "png", "out", "--data", home / "moved")[0].is_dir()
+
+
 def test_predictions_for_other_classes_are_refused(home):
     dataset = open_dataset(home / "toy")
     names = [sample.image.stem for sample in dataset.split("train")[:2]]

@@ -222,7 +222,7 @@ def open_evaluation(
     name = "eval.json" if split == preset.dataset.val else f"eval-{split}.json"
     file = run.with_name(f"{run.name}.{name}") if is_onnx(run) else run / name
     if not trial:
-        refuse_unwritable(file)
+        refuse_unwritable(file, f"score a copy of it: cp -r {shlex.quote(str(run))} DIR")
     key = _key(network, dataset, split, config, run, boundary, ctx)
     stored = {
         "run": str(run),

@@ -119,7 +119,10 @@ def masks_of_run(run: Path, data: Path | None, split: str, say: Callable[[str], 
 def _of_run(run: Path, data: Path | None, split: str, say: Callable[[str], None]) -> Source:
     read_run(run, "pseudo")
     preset = load_preset(str(run / "preset.lock.toml"), say=silent)
-    dataset = open_dataset(data or read_inputs(run).dataset, say, preset.dataset.limit)
+    place = read_inputs(run).dataset
+    if data is None and not Path(place).exists():
+        raise DataError(f"the data set of {run} is gone: {place}", "put it back, or say where it lies now: --data DIR")
+    dataset = open_dataset(data or place, say, preset.dataset.limit)
     samples = dataset.split(split or preset.dataset.train)
     masks, sure, score = mask_files(run), confidence_files(run), score_samples(dataset, preset)
     masked = masks.with_file(samples)

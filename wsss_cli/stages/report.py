@@ -34,7 +34,7 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
         UsageError: no run directory, runs of different stages, or `out` is a folder.
         WriteError: the page cannot be written; seen before the work.
     """
-    refuse_unwritable(out)
+    refuse_unwritable(out, "--out FILE.html writes it elsewhere")
     told = tell_all(runs)
     parts = [_heading(told), *_sections(told, ctx, photographs)]
     title = " and ".join(one.name for one in told) if len(told) < 3 else f"{len(told)} runs"

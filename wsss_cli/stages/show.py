@@ -183,7 +183,10 @@ def _opened(run: Path) -> Shown:
     """A run with its lineage and its data set."""
     told = tell(run)
     if told.dataset is None:
-        raise DataError(f"the data set of {run} cannot be read: {told.why_no_data}")
+        raise DataError(
+            f"the data set of {run} cannot be read: {told.why_no_data}",
+            "put it back; one that was moved can be linked: ln -s NEW OLD",
+        )
     return Shown(run.name, told.links, told.dataset, None)
 
 

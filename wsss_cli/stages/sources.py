@@ -159,9 +159,9 @@ def changed_sources(
         fault = f"{run} was trained on masks whose content (SHA-256) is another one now: {count}, first {first}"
         return DataError(fault, hint)
     if photographs:
-        first, made = next(iter(photographs.values())), "made from" if step.stage == "cam" else "trained on"
+        first, word = next(iter(photographs.values())), "made from" if step.stage == "cam" else "trained on"
         count = f"{len(photographs)} of {len(shown)} that were compared, first {first}"
-        fault = f"{run} was {made} photographs whose content (SHA-256) is another one now: {count}"
+        fault = f"{run} was {word} photographs whose content (SHA-256) is another one now: {count}"
         return DataError(fault, f"put back what was there, or have all runs made anew: --runs {run.parent}-2")
     return None
 
