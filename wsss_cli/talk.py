@@ -84,6 +84,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def rename_option(old: str, new: str) -> str:
-    """`--rename OLD=NEW` as a shell takes it; what else helps where OLD is empty or holds a "=", which ends it."""
+    """`--rename OLD=NEW` as a shell takes it; what else helps where that cannot name OLD, or it is not shown."""
     pair = f"{old}={new}"
-    return f"--rename {shlex.quote(pair)}" if old and "=" not in old else f"{new} in the file in place of {old!r}"
+    taken = old and "=" not in old and one_line(pair) == pair
+    return f"--rename {shlex.quote(pair)}" if taken else f"{new} in the file in place of {old!r}"

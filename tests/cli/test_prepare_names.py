@@ -52,6 +52,9 @@ def test_no_option_is_named_for_a_tag_that_none_can_name(tmp_path):
     with pytest.raises(DataError) as caught:
         refuse_twins({"x=y": (2, 1), "X=Y": (3, 2)}, "t.csv")
     assert caught.value.hint == "one class? X=Y in the file in place of 'x=y'"
+    with pytest.raises(DataError) as caught:  # of a sign that is shown as an escape, which a shell does not take
+        refuse_twins({"cat": (2, 1), "cat\u200e": (3, 2)}, "t.csv")
+    assert caught.value.hint == r"one class? cat in the file in place of 'cat\u200e'"
     with pytest.raises(DataError) as caught:
         refuse_unknown({"l'x": 2}, ("cat",), tmp_path)
     assert shlex.split(caught.value.hint.partition("; ")[2])[:2] == ["--rename", "l'x=NAME"]

@@ -109,9 +109,10 @@ def _of_scores(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
 
 
 def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray]:
-    """Of each class the highest score of an instance at the pixel."""
+    """Of each class the highest score of an instance at the pixel; of equal ones the smaller instance is in front."""
     _check_size(job, job.listed or size, size)
     planes: dict[int, np.ndarray] = {}
+    areas: dict[int, np.ndarray] = {}  # of the instance that the score is of
     entries = read_span(job.source, [Span(one.label, False, one.start, one.end) for one in job.instances])
     for one, entry in zip(job.instances, entries, strict=True):
         plane = planes.setdefault(one.label, np.zeros(size, np.float32))
@@ -119,8 +120,23 @@ def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray
             pixels = covered(entry, *size)
         except DataError as error:
             raise DataError(f"{job.source}: {error.message}") from error
-        plane[pixels] = np.maximum(plane[pixels], np.float32(one.score))
+        area, score = areas.setdefault(one.label, np.zeros(size, np.int64)), np.float32(one.score)
+        area[pixels & (score == plane)] = np.minimum(area[pixels & (score == plane)], pixels.sum())
+        area[pixels & (score > plane)] = pixels.sum()
+        plane[pixels] = np.maximum(plane[pixels], score)
+    tagged = [label for label in job.labels if label in planes]
+    if len(tagged) > 1:
+        _hide_larger([planes[label] for label in tagged], [areas[label] for label in tagged])
     return planes
+
+
+def _hide_larger(planes: list[np.ndarray], areas: list[np.ndarray]) -> None:
+    """Where several classes share the highest score, only that of the smallest instance keeps it; in place."""
+    highest = np.max(planes, axis=0)
+    shared = [np.where(plane == highest, area, np.inf) for plane, area in zip(planes, areas, strict=True)]
+    smallest = np.min(shared, axis=0)
+    for plane, area in zip(planes, shared, strict=True):
+        plane[(plane == highest) & (area > smallest)] = 0
 
 
 def _check_size(job: ImportJob, made_for: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -19,6 +19,7 @@ from wsss_cli.data.images import IMAGE_ENDINGS
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.table import SEPARATOR_LINE, Row, Table, read_table, read_text
 from wsss_cli.errors import DataError
+from wsss_cli.escapes import visible
 from wsss_cli.processes import check_stop
 from wsss_cli.talk import counted, rename_option
 
@@ -156,7 +157,7 @@ def refuse_twins(lines: Mapping[str, tuple[int, int]], where: str, classes: Sequ
     for names in alike.values():
         composed = {unicodedata.normalize("NFC", name) for name in names}
         if len(composed) > 1:
-            best = max(names, key=lambda name: (name in classes, lines[name][1]))
+            best = max(names, key=lambda name: (name in classes, visible(name) == name, lines[name][1]))
             said = ", ".join(
                 f"{name!r} ({counted(lines[name][1], 'image')}, first in line {lines[name][0]})" for name in names
             )
