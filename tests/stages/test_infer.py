@@ -128,6 +128,14 @@ def test_folders_that_infer_does_not_search_are_named(photos, given, images, sai
     )
 
 
+def test_a_photograph_that_is_named_twice_is_one_however_it_is_written(photos):
+    given = ["photos", "photos/a.jpg", "./photos/trip/../a.jpg", str(photos / "a.jpg"), "photos/trip"]
+    assert list(find_images(given, photos / "out", print)) == [
+        f"photos/./{name}" for name in ("a.jpg", "link/d.jpg", "trip/b.jpg")
+    ]
+    assert list(find_images(given[1:], photos / "out", print)) == ["photos/a.jpg", "photos/trip/./b.jpg"]
+
+
 @pytest.mark.parametrize("given", ["photos", "photos/*", "[ph] x*?/*.*", "[ph] x*?"])
 def test_photographs_whose_endings_are_not_read_are_counted(photos, given):
     if given.startswith("["):  # a folder that is there as it is written is no pattern

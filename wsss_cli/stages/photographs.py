@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from os.path import normpath
 from pathlib import Path
 
 from wsss_cli.data.heif import how_to_read
@@ -108,7 +109,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if passed:
             say(f"{name}{_not_searched(passed)}; give them too, or run this for each, with an --out of its own")
         each.append(matches)
-    paths = each[0] if len(each) == 1 else list(dict.fromkeys(chain.from_iterable(each)))
+    paths = each[0] if len(each) == 1 else _once(chain.from_iterable(each))
     _refuse_written(paths, out)
     if has_twins(array("q", (hash(photograph(path).name) for path in paths))):
         counts = Counter(photograph(path).name for path in paths)
@@ -122,6 +123,14 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
                 "with an --out of its own",
             )
     return Each(paths, str)
+
+
+def _once(paths: Iterable[str]) -> list[str]:
+    """Each path as it comes first, however it is written: `photos/./1.jpg` is photos/1.jpg."""
+    here, first = Path.cwd(), dict[str, str]()
+    for path in paths:
+        first.setdefault(normpath(here / path), path)
+    return list(first.values())
 
 
 def _refuse_written(paths: Iterable[str], out: Path) -> None:
