@@ -314,6 +314,7 @@ def test_another_class_count_is_refused_or_the_head_is_drawn_anew(imported, tmp_
     [
         {"CLASSES": ("bg", "cat"), "PALETTE": [[1, 2, 3], [4, 5, 6]]},
         {"dataset_meta": {"classes": ["bg", "cat"], "palette": [[1, 2, 3], [4, 5, 6]]}},
+        {"dataset_meta": {"CLASSES": ("bg", "cat"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}},
     ],
 )
 def test_class_names_and_colours_are_those_of_the_file(tmp_path, around):
@@ -321,6 +322,13 @@ def test_class_names_and_colours_are_those_of_the_file(tmp_path, around):
     made = run_import(save(tmp_path / "w.pth", hollow(shapes), meta=around), tmp_path / "out")
     assert made["classes_from"] == "the file"
     assert (made["classes"], made["colors"]) == (["bg", "cat"], [[1, 2, 3], [4, 5, 6]])
+
+
+def test_other_names_than_those_of_the_file_are_not_guessed(tmp_path):
+    around = {"CLASSES": tuple(f"tree {number}" for number in range(20))}  # without the background
+    made = run_import(save(tmp_path / "w.pth", hollow(R50), meta=around), tmp_path / "out")
+    assert made["classes"][:2] == ["background", "class 1"] and len(made["classes"]) == 21
+    assert made["classes_from"] == "numbered, as the file names 20"
 
 
 def test_a_backbone_is_imported_for_training(tmp_path):

@@ -39,7 +39,7 @@ from wsss_cli.weights.load import (
     not_finite,
     read_checkpoint,
 )
-from wsss_cli.weights.mmseg_config import DILATIONS, about, otherwise, read_config, trained_stride
+from wsss_cli.weights.mmseg_config import DILATIONS, about, otherwise, read_config, said, trained_stride
 from wsss_cli.weights.tables import State, without_wrapper
 
 OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
@@ -305,10 +305,8 @@ def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The class names in a checkpoint of MMSegmentation 0.x (`CLASSES`) or 1.x (`dataset_meta`); empty where none."""
-    meta = _meta(checkpoint)
-    inner = meta.get("dataset_meta")
-    names = inner.get("classes") if isinstance(inner, dict) else meta.get("CLASSES")
+    """The class names in a checkpoint; empty where none."""
+    names = said(_meta(checkpoint), "classes")
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
@@ -317,15 +315,14 @@ def _names(checkpoint: Checkpoint, num_classes: int, fresh: bool) -> tuple[tuple
     names = () if fresh else _class_names(checkpoint)
     if len(names) == num_classes:
         return names, "the file"
-    if num_classes == len(CLASSES) + 1 and not fresh:
+    if num_classes == len(CLASSES) + 1 and not fresh and not names:
         return ("background", *CLASSES), "VOC, by their number"
-    return ("background", *(f"class {index}" for index in range(1, num_classes))), "numbered"
+    numbered = ("background", *(f"class {index}" for index in range(1, num_classes)))
+    return numbered, f"numbered, as the file names {len(names)}" if names else "numbered"
 
 
 def _palette(checkpoint: Checkpoint, num_classes: int, origin: str) -> tuple[tuple[int, int, int], ...]:
-    meta = _meta(checkpoint)
-    inner = meta.get("dataset_meta")
-    palette = inner.get("palette") if isinstance(inner, dict) else meta.get("PALETTE")
+    palette = said(_meta(checkpoint), "palette")
     if origin == "the file" and isinstance(palette, (list, tuple)) and len(palette) == num_classes:
         try:
             colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)

@@ -12,6 +12,13 @@ DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
 TEXTS = ("cfg", "config")  # keys of `meta`, 1.x and 0.x
 
 
+def said(meta: Mapping[str, Any], word: str) -> Any:
+    """The `classes` or `palette` in a checkpoint of MMSegmentation: 0.x has capitals, 1.x `dataset_meta`, in either."""
+    inner = meta.get("dataset_meta")
+    names = inner if isinstance(inner, dict) else meta
+    return names.get(word, names.get(word.upper()))
+
+
 def about(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its own making, plain values only."""
     keys = ("mmseg_version", "mmengine_version", "iter", "epoch", "experiment_name", "time")
