@@ -79,7 +79,10 @@ def test_the_module_is_the_convolution_that_it_stands_for(device):
     with torch.autocast(device.type, torch.bfloat16):
         assert conv(x).dtype == torch.bfloat16
     conv.eval()
-    assert torch.equal(conv(x), F.conv2d(x, conv.weight, None, 1, 2, 2, 3))
+    torch.testing.assert_close(conv(x), expected)
+    assert type(conv(x).grad_fn).__name__ == "_DepthwiseBackward"
+    conv.dilation = conv.padding = (1, 1)
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, None, 1, 1, 1, 3))
     assert type(conv(x).grad_fn).__name__ == "ConvolutionBackward0"
 
 

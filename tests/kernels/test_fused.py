@@ -40,6 +40,11 @@ def batch(device):
     return x, target
 
 
+@pytest.fixture
+def depthwise():
+    return pytest.importorskip("wsss_cli.kernels.depthwise")
+
+
 def step(model, x, target, **options):
     loss = cross_entropy(model(x), target, **options)
     loss.backward()
@@ -67,10 +72,16 @@ def test_loss_gradients_and_state_are_those_of_the_plain_network_in_float64(devi
     assert not {"Bottleneck", "BatchNorm2d", "ReLU"} & kinds - {"FusedBottleneck"}
 
 
-def test_in_evaluation_mode_it_is_the_plain_network(device):
+def test_in_evaluation_mode_only_dilated_depthwise_convolutions_have_kernels(device, depthwise, monkeypatch):
     model = small(device).eval()
     x, _ = batch(device)
     mine, _ = fused(model)
+    torch.testing.assert_close(mine(x), model(x), rtol=1e-4, atol=1e-5)
+    predicting = copy.deepcopy(model)
+    dilated = sum(depthwise.fits(module) and module.dilation[0] > 1 for module in model.modules())
+    assert pytest.importorskip("wsss_cli.models.fused").fuse_dilated(predicting) == dilated > 0
+    assert torch.equal(predicting(x), mine(x))
+    monkeypatch.setattr(depthwise.DepthwiseConv3x3, "forward", torch.nn.Conv2d.forward)
     assert torch.equal(mine(x), model(x))
     mine.load_state_dict(model.state_dict())
 

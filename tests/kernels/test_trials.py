@@ -63,7 +63,8 @@ def test_the_crf_goes_back_to_the_lattice(said, monkeypatch, error, chosen):
 def test_a_training_goes_on_without_kernels_that_fail(said, monkeypatch):
     config = load_preset("toy", ["train.kernels=fused"]).train
     monkeypatch.setattr(train, "TRAINING", (check(0.0, []), check(0.0, [], "b")))
-    assert on_usable_kernels(config, CPU) is config
+    assert on_usable_kernels(config, CPU) == config
+    assert on_usable_kernels(load_preset("toy").train, CPU).kernels == "plain"  # auto, and a CPU
     monkeypatch.setattr(train, "TRAINING", (check(0.0, []), check(0.5, [], "c")))
     assert on_usable_kernels(config, CPU) == config.model_copy(update={"kernels": "plain"})
     assert len(said) == 1 and "kernel c" in said[0]

@@ -10,10 +10,11 @@ from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import voc_palette
 from wsss_cli.ranks.who import Ranks
-from wsss_cli.stages import preflight
+from wsss_cli.stages import kernel_choice, preflight
+from wsss_cli.stages.kernel_choice import check_kernels, chosen_kernels, training_kernels
 from wsss_cli.stages.paths import confidence_files, confidence_path, mask_path
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.preflight import check_kernels, check_ranks
+from wsss_cli.stages.preflight import check_ranks
 from wsss_cli.stages.train import run_train
 from wsss_cli.stages.training_data import check_confidence, training_item
 
@@ -79,7 +80,7 @@ def test_fused_kernels_are_refused_where_they_cannot_run(tmp_path, monkeypatch):
 
 
 def test_fused_kernels_are_refused_on_ranks_whose_batch_norm_is_one(monkeypatch):
-    monkeypatch.setattr(preflight, "here", lambda: Ranks(0, 2))
+    monkeypatch.setattr(kernel_choice, "here", lambda: Ranks(0, 2))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(UsageError, match="sees the images of one rank"):
         check_kernels(load_preset("toy", ["train.kernels=fused"]).train, "cuda")
@@ -97,6 +98,22 @@ def test_ranks_with_a_batch_norm_of_their_own_have_two_images(monkeypatch):
         [own, "train.batch=2", "train.head={kind='segformer'}"],
     ):
         check_ranks(load_preset("toy", settings).train)
+
+
+def test_auto_takes_kernels_where_they_can_run_and_the_settings_go_with_them(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    config = load_preset("toy").train
+    assert config.kernels == "auto" and training_kernels(config, "cuda") == "fused"
+    assert training_kernels(config, "cpu") == "plain" and chosen_kernels("plain", "cuda") == "plain"
+    for setting in ("train.compile=true", "train.channels_last=false"):
+        assert training_kernels(load_preset("toy", [setting]).train, "cuda") == "plain"
+    monkeypatch.setattr(kernel_choice, "here", lambda: Ranks(0, 2))
+    assert training_kernels(config, "cuda") == "plain"  # one batch norm over the ranks
+    assert training_kernels(load_preset("toy", ["train.sync_bn=false"]).train, "cuda") == "fused"
+    check_kernels(config, "cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert chosen_kernels("auto", "cuda") == "plain"
+    check_kernels(config, "cpu")
 
 
 @pytest.mark.parametrize("setting", ["train.compile=true", "train.channels_last=false"])

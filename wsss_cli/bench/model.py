@@ -17,9 +17,9 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.fit import build_optimiser
 from wsss_cli.inference.predict import upsampled
 from wsss_cli.models.build import build_segmentor
-from wsss_cli.stages.preflight import check_kernels
+from wsss_cli.stages.kernel_choice import check_kernels
 from wsss_cli.stages.segmentation import SegmentationTask
-from wsss_cli.stages.train import put_on_kernels
+from wsss_cli.stages.train import on_usable_kernels, put_on_kernels
 
 WARM_UP = 5  # calls before the clock starts
 
@@ -41,6 +41,8 @@ def bench_network(
     Source: the tools/analysis_tools/benchmark.py of MMSegmentation times single images after five warm-up calls, too.
     """
     check_kernels(preset.train, ctx.device.type)
+    config = on_usable_kernels(preset.train, ctx.device)
+    preset = preset.model_copy(update={"train": config})
     torch.manual_seed(preset.seed)
     model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
     figures: dict[str, Any] = {

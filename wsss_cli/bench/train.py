@@ -30,10 +30,10 @@ from wsss_cli.stages.segmentation import SegmentationTask
 
 PLAIN = "fp32"
 VARIANTS: dict[str, dict[str, Any]] = {
-    PLAIN: {"precision": "fp32", "channels_last": False, "compile": False},
-    "bf16": {"precision": "bf16", "channels_last": False, "compile": False},
-    "channels-last": {"precision": "bf16", "channels_last": True, "compile": False},
-    "compile": {"precision": "bf16", "channels_last": True, "compile": True},
+    PLAIN: {"precision": "fp32", "channels_last": False, "compile": False, "kernels": "plain"},
+    "bf16": {"precision": "bf16", "channels_last": False, "compile": False, "kernels": "plain"},
+    "channels-last": {"precision": "bf16", "channels_last": True, "compile": False, "kernels": "plain"},
+    "compile": {"precision": "bf16", "channels_last": True, "compile": True, "kernels": "plain"},
     "fused": {"precision": "bf16", "channels_last": True, "compile": False, "kernels": "fused"},
 }
 """Rows by name: what each changes in the preset's train section. All but the first are in bfloat16."""

@@ -26,11 +26,11 @@ from wsss_cli.config.base import (
 from wsss_cli.config.thresholds import FixedThreshold, IrnThreshold
 
 Kernels = Annotated[
-    Literal["plain", "fused"],
-    Added(neutral="plain"),
+    Literal["auto", "plain", "fused"],
+    Added(neutral="auto"),
     Field(
         description="fused: an own kernel for the loss; CUDA only, on an H100 25 to 220 times as "
-        "fast. The result is the same within rounding"
+        "fast. The result is the same within rounding. auto: fused where that can be, else plain"
     ),
 ]
 
@@ -74,7 +74,7 @@ class IrnConfig(ResizedTrainingConfig):
     resize_max: ResizeMax = 1.5
     optim: Optim = SgdConfig.model_construct(lr=0.1, momentum=0.0, weight_decay=1e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
-    kernels: Kernels = "plain"
+    kernels: Kernels = "auto"
 
 
 class PsaConfig(ResizedTrainingConfig):
@@ -96,7 +96,7 @@ class PsaConfig(ResizedTrainingConfig):
     resize_max: ResizeMax = 1.1
     optim: Optim = SgdConfig.model_construct(lr=0.1, head_lr_mult=10.0, momentum=0.0, weight_decay=5e-4)
     label_workers: Workers = Field(0, description="worker processes that make the labels; 0: one for each core")
-    kernels: Kernels = "plain"
+    kernels: Kernels = "auto"
 
     @model_validator(mode="after")
     def _ordered(self) -> PsaConfig:

@@ -19,6 +19,8 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint, weights_in
 from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.errors import UsageError, WeightsError
+from wsss_cli.kernels.choice import why_no_kernels
+from wsss_cli.kernels.trials import DEPTHWISE, usable
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 
@@ -158,6 +160,11 @@ def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Con
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{fault}: {str(error).splitlines()[0]}") from error
+    wanted = preset.train.kernels != "plain" and not why_no_kernels(ctx.device.type)
+    if wanted and usable(DEPTHWISE, ctx.device):
+        from wsss_cli.models.fused import fuse_dilated  # here, as not every machine has Triton
+
+        fuse_dilated(model)
     _check_scores(model, preset.train.precision, ctx, fault.split(" does not fit ")[0])
     return model
 

@@ -1,1 +1,1 @@
-"""Triton kernels. A module of this room is imported only where CUDA tensors arrive: not every machine has Triton."""
+"""Triton kernels. A module with some is imported only where CUDA tensors arrive: not every machine has Triton."""

@@ -1,4 +1,4 @@
-"""A network whose training runs on the Triton kernels; imported only where they are asked for, as it needs Triton."""
+"""A network that runs on the Triton kernels; imported only where they are asked for, as it needs Triton."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def fuse(model: nn.Module) -> int:
 
     Batch norms (`nn.BatchNorm2d`, not its subclasses) take over the ReLU, or the residual sum and the ReLU, that
     follow them in a `nn.Sequential`, in timm's ResNets and in `ConvBnRelu`; 3x3 depthwise convolutions at stride 1 get
-    their kernel. In evaluation mode, and where batch norm is frozen, everything computes what it did before.
+    their kernel. In evaluation mode, and where batch norm is frozen, all but dilated depthwise convolutions compute
+    what they did before.
 
     Returns:
         How many batch norms and convolutions were replaced.
@@ -49,6 +50,20 @@ def fuse(model: nn.Module) -> int:
             for norm, act in pairwise(names):
                 _take_over(module, norm, act)
     return replaced
+
+
+def fuse_dilated(model: nn.Module) -> int:
+    """Put the dilated 3x3 depthwise convolutions of a network that predicts on their kernel, in place.
+
+    Returns:
+        How many there are.
+    """
+    dilated = [
+        one for one in model.modules() if isinstance(one, nn.Conv2d) and depthwise.fits(one) and one.dilation[0] > 1
+    ]
+    for convolution in dilated:
+        convolution.__class__ = depthwise.DepthwiseConv3x3
+    return len(dilated)
 
 
 def _take_over(parent: nn.Module, norm: str, act: str) -> None:

@@ -28,6 +28,7 @@ from wsss_cli.engine.pointers import find_checkpoint
 from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
+from wsss_cli.kernels.choice import chosen_kernels
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.build import build_affinity
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
@@ -37,10 +38,10 @@ from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.stored import read_scores
+from wsss_cli.stages.kernel_choice import check_fused
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, label_files
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.preflight import check_fused
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
@@ -54,8 +55,9 @@ class AffinityTask(Task):
 
     model: BoundaryNet | AffinityNet
 
-    def __init__(self, model: BoundaryNet | AffinityNet, config: IrnConfig | PsaConfig) -> None:
-        self.model, self.offsets, self.kernels = model, half_disc(config.radius), config.kernels
+    def __init__(self, model: BoundaryNet | AffinityNet, config: IrnConfig | PsaConfig, device: torch.device) -> None:
+        self.model, self.offsets = model, half_disc(config.radius)
+        self.kernels = chosen_kernels(config.kernels, device.type)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         prediction = self.model(self.model.backbone.normalise(batch["image"].permute(0, 3, 1, 2)))
@@ -88,7 +90,7 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
             first = f"first: {lost[0]['reason']}" if lost else ""  # the first rank knows
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", first)
         torch.manual_seed(preset.seed)  # the new layers' first weights
-        task = AffinityTask(build_affinity(config, ctx.device), config)
+        task = AffinityTask(build_affinity(config, ctx.device), config, ctx.device)
         make = partial(_item, labels=labels, config=config, stride=STRIDE[kind])
         train_network(task, config, labelled, make, run, ctx, seed=preset.seed, title=TITLE[kind], target="label")
         run.finish(lost=lost, device=ctx.device_name)

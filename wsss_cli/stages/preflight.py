@@ -6,7 +6,6 @@ What a network itself says of its weights (another architecture) needs torch, an
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.ranks.who import here
 from wsss_cli.rows import Rows
 from wsss_cli.stages.estimate import check_room, training_of
+from wsss_cli.stages.kernel_choice import check_fused, check_kernels
 from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
 from wsss_cli.stages.trusted import check_told
@@ -308,37 +308,3 @@ def check_ranks(config: TrainConfig, ranks: int = 0) -> None:
             f" {config.batch}: batch norm of the pooled branch of {config.head.kind} needs 2",
             f"--set train.batch={2 * config.accumulate * ranks}, or fewer ranks, or --set train.sync_bn=true",
         )
-
-
-def check_kernels(config: TrainConfig, device: str, ranks: int = 0) -> None:
-    """Refuse kernels that cannot run here.
-
-    Args:
-        device: its type, 'cpu' or 'cuda'.
-        ranks: that there will be; 0: those that there are.
-    Raises:
-        UsageError: fused kernels on a device without CUDA, without Triton, or on several ranks whose batch norm is one.
-    """
-    if config.kernels == "fused" and (ranks or here().world) > 1 and config.sync_bn:
-        raise UsageError(
-            "train.kernels is 'fused': its batch norm sees the images of one rank",
-            "--set train.kernels=plain, or --set train.sync_bn=false if that is meant",
-        )
-    check_fused("train.kernels", config.kernels, device)
-
-
-def check_fused(setting: str, kernels: str, device: str) -> None:
-    """Refuse a setting of `kernels` that is 'fused' where none can run.
-
-    Raises:
-        UsageError: the device is not CUDA, or there is no Triton.
-    """
-    if kernels == "plain":
-        return
-    if device != "cuda":
-        fault = f"they run on CUDA, and the device is {device}"
-    elif importlib.util.find_spec("triton") is None:
-        fault = "they need Triton, which comes with the CUDA builds of torch for Linux and is not installed"
-    else:
-        return
-    raise UsageError(f"{setting} is 'fused': {fault}", f"--set {setting}=plain")

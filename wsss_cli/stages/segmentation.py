@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ class SegmentationTask(Task):
     ) -> None:
         self.model, self.config, self.validate = model, config, validate
         self.val_interval, self.patience = config.val_interval, config.patience
+        self.kernels: Literal["plain", "fused"] = (
+            "fused" if config.kernels == "fused" else "plain"
+        )  # auto is either by now
         self.averaging = Average(model, config.ema) if config.ema else None
         self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)
@@ -78,7 +81,7 @@ class SegmentationTask(Task):
                     add("lovasz", other.weight * lovasz_loss(logits, target, per_image))
                 case GatedCrfConfig():
                     valid = valid_pixels(batch["size"], *target.shape[-2:])
-                    loss = gated_crf_loss(logits, batch["image"], valid, other, self.config.kernels)
+                    loss = gated_crf_loss(logits, batch["image"], valid, other, self.kernels)
                     add("gated_crf", loss)
         if self.consistency:
             probability = self.targets.weak_view(batch, x, logits.detach())
@@ -112,7 +115,7 @@ class SegmentationTask(Task):
             balance=term.balance,
             class_weights=term.class_weights,
             ohem=term.ohem,
-            kernels=self.config.kernels,
+            kernels=self.kernels,
         )
 
     def evaluate(self) -> Scores:

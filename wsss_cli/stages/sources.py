@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wsss_cli.config.base import BackboneConfig
 from wsss_cli.config.load import load_preset
 from wsss_cli.config.schema import Preset
@@ -97,7 +95,8 @@ def photographs_read(step: Step, exp: Experiment) -> dict[str, Path]:
     if inputs is not None and inputs.dataset != str(exp.dataset.root) and Path(inputs.dataset).exists():
         return {}
     samples = exp.dataset.split(exp.preset.dataset.train)
-    places = np.linspace(0, len(samples) - 1, min(len(samples), PHOTOGRAPHS)).astype(int).tolist()
+    count, last = min(len(samples), PHOTOGRAPHS), len(samples) - 1
+    places = (place * last // max(count - 1, 1) for place in range(count))
     return {sample.id: sample.image for sample in map(samples.__getitem__, places)}
 
 

@@ -23,12 +23,13 @@ from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.layers import same_statistics
+from wsss_cli.stages.kernel_choice import check_kernels, training_kernels
 from wsss_cli.stages.kernel_trials import TRAINING
 from wsss_cli.stages.network_scores import ScoreOptions, score_network
 from wsss_cli.stages.opening import open_step
 from wsss_cli.stages.paths import confidence_files, mask_files
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.stages.preflight import check_class_weights, check_kernels, check_ranks
+from wsss_cli.stages.preflight import check_class_weights, check_ranks
 from wsss_cli.stages.segmentation import SegmentationTask
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
@@ -93,11 +94,12 @@ def check_training(config: TrainConfig, dataset: Dataset, device: torch.device) 
 
 
 def on_usable_kernels(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """The settings of a training, without kernels where one of them fails its trial on the device; that is said."""
-    if config.kernels == "plain":
-        return config
-    right = [usable(check, device) for check in TRAINING]
-    return config if all(right) else config.model_copy(update={"kernels": "plain"})
+    """The settings of a training with the kernels that 'auto' means; 'plain' where one fails its trial."""
+    kernels = training_kernels(config, device.type)
+    if kernels == "fused":
+        right = [usable(check, device) for check in TRAINING]  # all are tried: each that fails is named
+        kernels = "fused" if all(right) else "plain"
+    return config.model_copy(update={"kernels": kernels})
 
 
 def put_on_kernels(model: Segmentor, config: TrainConfig) -> None:
