@@ -135,7 +135,7 @@ def test_near_tiles_are_in_order_and_those_of_the_own_image(crf, device):
     assert offsets[-1] == len(tiles)
     boxes, limit = order.boxes.cpu(), -np.log2(1e-4)
     for block, (first, last) in enumerate(order.images.tolist()):
-        own = boxes[2 * block : 2 * block + 2]
+        own = boxes[BLOCK // LEAF * block :][: BLOCK // LEAF]
         low, high = own[:, :5].amin(0), own[:, 5:].amax(0)
         gap = torch.maximum(boxes[first:last, :5] - high, low - boxes[first:last, 5:]).clamp(min=0)
         expected = (first + (gap.square().sum(1) <= limit).nonzero()[:, 0]).tolist()
@@ -162,7 +162,7 @@ def test_the_kernels_compile_for_a_gpu_without_much_shared_memory(crf):
     spread = dict(zip(spread, ["*fp32", "*fp32", "*fp16", "*i32", "*i32", "*fp32", "i32"], strict=True))
     kernels = []
     for fill in (False, True):
-        constants = {"FILL": fill, "QUERY_TILES": 2, "KEYS": crf.KEYS, "BLOCK": 256}
+        constants = {"FILL": fill, "QUERY_TILES": crf.QUERIES // crf.KEYS, "KEYS": crf.KEYS, "BLOCK": 256}
         kernels.append(("_near", near | dict.fromkeys(constants, "constexpr"), constants, (), {}))
     for width in (16, 32, 64):
         constants = {"WIDTH": width, "QUERIES": crf.QUERIES, "KEYS": crf.KEYS}
@@ -170,7 +170,7 @@ def test_the_kernels_compile_for_a_gpu_without_much_shared_memory(crf):
         kernels.append(("_spread", signature, constants, ("columns",), crf.LAUNCH))
     made = compile_kernels([("wsss_cli.kernels.crf", *kernel) for kernel in kernels])
     assert len(made) == 5
-    assert max(kernel["shared"] for kernel in made) <= 32_000
+    assert max(kernel["shared"] for kernel in made) <= 48 * 1024  # what a block gets without asking
     assert not any(kernel["spilled"] for kernel in made)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SCALE = math.sqrt(math.log2(math.e) / 2)  # exp(-|a - b|^2 / 2) = 2^-|SCALE (a - b)|^2
-LEAF = 32  # pixels of a leaf
+LEAF = 64  # pixels of a leaf
 BLOCK = 64  # pixels of the blocks that images are filled up to; a multiple of LEAF
 STRIDE = 16
 # orthogonal axes of colour: the sum and two differences. Distances are as in RGB, boxes around leaves are smaller
