@@ -1,9 +1,12 @@
 """How many images go through a network together."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from wsss_cli.data.batches import images_per_batch
+from wsss_cli.data import batches
+from wsss_cli.data.batches import image_batch, images_per_batch, resized_batch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -26,3 +29,17 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 )
 def test_a_batch_is_bounded_by_its_images_and_their_largest_view(size, view, device, count):
     assert images_per_batch(size, view, device) == count
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("size", [(20, 31), (40, 62), (7, 90)])
+@pytest.mark.parametrize("method", [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA])
+def test_resized_images_are_those_of_opencv_in_their_order_on_any_number_of_cores(cores, size, method, monkeypatch):
+    monkeypatch.setattr(batches, "cores_here", lambda: cores)
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 20, 31, 3), np.uint8))
+    expected = np.stack([cv2.resize(image, size[::-1], interpolation=method) for image in images])
+    batch = resized_batch(images, size, CPU, method)
+    assert batch.shape == (5, 3, *size) and batch.dtype == torch.uint8
+    np.testing.assert_array_equal(batch.permute(0, 2, 3, 1).numpy(), expected)
+    if method != cv2.INTER_LINEAR:
+        assert torch.equal(image_batch(images, size, CPU, shrink=method == cv2.INTER_AREA), batch)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from wsss_cli.ranks.who import cores_here
 
 PIXELS_PER_BATCH = {"cuda": 16 * 512 * 512, "cpu": 512 * 512}  # of images
 VIEW_PIXELS_PER_BATCH = {"cuda": 32 * 1024 * 1024, "cpu": 1024 * 512}  # of what the network sees of them at a time
@@ -33,12 +38,32 @@ def bucket_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
 
 
 def image_batch(
-    images: list[np.ndarray], size: tuple[int, int], device: torch.device, *, shrink: bool = False
+    images: Sequence[np.ndarray], size: tuple[int, int], device: torch.device, *, shrink: bool = False
 ) -> Tensor:
     """Images, uint8 [H, W, 3], resized to `size`: uint8 [B, 3, h, w] on `device`; bicubic, or by area to `shrink`."""
-    method = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
-    resized = np.stack([cv2.resize(image, (size[1], size[0]), interpolation=method) for image in images])
-    return to_device(resized, device).permute(0, 3, 1, 2)
+    return resized_batch(images, size, device, cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+
+
+def resized_batch(images: Sequence[np.ndarray], size: tuple[int, int], device: torch.device, method: int) -> Tensor:
+    """Images, uint8 [H, W, 3], resized to `size` by a method of OpenCV: uint8 [B, 3, h, w] on `device`.
+
+    Each on a core: one core alone was two thirds of a sweep of CAMs on an H200. A copy to a GPU is under way when this
+    returns, as one of `to_device` is.
+    """
+    host = torch.empty((len(images), *size, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    planes = host.numpy()
+
+    def resize(place: int) -> None:
+        cv2.resize(images[place], (size[1], size[0]), dst=planes[place], interpolation=method)
+
+    threads = min(cores_here(), len(images)) if len(images) > 1 else 1
+    if threads > 1:
+        with ThreadPoolExecutor(threads, "resize") as pool:
+            list(pool.map(resize, range(len(images))))
+    else:
+        for place in range(len(images)):
+            resize(place)
+    return host.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.config.evaluation import EvalConfig
-from wsss_cli.data.batches import images_per_batch, to_device
+from wsss_cli.data.batches import images_per_batch, resized_batch
 from wsss_cli.data.columns import sizes_of
 from wsss_cli.data.images import image_size, read_image
 from wsss_cli.data.transforms import keep_ratio_size
@@ -131,8 +131,7 @@ def predict_tensors(
     for scale in scales:
         ctx.stop.check()
         size = view_size(height, width, scale, config)
-        resized = np.stack([_resize(image, size) for image in images])
-        x = model.backbone.normalise(to_device(resized, ctx.device).permute(0, 3, 1, 2))
+        x = model.backbone.normalise(resized_batch(images, size, ctx.device, cv2.INTER_LINEAR))
         in_total = ms_flip and scale in config.scales
         views = torch.cat([x, x.flip(3)]) if in_total else x
         with ctx.autocast(precision):
@@ -203,12 +202,6 @@ def view_size(height: int, width: int, scale: float, config: EvalConfig) -> tupl
     if config.base == "image":
         return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
     return keep_ratio_size(height, width, int(4 * config.short_side * scale), int(config.short_side * scale))
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == size:
-        return image
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def image_batches(

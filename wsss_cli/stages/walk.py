@@ -13,7 +13,7 @@ from torch import Tensor
 from wsss_cli.cam.store import read_cam, upsample, write_cam
 from wsss_cli.config.affinity import IrnWalk, PsaWalk, needs
 from wsss_cli.config.schema import Preset
-from wsss_cli.data.batches import bucket_size, images_per_batch, to_device
+from wsss_cli.data.batches import bucket_size, images_per_batch, resized_batch
 from wsss_cli.data.columns import sizes_of
 from wsss_cli.data.dataset import Sample
 from wsss_cli.data.images import image_size, read_image
@@ -102,8 +102,7 @@ def predict_affinity(model: BoundaryNet | AffinityNet, images: list[np.ndarray],
     Source: IRN, `misc/indexing.py` and `step/make_sem_seg_labels.py`; PSA, `infer_aff.py` (no mirror view).
     """
     height, width = bucket_size(*images[0].shape[:2])
-    x = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images])
-    normal = model.backbone.normalise(to_device(x, device).permute(0, 3, 1, 2))
+    normal = model.backbone.normalise(resized_batch(images, (height, width), device, cv2.INTER_LINEAR))
     if isinstance(model, AffinityNet):
         out: Tensor = model(normal).float()
         return out
