@@ -115,15 +115,17 @@ def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray
     areas: dict[int, np.ndarray] = {}  # of the instance that the score is of
     entries = read_span(job.source, [Span(one.label, False, one.start, one.end) for one in job.instances])
     for one, entry in zip(job.instances, entries, strict=True):
-        plane = planes.setdefault(one.label, np.zeros(size, np.float32))
+        if one.label not in planes:
+            planes[one.label], areas[one.label] = np.zeros(size, np.float32), np.zeros(size, np.int32)
+        plane, area = planes[one.label].reshape(-1), areas[one.label].reshape(-1)
         try:
-            pixels = covered(entry, *size)
+            pixels = np.flatnonzero(covered(entry, *size))
         except DataError as error:
             raise DataError(f"{job.source}: {error.message}") from error
-        area, score = areas.setdefault(one.label, np.zeros(size, np.int64)), np.float32(one.score)
-        area[pixels & (score == plane)] = np.minimum(area[pixels & (score == plane)], pixels.sum())
-        area[pixels & (score > plane)] = pixels.sum()
-        plane[pixels] = np.maximum(plane[pixels], score)
+        score, before = np.float32(one.score), plane[pixels]
+        equal = np.where(before == score, np.minimum(area[pixels], len(pixels)), area[pixels])
+        area[pixels] = np.where(before < score, len(pixels), equal)
+        plane[pixels] = np.maximum(before, score)
     tagged = [label for label in job.labels if label in planes]
     if len(tagged) > 1:
         _hide_larger([planes[label] for label in tagged], [areas[label] for label in tagged])
