@@ -241,3 +241,23 @@ def test_an_image_without_pixels_has_no_size(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     with pytest.raises(DataError, match="0x0 pixels"):
         image_size(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive, or a document that is one"),
+        (b"\xff\xd8\xff", "a JPEG of which too little is there"),
+        (b"\0" * 128 + b"DICM", "DICOM"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><title>404</title>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("grün und blau\n".encode(), "text"),
+        (bytes(range(20)), "of a format that is not known"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_as_what_it_is(tmp_path, content, kind):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.jpg cannot be read as an image: it is {kind}"):
+        image_size(tmp_path / "a.jpg")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss_cli.data.sources.table import read_table, read_text
+from wsss_cli.data.sources.table import open_table, read_table, read_text
 from wsss_cli.errors import DataError
 
 
@@ -78,3 +78,20 @@ def test_what_a_tool_exports_is_no_table(tmp_path: Path, name: str) -> None:
         read_table(tmp_path / name)
     assert "a line image,labels" in caught.value.hint
     assert "wsss prepare labels" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("tags.xlsx", b"PK\x03\x04\x14\0\x06\0", "a ZIP archive, or a document that is one"),
+        ("tags.csv.gz", b"\x1f\x8b\x08\0", "a gzip archive"),
+        ("tags.csv", b"<!doctype html><html>", "a web page"),
+        ("tags.geojson", b'{"type": "FeatureCollection"}', "JSON"),
+        ("tags.mat", b"MATLAB 5.0 MAT-file", "a file of MATLAB"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named_as_what_it_is(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"is no table of tags: it is {kind}") as caught:
+        open_table(tmp_path / name)
+    assert "CSV" in caught.value.hint

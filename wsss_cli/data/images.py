@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
+from wsss_cli.data.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.data.remote import read_url, url_of
 from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits
 from wsss_cli.errors import DataError, UsageError, WsssError
@@ -163,11 +164,12 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         refuse_special_file(path)
     try:
         with io.BytesIO(read_url(url)) if url else Path(path).open("rb") as file:
-            head = file.read(len(PNG))
-            if head == PNG:
+            head = file.read(LOOKED_AT)
+            if head.startswith(PNG):
+                file.seek(len(PNG))
                 size, orientation = _png_size_and_orientation(file)
             else:
-                is_heif(head + file.read(HEAD - len(PNG)), url or str(path))
+                is_heif(head[:HEAD], url or str(path))
                 file.seek(0)
                 refuse_unshown(file, url or str(path))
                 file.seek(0)
@@ -176,8 +178,9 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
     except (MemoryError, WsssError):
         raise
     except Exception as error:  # Pillow raises many types on a damaged file
+        why = f"it is {kind_of_file(head)}" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
-            f"{url or path} cannot be read as an image: {error}", "replace the file, or fetch it again"
+            f"{url or path} cannot be read as an image: {why}", "replace the file, or fetch it again"
         ) from error
     if 0 in size:  # one that Pillow knows by its first bytes alone, such as HDF5
         raise DataError(

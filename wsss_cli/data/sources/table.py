@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from wsss_cli.data.kinds import LOOKED_AT, TEXT, kind_of_file
 from wsss_cli.errors import DataError
 from wsss_cli.files import refuse_named_pipe
 
@@ -111,6 +112,8 @@ def open_table(path: Path) -> Table:
             "write a CSV: a line image,labels and then one for each image, 1.jpg,cat|dog; what a tool has drawn is for "
             "wsss prepare labels, once the data set is there",
         )
+    if (kind := _kind(path)) not in TEXT:
+        raise DataError(f"{path} is no table of tags: it is {kind}", "save it as CSV (of a spreadsheet, 'CSV UTF-8')")
     records = _records(path, _lines(path))
     first, heads = next(records, (1, ()))
     if heads and SEPARATOR_LINE.match(heads[0]):
@@ -124,6 +127,14 @@ def open_table(path: Path) -> Table:
     if "" in heads:
         raise DataError(f"{path}, line {first}: a column has no name", f"the header is {','.join(heads)}")
     return Table(path, heads, _rows(path, heads, records))
+
+
+def _kind(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return kind_of_file(file.read(LOOKED_AT))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _rows(path: Path, heads: tuple[str, ...], records: Iterable[Row]) -> Iterator[Row]:
