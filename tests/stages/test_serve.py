@@ -202,6 +202,33 @@ def test_files_that_stop_on_their_way_hold_no_place_and_end(served):
         assert asked(f"{address}/predict", data)[0] == 200
 
 
+def test_who_has_left_takes_no_time_of_the_network(served, monkeypatch):
+    address, begun, begin, status = served(waiting=4), [], threading.Event(), []
+
+    def slow(*args, **kwargs):
+        begun.append(1)
+        begin.wait(PATIENCE)
+        return answered(*args, **kwargs)
+
+    answered = serve_module.answered
+    monkeypatch.setattr(serve_module, "answered", slow)
+    _, data = picture(8, 8)
+    first = threading.Thread(target=asked, args=(f"{address}/predict", data))
+    first.start()
+    while not begun:
+        time.sleep(0.01)
+    for _ in range(5):
+        sent(address, data).close()
+    time.sleep(0.5)  # until the server has seen all that
+    last = threading.Thread(target=lambda: status.append(asked(f"{address}/predict", data)[0]))
+    last.start()
+    time.sleep(0.2)
+    begin.set()
+    for client in (first, last):
+        client.join(PATIENCE)
+    assert status == [200] and len(begun) == 2
+
+
 def test_who_hangs_up_is_no_error(served, capfd):
     address, data = served(per_minute=0), picture(8, 8)[1]
     for _ in range(3):

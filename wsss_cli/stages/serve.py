@@ -91,8 +91,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     `/predict` answers with JSON (width, height, seconds; classes with name, colour and share of the pixels; mask and
     overlay as data URLs), with `?as=mask` or `?as=overlay` with that picture. What is refused comes as JSON with
     `error` and `hint`: 400 no photograph or too many pixels, 408 it stopped on its way or took longer than thirty times
-    `silence`, 413 too large, 429 too often, 503 too many at once.
-    `state.served` counts the photographs that were answered with a mask.
+    `silence`, 413 too large, 429 too often, 503 too many at once. `state.served` counts those answered with a mask.
 
     Args:
         name: of the network, for the page.
@@ -104,8 +103,8 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     from starlette.routing import Route
 
     visits, one = Visits(limits.per_minute), anyio.Semaphore(1)
-    waiting: set[object] = set()
-    arriving: set[object] = set()
+    waiting: set[Request] = set()
+    arriving: set[Request] = set()
 
     def refused(status: int, error: str, hint: str, after: int = 0) -> Response:
         more = {"Retry-After": str(after)} if after else {}
@@ -120,7 +119,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         after = visits.wait(request.client.host if request.client else "", time.monotonic())
         if after:
             return refused(429, f"more than {limits.per_minute} photographs a minute", f"wait {after} s", after)
-        if len(waiting) >= limits.waiting or len(arriving) >= 4 * limits.waiting:
+        if await _is_full(waiting, limits.waiting) or len(arriving) >= 4 * limits.waiting:
             return sent_away()
         try:
             kind = kind_asked(request.query_params.get("as", "json"), request.headers.get("content-type", ""))
@@ -129,10 +128,12 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
             arriving.discard(request)
             if data is None:
                 return refused(413, f"the file has more than {limits.megabytes} MB", "send a smaller one")
-            if len(waiting) >= limits.waiting:
+            if await _is_full(waiting, limits.waiting):
                 return sent_away()
             waiting.add(request)
             async with one:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
                 answer = await anyio.to_thread.run_sync(segmented, data)
         except TimeoutError:
             return refused(408, "the file stopped on its way", "send it again")
@@ -164,6 +165,13 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
     web = Starlette(routes=[Route("/", page), Route("/health", health), Route("/predict", segment, methods=["POST"])])
     web.state.served = 0
     return web
+
+
+async def _is_full(waiting: set[Request], most: int) -> bool:
+    """Whether no place before the network is free; who has left holds none."""
+    if len(waiting) >= most:
+        waiting.difference_update([each for each in tuple(waiting) if await each.is_disconnected()])
+    return len(waiting) >= most
 
 
 def _response(answer: dict[str, Any], kind: str) -> Response:
