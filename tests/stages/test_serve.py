@@ -135,6 +135,15 @@ def test_what_is_no_photograph_or_too_large_is_refused_with_a_sentence(served, d
     assert asked(f"{address}/predict", picture(30, 40)[1])[0] == 200
 
 
+def test_who_waits_for_a_word_is_told_before_the_file_is_sent(served):
+    address = served(megabytes=1)
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {2**21}\r\nExpect: 100-continue\r\n\r\n"
+        sock.sendall(head.encode())
+        assert sock.recv(64).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_thousand_photographs_are_answered(served):
     address = served(per_minute=0)
     data = picture(8, 8)[1]

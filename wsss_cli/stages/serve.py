@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 CLIENTS = 10_000  # addresses that are remembered
+DROPPED = 8  # times the largest file: what is read of one that is larger before it is refused
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'",
@@ -185,19 +186,26 @@ def _response(answer: dict[str, Any], kind: str) -> Response:
 
 
 async def _received(request: Request, limits: Limits) -> bytes | None:
-    """The file, or None once there is more of it than is taken; TimeoutError where it stops on its way."""
+    """The file, or None where there is more of it than is taken; TimeoutError where it stops on its way.
+
+    What is too much is read and dropped, up to `DROPPED` times the limit: who is cut off may not read why.
+    """
     import anyio
 
-    most, data, parts = limits.megabytes * 2**20, bytearray(), request.stream()
-    if int(request.headers.get("content-length") or 0) > most:
-        return None
+    most, size, data, parts = limits.megabytes * 2**20, 0, bytearray(), request.stream()
+    if int(request.headers.get("content-length") or 0) > most and "expect" in request.headers:
+        return None  # the client waits for a word before it sends
     with anyio.fail_after(30 * limits.silence):
-        while len(data) <= most:
+        while size <= DROPPED * most:
             with anyio.fail_after(limits.silence):
                 part = await anext(parts, None)
             if part is None:
-                return bytes(data)
-            data += part
+                return bytes(data) if size <= most else None
+            size += len(part)
+            if size <= most:
+                data += part
+            else:
+                data.clear()
     return None
 
 
