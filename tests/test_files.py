@@ -136,3 +136,17 @@ def test_what_cannot_be_written_is_seen_before_the_work(tmp_path):
     for name in ("a.csv", "text", "new/folder/a.csv"):
         files.refuse_unwritable(tmp_path / name)
     assert names(tmp_path) == ["nowhere", "text"]
+
+
+def test_a_pattern_matches_what_is_hidden_only_where_it_says_so(tmp_path):
+    for name in ("a.mp4", "._a.mp4", ".kept/b.mp4", "c/d.mp4", "c/._d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern):
+        return [path.relative_to(tmp_path).as_posix() for path in files.matching(tmp_path, pattern)]
+
+    assert found("*.mp4") == ["a.mp4"]
+    assert found("**/*.mp4") == ["a.mp4", "c/d.mp4"]
+    assert found(".*/*.mp4") == [".kept/b.mp4"]
+    assert found(".*.mp4") == ["._a.mp4"]

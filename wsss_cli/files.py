@@ -166,20 +166,31 @@ def names_below(folder: Path) -> Iterator[str]:
 
 
 def pngs_below(folder: Path) -> Iterator[str]:
-    """Of `names_below` those of PNGs; none of hidden folders.
+    """Of `names_below` those of PNGs; none of hidden folders, nor macOS's ._NAME.
 
     Raises:
         DataError: a folder cannot be read.
     """
     for name in names_below(folder):
         *above, last = name.split("/")
-        if last[-4:].lower() == ".png" and last != last[-4:] and not any(part.startswith(".") for part in above):
+        hidden = last.startswith("._") or any(part.startswith(".") for part in above)
+        if last[-4:].lower() == ".png" and last != last[-4:] and not hidden:
             yield name
 
 
-def is_hidden(file: Path, folder: Path) -> bool:
-    """Whether a file of a folder lies in one that is hidden, as programs keep copies in: .ipynb_checkpoints, say."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])
+def is_hidden(name: str) -> bool:
+    """Whether a file or one of the folders of a name below a folder is hidden: macOS's ._1.jpg, .ipynb_checkpoints."""
+    if not name.startswith(".") and "/." not in name:
+        return False
+    return any(part.startswith(".") and part != ".." for part in name.split("/"))
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What a glob pattern matches in a folder, sorted; as in a shell what is hidden only where the pattern says so."""
+    matches = sorted(Path(folder).glob(pattern))
+    if is_hidden(pattern):
+        return matches
+    return [each for each in matches if not is_hidden(each.relative_to(folder).as_posix())]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

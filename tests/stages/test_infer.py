@@ -128,6 +128,18 @@ def test_folders_that_infer_does_not_search_are_named(photos, given, images, sai
     )
 
 
+@pytest.mark.parametrize("given", ["photos/*.jpg", "photos/**/*.jpg", "./photos/*.jpg", "photos/trip/../*.jpg"])
+def test_a_pattern_passes_hidden_files_over_unless_it_names_them(photos, given):
+    for name in ("._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    shown = ["a.jpg", "b.jpg"] if "**" in given else ["a.jpg"]
+    assert [Path(path).name for path in find_images([given], photos / "out", [].append)] == shown
+    assert list(find_images(["photos/.*.jpg"], photos / "out", print)) == ["photos/._a.jpg"]
+    hidden = ["photos/.ipynb_checkpoints/a-checkpoint.jpg"]
+    assert list(find_images(["photos/.ipynb_checkpoints/*.jpg"], photos / "out", print)) == hidden
+
+
 def test_a_photograph_that_is_named_twice_is_one_however_it_is_written(photos):
     given = ["photos", "photos/a.jpg", "./photos/trip/../a.jpg", str(photos / "a.jpg"), "photos/trip"]
     assert list(find_images(given, photos / "out", print)) == [

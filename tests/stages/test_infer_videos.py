@@ -171,6 +171,8 @@ def test_command_lines_name_videos(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="other names no image") as named_none:
         find_images(["other"], out, print)
     assert named_none.value.hint == "name videos, or a pattern such as 'clips/*.mp4'"
+    Path("clips/._a.mp4").touch()  # as macOS leaves them
+    assert clips.videos_of(["clips/*a.mp4"])[0] == [Path("clips/a.mp4")]
     heard = []
     assert list(find_images(["clips"], out, heard.append)) == ["clips/./c.jpg"]
     assert heard == ["clips: 2 videos passed over: name them, or a pattern such as 'clips/*.mp4'"]

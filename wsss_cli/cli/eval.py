@@ -25,7 +25,7 @@ from wsss_cli.cli.options import (
     written_file,
 )
 from wsss_cli.errors import DataError, GateError, UsageError
-from wsss_cli.files import names_below
+from wsss_cli.files import is_hidden, names_below
 
 if TYPE_CHECKING:
     from wsss_cli.engine.shards import Shard
@@ -231,7 +231,7 @@ def _columns(metrics: str) -> list[str]:
 def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder", "--pred takes a folder of masks (.png) or of CAMs (.npz)")
-    cams = sorted(pred / name for name in names_below(pred) if name.endswith(".npz") and Path(name).suffix)
+    cams = sorted(pred / name for name in names_below(pred) if name.endswith(".npz") and not is_hidden(name))
     if cams:
         refuse_useless(("--metrics", "--undecided"), "for masks only; of CAMs a table by threshold is shown")
         return eval_sources.cam_folder(pred, cams, truth, num_classes)

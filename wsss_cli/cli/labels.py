@@ -241,7 +241,7 @@ def _from_folder(
         raise DataError(f"there is no {folder}", "SOURCE is a folder of label maps, or a file that a tool has exported")
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", "label maps are PNGs named like their photographs, ID.png")
-    seen = (file for file in folder.rglob("*") if file.name[0] != "." and not is_hidden(file, folder))
+    seen = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
     files = sorted(file for file in seen if file.suffix.lower() == ".png")
     if not files:
         lies, hint = in_place_of_pngs(folder)

@@ -149,7 +149,7 @@ def _pngs(folder: Path) -> dict[str, Path]:
 
     name = namer(folder)
     files = (folder / one for one in sorted(pngs_below(folder), key=lambda one: one.split("/")))
-    return {name(file): file for file in files if not file.name.startswith("._")}
+    return {name(file): file for file in files}
 
 
 def _score_pairs(

@@ -13,6 +13,7 @@ import numpy as np
 from wsss_cli.data.videos import Video, frames_of, is_video
 from wsss_cli.engine.sweep import Batch
 from wsss_cli.errors import UsageError
+from wsss_cli.files import matching
 from wsss_cli.rows import Each
 from wsss_cli.stages.photographs import Photograph
 
@@ -74,7 +75,7 @@ def videos_of(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         elif path.exists():
             videos[path] = None
         else:
-            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if "*" in name else []
+            matches = matching(Path(path.anchor), str(path.relative_to(path.anchor))) if "*" in name else []
             if not matches:
                 raise UsageError(f"{name} names no video", "give files, or a quoted pattern such as 'clips/*.mp4'")
             videos.update(dict.fromkeys(matches))

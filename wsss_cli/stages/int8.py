@@ -18,7 +18,7 @@ from wsss_cli.data.dataset import Dataset, Sample, open_dataset
 from wsss_cli.data.images import IMAGE_ENDINGS, read_image
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import files_below, refuse_unwritable
+from wsss_cli.files import is_hidden, names_below, refuse_unwritable
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.onnx_file import OnnxSegmentor, as_segmentor
 from wsss_cli.inference.predict import predict, view_size
@@ -103,7 +103,8 @@ def _photographs(source: Path, network: Network) -> Photographs:
     if not (source / "dataset.json").is_file():
         if not source.is_dir():
             raise UsageError(f"--calibrate {source} is no data set and no folder", "name one with photographs")
-        files = sorted(path for path in files_below(source) if path.suffix.lower() in IMAGE_ENDINGS)
+        below = (name for name in names_below(source) if not is_hidden(name))
+        files = sorted(source / name for name in below if Path(name).suffix.lower() in IMAGE_ENDINGS)
         if len(files) < 2:
             raise UsageError(f"--calibrate {source} has {counted(len(files), 'photograph')}", "two are needed")
         words = f"the other half of {source}, the float file's labels as the truth"

@@ -18,7 +18,7 @@ from wsss_cli.data.texts import Spool, in_order_of
 from wsss_cli.data.videos import OTHER_VIDEOS, VIDEO_ENDINGS
 from wsss_cli.engine.records import is_run
 from wsss_cli.errors import UsageError
-from wsss_cli.files import files_below, names_below
+from wsss_cli.files import files_below, is_hidden, matching, names_below
 from wsss_cli.inference.journal import NAME as JOURNAL
 from wsss_cli.inference.journal import later_kinds
 from wsss_cli.rows import Each
@@ -166,7 +166,7 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 written.extend(f"{kind}/" for kind in KINDS)
             elif name.endswith((f"/{JOURNAL}", "/dataset.json")):
                 written.append(name.rpartition("/")[0] + "/")
-            elif not name.startswith(".") and "/." not in name:
+            elif not is_hidden(name):
                 ending = Path(name).suffix.lower()
                 if ending in IMAGE_ENDINGS and not (ending in (".png", ".tif") and name.startswith(later)):
                     yield name
@@ -183,7 +183,7 @@ def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     if path.is_file():
         return [str(path)], []
     anchor, pattern = _as_written(path)
-    inside = sorted(anchor.glob(pattern))
+    inside = matching(anchor, pattern)
     folders = [each for each in inside if each.is_dir()]
     files = sorted(set(inside).difference(folders))
     matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
