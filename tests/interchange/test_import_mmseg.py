@@ -545,6 +545,8 @@ def timm_shapes(name):
         ("tf_efficientnet_lite0", "efficientnet-lite", "tf_efficientnet_lite0", ("EfficientNet-Lite0", "timm")),
         ("tf_efficientnet_lite2", "efficientnet-lite", "tf_efficientnet_lite2", ("EfficientNet-Lite2",)),
         ("efficientnet_b0", "unknown", "", ("none of EfficientNet-Lite",)),
+        ("mobilenetv3_small_050", "unknown", "", ("or built like one",)),
+        ("vit_tiny_patch16_224", "unknown", "", ("no network known here", "begin with blocks, cls_token")),
         ("convnext_atto", "unknown", "", ("begin with head, stages, stem",)),
     ],
 )
@@ -553,6 +555,13 @@ def test_a_timm_network_is_recognised(name, kind, backbone, words):
     assert (found.kind, found.backbone) == (kind, backbone)
     for word in words:
         assert word in f"{found.title}; {found.advice}"
+
+
+@pytest.mark.parametrize(("bands", "said"), [(1, "for images of 1 channel"), (4, "for images of 4 channels")])
+def test_a_resnet_of_other_images_than_rgb_is_no_backbone_here(bands, said):
+    found = recognise(hollow(timm_shapes("resnet50") | {"conv1.weight": (64, bands, 7, 7)}))
+    assert (found.backbone, found.advice) == ("", "no backbone of this program takes it as it is")
+    assert said in found.title
 
 
 def test_mmsegmentations_files_are_recognised():

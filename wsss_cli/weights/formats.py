@@ -16,6 +16,7 @@ from torch import Tensor
 from wsss_cli.config.heads import TITLES
 from wsss_cli.errors import WeightsError
 from wsss_cli.files import read_json
+from wsss_cli.talk import counted
 from wsss_cli.weights.load import efficientnet_lite_names
 from wsss_cli.weights.tables import State, part, without_wrapper
 
@@ -29,6 +30,7 @@ BLOCKS: dict[tuple[bool, tuple[int, ...]], int] = {
 }
 """Depth of a ResNet by whether its blocks are bottlenecks, and how many each stage has."""
 LITE = tuple(f"tf_efficientnet_lite{number}" for number in range(5))
+STEMS = frozenset(("conv_stem.weight", "_conv_stem.weight"))  # of an EfficientNet; transformers have blocks, too
 DEEP_STEM = "a deep stem (three 3x3 convolutions)"
 PLAIN_STEM = "a 7x7 stem (one convolution)"
 KINDS = ("segmentor", "classifier", "affinity")
@@ -44,16 +46,18 @@ class Resnet:
         depth: 18 ... 152; 0 where the blocks are of another number or width (ResNeXt, wide ResNet).
         stem: 'deep' is that of ResNet-C and D.
         pooled: the shortcuts pool before their convolution (ResNet-D).
+        bands: channels of an image that the first convolution takes.
     """
 
     depth: int
     stem: Stem
     pooled: bool
+    bands: int = 3
 
     @property
     def backbone(self) -> str:
         """The timm network that takes these weights; empty where this program knows none."""
-        if not self.depth or not self.stem or (self.pooled and self.stem == "7x7"):
+        if not self.depth or not self.stem or self.bands != 3 or (self.pooled and self.stem == "7x7"):
             return ""
         return f"resnet{self.depth}{'' if self.stem == '7x7' else 'd' if self.pooled else 'c'}"
 
@@ -62,7 +66,8 @@ class Resnet:
         """For a message, for example 'ResNet-50 with a 7x7 stem (one convolution)'."""
         name = f"ResNet-{self.depth}" if self.depth else "a ResNet of another size"
         stem = {"": "no stem", "7x7": PLAIN_STEM, "deep": DEEP_STEM}[self.stem]
-        return f"{name} with {stem}{' and pooled shortcuts (v1d)' if self.pooled else ''}"
+        images = "" if self.bands == 3 else f", for images of {counted(self.bands, 'channel')}"
+        return f"{name} with {stem}{' and pooled shortcuts (v1d)' if self.pooled else ''}{images}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,9 @@ def resnet(state: Mapping[str, Tensor]) -> Resnet | None:
     elif "stem.0.weight" in state or "conv1.0.weight" in state:
         stem = "deep"
     shortcut = state.get("layer2.0.downsample.1.weight")
-    return Resnet(depth, stem, shortcut is not None and shortcut.ndim == 4)
+    entry = next((state[key] for key in ("conv1.weight", "stem.0.weight", "conv1.0.weight") if key in state), None)
+    bands = 3 if entry is None or entry.ndim != 4 else int(entry.shape[1])
+    return Resnet(depth, stem, shortcut is not None and shortcut.ndim == 4, bands)
 
 
 def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = None) -> Format:
@@ -136,7 +143,7 @@ def recognise(state: Mapping[str, Tensor], holds: Mapping[str, Any] | None = Non
         return _own(state)
     if any(key.startswith("decode_head.") for key in state):
         return _segmentor(state)
-    if any(key.startswith(("_blocks.", "blocks.")) for key in state):
+    if any(key.startswith(("_blocks.", "blocks.")) for key in state) and not STEMS.isdisjoint(state):
         return _efficientnet(state)
     if any(key.startswith("backbone.") for key in state):
         return recognise(part(state, "backbone."))
@@ -236,7 +243,7 @@ def _segmentor(state: State) -> Format:
     aux = any(key.startswith("auxiliary_head.") for key in state)
     name = network.backbone if network else ""
     v3plus = "decode_head.sep_bottleneck.0.depthwise_conv.conv.weight" in state
-    if v3plus and network is not None and network.stem == "deep" and not network.pooled and network.depth in (50, 101):
+    if v3plus and network is not None and network.backbone in ("resnet50c", "resnet101c"):
         title = f"MMSegmentation's DeepLabV3+ on {body}"
         return Format("mmseg-segmentor", title, name, classes, aux, "wsss weights import-mmseg FILE --out DIR")
     what = "DeepLabV3+" if v3plus else "segmentor with another head"
@@ -247,7 +254,7 @@ def _segmentor(state: State) -> Format:
 def _efficientnet(state: State) -> Format:
     name = _lite(state)
     if not name:
-        return Format("unknown", "an EfficientNet, but none of EfficientNet-Lite0 to 4")
+        return Format("unknown", "an EfficientNet or built like one, but none of EfficientNet-Lite0 to 4")
     head = state.get("classifier.weight", state.get("_fc.weight"))
     title = f"EfficientNet-Lite{name[-1]}, {'timm' if 'conv_stem.weight' in state else 'the original'}'s naming"
     classes = None if head is None else int(head.shape[0])
