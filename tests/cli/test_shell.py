@@ -96,6 +96,13 @@ def test_a_failure_with_json_is_one_object_on_stdout(wsss):
         ("from wsss_cli.errors import Preempted; raise Preempted('stopped')", 75, "stopped"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("raise OSError(28, 'No space left on device', 'x.png')", 3, "cannot write x.png: No space left on device"),
+        (
+            "raise ImportError('libGL.so.1: no such file', name='cv2')",
+            3,
+            "cv2 cannot be loaded: libGL.so.1: no such file",
+        ),
+        ("raise ImportError('libGL.so.1: no such file')", 3, "a package cannot be loaded: libGL.so.1: no such file"),
+        ("raise ImportError('oops', name='wsss_cli.cli')", 1, "a bug: ImportError: oops"),
         ("raise RuntimeError('first\\nsecond')", 1, "a bug: RuntimeError: first second"),
     ],
 )

@@ -200,6 +200,9 @@ def _run() -> int:
             return _fail(signalled.error.message, signalled.error.hint, signalled.error.exit_code)
         if out_of_memory(error):
             return _fail(f"out of memory: {' '.join(str(error).split())[:200]}".rstrip(": "), LESS_MEMORY, 3)
+        package = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ImportError) and package != "wsss_cli":  # of another package, or of a library below it
+            return _fail(f"{package or 'a package'} cannot be loaded: {error}", _reinstall(package), 3)
         return _bug(error)
 
 
@@ -214,6 +217,15 @@ HINTS = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another place: a shorter name, no circle of links"),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see whether the disk is sound, then run again"),
 }
+
+
+def _reinstall(package: str) -> str:
+    if package == "cv2":
+        return (
+            "pip uninstall opencv-python opencv-contrib-python, then "
+            "pip install --force-reinstall opencv-python-headless, which needs no library of a screen"
+        )
+    return f"install it again in this environment: pip install --force-reinstall {package or 'wsss'}"
 
 
 def _folder_gone() -> bool:
