@@ -45,6 +45,13 @@ def test_every_option_that_both_commands_have_is_kept_and_no_other(after):
     assert after("run --preset toy --until cam --iters 4", "run") == "wsss run --preset toy --iters 4"
 
 
+def test_a_path_that_begins_with_a_hyphen_is_no_option(after):
+    assert following.line("prepare", "folder", Path("-ph-"), Path("-t.csv")) == "wsss prepare folder ./-ph- ./-t.csv"
+    assert after("run --preset toy --runs ./-r", "infer", Path("-r/a"), "--out", "DIR") == (
+        "wsss infer ./-r/a --out DIR --runs -r"
+    )
+
+
 def test_an_option_that_the_next_command_has_not_becomes_a_setting(after):
     settings = {"classifier.iters": "4", "classifier.weights": '"a b.pth"'}
     assert after("cam --preset toy --iters 4", "pseudo", settings=settings) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import UsageError
@@ -44,8 +45,12 @@ def refuse_useless(names: Collection[str], why: str, hint: str = "leave it out")
 
 
 def line(*words: object) -> str:
-    """`wsss WORDS`, as a shell takes it."""
-    return shlex.join(["wsss", *map(str, words)])
+    """`wsss WORDS`, as a shell takes it; a path that begins with a hyphen is no option."""
+    return shlex.join(["wsss", *(f"./{word}" if _like_an_option(word) else str(word) for word in words)])
+
+
+def _like_an_option(word: object) -> bool:
+    return isinstance(word, Path) and str(word).startswith("-")
 
 
 def following(

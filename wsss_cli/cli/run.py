@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +91,7 @@ def run(
     else:
         console.result(last)
     skipped = all(outcome.skipped for outcome in results.values())
-    after = following("run") if until else following("infer", last, "IMAGES", "--out", "DIR")
+    after = following("run") if until else following("infer", Path(last), "IMAGES", "--out", "DIR")
     return stage.finish(last, skipped, done.lost, after, json_output)
 
 

@@ -96,7 +96,7 @@ def train(
     else:
         console.result(trained)
     if stage.has_truth(resolved):
-        after = following("eval", trained, "--ms-flip", leave_out=("--data", "--runs"))
+        after = following("eval", done.last.run, "--ms-flip", leave_out=("--data", "--runs"))
     else:
-        after = following("infer", trained, "IMAGES", "--out", "DIR")
+        after = following("infer", done.last.run, "IMAGES", "--out", "DIR")
     return stage.finish(trained, done.last.skipped, done.lost, after, json_output)
