@@ -273,6 +273,12 @@ def test_points_and_boxes_of_a_table(data):
     )
 
 
+def test_label_studio_called_annotations_completions_once(data):
+    old = task("a.png", brush("cat", (slice(0, 4), slice(0, 4))))
+    old["completions"] = [*old.pop("annotations"), {"result": [], "skipped": True}]
+    same(labels_of(data, studio(data, old)), a=blank(0, (slice(0, 4), slice(0, 4), 1)))
+
+
 # -- what is told to be wrong ------------------------------------------------------------------------------------------
 
 BRUSH = brush("cat", (slice(0, 4), slice(0, 4)))

@@ -48,7 +48,8 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
             where = f"{path}: task {task.get('id', '?') if isinstance(task, dict) else '?'}"
             if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
                 raise DataError(f"{where} has no data: it is none of Label Studio", HINT)
-            listed = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+            drawn = task.get("annotations") or task.get("completions") or ()  # the name before Label Studio 1.0
+            listed = [one for one in drawn if not (one.get("was_cancelled") or one.get("skipped"))]
             predicted += bool(task.get("predictions"))
             if len(listed) > 1:
                 raise DataError(f"{where} has {len(listed)} annotations", "leave one in Label Studio, and export again")
