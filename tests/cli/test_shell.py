@@ -158,3 +158,9 @@ def test_a_name_that_is_not_utf8_is_shown_all_the_same(wsss):
     done = wsss("train", "--preset", os.fsdecode(b"n\xff"), "--dry-run", "--json", PYTHONIOENCODING="utf-8:strict")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"] == "there is no preset 'n\\udcff'"
+
+
+@pytest.mark.parametrize(("package", "called"), [("PIL", "pillow"), ("pydensecrf", "pydensecrf2"), ("timm", "timm")])
+def test_a_package_that_cannot_be_loaded_is_called_as_pip_calls_it(tmp_path, package, called):
+    done = python(tmp_path, *broken(f"raise ImportError('no module', name='{package}.deep')"))
+    assert done.returncode == 3 and done.stderr.splitlines()[1].endswith(f"pip install --force-reinstall {called}")

@@ -225,7 +225,8 @@ def _reinstall(package: str) -> str:
             "pip uninstall opencv-python opencv-contrib-python, then "
             "pip install --force-reinstall opencv-python-headless, which needs no library of a screen"
         )
-    return f"install it again in this environment: pip install --force-reinstall {package or 'wsss'}"
+    called = {"PIL": "pillow", "pydensecrf": "pydensecrf2"}.get(package, package or "wsss")
+    return f"install it again in this environment: pip install --force-reinstall {called}"
 
 
 def _folder_gone() -> bool:
