@@ -68,8 +68,9 @@ def test_a_tiff_that_is_no_photograph_is_refused_by_all_who_read_it(tmp_path, bi
 @pytest.mark.parametrize(("bits", "bands"), [(8, 1), (8, 3), (8, 4), (16, 1), (16, 3), (16, 4)])
 def test_a_tiff_that_is_one_passes(bits, bands):
     data = tiff(bits, bands)
-    refuse_unshown(io.BytesIO(data), "scene.tif")
-    assert sample_bits(data) == bits and tiff_tags(io.BytesIO(data))[277] == bands
+    tags = tiff_tags(io.BytesIO(data))
+    refuse_unshown(tags, "scene.tif")
+    assert sample_bits(tags) == bits and tags[277] == bands
     if bits == 8:
         assert not decode_image(data, "scene.tif").any()
 
@@ -80,6 +81,7 @@ def test_other_and_damaged_files_have_no_tags():
     Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(buffer, "PNG")
     whole = tiff(8, 5)
     for data in (b"", b"II", b"II*\0", buffer.getvalue(), *(whole[:length] for length in range(0, 60, 3))):
-        refuse_unshown(io.BytesIO(data), "x")
-        assert not has_straight_alpha(data)
-    assert sample_bits(buffer.getvalue()) == 8
+        tags = tiff_tags(io.BytesIO(data))
+        refuse_unshown(tags, "x")
+        assert not has_straight_alpha(tags)
+    assert sample_bits(tiff_tags(io.BytesIO(buffer.getvalue()))) == 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,7 +90,7 @@ def run(
     else:
         console.result(last)
     skipped = all(outcome.skipped for outcome in results.values())
-    after = following("run") if until else following("infer", Path(last), "IMAGES", "--out", "DIR")
+    after = following("run") if until else following("infer", done.last.run, "IMAGES", "--out", "DIR")
     return stage.finish(last, skipped, done.lost, after, json_output)
 
 

@@ -17,7 +17,7 @@ from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
 from wsss_cli.data.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.data.remote import read_url, url_of
-from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits
+from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError, UsageError, WsssError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *endings_read())
@@ -80,14 +80,15 @@ def decode_and_tell(data: bytes, name: str) -> tuple[np.ndarray, str]:
         DataError: as `decode_image`.
     """
     wrong = ""
-    refuse_unshown(io.BytesIO(data), f"image {name}")
+    tags = tiff_tags(io.BytesIO(data))
+    refuse_unshown(tags, f"image {name}")
     if data.startswith(START):
         image, wrong = _decode_jpeg(data, name)
-    elif is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or has_straight_alpha(data):
+    elif is_heif(data[:HEAD], name) or _is_sycc(data[:JP2_HEADER]) or has_straight_alpha(tags):
         image = _decode_with_pillow(data, name)
     else:
         image = _decode_with_opencv(data, name)
-    bits = data[24] if data.startswith(PNG) else sample_bits(data)
+    bits = data[24] if data.startswith(PNG) else sample_bits(tags)
     if bits == 16 and image.max() <= 16:  # 4095 / 256, also rounded up
         raise DataError(
             f"image {name} has 16 bits a sample and none above a sixteenth of their range: all of it would be black",
@@ -171,7 +172,7 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
             else:
                 is_heif(head[:HEAD], url or str(path))
                 file.seek(0)
-                refuse_unshown(file, url or str(path))
+                refuse_unshown(tiff_tags(file), url or str(path))
                 file.seek(0)
                 with Image.open(file) as image:
                     size, orientation = _size_and_orientation(image)

@@ -19,8 +19,6 @@ STARTS = {
     b"version https://git-lfs": "a pointer of Git LFS, in place of the file that git lfs pull fetches",
 }
 MARKUP = {b"<!doctype html": "a web page", b"<html": "a web page", b"<svg": "SVG", b"<?xml": "XML or SVG", b"{": "JSON"}
-
-
 UNTOLD = "of a format that is not known"
 TEXT = ("empty", "text", UNTOLD)  # what a table may be: text in other letters than ASCII is of no known format
 

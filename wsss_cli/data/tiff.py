@@ -5,7 +5,6 @@ Source: TIFF 6.0, sections 2 and 18 to 20, whose names and numbers of tags these
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -44,24 +43,23 @@ def numbers_of(tags: Mapping[int, Any], tag: int, default: int) -> tuple[int, ..
     return tuple(number for number in numbers if isinstance(number, int)) or (default,)
 
 
-def sample_bits(data: bytes) -> int:
-    """Bits of a sample of a TIFF; 8 of any other file."""
-    return max(numbers_of(tiff_tags(io.BytesIO(data)), BITS, 1)) if data.startswith(TIFF) else 8
+def sample_bits(tags: Mapping[int, Any]) -> int:
+    """Bits of a sample of a TIFF; 8 without tags."""
+    return max(numbers_of(tags, BITS, 1)) if tags else 8
 
 
-def has_straight_alpha(data: bytes) -> bool:
+def has_straight_alpha(tags: Mapping[int, Any]) -> bool:
     """Whether the colours of a TIFF are not multiplied by its transparency, which OpenCV does then."""
-    return data.startswith(TIFF) and STRAIGHT_ALPHA in numbers_of(tiff_tags(io.BytesIO(data)), EXTRA_SAMPLES, 0)
+    return STRAIGHT_ALPHA in numbers_of(tags, EXTRA_SAMPLES, 0)
 
 
-def refuse_unshown(file: BinaryIO, name: str) -> None:
-    """Refuse a TIFF whose pixels have no one way to be shown; any other file passes.
+def refuse_unshown(tags: Mapping[int, Any], name: str) -> None:
+    """Refuse a TIFF whose pixels have no one way to be shown; what has no tags passes.
 
     Raises:
         DataError: saying why: samples that are floating-point, have a sign or more than 16 bits, more than four bands,
             or two of 16 bits.
     """
-    tags = tiff_tags(file)
     bits, bands, forms = max(numbers_of(tags, BITS, 1)), numbers_of(tags, SAMPLES, 1)[0], numbers_of(tags, FORMAT, 1)
     if FLOAT in forms:
         why = "floating-point samples, whose range nothing tells"

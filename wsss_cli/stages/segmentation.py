@@ -44,9 +44,8 @@ class SegmentationTask(Task):
     ) -> None:
         self.model, self.config, self.validate = model, config, validate
         self.val_interval, self.patience = config.val_interval, config.patience
-        self.kernels: Literal["plain", "fused"] = (
-            "fused" if config.kernels == "fused" else "plain"
-        )  # auto is either by now
+        # 'auto' is one of these by now
+        self.kernels: Literal["plain", "fused"] = "fused" if config.kernels == "fused" else "plain"
         self.averaging = Average(model, config.ema) if config.ema else None
         self.forward: Callable[..., Any] = torch.compile(model.forward) if config.compile else model.forward
         self.targets = NoisyTargets(model, config, say)

@@ -19,7 +19,7 @@ from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.data.heif import HEAD, is_heif
 from wsss_cli.data.images import REPLACE, check_pixels, decode_image
 from wsss_cli.data.masks import mask_png
-from wsss_cli.data.tiff import refuse_unshown
+from wsss_cli.data.tiff import refuse_unshown, tiff_tags
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError, ResourceError
 from wsss_cli.inference.network import Network
@@ -242,7 +242,7 @@ def check_size(data: bytes, megapixels: int) -> None:
         DataError: it has more, is no photograph, or is one that needs what is not installed.
     """
     is_heif(data[:HEAD], "the file")
-    refuse_unshown(io.BytesIO(data), "the file")
+    refuse_unshown(tiff_tags(io.BytesIO(data)), "the file")
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
