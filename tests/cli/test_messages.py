@@ -50,6 +50,7 @@ def home(tmp_path_factory):
         ("cam --preset toy --data 'data/my toy/splits'", "lies in a data set", "give the folder: 'data/my toy'"),
         ("export run --out file.bin", "--out file.bin: its ending does not say", "add --format onnx or torchscript"),
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
+        ("report photo.jpg", "photo.jpg is no run directory", "wsss runs list names those there are"),
         ("infer run 'data/my toy' --out masks", "data/my toy is a data set", "give the folder of its images"),
         ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),
         ("demo --images 3", "'--images': it should be greater than or equal to 8", "see wsss demo --help"),

@@ -60,7 +60,8 @@ def test_findings(data, wsss):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere"], 2, "error: nowhere is no data set, no run and no folder of predictions"),
+        (["nowhere"], 2, "error: there is no nowhere"),
+        (["."], 2, "error: . is no data set, no run and no folder of predictions"),
         (["data", "--allow", "unreadible"], 2, "error: --allow unreadible: there is no such finding"),
         (["data", "--split", "vall"], 3, "has no split 'vall'"),
     ],

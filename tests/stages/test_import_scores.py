@@ -15,7 +15,7 @@ from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.records import read_inputs, read_record
+from wsss_cli.engine.records import read_inputs, read_record, write_record
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.stages.paths import cam_path, mask_path
 from wsss_cli.stages.pipeline import run_step
@@ -289,7 +289,7 @@ def test_advice_follows_from_hits_and_false_finds(tagged, taken, others, untagge
     assert Counts(tagged, taken, others, untagged).advice == advice
 
 
-def test_advice_is_shown_by_the_command(dataset, tmp_path, ctx):
+def test_advice_is_shown_by_the_command(dataset, tmp_path, ctx, wsss):
     done = take(dataset, label_maps(dataset, tmp_path / "maps"), ctx)
     arguments = ["advise", done.run.name, "--runs", str(ctx.runs)]
     told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
@@ -297,6 +297,15 @@ def test_advice_is_shown_by_the_command(dataset, tmp_path, ctx):
     name = dataset.classes[dataset.split("train")[0].labels[0]]
     assert told["classes"][name]["hit"] == 1 and told["classes"][name]["advice"] == "teacher"
     assert "false tells nothing" in CliRunner().invoke(app, arguments).stdout
+    record = read_record(done.run)
+    for argument, state, message in (
+        (str(dataset.root), "done", f"error: {dataset.root} is no run directory"),
+        ("nowhere", "done", "error: nowhere is no run directory"),
+        (str(done.run), "preempted", f"error: {done.run} is not finished"),
+    ):
+        write_record(done.run, record.model_copy(update={"state": state}))
+        refused = wsss("advise", argument)
+        assert (refused.returncode, refused.stdout) == (2, "") and message in refused.stderr
 
 
 def test_without_thresholds_the_background_is_what_is_left(dataset, tmp_path, ctx):

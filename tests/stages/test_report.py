@@ -69,7 +69,7 @@ def test_runs_of_different_stages_are_refused(home, tmp_path, ctx):
 
 def test_a_folder_in_place_of_the_page_is_refused_before_any_work(home, tmp_path, ctx):
     with pytest.raises(UsageError, match="is a folder"):
-        write_report([home / "no/run"], tmp_path, ctx)
+        write_report([home / "runs/train-toy-3"], tmp_path, ctx)
 
 
 def test_runs_and_data_that_are_gone_are_said(home, tmp_path, ctx):

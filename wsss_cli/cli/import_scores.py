@@ -111,10 +111,11 @@ def advise(
     wsss advise runs/cam-sam3-1a2b3c4d
     """
     from wsss_cli.data.dataset import open_dataset
-    from wsss_cli.engine.records import is_run, read_inputs
+    from wsss_cli.engine.records import is_run, read_inputs, read_run
     from wsss_cli.stages.teacher import counted
 
-    path = run if is_run(run) else runs / run
+    path = runs / run if is_run(runs / run) and not is_run(run) else run
+    read_run(path, "cam")
     inputs = read_inputs(path)
     counts = counted(path, open_dataset(inputs.dataset, console.say))
     if json_output:

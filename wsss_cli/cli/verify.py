@@ -106,6 +106,8 @@ def _looked_at(target: Path, splits: list[str], allow: list[str], workers: int, 
         return "run", runs.verify_run(target, workers, stop.check, console.progress)
     if (target / "made.jsonl").is_file():
         return "predictions", runs.verify_predictions(target, workers, stop.check, console.progress)
+    if not target.exists():
+        raise UsageError(f"there is no {target}", "name a directory that has dataset.json, run.json or made.jsonl")
     raise UsageError(
         f"{target} is no data set, no run and no folder of predictions",
         "name a directory that has dataset.json, run.json or made.jsonl",

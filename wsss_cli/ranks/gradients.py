@@ -36,6 +36,8 @@ def spread_losses(model: nn.Module, losses: Losses) -> Losses:
         spread: Losses = DistributedDataParallel(
             _Losses(model, losses), broadcast_buffers=False, gradient_as_bucket_view=True
         )
+    # Weights of one input channel have two writings of the same strides, which torch takes for two layouts.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     return spread
 
 

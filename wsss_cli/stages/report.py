@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_cli.engine.context import Context
+from wsss_cli.engine.records import read_record
 from wsss_cli.errors import Interrupted, Preempted
 from wsss_cli.files import refuse_unwritable, write_text
 from wsss_cli.report.charts import bars, matrix, percent
@@ -34,6 +35,8 @@ def write_report(runs: Sequence[Path], out: Path, ctx: Context, *, photographs: 
         UsageError: no run directory, runs of different stages, or `out` is a folder.
         WriteError: the page cannot be written; seen before the work.
     """
+    for run in runs:
+        read_record(run)
     refuse_unwritable(out, "--out FILE.html writes it elsewhere")
     told = tell_all(runs)
     parts = [_heading(told), *_sections(told, ctx, photographs)]
