@@ -64,7 +64,7 @@ def test_it_is_said_once_after_a_few_iterations_of_the_first_training(exp):
     seconds = 600 + 400 * 8 * SEGMENTOR / 2.0
     assert ui.lines == [
         f"about {seconds // 3600:.0f} h {round(seconds / 60) % 60:02d} min left for all 2 steps"
-        "; a rough guess, as there is no earlier run of train"
+        "; a rough guess, as no earlier run of train tells"
     ]
 
 

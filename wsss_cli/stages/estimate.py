@@ -69,13 +69,11 @@ def _seconds(exp: Experiment, step: Step, run: Path, record: RunRecord, before: 
     now, then = training_of(exp.preset, step.stage), training_of(before, step.stage)
     if now is None or then is None:
         work = _work(exp.preset, step.stage) / _work(before, step.stage)
-        same_data = read_inputs(run).dataset_fingerprint == exp.dataset.fingerprint
         attempts = [*record.attempts, *(attempt for shard in read_shards(run) for attempt in shard.attempts)]
         took = [attempt.end - attempt.start for attempt in attempts if attempt.end is not None]
-        alike = step.stage != "pseudo" or exp.preset.pseudo.steps == before.pseudo.steps
-        return work * sum(took) if record.state == "done" and took and same_data and alike else None
+        return work * sum(took) if record.state == "done" and took and _alike(exp, step, run, before) else None
     (config, backbone), (earlier, its_backbone) = now, then
-    if (backbone.name, backbone.output_stride) != (its_backbone.name, its_backbone.output_stride):
+    if _network(backbone) != _network(its_backbone):
         return None
     if step.stage == "train" and _passes(exp.preset) != _passes(before):
         return None
@@ -87,6 +85,27 @@ def _seconds(exp: Experiment, step: Step, run: Path, record: RunRecord, before: 
     done = read_json(checkpoint / "meta.json")["step"] if checkpoint else 0
     left = max(config.iters - done, 0) * config.batch
     return float(left / statistics.median(paces[-20:]) * (config.crop / earlier.crop) ** 2)
+
+
+def _alike(exp: Experiment, step: Step, run: Path, before: Preset) -> bool:
+    """Whether a run has done the same to the same images: imported scores are of kind cam, too, and have not."""
+    inputs, now = read_inputs(run), exp.preset
+    if inputs.dataset_fingerprint != exp.dataset.fingerprint:
+        return False
+    match step.stage:
+        case "cam":
+            network = _network(now.classifier.backbone) == _network(before.classifier.backbone)
+            return bool(inputs.classifier_run or inputs.recam_run) and network and now.cam.method == before.cam.method
+        case "relabel":
+            network = _network(now.train.backbone) == _network(before.train.backbone)
+            return bool(inputs.train_run) and network and now.relabel.steps == before.relabel.steps
+        case "pseudo":
+            return not inputs.train_run and now.pseudo.steps == before.pseudo.steps
+    return True
+
+
+def _network(backbone: BackboneConfig) -> tuple[str, int]:
+    return backbone.name, backbone.output_stride
 
 
 def training_of(preset: Preset, stage: str) -> tuple[TrainingConfig, BackboneConfig] | None:

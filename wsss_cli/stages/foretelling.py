@@ -80,7 +80,7 @@ class Foretelling:
             else:
                 total += guess(self.exp, step, pixels_s, self.device)
                 guessed += [step.stage] if step.stage != "eval" else []  # which is short beside a training
-        why = f"; a rough guess, as there is no earlier run of {', '.join(dict.fromkeys(guessed))}" if guessed else ""
+        why = f"; a rough guess, as no earlier run of {', '.join(dict.fromkeys(guessed))} tells" if guessed else ""
         return f"{in_words(total)} left for all {len(self.todo) - self.at} steps{why}"
 
 
