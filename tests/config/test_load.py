@@ -65,6 +65,14 @@ def test_the_full_preset_is_the_published_recipe():
     assert (train.head.aspp_channels, train.head.dilations) == (512, (1, 12, 24, 36))
 
 
+def test_a_preset_of_ones_own_that_lacks_its_ending_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toyish.toml").write_text('extends = "toy"\n')
+    with pytest.raises(UsageError, match="there is no preset 'toyish'") as caught:
+        load_preset("toyish")
+    assert caught.value.hint.startswith("did you mean toyish.toml?")
+
+
 # -- extends -----------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +294,7 @@ def test_a_file_that_is_missing_a_folder_or_not_utf8_is_refused(tmp_path):
 
 
 def test_a_preset_without_a_data_set_says_so(write):
-    with pytest.raises(UsageError, match="dataset: field required"):
+    with pytest.raises(UsageError, match="dataset: it is missing"):
         load_preset(write("mine", "seed = 3"))
 
 

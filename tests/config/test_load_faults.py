@@ -246,7 +246,7 @@ def test_set_cannot_say_what_a_preset_extends():
         ('extends = "toy"\n[train]\nloss = "dice"', 'train.loss = \\[{kind = "dice"}\\]', "wsss presets show toy"),
         ('extends = "toy"\n[train]\nloss = []', "list should have at least 1 item", "wsss presets show toy"),
         ('extends = "toy"\nseed = -1', "greater than or equal to 0", "wsss presets show toy --describe"),
-        ("seed = 1", "dataset: field required", "wsss presets show toy --describe"),
+        ("seed = 1", "dataset: it is missing", "wsss presets show toy --describe"),
         ('extends = ["toy"]', "extends is the name or the file of one preset", 'extends = "toy"'),
         ("extends = 3", "extends is the name or the file of one preset", 'extends = "toy"'),
     ],

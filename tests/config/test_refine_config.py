@@ -78,7 +78,7 @@ def test_a_step_is_not_set_by_a_key_and_the_old_place_of_a_key_names_the_new():
         (["pseudo.threshold.kind=fixed", "pseudo.threshold.bg=-0.1"], "greater than or equal to 0"),
         (["pseudo.threshold.bg_offset=-0.2"], "fg_offset -0.25 is below bg_offset -0.2"),
         (["pseudo.steps=3"], "a list of tables is needed"),
-        (["pseudo.steps=[3]"], "should be an object"),
+        (["pseudo.steps=[3]"], "pseudo.steps.0 .*: it should be a table, pseudo.steps.0.kind one of: agree, irn-walk"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_the_reason(overrides, reason):

@@ -240,8 +240,13 @@ def test_an_unknown_backbone_is_named_with_its_neighbours():
 @pytest.mark.parametrize(("name", "stride"), [("vit_tiny_patch16_224", 16), ("swin_tiny_patch4_window7_224", 16)])
 def test_a_backbone_without_such_features_is_refused(name, stride):
     with pytest.raises(UsageError, match=name) as caught:
-        build_backbone(name, output_stride=stride, weights="none")
-    assert caught.value.hint
+        build_backbone(name, output_stride=stride, weights="none", key="classifier.backbone")
+    assert caught.value.hint.startswith("--set classifier.backbone.output_stride=32")
+
+
+def test_a_reason_without_words_is_told_by_its_kind():
+    with pytest.raises(UsageError, match="at output stride 16: AssertionError"):
+        build_backbone("vgg11", output_stride=16, weights="none")
 
 
 def test_a_download_that_fails_is_a_weights_error_that_says_what_to_do(monkeypatch):

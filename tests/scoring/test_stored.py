@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wsss_cli.errors import DataError
-from wsss_cli.scoring.stored import read_measured, read_scores
+from wsss_cli.scoring.stored import read_measured, read_scores, read_scores_in
 
 PART = {"classes": ["background", "cat"], "iou": [0.5, None], "miou": 50.0, "aacc": 90.0}
 CURVE = {"thresholds": [0.1, 0.2], "miou": [1.0, None], "fp": [1, 2], "fn": [1, 2], "best_threshold": 0.1, "best": PART}
@@ -35,7 +35,12 @@ def test_scores_that_were_edited_are_refused(tmp_path, stored, said):
     (tmp_path / "eval.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match=f"eval.json was edited, or is damaged: .*{said}") as refused:
         read_scores(tmp_path, whole=True)
-    assert refused.value.hint.startswith("remove it")
+    assert refused.value.hint.startswith("remove it and the run.json beside it")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "eval.json").rename(tmp_path / "eval-val 2.json")
+    with pytest.raises(DataError) as refused:
+        read_scores_in(tmp_path / "eval-val 2.json", whole=True)
+    assert refused.value.hint == f"remove it, and score again: wsss eval {tmp_path} --ms-flip --split 'val 2'"
 
 
 def test_scores_as_they_are_written_are_taken(tmp_path):

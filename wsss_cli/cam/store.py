@@ -70,7 +70,9 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
     except MemoryError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many types on a damaged file
-        raise DataError(f"{path} is not a CAM file: {error}", "remove it and run `wsss cam` again") from error
+        raise DataError(
+            f"{path} is not a CAM file: {npz_fault(error)}", "remove it and run `wsss cam` again"
+        ) from error
     if len(held) < len(KEYS):
         raise DataError(f"{path} is not a CAM file: it holds {', '.join(names) or 'nothing'}", FORM)
     cam, classes, size = (held[key] for key in KEYS)
@@ -88,6 +90,14 @@ def read_cam(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
             "are rows and columns swapped?",
         )
     return _scores(cam, path), indices, (height, width)
+
+
+def npz_fault(error: Exception) -> str:
+    """Why a file cannot be read as .npz, without NumPy's advice to unpickle it, which would run code in it."""
+    text = str(error)
+    if "Object arrays" in text:
+        return "it holds Python objects, which are not loaded"
+    return "it is no .npz archive" if "pickle" in text else text
 
 
 def _whole(numbers: np.ndarray, path: Path) -> tuple[int, ...]:

@@ -79,12 +79,17 @@ def _sentence(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
     shown = "" if isinstance(detail["input"], dict) else json.dumps(detail["input"], default=str)
     quoted = f" (given: {shown[:60]}{'...' if len(shown) > 60 else ''})" if shown and key else ""
     origin = next((f" from {where}" for name, where in origins.items() if f"{key}.".startswith(f"{name}.")), "")
-    return f"{key or 'preset'}{quoted}{origin}: {message[:1].lower()}{message[1:]}"
+    said = f"{message[:1].lower()}{message[1:]}"
+    return f"{key}{quoted}{origin}: {said}" if key else said
 
 
 def _words(detail: ErrorDetails, key: str, kinds: Sequence[str]) -> str:
     """What is wrong, in words of presets; `kinds`: of the tables that a list holds."""
     text = detail["input"]
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"it should be a table, {key}.kind one of: {', '.join(kinds)}" if kinds else "it should be a table"
+    if detail["type"] == "missing":
+        return "it is missing"
     if detail["type"] == "tuple_type" and kinds:
         kind = text if text in kinds else kinds[0]
         return f'a list of tables is needed, as TOML writes it: {key} = [{{kind = "{kind}"}}]'

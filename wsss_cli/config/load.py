@@ -172,7 +172,8 @@ def _find(name: str, beside: Path | None = None) -> Path:
     if not path.is_file():
         if Path(name).is_file():
             raise UsageError(f"{name} is no preset", "presets are TOML, and the name of a preset's file ends in .toml")
-        near = difflib.get_close_matches(name, preset_names(), 1, 0.5)
+        beside = Path(f"{name}.toml")
+        near = [str(beside)] if beside.is_file() else difflib.get_close_matches(name, preset_names(), 1, 0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no preset {name!r}", f"{meant}wsss presets list names all")
     return path

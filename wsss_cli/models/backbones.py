@@ -138,7 +138,7 @@ def build_backbone(
     if fetch is None and (fault := missing_weights(name, weights, key)):
         raise fault
     try:
-        net = _create(name, output_stride, fetch)
+        net = _create(name, output_stride, fetch, key)
     except UsageError:
         plain = _create_tokens(name, fetch) if tokens != "refuse" and timm.is_model(name) else None
         if plain is None:
@@ -157,7 +157,7 @@ def build_backbone(
     try:
         if isinstance(net, TokenNet) and tokens == "pyramid":  # once weights are loaded, which know no pyramid
             net = TokenPyramid(net.model)
-            _check_strides(name, net, output_stride)
+            _check_strides(name, net, output_stride, key)
         pad = not _fits(Backbone(net, mean, std), 66, 97)
         backbone = Backbone(net, mean, std, freeze_bn=freeze_bn, pad=pad, name=name)
         if pad and not _fits(backbone, 64, 96):
@@ -179,7 +179,7 @@ def check_name(name: str) -> None:
         raise UsageError(f"backbone {name!r} is not a timm model", hint)
 
 
-def _create(name: str, output_stride: int, fetch: Fetch | None) -> nn.Module:
+def _create(name: str, output_stride: int, fetch: Fetch | None, key: str) -> nn.Module:
     check_name(name)
     # only dilated networks are asked for a stride, as many models do not take the argument
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
@@ -189,13 +189,14 @@ def _create(name: str, output_stride: int, fetch: Fetch | None) -> nn.Module:
         if getattr(getattr(net, "patch_embed", None), "strict_img_size", False):  # Swin: images of one size only
             options["strict_img_size"] = False
             net = timm.create_model(name, pretrained=False, **options)
-        _check_strides(name, net, output_stride)
+        _check_strides(name, net, output_stride, key)
     except UsageError:
         raise
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError, IndexError) as error:
+        why, plain = str(error) or type(error).__name__, f"--set {key}.output_stride=32; or "
         raise UsageError(
-            f"backbone {name} cannot give features at output stride {output_stride}: {error or type(error).__name__}",
-            "choose another backbone, e.g. resnet50c, or output_stride 32",
+            f"backbone {name} cannot give features at output stride {output_stride}: {why}",
+            f"{'' if output_stride == 32 else plain}{OTHERS}",
         ) from error
     return fetch(**options) if fetch else net
 
@@ -214,12 +215,12 @@ def _fits(backbone: Backbone, height: int, width: int) -> bool:
     return [tuple(m.shape[1:]) for m in maps] == [(c, -(-height // s), -(-width // s)) for c, s in promised]
 
 
-def _check_strides(name: str, net: Any, output_stride: int) -> None:
+def _check_strides(name: str, net: Any, output_stride: int, key: str) -> None:
     strides = tuple(net.feature_info.reduction())
     if strides[0] != 4 or strides[-1] != output_stride:
         raise UsageError(
             f"backbone {name} gives features at strides {strides}; 4 at first and {output_stride} at last are needed",
-            OTHERS if strides[0] != 4 else f"--set train.backbone.output_stride={strides[-1]}",
+            OTHERS if strides[0] != 4 else f"--set {key}.output_stride={strides[-1]}",
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss_cli.cam.store import npz_fault
 from wsss_cli.errors import DataError
 from wsss_cli.files import write_bytes
 from wsss_cli.metrics.scores import miou
@@ -115,7 +116,7 @@ def read_areas(path: Path) -> ImageAreas:
     except MemoryError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many types on a damaged file
-        raise DataError(f"{path} cannot be read: {error}", "score the run again: wsss eval") from error
+        raise DataError(f"{path} cannot be read: {npz_fault(error)}", "score the run again: wsss eval") from error
     return read
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json
+from wsss_cli.talk import shell_word
 
 if TYPE_CHECKING:
     from wsss_cli.data.dataset import Sample
@@ -19,10 +20,6 @@ PARTS = (*VIEWS, "best", "background", "drop")
 BY_CLASS = ("iou", "acc", "dice", "fscore", "precision", "recall", "fp", "fn", "biou")
 MEANS = ("miou", "macc", "aacc", "mdice", "mfscore", "mfp", "mfn", "mbiou", "unscored_share", "undecided_share")
 CURVE = ("thresholds", "miou", "fp", "fn")
-AGAIN = (
-    "remove it; wsss eval RUN --ms-flip scores a training again, wsss eval --pred FOLDER --truth MASKS "
-    "--num-classes N what another run has made"
-)
 
 
 def read_scores(run: Path, *, whole: bool = False) -> dict[str, Any]:
@@ -46,10 +43,19 @@ def read_scores_in(file: Path, *, whole: bool = False) -> dict[str, Any]:
     try:
         stored = read_json(file)
     except DataError as error:
-        raise DataError(error.message, AGAIN) from error
+        raise DataError(error.message, _again(file)) from error
     if fault := _fault(stored, whole=whole):
-        raise DataError(f"{file} was edited, or is damaged: {fault}", AGAIN)
+        raise DataError(f"{file} was edited, or is damaged: {fault}", _again(file))
     return dict(stored)
+
+
+def _again(file: Path) -> str:
+    """How to have scores that cannot be read made anew; a run of CAMs or masks is scored where it is finished."""
+    run, split = file.parent, file.stem.removeprefix("eval").removeprefix("-")
+    if (run / "checkpoints").is_dir():
+        on = f" --split {shell_word(split)}" if split else ""
+        return f"remove it, and score again: wsss eval {shell_word(run)} --ms-flip{on}"
+    return "remove it and the run.json beside it, and run the command that made the run again: all else is kept"
 
 
 def masks_stamp(samples: Iterable[Sample]) -> str:
