@@ -83,6 +83,11 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing if count == 1 else several}"
 
 
+def shell_word(path: object) -> str:
+    """A path as a word of a command line that is suggested: quoted, and no option where it begins with a hyphen."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
 def rename_option(old: str, new: str) -> str:
     """`--rename OLD=NEW` as a shell takes it; what else helps where that cannot name OLD, or it is not shown."""
     pair = f"{old}={new}"

@@ -186,7 +186,7 @@ def photographs(folder, count):
     """Some of a list, as `int8` divides them."""
     for number in range(count):
         (folder / f"{number}.jpg").write_bytes(b"")
-    return int8._photographs(folder, None)
+    return int8._photographs(folder, None, Path("run"))
 
 
 def test_a_folder_is_divided_into_what_is_calibrated_with_and_what_is_compared_on(tmp_path, monkeypatch):
@@ -194,7 +194,7 @@ def test_a_folder_is_divided_into_what_is_calibrated_with_and_what_is_compared_o
     with pytest.raises(UsageError, match="has 1 photograph"):
         photographs(tmp_path, 1)
     with pytest.raises(UsageError, match="no data set and no folder"):
-        int8._photographs(tmp_path / "nowhere", None)
+        int8._photographs(tmp_path / "nowhere", None, tmp_path)
     half = photographs(tmp_path, 10)
     assert [file.name for file in half.calibrate] == ["0.jpg", "2.jpg", "6.jpg"]
     assert [file.name for file in half.compare] == ["1.jpg", "3.jpg", "7.jpg"] and not half.scored

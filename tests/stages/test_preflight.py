@@ -295,6 +295,36 @@ def test_the_time_of_cams_goes_by_their_scales(data, tmp_path):
     assert estimate.expected(exp, Step("eval", step.path, ""), "cpu") is None
 
 
+def test_the_time_of_imported_scores_and_of_other_networks_is_none_of_cams(data, tmp_path):
+    def step_of(stage, *more):
+        preset = load_preset("toy", [f"dataset.path={data}", "rounds=2", *more])
+        exp, steps, _ = planned(preset, plan, tmp_path)
+        return exp, next(step for step in steps if step.stage == stage)
+
+    def timed(step, exp):
+        with open_step(step, exp) as run:
+            run.finish(device="CPU, 2 threads")
+        with open_step(step, exp) as run:
+            run.save(attempts=[{"host": "a", "pid": 1, "start": 100.0, "end": 160.0, "exit": 0}])
+
+    exp, cam = step_of("cam")
+    timed(replace(cam, reads=()), exp)  # as wsss import-scores leaves it
+    assert estimate.expected(exp, cam, "cpu") is None
+    for run in tmp_path.glob("cam-*"):
+        shutil.rmtree(run)
+    timed(cam, exp)
+    assert estimate.expected(exp, cam, "cpu").seconds == 60
+    for other in ("classifier.backbone.name=resnet50", "cam.method.kind=gradcam"):
+        assert estimate.expected(*step_of("cam", other), "cpu") is None
+    (exp, pseudo), (_, relabel) = step_of("pseudo"), step_of("relabel")
+    timed(relabel, exp)  # of the same kind, by a network
+    assert estimate.expected(exp, pseudo, "cpu") is None
+    assert estimate.expected(exp, relabel, "cpu").seconds == 60
+    timed(pseudo, exp)
+    assert estimate.expected(exp, pseudo, "cpu").run == pseudo.path
+    assert estimate.expected(exp, relabel, "cpu").run == relabel.path
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (9000, "2 h 30 min")])
 def test_a_time_is_told_in_words(seconds, words):
     assert estimate.in_words(seconds) == f"about {words}"

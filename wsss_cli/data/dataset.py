@@ -27,7 +27,7 @@ from wsss_cli.data.splits import Sample as Sample
 from wsss_cli.data.splits import Split, write_split
 from wsss_cli.errors import DataError
 from wsss_cli.files import at_home, remove_temporaries, write_json
-from wsss_cli.talk import say
+from wsss_cli.talk import counted, say
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,15 @@ def write_dataset(
     )
     write_form(root / "dataset.json", record)
     return open_dataset(root)
+
+
+HIGHER = "a higher --limit takes more images"
+"""What helps where the first images of a split are not enough."""
+
+
+def first_ones(limit: int) -> str:
+    """' (limit 4: the first 4 images)', behind the name of a split; empty without a limit."""
+    return f" (limit {limit}: the first {counted(limit, 'image')})" if limit else ""
 
 
 def not_a_result(limit: int) -> str:

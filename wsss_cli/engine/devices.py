@@ -46,7 +46,7 @@ def check_number(device: str, count: int) -> None:
             f"--device {device}: this machine has no usable CUDA device", "leave --device out, or give cpu"
         )
     if int(device.partition(":")[2] or 0) >= max(count, 1):
-        raise UsageError(f"--device {device}: this machine has {count} CUDA devices", "count from 0")
+        raise UsageError(f"--device {device}: this machine has {counted(count, 'CUDA device')}", "count from 0")
 
 
 def check_ranks(ranks: int, device: str) -> None:
@@ -60,7 +60,8 @@ def check_ranks(ranks: int, device: str) -> None:
     count = 0 if device == "cpu" else cuda_devices()
     if 0 < count < ranks:
         raise UsageError(
-            f"--gpus {ranks}: this machine has {count} CUDA devices", f"--gpus {count}, or --device cpu for processes"
+            f"--gpus {ranks}: this machine has {counted(count, 'CUDA device')}",
+            f"--gpus {count}, or --device cpu for processes",
         )
 
 

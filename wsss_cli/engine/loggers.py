@@ -22,6 +22,7 @@ from wsss_cli.errors import DataError, ResourceError, UsageError
 from wsss_cli.files import read_json, write_json
 from wsss_cli.locks import is_locked, locked
 from wsss_cli.ranks.who import SRUN, TORCHRUN
+from wsss_cli.talk import shell_word
 
 LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 """Names, and the package that each needs."""
@@ -249,7 +250,9 @@ def sending(run: Path, names: Sequence[str], say: Say) -> Iterator[None]:
             if code:
                 say(f"logger {name} failed: {_last_line(run / 'loggers' / f'{name}.log')}")
             if code != 0:
-                say(f"logger {name} has not taken all of it; send the rest: wsss runs log {run} --to {name}")
+                say(
+                    f"logger {name} has not taken all of it; send the rest: wsss runs log {shell_word(run)} --to {name}"
+                )
 
 
 def _alone() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wsss_cli.engine.records import is_run
+from wsss_cli.engine.records import is_run, read_record
 from wsss_cli.errors import WeightsError
 
 POINTERS = ("latest", "best")
@@ -52,7 +52,12 @@ def weight_file(path: Path) -> Path:
         return path
     folder = find_checkpoint(path / "checkpoints") if is_run(path) else path
     if folder is None:
-        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first")
+        stage = read_record(path).stage
+        if stage in ("cam", "pseudo"):
+            raise WeightsError(
+                f"{path} is a {stage} run, which has no network", "name a training run, or a weight file"
+            )
+        raise WeightsError(f"{path} has no checkpoint yet", "finish its training first: run its command again")
     weights = weights_in(folder)
     if not weights.is_file():
         raise WeightsError(f"{path} is no run, checkpoint or imported directory", "give a weight file, or such a one")

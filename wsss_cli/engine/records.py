@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from wsss_cli.config.forms import Form, read_form, write_form
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.labels import told_apart
 from wsss_cli.talk import counted, silent
 
 State = Literal["created", "running", "killed", "preempted", "failed", "done"]  # killed: shown, never written
@@ -235,7 +236,7 @@ def other_classes(weights: Path, classes: Sequence[str]) -> str:
     run = next((place for place in (weights, *weights.resolve().parents[:3]) if is_run(place)), None)
     if run is None or not classes or (before := read_inputs(run).classes) == tuple(classes):
         return ""
-    then, now = (f"{', '.join(names[1:6])}{', ...' if len(names) > 6 else ''}" for names in (before, classes))
+    then, now = told_apart(before, classes)
     return f"{run} was trained for {then}; the data set has {now}"
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from wsss_cli.engine.shards import FOLDER, Shard
 from wsss_cli.errors import DataError, UsageError, WriteError
 from wsss_cli.files import how_to_write
+from wsss_cli.labels import told_apart
 
 NAME = "made.jsonl"
 ALSO = "also"  # in a line of settings: kinds of files that an earlier version did not write
@@ -57,7 +58,7 @@ def refuse_other_classes(folder: Path, names: Iterable[str], classes: Sequence[s
     for name in names:
         before = noted.get(items.get(name, {}).get("key", ""), list(classes))
         if before != list(classes):
-            then, now = (f"{', '.join(few[1:6])}{', ...' if len(few) > 6 else ''}" for few in (before, classes))
+            then, now = told_apart(before, classes)
             raise UsageError(
                 f"{folder}: the mask {name} was predicted for {then}; {where} has {now}",
                 "name the data set of the network with --data, or predict by a network of this one",

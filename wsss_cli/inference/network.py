@@ -23,6 +23,7 @@ from wsss_cli.kernels.choice import why_no_kernels
 from wsss_cli.kernels.trials import DEPTHWISE, usable
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
+from wsss_cli.talk import shell_word
 
 TRIAL = 64  # side, pixels, of the image that a network is tried on
 
@@ -134,10 +135,15 @@ HINT = "name a training run, one of its checkpoints, or what wsss weights import
 
 
 def _imported(folder: Path, ctx: Context) -> Network:
-    state, meta = load_weights(folder, weights_in(folder).name)
+    try:
+        state, meta = load_weights(folder, weights_in(folder).name)
+    except WeightsError as error:  # of no run, so no training goes on from the checkpoint before
+        raise WeightsError(error.message, "copy, import or publish it again") from error
     if meta.get("kind") != "segmentor":
-        hint = f"--set train.backbone.weights={folder}/model.safetensors" if meta.get("kind") == "backbone" else HINT
-        raise UsageError(f"{folder} holds no segmentation network", hint)
+        setting = shell_word(f"train.backbone.weights={folder}/model.safetensors")
+        raise UsageError(
+            f"{folder} holds no segmentation network", f"--set {setting}" if meta.get("kind") == "backbone" else HINT
+        )
     try:
         settings, _ = renamed(meta["preset"], {}, "meta.json")
         preset = Preset.model_validate_json(json.dumps(settings))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from wsss_cli.engine.rundir import read_metrics
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.files import read_json
 from wsss_cli.scoring.stored import read_measured, read_scores
-from wsss_cli.talk import silent
+from wsss_cli.talk import shell_word, silent
 
 
 def run_row(run: Path) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def run_row(run: Path) -> dict[str, Any]:
         "protocol": [
             *([not_a_result(inputs.limit)] if inputs.limit and not scores.get("protocol") else []),
             *(scores.get("protocol") or [_not_scored(run, preset, inputs)]),
-            *([] if bench else [f"fps not measured yet: wsss bench model {shlex.quote(str(run))}"]),
+            *([] if bench else [f"fps not measured yet: wsss bench model {shell_word(run)}"]),
         ],
     }
 
@@ -64,7 +63,7 @@ def _not_scored(run: Path, preset: Preset, inputs: Inputs) -> str:
     with contextlib.suppress(DataError):  # wsss eval says what is wrong with the data set
         if not open_dataset(inputs.dataset, silent).has_masks(preset.dataset.val):
             return f"not scored: the data set has no masks in a split {preset.dataset.val}; see {run / 'report.html'}"
-    return f"not scored yet: wsss eval {shlex.quote(str(run))} --ms-flip"
+    return f"not scored yet: wsss eval {shell_word(run)} --ms-flip"
 
 
 def finished_eval(

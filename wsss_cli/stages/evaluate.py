@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from wsss_cli.config.evaluation import EvalConfig
 from wsss_cli.config.schema import Preset
 from wsss_cli.crf.dense import backend_for
-from wsss_cli.data.dataset import Dataset, Sample, open_dataset
+from wsss_cli.data.dataset import HIGHER, Dataset, Sample, first_ones, open_dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.pointers import checkpoint_named, weights_in
 from wsss_cli.engine.shards import shards_at_work
@@ -34,6 +33,7 @@ from wsss_cli.scoring.renumbered import renumbered
 from wsss_cli.scoring.stored import VIEWS, masks_stamp, read_scores_in
 from wsss_cli.stages.network_scores import ScoreOptions, count_network, scores_of
 from wsss_cli.stages.protocol import changed_list, check_classes, counted, further_lines, views_in_words
+from wsss_cli.talk import shell_word
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ def open_evaluation(
         raise DataError(f"{dataset.root} has no split {split!r} with masks to score against", NO_MASKS)
     samples = [s for s in dataset.split(split) if s.mask is not None]
     if not samples:
-        raise DataError(f"split {split!r} of {dataset.root} has no masks to score against", NO_MASKS)
+        where = f"split {split!r} of {dataset.root}{first_ones(dataset.limit)}"
+        raise DataError(f"{where} has no masks to score against", HIGHER if dataset.limit else NO_MASKS)
     check_classes(dataset, network.classes, run)
     changed = [] if data else changed_list(network, dataset, split, ctx)
     config = EvalConfig.model_validate({**network.preset.eval.model_dump(), **(views or {})})
@@ -222,7 +223,7 @@ def open_evaluation(
     name = "eval.json" if split == preset.dataset.val else f"eval-{split}.json"
     file = run.with_name(f"{run.name}.{name}") if is_onnx(run) else run / name
     if not trial:
-        refuse_unwritable(file, f"score a copy of it: cp -r {shlex.quote(str(run))} DIR")
+        refuse_unwritable(file, f"score a copy of it: cp -r {shell_word(run)} DIR")
     key = _key(network, dataset, split, config, run, boundary, ctx)
     stored = {
         "run": str(run),
@@ -249,7 +250,7 @@ def _of_file(file: Path, scores: bool) -> Network:
     if scores and model.output == "labels":
         raise UsageError(
             f"{file} gives labels; --ms-flip and --crf need the scores of all classes",
-            f"export it with --output logits, or leave them out: wsss eval {shlex.quote(str(file))}",
+            f"export it with --output logits, or leave them out: wsss eval {shell_word(file)}",
         )
     return network
 

@@ -74,7 +74,7 @@ def run_int8(network: Network, out: Path, output: Output, source: Path, ctx: Con
     """
     refuse_unwritable(out)
     require_onnx()
-    photographs = _photographs(source, network)
+    photographs = _photographs(source, network, Path(run))
     settings = settings_of(network, "onnx", output) | {"int8": _digest(photographs)}
     result = {"out": str(out), "output": output, "classes": list(network.classes)}
     if out.is_file():
@@ -93,7 +93,7 @@ def run_int8(network: Network, out: Path, output: Output, source: Path, ctx: Con
     return {**result, "int8": figures, "kept": False}
 
 
-def _photographs(source: Path, network: Network) -> Photographs:
+def _photographs(source: Path, network: Network, run: Path) -> Photographs:
     """Which photographs of a data set or a folder are for what.
 
     Raises:
@@ -110,7 +110,7 @@ def _photographs(source: Path, network: Network) -> Photographs:
         words = f"the other half of {source}, the float file's labels as the truth"
         return Photographs(_some(files[::2]), _some(files[1::2]), words)
     dataset, names = open_dataset(source), network.preset.dataset
-    check_classes(dataset, network.classes, source)
+    check_classes(dataset, network.classes, run, "--calibrate")
     train = _some([sample.image for sample in dataset.split(names.train)])
     val = dataset.split(names.val) if names.val in dataset.split_sha256 else []
     scored = [sample for sample in val if sample.mask is not None]

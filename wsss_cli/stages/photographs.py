@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from wsss_cli.files import files_below, is_hidden, matching, names_below
 from wsss_cli.inference.journal import NAME as JOURNAL
 from wsss_cli.inference.journal import later_kinds
 from wsss_cli.rows import Each
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, shell_word
 
 MARK = "/./"
 PASSED_OVER = (*OTHER_ENDINGS, *VIDEO_ENDINGS, *OTHER_VIDEOS)  # in folders and by patterns, which is said
@@ -83,7 +82,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if path.suffix.lower() in OTHER_VIDEOS and path.is_file():
             raise UsageError(
                 f"{name} is a video, and those that end in {path.suffix} are not read",
-                f"convert it to one of {', '.join(VIDEO_ENDINGS)}: ffmpeg -i {shlex.quote(name)} clip.mp4",
+                f"convert it to one of {', '.join(VIDEO_ENDINGS)}: ffmpeg -i {shell_word(name)} clip.mp4",
             )
         others: Counter[str] = Counter()
         matches, folders = (_in_folder(path, out, others), []) if path.is_dir() else _matching(name, others)
@@ -93,7 +92,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         if not matches:
             raise UsageError(
                 f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
-                f"give {passed[0]} itself"
+                f"give {shell_word(passed[0])} itself"
                 if passed
                 else how_to_read(others)
                 or ("name videos, or a pattern such as 'clips/*.mp4'" if clips else "")

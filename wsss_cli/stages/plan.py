@@ -171,7 +171,7 @@ def plan_run(exp: Experiment, say: Say) -> list[Step]:
         targets = plan_train(exp, None, say)
     val, splits, trained = exp.preset.dataset.val, exp.dataset.split_sha256, targets[-1]
     if splits and not exp.dataset.has_masks(val):
-        say(f"split {val!r} has no masks to score against: eval is left out")
+        say(f"split {val!r} {'has no masks' if val in splits else 'is not there'} to score against: eval is left out")
     else:
         asked = exp.preset.eval  # a training does not depend on it: the run may have been scored in another way
         done, now = trained.done, str(exp.dataset.root)
@@ -254,6 +254,8 @@ def given_classifier(preset: Preset, path: Path) -> Step:
         record = read_record(path)
         if record.stage == "recam":  # its first phase is what can be given
             return given_classifier(preset, Path(read_inputs(path).classifier_run or ""))
+        if record.stage in ("irn", "psa", "train"):
+            raise WeightsError(f"{path} is a {record.stage} run, no classifier", "name a classifier run, or a cam run")
         if find_checkpoint(path / "checkpoints") is not None:
             return Step("classifier", path, record.identity, done=True)
     places = [path, find_checkpoint(path), find_checkpoint(path / "checkpoints")] if path.is_dir() else []
@@ -267,7 +269,7 @@ def given_classifier(preset: Preset, path: Path) -> Step:
     if not file.is_file():
         raise WeightsError(
             f"classifier.weights: there is no {file}",
-            "name a classifier run or a weight file: --weights, or --set classifier.weights=...",
+            "name a classifier run or a weight file: --weights of wsss cam, --set classifier.weights=... of the others",
         )
     content = f"{sha256_file(file)}:{part}" if part else sha256_file(file)
     return Step("classifier", folder or path, weights_identity(preset.classifier, content), done=True)
@@ -295,9 +297,6 @@ def _rounds(exp: Experiment, *pseudo: Step) -> list[Step]:
     return steps
 
 
-# -- which earlier run is taken ----------------------------------------------------------------------------------------
-
-
 def _cams(exp: Experiment, run: Path | None, say: Say) -> Step:
     exact = _cam(exp)
     return _taken(exp, exact, run, say) or exact
@@ -321,7 +320,7 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
     for path, record in find_runs(exp.runs, exact.kind):
         inputs = read_inputs(path)
         fits = inputs.dataset_fingerprint == exp.dataset.fingerprint and inputs.trusted == trusted
-        if fits and is_whole(path) and _split_of(path) == exp.preset.dataset.train:
+        if fits and is_whole(path) and split_of(path) == exp.preset.dataset.train:
             name = exp.preset.name
             say(f"{exact.kind} run: {path} (the newest on this data set; made with other settings than {name}'s)")
             return Step(exact.kind, path, record.identity, done=True)
@@ -329,7 +328,7 @@ def _taken(exp: Experiment, exact: Step, run: Path | None, say: Say) -> Step | N
     return None
 
 
-def _split_of(run: Path) -> str:
+def split_of(run: Path) -> str:
     """The list whose photographs a run is of."""
     return load_preset(str(run / "preset.lock.toml"), say=silent).dataset.train
 

@@ -15,10 +15,10 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
-from wsss_cli.data.dataset import Dataset, Sample
+from wsss_cli.data.dataset import HIGHER, Dataset, Sample, first_ones
 from wsss_cli.data.remote import is_there
 from wsss_cli.data.trusted import FOLDER, TrustedLabels, read_trusted
-from wsss_cli.engine.devices import check_share, device_type
+from wsss_cli.engine.devices import check_device, check_share, device_type
 from wsss_cli.engine.folders import check_folder
 from wsss_cli.engine.pointers import weight_file
 from wsss_cli.engine.records import refuse_limited
@@ -27,10 +27,11 @@ from wsss_cli.ranks.who import here
 from wsss_cli.rows import Rows
 from wsss_cli.stages.estimate import check_room, training_of
 from wsss_cli.stages.kernel_choice import check_fused, check_kernels
-from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment
+from wsss_cli.stages.paths import cam_files
+from wsss_cli.stages.plan import Experiment, Plan, Step, planned_experiment, split_of
 from wsss_cli.stages.sources import STAGES, backbones, changed_sources
-from wsss_cli.stages.trusted import check_told
-from wsss_cli.talk import counted, say
+from wsss_cli.stages.trusted import check_told, check_whole, whole_masks
+from wsss_cli.talk import counted, say, shell_word
 from wsss_cli.weights.sources import PACKAGED, missing_weights, unreadable
 
 GIVE_THRESHOLDS = "--set {0}.threshold.kind=fixed --set {0}.threshold.fg=0.4 --set {0}.threshold.bg=0.2"
@@ -67,8 +68,7 @@ def problems(exp: Experiment, steps: Sequence[Step], device: str, ranks: int = 1
     checks = [*_weights(exp.preset, todo), *_sources(exp, steps)]
     if todo and exp.dataset.classes:
         checks += _data(exp, todo)
-    if todo:
-        checks += _machine(exp, todo, device, max(ranks, here().world))
+    checks += _machine(exp, todo, device, max(ranks, here().world)) if todo else _no_device(device)
     return checks
 
 
@@ -78,6 +78,8 @@ def problems(exp: Experiment, steps: Sequence[Step], device: str, ranks: int = 1
 def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
     preset, dataset = exp.preset, exp.dataset
     stages = {step.stage for step in todo}
+    samples: Sequence[Sample] = ()
+    higher = HIGHER if dataset.limit else ""
     try:
         samples = dataset.split(preset.dataset.train) if stages != {"eval"} else []
         if samples and not any(is_there(sample.image) for sample in samples):
@@ -87,8 +89,9 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             )
         if "classifier" in stages and not any(sample.labels for sample in samples):
             raise DataError(
-                f"no image of split {preset.dataset.train!r} of {dataset.root} has a tag to learn from",
-                "give tags to `wsss prepare`",
+                f"no image of split {preset.dataset.train!r} of {dataset.root}{first_ones(dataset.limit)} has a tag to "
+                "learn from",
+                higher or "give tags to `wsss prepare`",
             )
         if "classifier" in stages and dataset.limit:
             _say_unseen(dataset, samples)
@@ -97,27 +100,31 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
         supervision = preset.train.supervision
         if "train" in stages and (supervision == "partial" or (supervision == "mixed" and not dataset.limit)):
             trusted = read_trusted(dataset.root)
-            labelled = check_labelled(samples, trusted)
+            labelled = check_labelled(samples, trusted, higher)
             if supervision == "partial":
                 check_told(labelled, trusted, dataset.classes)
+        if "train" in stages and preset.train.trusted_share:
+            check_whole(whole_masks(read_trusted(dataset.root), samples), f"{higher}; " if higher else "")
         if "train" in stages and preset.train.supervision in ("weak", "full"):
             _say_unused(dataset, samples, preset.train.supervision)
         if "relabel" in stages and not any(sample.labels for sample in samples):
             raise DataError(
                 f"masks of a further round keep to the tags, and no image of split {preset.dataset.train!r} of "
-                f"{dataset.root} has one",
-                "give tags to `wsss prepare`, or --set rounds=1",
+                f"{dataset.root}{first_ones(dataset.limit)} has one",
+                f"{higher or 'give tags to `wsss prepare`'}, or --set rounds=1",
             )
     except DataError as error:
         yield error
     for step in todo:
+        if step.stage == "pseudo" and samples and (fault := _other_list(step.reads[0], samples, preset.dataset.train)):
+            yield fault
         key = "pseudo" if step.stage == "pseudo" else f"affinity.{step.stage}"
         section = preset.pseudo if step.stage == "pseudo" else preset.affinity.irn if step.stage == "irn" else None
         if section is not None and isinstance(section.threshold, CurveThreshold) and not _curve(exp, step):
             other = f"find them from the scores: --set {key}.threshold.kind=self; or " if key == "pseudo" else ""
             yield DataError(
-                f"{key}.threshold is of kind train-curve, and split {preset.dataset.score!r} of {dataset.root} has no "
-                "masks to score seeds on",
+                f"{key}.threshold is of kind train-curve, and split {preset.dataset.score!r} of {dataset.root}"
+                f"{first_ones(dataset.limit)} has no masks to score seeds on",
                 f"{other}give thresholds: {GIVE_THRESHOLDS.format(key)}",
             )
     if "train" in stages:
@@ -125,6 +132,16 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             check_class_weights(preset.train, dataset.num_classes)
         except UsageError as error:
             yield error
+
+
+def _other_list(cams: Step, samples: Sequence[Sample], train: str) -> DataError | None:
+    """Why a cam run of another list than the train split gives no scores; None: it has some, or is to be made."""
+    if not cams.done or (other := split_of(cams.path)) == train or cam_files(cams.path).there(samples).any():
+        return None
+    return DataError(
+        f"{cams.path} has no CAM of a photograph of split {train!r}: it is of split {other!r}",
+        f"--set dataset.train={other}, or name another cam run",
+    )
 
 
 def _say_unseen(dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -177,9 +194,11 @@ def check_true_masks(samples: Sequence[Sample]) -> None:
         )
 
 
-def check_labelled(samples: Sequence[Sample], trusted: TrustedLabels) -> Rows[Sample]:
+def check_labelled(samples: Sequence[Sample], trusted: TrustedLabels, hint: str = "") -> Rows[Sample]:
     """The samples that have labels of the data set.
 
+    Args:
+        hint: what helps where none has, in place of more labels.
     Raises:
         DataError: none has.
     """
@@ -187,7 +206,8 @@ def check_labelled(samples: Sequence[Sample], trusted: TrustedLabels) -> Rows[Sa
     if not labelled:
         raise DataError(
             f"none of the {len(samples):,} training images has labels in {trusted.folder}",
-            "wsss prepare labels DATASET SOURCE adds some; of which list, --split says",
+            hint
+            or f"wsss prepare labels {shell_word(trusted.folder.parent)} SOURCE adds some; of which list, --split says",
         )
     return labelled
 
@@ -282,6 +302,14 @@ def _machine(exp: Experiment, todo: Sequence[Step], device: str, ranks: int) -> 
         check_folder(exp.runs)
         check_room(exp, todo)
     except WsssError as error:
+        yield error
+
+
+def _no_device(device: str) -> Iterator[WsssError]:
+    """A word that names no device is refused where nothing is left to do, too: the next command would be given it."""
+    try:
+        check_device(device)
+    except UsageError as error:
         yield error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from wsss_cli.data.dataset import Dataset
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import DataError
 from wsss_cli.inference.network import Network
+from wsss_cli.labels import told_apart
 from wsss_cli.talk import counted as plural
+from wsss_cli.talk import shell_word
 
 
 def changed_list(network: Network, dataset: Dataset, split: str, ctx: Context) -> list[str]:
@@ -25,27 +26,28 @@ def changed_list(network: Network, dataset: Dataset, split: str, ctx: Context) -
     return [f"split {split} {changed}"]
 
 
-def check_classes(dataset: Dataset, classes: Sequence[str], run: Path) -> None:
+def check_classes(dataset: Dataset, classes: Sequence[str], run: Path, option: str = "--data") -> None:
     """See that a data set has the classes of a network.
 
+    Args:
+        run: where the network lies.
+        option: that names the data set.
     Raises:
         DataError: it has others.
     """
     if dataset.classes != classes:
+        (now, then), place = told_apart(dataset.classes, classes), shell_word(dataset.root)
+        again = f"wsss train --preset NAME --data {place} --init {shell_word(run)} --reset-head"
         raise DataError(
-            f"{dataset.root} has other classes than {run}: {_listed(dataset.classes)}, not {_listed(classes)}",
-            "name the data set that it was trained on with --data"
-            + (f", or train on this one: wsss train --init {shlex.quote(str(run))}" if run.is_dir() else ""),
+            f"{dataset.root} has other classes than {run}: {len(dataset.classes)} ({now}), not {len(classes)} ({then})",
+            f"name the data set that it was trained on with {option}"
+            + (f", or train on this one: {again}" if run.is_dir() else ""),
         )
 
 
 def counted(masks: int, lost: int) -> str:
     """'95 of 100 images; 5 lost'."""
     return f"{masks - lost} of {plural(masks, 'image')}; {lost} lost" if lost else plural(masks, "image")
-
-
-def _listed(classes: Sequence[str]) -> str:
-    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
 def views_in_words(config: EvalConfig) -> str:

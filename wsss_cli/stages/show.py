@@ -36,7 +36,7 @@ from wsss_cli.stages.paths import cam_path, confidence_files, mask_path
 from wsss_cli.stages.plan import Experiment, plan_train
 from wsss_cli.stages.training_data import training_item, training_samples
 from wsss_cli.stages.trusted import trusted_labels
-from wsss_cli.talk import silent
+from wsss_cli.talk import shell_word, silent
 
 SHEET = "examples.jpg"  # what a run leaves
 EPOCHS = 3  # of which an augmented sample is shown
@@ -183,9 +183,10 @@ def _opened(run: Path) -> Shown:
     """A run with its lineage and its data set."""
     told = tell(run)
     if told.dataset is None:
+        place = told.last.inputs.dataset if told.last.inputs else "OLD"
         raise DataError(
             f"the data set of {run} cannot be read: {told.why_no_data}",
-            "put it back; one that was moved can be linked: ln -s NEW OLD",
+            f"put it back; one that was moved can be linked: ln -s /ITS/NEW/PLACE {shell_word(place)}",
         )
     return Shown(run.name, told.links, told.dataset, None)
 

@@ -24,7 +24,7 @@ from wsss_cli.errors import DataError, UsageError, WeightsError, WsssError
 from wsss_cli.files import read_json, sha256_file, write_text
 from wsss_cli.stages.paths import mask_files
 from wsss_cli.stages.plan import Experiment, Step
-from wsss_cli.talk import silent
+from wsss_cli.talk import shell_word, silent
 from wsss_cli.weights.choice import split_choice
 
 FILE = "sources.json"
@@ -161,7 +161,8 @@ def changed_sources(
         first, word = next(iter(photographs.values())), "made from" if step.stage == "cam" else "trained on"
         count = f"{len(photographs)} of {len(shown)} that were compared, first {first}"
         fault = f"{run} was {word} photographs whose content (SHA-256) is another one now: {count}"
-        return DataError(fault, f"put back what was there, or have all runs made anew: --runs {run.parent}-2")
+        anew = shell_word(f"{run.parent}-2")
+        return DataError(fault, f"put back what was there, or have all runs made anew: --runs {anew}")
     return None
 
 

@@ -26,7 +26,7 @@ from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.pieces import check_same_size
 from wsss_cli.stages.paths import Files, confidence_files, mask_files
 from wsss_cli.stages.preflight import check_labelled, check_true_masks
-from wsss_cli.stages.trusted import whole_masks
+from wsss_cli.stages.trusted import check_whole, whole_masks
 from wsss_cli.talk import counted, sides
 
 
@@ -62,11 +62,7 @@ def training_samples(
     whole = whole_masks(trusted, masks) if config.trusted_share else None
     if whole is None:
         return masks
-    if not whole.any():
-        raise DataError(
-            "train.trusted_share asks for whole masks, and no training photograph has one",
-            "wsss prepare labels DATASET MASKS --kind mask adds some, or --set train.trusted_share=0",
-        )
+    check_whole(whole)
     return Rows(masks, repeated(whole, config.trusted_share))
 
 

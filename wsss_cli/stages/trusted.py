@@ -14,7 +14,7 @@ from wsss_cli.data.columns import names_of
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.trusted import FOLDER, INDEX, TrustedLabels, read_trusted
 from wsss_cli.errors import DataError
-from wsss_cli.talk import say
+from wsss_cli.talk import say, shell_word
 
 if TYPE_CHECKING:
     import numpy as np  # which planning does without
@@ -55,7 +55,8 @@ def own_labels(dataset: Dataset) -> TrustedLabels:
     if not trusted.entries:
         raise DataError(
             f"{dataset.root} has no labels of its own to train on",
-            f"wsss prepare labels {dataset.root} SOURCE adds them; train.supervision=weak does without",
+            f"wsss prepare labels {shell_word(dataset.root)} SOURCE adds them; "
+            "--set train.supervision=weak does without",
         )
     return trusted
 
@@ -74,6 +75,22 @@ def whole_masks(trusted: TrustedLabels | None, samples: Sequence[Sample]) -> np.
     entries = trusted.entries
     names = names_of(samples)
     return np.fromiter((name in entries and entries[name].kind == "mask" for name in names), bool, len(samples))
+
+
+def check_whole(whole: np.ndarray, hint: str = "") -> None:
+    """Refuse `train.trusted_share` where no photograph has a whole mask.
+
+    Args:
+        whole: which have, as `whole_masks` gives it.
+        hint: what helps, too.
+    Raises:
+        DataError: none has.
+    """
+    if not whole.any():
+        raise DataError(
+            "train.trusted_share asks for whole masks, and no training photograph has one",
+            f"{hint}wsss prepare labels DATASET MASKS --kind mask adds some, or --set train.trusted_share=0",
+        )
 
 
 def check_told(samples: Sequence[Sample], trusted: TrustedLabels, classes: Sequence[str]) -> None:
