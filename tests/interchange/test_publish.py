@@ -135,7 +135,7 @@ def test_the_hint_how_to_score_fits_what_is_there(home, tmp_path):
         (line,) = (line for line in done.stderr.splitlines() if line.startswith("no scores of these weights"))
         return line.removeprefix("no scores of these weights are recorded: ")
 
-    assert hint() == "wsss eval runs/train-toy-1, then the same command again"
+    assert hint() == "wsss eval runs/train-toy-1 --weights raw, then the same command again"
     file = tmp_path / "home/toy/splits/val.csv"
     rows = [line.split(",") for line in file.read_text().splitlines()]
     file.write_text("\n".join(",".join([*row[:2], row[2] * (not at), *row[3:]]) for at, row in enumerate(rows)) + "\n")
@@ -143,7 +143,25 @@ def test_the_hint_how_to_score_fits_what_is_there(home, tmp_path):
         f"the val split of {tmp_path}/home/toy has no true masks; with some (`prepare folder --masks`)"
     )
     shutil.rmtree(tmp_path / "home/toy")
-    assert hint() == "wsss eval runs/train-toy-1 --data DATASET, then the same command again"
+    assert hint() == "wsss eval runs/train-toy-1 --data DATASET --weights raw, then the same command again"
+
+
+@pytest.mark.parametrize("network", ["zoo/given", "runs/train-toy-1/checkpoints/step-00000007"])
+def test_scores_of_a_folder_that_is_no_run_are_told_once_it_was_scored(home, tmp_path, network):
+    shutil.copytree(home, tmp_path / "home")
+
+    def run(*arguments):
+        done = command(tmp_path / "home", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    (tmp_path / "home/runs/train-toy-1/eval.json").unlink()
+    run("weights", "publish", "runs/train-toy-1", "--out=zoo/given")
+    hint = f"no scores of these weights are recorded: wsss eval {network}, then"
+    assert hint in run("weights", "publish", network, "--out=zoo/b").stderr
+    run("eval", network)
+    told = run("weights", "publish", network, "--out=zoo/b", "--json")
+    assert json.loads(told.stdout)["scores"] == 1 and "no scores" not in told.stderr
 
 
 def test_every_command_takes_the_folder(home, tmp_path):

@@ -10,7 +10,7 @@ import typer
 
 from wsss_cli.cli import completion, console, stage
 from wsss_cli.cli.commands import App
-from wsss_cli.cli.following import line
+from wsss_cli.cli.following import following, line
 from wsss_cli.cli.options import RUNS, BestOption, JsonOption, NetworkArgument, RunsOption, WeightsOption
 from wsss_cli.errors import DataError
 
@@ -167,12 +167,12 @@ def _how_to_score(run: Path, preset: Preset) -> str:
     again = "then the same command again"
     try:
         if stage.has_truth(preset):
-            return f"{line('eval', run)}, {again}"
+            return f"{following('eval', run)}, {again}"
     except DataError:  # moved, or of another machine
-        return f"{line('eval', run, '--data', 'DATASET')}, {again}"
+        return f"{following('eval', run, '--data', 'DATASET')}, {again}"
     return (
         f"the val split of {preset.dataset.path} has no true masks; with some (`prepare folder --masks`),"
-        f" {line('eval', run, '--data', 'DATASET')}, {again}"
+        f" {following('eval', run, '--data', 'DATASET')}, {again}"
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _meta(network: Network, run: Path, sha256: dict[str, str]) -> dict[str, Any]
         "published_by": f"wsss {__version__}",
         "teacher": inputs.teacher if inputs else "",
         "data": _data(network, inputs.dataset_name if inputs else ""),
-        "scores": _scores(network, root) if root else [],
+        "scores": _scores(network, [root, checkpoint_named(run)]),
     }
 
 
@@ -150,10 +150,16 @@ def _data(network: Network, name: str) -> dict[str, Any]:
     return {"name": name or Path(network.dataset).name, "splits": splits}
 
 
-def _scores(network: Network, run: Path) -> list[dict[str, Any]]:
-    """Scores of these weights that are stored in the run: {'split', 'views', 'miou', 'iou': by class, 'protocol'}."""
+def _scores(network: Network, places: Sequence[Path | None]) -> list[dict[str, Any]]:
+    """Scores of these weights that are stored: {'split', 'views', 'miou', 'iou': by class, 'protocol'}.
+
+    Args:
+        places: the run, and the folder that was named, where `wsss eval` of that leaves them; of two of one name the
+            first one's count.
+    """
     scores: list[dict[str, Any]] = []
-    for file in sorted(run.glob("eval*.json")):
+    there = {file.name: file for place in reversed(places) if place for file in place.glob("eval*.json")}
+    for _, file in sorted(there.items()):
         try:
             stored = read_json(file)
             if (stored["step"], stored.get("weights", "")) != (network.step, network.weights):
