@@ -11,12 +11,13 @@ from command import python
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wsss_cli"
-BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes", "ranks", "rows", "signals"}
+BOTTOM = {"errors", "files", "locks", "processes", "labels", "talk", "escapes", "ranks", "rows", "signals", "kinds"}
 METHODS = {"data", "weights", "models", "losses", "metrics", "crf", "kernels"}
 GLUE = {"engine", "inference", "scoring", "interchange", "report", "cam", "noise", "pseudo"}
 MAY_IMPORT = {
     "errors": set(),
     "rows": set(),
+    "kinds": set(),
     "labels": set(),
     "escapes": set(),
     "talk": {"escapes"},

@@ -246,6 +246,25 @@ def test_what_all_keys_begin_with_is_said_and_parts_that_can_be_chosen_are_named
     assert found.advice == "choose a part of it: FILE:encoder_k or FILE:encoder_q"
 
 
+def test_advice_names_files_as_a_shell_takes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = hollow(timm_shapes("resnet18"))
+    save(tmp_path / "-a [b].pth", state)
+    setting = "'train.backbone.weights=-a [b].pth'"
+    assert run_inspect(Path("-a [b].pth"))["advice"].endswith(f"--set {setting}")
+    with pytest.raises(WeightsError) as caught:
+        run_import(Path("-a [b].pth"), tmp_path / "out")
+    assert caught.value.hint.startswith("as a backbone it needs no import; it takes --set")
+    mixed = {**{f"student.{key}": tensor for key, tensor in state.items()}, "queue": torch.zeros(1)}
+    torch.save({"old": mixed, "new": mixed}, "-two.pth")
+    with pytest.raises(WeightsError) as caught:
+        run_inspect(Path("-two.pth"))
+    assert caught.value.hint == "choose one: ./-two.pth:old or ./-two.pth:new"
+    advice = run_inspect(Path("./-two.pth:new"))["advice"]
+    assert advice == "choose a part of it: ./-two.pth:new/student"
+    assert run_inspect(Path("./-two.pth:new/student"))["backbone"] == "resnet18"
+
+
 def test_a_prefix_of_some_keys_is_no_wrapper(tmp_path):
     state = {("module." if key in AUX else "") + key: tensor for key, tensor in hollow(R50).items()}
     made = run_import(save(tmp_path / "w.pth", state), tmp_path / "out")

@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import shlex
 import zipfile
 
 import pytest
@@ -121,9 +122,26 @@ def test_a_file_without_weights_is_refused(tmp_path, value):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path, says in ((tmp_path / "no.pth", "do not exist"), (tmp_path, "are no plain file")):
+    for path, says in ((tmp_path / "no.pth", "do not exist"), (tmp_path, "are a folder")):
         with pytest.raises(WeightsError, match=says):
             load_state(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a pointer of Git LFS"),
+        (b"hello\n", "text"),
+        (b"", "empty"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_was_saved_in_place_of_weights_is_named(tmp_path, name, data, kind):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{name} is no weight file: it is {kind}") as caught:
+        load_state(tmp_path / name)
+    assert "download the file again" in caught.value.hint
 
 
 def test_load_into_loads():
@@ -208,6 +226,12 @@ def test_of_several_networks_one_is_to_be_chosen(tmp_path):
     assert caught.value.hint == f"choose one: {path}:model or {path}:model_ema"
     assert_same(load_state(f"{path}:model"))
     assert torch.equal(load_state(f"{path}:model_ema")["weight"], other["weight"])
+    torch.save({"model": STATE, "a b": {"state_dict": other}}, tmp_path / "a 1.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_state(tmp_path / "a 1.pth")
+    ways = shlex.split(caught.value.hint.removeprefix("choose one: "))
+    assert ways == [f"{tmp_path}/a 1.pth:model", "or", f"{tmp_path}/a 1.pth:a b/state_dict"]
+    assert torch.equal(load_state(ways[2])["weight"], other["weight"])
     with pytest.raises(WeightsError, match="have no part 'ema'") as caught:
         load_state(f"{path}:ema")
     assert "model, model_ema" in caught.value.hint

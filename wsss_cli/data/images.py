@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
-from wsss_cli.data.kinds import LOOKED_AT, kind_of_file
+from wsss_cli.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.data.remote import read_url, url_of
 from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError, UsageError, WsssError

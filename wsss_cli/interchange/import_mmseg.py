@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.weights.choice import split_choice
+from wsss_cli.weights.choice import as_word, split_choice, with_file
 from wsss_cli.weights.formats import Format, read_holds, recognise, resnet
 from wsss_cli.weights.load import (
     Checkpoint,
@@ -70,7 +69,7 @@ def run_inspect(path: Path) -> dict[str, Any]:
         "backbone": file_format.backbone,
         "num_classes": file_format.num_classes,
         "auxiliary_head": file_format.aux,
-        "advice": file_format.advice.replace("FILE", str(file)),
+        "advice": with_file(file_format.advice, file),
         "tensors": len(names),
         "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
         "dtypes": dict(dtypes),
@@ -155,13 +154,13 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
         return WeightsError(
             f"{file}: every key begins with {head!r}, e.g. {next(iter(state))}; only 'module.' and 'model.' are "
             "stripped",
-            f"name it: {file}:{head}",
+            f"name it: {with_file(f'FILE:{head}', file)}",
         )
     shown = ", ".join(list(state)[:3])
     hint = (
-        file_format.advice.replace("FILE", str(file))
+        f"as a backbone it needs no import; it {with_file(file_format.advice, file)}"
         if file_format.backbone
-        else f"wsss weights inspect {shlex.quote(str(file))}"
+        else f"wsss weights inspect {as_word(file)}"
     )
     return WeightsError(
         f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is "
@@ -173,7 +172,7 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
 def _backbone(file: Path, state: State, file_format: Format) -> tuple[State, dict[str, Any]]:
     if not file_format.backbone:
         raise WeightsError(
-            f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {shlex.quote(str(file))}"
+            f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {as_word(file)}"
         )
     with torch.device("meta"):  # names and shapes are all that is needed
         net_state = build_backbone(file_format.backbone, output_stride=32, weights="none").net.state_dict()

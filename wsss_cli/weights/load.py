@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.kinds import LOOKED_AT, UNTOLD, ZIP, kind_of_file
 from wsss_cli.weights.choice import split_choice
 from wsss_cli.weights.tables import OF_ARRAYS, RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
@@ -94,8 +95,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path, chosen = split_choice(path)
     if not path.is_file():
-        what = "are no plain file" if path.exists() else "do not exist"
-        raise WeightsError(f"weights {path} {what}", "check the path")
+        what = "are a folder" if path.is_dir() else "are no plain file" if path.exists() else "do not exist"
+        raise WeightsError(f"weights {path} {what}", "name the file" if path.is_dir() else "check the path")
     value, objects = _read(path)
     state, where = choose(value, chosen, path, objects)
     _check_plain(state, path)
@@ -147,12 +148,12 @@ def _read(path: Path) -> tuple[Any, list[str]]:
                 f"weights {path} refused: the file holds code or objects besides weights, and none of it was run",
                 ONLY_STATE,
             ) from error
-        raise WeightsError(f"weights {path} are damaged or not a weight file", RESAVE) from error
+        raise _damaged(path, "damaged or not a weight file", RESAVE) from error
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
         hint = OTHER_CHECKPOINT if (path.parent / "meta.json").is_file() else RESAVE
-        raise WeightsError(f"weights {path} are truncated or damaged: {_first_line(error)}", hint) from error
+        raise _damaged(path, f"truncated or damaged: {_first_line(error)}", hint) from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -183,6 +184,15 @@ def _other_form(path: Path) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return "arrays of NumPy (.npz)"
     return "" if any(name.endswith(".pkl") for name in names) else "a zip archive that torch has not written"
+
+
+def _damaged(path: Path, how: str, hint: str) -> WeightsError:
+    """The error for a file that cannot be read: by its first bytes it may be no weight file at all."""
+    with path.open("rb") as file:
+        kind = kind_of_file(file.read(LOOKED_AT))
+    if kind in (ZIP, UNTOLD):  # as torch writes them, or half of one
+        return WeightsError(f"weights {path} are {how}", hint)
+    return WeightsError(f"{path} is no weight file: it is {kind}", hint)
 
 
 def _calls(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.weights.choice import as_word
 from wsss_cli.weights.unpickle import Inert
 
 State = dict[str, Tensor]
@@ -82,7 +82,7 @@ def choose(value: Any, chosen: str, path: Path, objects: Iterable[str] = ()) -> 
         raise WeightsError(f"weights {path} hold no tensor under their keys ({names}){what}", _resave(inside))
     if len(tables) > 1:
         listed = ", ".join(f"{name!r} ({len(table)} tensors)" for name, table in tables.items())
-        ways = " or ".join(f"{path}:{name}" for name in tables)
+        ways = " or ".join(as_word(f"{path}:{name}") for name in tables)
         raise WeightsError(f"weights {path} hold several networks: {listed}", f"choose one: {ways}")
     ((name, state),) = tables.items()
     return state, name
@@ -91,13 +91,16 @@ def choose(value: Any, chosen: str, path: Path, objects: Iterable[str] = ()) -> 
 def _chosen(tables: Mapping[str, State], chosen: str, path: Path) -> State:
     if chosen in tables:
         return tables[chosen]
-    below = [inner for table in tables.values() if (inner := part(without_wrapper(table), f"{chosen}."))]
+    name, _, inner = chosen.rpartition("/")
+    where = (tables[name], inner) if name in tables else None
+    looked = [where] if where else [(table, chosen) for table in tables.values()]
+    below = [tensors for table, prefix in looked if (tensors := part(without_wrapper(table), f"{prefix}."))]
     if len(below) == 1:
         return below[0]
     names = ", ".join(name for name in tables if name) or "no table by name"
     what = "more than one part" if below else "no part"
     raise WeightsError(
-        f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {shlex.quote(str(path))}"
+        f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {as_word(path)}"
     )
 
 

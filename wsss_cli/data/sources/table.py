@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from wsss_cli.data.kinds import LOOKED_AT, TEXT, kind_of_file
+from wsss_cli.kinds import LOOKED_AT, TEXT, kind_of_file
 from wsss_cli.errors import DataError
 from wsss_cli.files import refuse_named_pipe
 

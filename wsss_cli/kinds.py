@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LOOKED_AT = 512  # bytes
+ZIP = "a ZIP archive, or a document that is one"
 STARTS = {
     b"\xff\xd8": "a JPEG of which too little is there",
     b"GIF8": "a GIF of which too little is there",
@@ -10,7 +11,7 @@ STARTS = {
     b"II*\0": "a TIFF that is damaged, or of a kind that is not read",
     b"MM\0*": "a TIFF that is damaged, or of a kind that is not read",
     b"%PDF": "a PDF",
-    b"PK\x03\x04": "a ZIP archive, or a document that is one",
+    b"PK\x03\x04": ZIP,
     b"\x1f\x8b": "a gzip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"\x93NUMPY": "an array of NumPy",
