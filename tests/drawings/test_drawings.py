@@ -300,8 +300,8 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (lambda d: studio(d, task("a.png", brush("bird", (1, 1)))), (), "result 1: 'bird' is no class"),
         (lambda d: studio(d, task("a.png", BRUSH), task("a.png", BRUSH)), (), "are of one photograph"),
         (lambda d: studio(d, task("a.png", BRUSH) | {"annotations": [{}, {}]}), (), "has 2 annotations"),
-        (lambda d: studio(d, task("z.png", BRUSH)), (), "0 have no shape (photographs are named by their ids"),
-        (lambda d: studio(d, task("a.png")), (), "1 have no shape (nothing is drawn on them"),
+        (lambda d: studio(d, task("z.png", BRUSH)), (), "0 without a shape (photographs are named by their ids"),
+        (lambda d: studio(d, task("a.png")), (), "1 without a shape (nothing is drawn on them"),
         (lambda d: studio(d, task("z", BRUSH)), (), "names no image in its data"),
         (lambda d: studio(d, task("a.png", ("ellipselabels", {}))), (), "is of type ellipselabels"),
         (
@@ -388,9 +388,35 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (
             lambda d: coco(d, SQUARE, images=[{"id": 4, "file_name": ".", "height": 20, "width": 40}]),
             (),
-            "1 are none of it",
+            "of 1 photograph 1 not of it, 0 without a shape",
         ),
         (lambda d: coco(d, SQUARE, categories=[{"id": 1}]), (), "lacks 'name'"),
+        (
+            lambda d: coco(d, SQUARE | {"image_id": [4]}),
+            (),
+            "an id of its images, categories or annotations is",
+        ),
+        (
+            lambda d: studio(d, task("a.png") | {"annotations": ["x"]}),
+            (),
+            "is not as Label Studio exports it: a value",
+        ),
+        (
+            lambda d: studio(d, task("a.png") | {"annotations": [{"result": [{"type": "brushlabels"}]}]}),
+            (),
+            "exports it: it has no value",
+        ),
+        (
+            lambda d: cvat(d, ("a.png", MASK.format(0, 2).replace("0,4", "o,4"))),
+            (),
+            "cannot be taken: 'o' is no number",
+        ),
+        (lambda d: table(d, "image,class,x,y\n"), ("--kind", "points"), "has no rows"),
+        (
+            lambda d: write(d / "x.txt", "0 0.5 0.5 0.2 0.2\n"),
+            ("--kind", "boxes"),
+            "is YOLO's, which is not read",
+        ),
         (lambda d: write(d / "x.json", '{"images": [}'), (), "is not valid JSON"),
         (lambda d: write(d / "x.json", "[{"), (), "is not valid JSON"),
         (lambda d: write(d / "x.json", '{"images": [], "annotations": null}'), (), "annotations is no list"),
@@ -434,8 +460,10 @@ def write(file, text):
 
 
 def test_a_rename_goes_to_a_class_and_is_of_no_folder_of_masks(data):
-    with pytest.raises(UsageError, match="there is no class 'cow'"):
+    with pytest.raises(UsageError, match=r"there is no class 'cow' .*classes are background, cat, dog"):
         labels_of(data, coco(data, SQUARE), "--rename", "cat=cow")
+    with pytest.raises(DataError, match=r"there is no .*gone"):  # which no leaving out of --rename helps
+        labels_of(data, data / "gone.json", "--rename", "cat=dog")
     with pytest.raises(UsageError, match="--rename is of the labels"):
         labels_of(data, data / "photos", "--rename", "cat=dog")
 
@@ -513,10 +541,10 @@ ROW = (slice(3, 4), EVERY, 1)
         (
             "scribbles",
             (blank(0, ROW), blank(0, ROW)),
-            "2 label maps .* holds 255: all that is not",
+            "all 2 label maps hold no 255: all that is not",
             "--kind",
         ),
-        ("partial", (blank(0, ROW),), "none of the 1 label map .* holds 255", "255 where nothing is said"),
+        ("partial", (blank(0, ROW),), "maps: its one label map holds no 255", "255 where nothing is said"),
         ("scribbles", (blank(255), blank(255)), "hold 255 only: are objects 255", "class indices"),
         ("mask", (blank(0, (slice(3, 9), EVERY, 255)), blank(255)), "hold 0 and 255 only", "class indices"),
     ],

@@ -186,7 +186,7 @@ def _from_source(
 
     source = f"{'' if kind in ('mask', 'partial') else f'{kind} '}from {path.name or path}"
     if not is_drawing(path):
-        if rename:
+        if rename and path.exists():
             raise UsageError(f"--rename is of the labels of a tool's export, and {path} is none", "leave it out")
         return source, _from_folder(dataset, split, path, whole=kind == "mask")
     boxes = None
@@ -240,7 +240,7 @@ def _from_folder(
     if not folder.exists():
         raise DataError(f"there is no {folder}", "SOURCE is a folder of label maps, or a file that a tool has exported")
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", "label maps are PNGs named like their photographs, ID.png")
+        raise DataError(f"{folder} is neither a file nor a folder", "write what it gives into a file, and name that")
     seen = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
     files = sorted(file for file in seen if file.suffix.lower() == ".png")
     if not files:
@@ -254,7 +254,8 @@ def _from_folder(
         place = place_of(file.relative_to(folder).as_posix(), places)
         if place is None:
             raise DataError(
-                f"{file} is of no photograph of split {split!r}", f"such as {samples[0].id}.png; see --split"
+                f"{file} is of no photograph of split {split!r}",
+                f"take it out, or name its list with --split; those of this one are called such as {samples[0].id}.png",
             )
         if place in chosen:
             raise DataError(f"{chosen[place]} and {file} are of one photograph", "leave one")

@@ -60,8 +60,11 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
                 _add(names, entry["id"], str(entry["name"]), f"{path}: categories of id")
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}", HINT) from error
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise DataError(f"{path}: an entry of images or categories lacks {error}", HINT) from error
+    except TypeError as error:  # that cannot be a key
+        said = f"{path}: an id of its images, categories or annotations is neither a number nor text"
+        raise DataError(said, HINT) from error
     if not images and (tool := tool_of_file(path)):
         raise DataError(f"{path} is {tool}, which is not read: it lists no images", CONVERT)
     if not images or not names:

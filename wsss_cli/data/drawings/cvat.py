@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
-from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, class_shapes
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, class_shapes, in_words
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.errors import DataError
@@ -60,11 +60,8 @@ def _drawing(image: ElementTree.Element, path: Path) -> Drawing:
                 )
             if element.tag in FORMS:
                 shapes.append((int(element.get("z_order", 0)), _shape(element, at)))
-    except KeyError as error:
-        fault = f"it has no {error.args[0]}"
-        raise DataError(f"{where} cannot be taken: {fault}", "export 'CVAT for images 1.1'") from error
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"{where} cannot be taken: {error}", "export 'CVAT for images 1.1'") from error
+    except (KeyError, ValueError, OverflowError) as error:
+        raise DataError(f"{where} cannot be taken: {in_words(error)}", "export 'CVAT for images 1.1'") from error
     return Drawing(name, size, tuple(shape for _, shape in sorted(shapes, key=lambda one: one[0])), where)
 
 

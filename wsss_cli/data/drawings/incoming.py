@@ -20,11 +20,11 @@ from wsss_cli.data.drawings.scribbles import read_scribbles
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, label_map
 from wsss_cli.data.drawings.table import read_points_and_boxes
 from wsss_cli.data.images import image_size, read_image
-from wsss_cli.data.sources.results import class_of, place_of, places_by_name, refuse_unused
+from wsss_cli.data.sources.results import class_of, known_classes, place_of, places_by_name, refuse_unused
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.labels import IGNORE
 from wsss_cli.processes import check_stop, in_processes
-from wsss_cli.talk import rename_option, sides
+from wsss_cli.talk import counted, rename_option, sides
 
 Boxes = Callable[[np.ndarray, Sequence[tuple[Shape, int]]], np.ndarray]
 """From a photograph, uint8 [H, W, 3], and its boxes, each with its class index, to a label map."""
@@ -121,7 +121,7 @@ def drawn_on(
     classes = {name: index for index, name in enumerate(dataset.classes)}
     for target in wanted.renames.values():
         if target not in classes and target != UNDECIDED:
-            raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
+            raise UsageError(f"--rename: there is no class {target!r}", known_classes(target, list(classes)))
     places = places_by_name(samples)
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
@@ -147,8 +147,8 @@ def drawn_on(
         raise DataError(f"{path} has no photograph that was drawn on", "submit the annotations, then export again")
     if not seen:
         raise DataError(
-            f"{path} has no shape of a photograph of the list: of {counts['all']:,} photographs "
-            f"{counts['strangers']:,} are none of it, and {counts['empty']:,} have no shape",
+            f"{path} has no shape of a photograph of the list: of {counted(counts['all'], 'photograph')} "
+            f"{counts['strangers']:,} not of it, {counts['empty']:,} without a shape",
             f"photographs are named by their ids or files, such as {samples[0].id}; of which list, --split says"
             if counts["strangers"]
             else "nothing is drawn on them: draw, submit or save, and export again",

@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
-from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
+from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes, in_words
 from wsss_cli.data.images import IMAGE_ENDINGS, check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.data.remote import url_of
@@ -39,7 +39,7 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
     Raises:
         DataError: it is no such export, a task has two annotations, or a result is no shape.
     """
-    text = json_text(path)
+    text, where = json_text(path), str(path)
     predicted = annotated = 0
     furthest = 0.0
     try:
@@ -61,7 +61,8 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}", "export it again") from error
     except (AttributeError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no export of Label Studio: {error!r}", "export the project as JSON") from error
+        said = f"{where} is not as Label Studio exports it: {in_words(error)}"
+        raise DataError(said, "export the project as JSON") from error
     if 0 < furthest <= 1:
         raise DataError(f"{path}: no coordinate is above 1", "coordinates are per cent of the photograph, 0 to 100")
     if predicted and not annotated:
@@ -122,7 +123,7 @@ def _shape(form: str, value: Mapping[str, Any], label: str, size: Size, where: s
         side = np.array([[value["width"], value["height"]]], float)
         return Shape(label, "box", np.concatenate([point, point + side]) * percent, where)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where} is no {form}: {error}", "export the project as JSON") from error
+        raise DataError(f"{where} is no {form}: {in_words(error)}", "export the project as JSON") from error
 
 
 def _furthest(drawing: Drawing) -> float:

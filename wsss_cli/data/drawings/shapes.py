@@ -12,6 +12,7 @@ from pycocotools import mask as rle_of
 
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
+from wsss_cli.talk import counted
 
 Form = Literal["mask", "polygon", "line", "point", "box"]
 Size = tuple[int, int]
@@ -66,6 +67,16 @@ class Drawing:
     where: str
 
 
+def in_words(error: Exception) -> str:
+    """What keeps a file from being read, of what Python says where a key is missing or a value is none that fits."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, (TypeError, AttributeError)):
+        return "a value in it is of another kind"
+    said = str(error)
+    return f"{said.rpartition(': ')[2]} is no number" if said.startswith(("could not convert", "invalid lit")) else said
+
+
 def label_map(shapes: Sequence[tuple[Shape, int]], size: Size, blank: int) -> np.ndarray:
     """The label map of shapes; of two that overlap the later one lies on top, and 255 under all others.
 
@@ -102,11 +113,14 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
         assert shape.pixels is not None
         (top, left), (high, wide) = (int(y[0]), int(x[0])), shape.pixels.shape
         if top < 0 or left < 0 or top + high > height or left + wide > width:
-            raise DataError(f"{shape.where}: a mask of {wide}x{high} at {left},{top} leaves {width}x{height} pixels")
+            raise DataError(
+                f"{shape.where}: a mask of {wide}x{high} at {left},{top} leaves {width}x{height} pixels",
+                "was it drawn on a photograph of another size?",
+            )
         canvas[top : top + high, left : left + wide] = shape.pixels
     elif shape.form == "polygon":
         if len(x) < 3:
-            raise DataError(f"{shape.where}: a polygon of {len(x)} points")
+            raise DataError(f"{shape.where}: a polygon of {counted(len(x), 'point')}", "take it out, or draw it anew")
         canvas[:] = rle_of.decode(rle_of.merge(rle_of.frPyObjects([shape.points.ravel().tolist()], height, width)))
     elif shape.form == "line":
         canvas[rows, columns] = 1  # a line of one point is a click
@@ -152,7 +166,8 @@ def box_edges(shape: Shape, size: Size) -> tuple[int, int, int, int]:
     top, left = max(int(np.floor(y0)), 0), max(int(np.floor(x0)), 0)
     bottom, right = min(int(np.ceil(y1)), size[0]), min(int(np.ceil(x1)), size[1])
     if top >= bottom or left >= right or x0 == x1 or y0 == y1:
-        raise DataError(f"{shape.where}: a box from {x0:g},{y0:g} to {x1:g},{y1:g} holds no pixel")
+        said = f"{shape.where}: a box from {x0:g},{y0:g} to {x1:g},{y1:g} holds no pixel"
+        raise DataError(said, "take it out, or draw it anew")
     return top, bottom, left, right
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_cli.data.drawings.shapes import Drawing, Shape
+from wsss_cli.data.sources.foreign import CONVERT, is_yolo
 from wsss_cli.data.sources.table import read_table
 from wsss_cli.errors import DataError
 
@@ -24,6 +25,8 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
     wanted = BOX if table.column("x0") is not None else POINT
     places = [table.column(name) for name in ("image", "class", *wanted)]
     columns = [place for place in places if place is not None]
+    if len(columns) < len(places) and is_yolo(path):
+        raise DataError(f"{path} is YOLO's, which is not read", CONVERT)
     if len(columns) < len(places):
         raise DataError(
             f"{path} has the columns {','.join(table.columns)}",
@@ -44,8 +47,12 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
         if not np.isfinite(points).all():
             raise DataError(f"{table.where(line)}: {','.join(numbers)} are no numbers", "coordinates are pixels")
         if not image or not label:
-            raise DataError(f"{table.where(line)}: no {'class' if image else 'image'}")
+            raise DataError(
+                f"{table.where(line)}: no {'class' if image else 'image'}", "every row names an image and a class"
+            )
         form = "box" if wanted is BOX else "point"
         shapes.setdefault(image, []).append(Shape(label, form, points, table.where(line)))  # type: ignore[arg-type]
+    if not shapes:
+        raise DataError(f"{path} has no rows", f"a row for each {'box' if wanted is BOX else 'point'}")
     for image, members in shapes.items():
         yield Drawing(image, None, tuple(members), members[0].where)

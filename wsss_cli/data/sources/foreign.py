@@ -38,7 +38,7 @@ def in_place_of_pngs(folder: Path) -> tuple[str, str]:
         tool, hint = _json_of(folder / files[0])
     elif known[0] == ".xml":
         hint = "wsss prepare labels reads ScribbleSup's XML, and CVAT's: name its file"
-    elif known[0] == ".txt" and any(_is_yolo(folder / name) for name in files[:20]):
+    elif known[0] == ".txt" and any(is_yolo(folder / name) for name in files[:20]):
         tool, hint = "YOLO's", CONVERT
     return f", but {len(files):,} {known[0]}: {show_some(files)}{f' ({tool})' if tool else ''}", hint
 
@@ -74,7 +74,7 @@ def _json_of(path: Path) -> tuple[str, str]:
     return "", "wsss prepare labels and wsss import-scores read one JSON of instances (COCO): name the file"
 
 
-def _is_yolo(path: Path) -> bool:
+def is_yolo(path: Path) -> bool:
     """Whether the first line of a text is a whole number and four numbers or more."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:

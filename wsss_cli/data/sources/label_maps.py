@@ -55,15 +55,17 @@ class LabelMaps:
         if self.count and self.silent + self.bare == self.count:
             held = "0 and 255 only" if self.bare else "255 only"
             raise DataError(
-                f"all {counted(self.count, 'label map')} in {self.folder} hold {held}: are objects 255?",
+                f"{self.folder}: {self._maps()} {held}: are objects 255?",
                 "write class indices: 0 background, 1, 2, ... the classes; 255 where nothing is said",
             )
         if self.count and not self.whole and self.full == self.count:
             raise DataError(
-                f"none of the {counted(self.count, 'label map')} in {self.folder} holds 255: "
-                "all that is not drawn would be background",
+                f"{self.folder}: {self._maps()} no 255: all that is not drawn would be background",
                 "write 255 where nothing is said, as 0 is the background; of whole masks, --kind mask",
             )
+
+    def _maps(self) -> str:
+        return "its one label map holds" if self.count == 1 else f"all {self.count:,} label maps hold"
 
     def lines(self) -> list[str]:
         """What is said of some that are odd beside others that are not."""

@@ -15,7 +15,7 @@ from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import elements, is_empty, refuse_unshaped, within_pixel
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
-from wsss_cli.talk import rename_option
+from wsss_cli.talk import counted, rename_option
 
 LABELS = ("label", "category_name", "class_name", "category")
 IMAGES = ("file_name", "image", "image_path")
@@ -83,7 +83,7 @@ def read_results(
     classes = {name: index for index, name in enumerate(dataset.classes) if index}
     for target in renames.values():
         if target not in classes:
-            raise UsageError(f"--rename: there is no class {target!r}", nearest(target, classes))
+            raise UsageError(f"--rename: there is no class {target!r}", known_classes(target, list(classes)))
     by_image: dict[int, list[Instance]] = {}
     named: dict[int, str] = {}
     sizes: dict[int, tuple[int, int]] = {}
@@ -279,6 +279,11 @@ def class_of(label: str, classes: Mapping[str, int]) -> int | None:
     return alike[0] if len(alike) == 1 else None
 
 
+def known_classes(name: str, classes: Sequence[str]) -> str:
+    """The first classes, and the one that a name is near to: a hint."""
+    return f"{nearest(name, classes)}classes are {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+
+
 def _refuse_nothing(
     path: Path,
     total: int,
@@ -296,7 +301,7 @@ def _refuse_nothing(
         raise DataError(f"{path} has no entry", "is it a list of results, or a file with annotations?")
     if others == total:
         raise DataError(
-            f"none of the {total:,} entries in {path} is of a photograph of the list: {names}",
+            f"{path}: of {counted(total, 'instance')} none is of a photograph of the list: {names}",
             "they name photographs by their files or ids; of which list, --split says",
         )
     first = unknown.most_common(1)[0][0]
