@@ -25,6 +25,9 @@ def home(tmp_path_factory):
     assert wsss(folder, "prepare", "toy", "--images", "4", "--size", "64", "--out", "data/my toy").returncode == 0
     assert wsss(folder, "train", *QUICK, *SETTINGS).returncode == 0
     (next((folder / "runs").glob("train-*"))).rename(folder / "run")
+    (folder / "my run").symlink_to("run")
+    (folder / "a b.pth").touch()
+    (folder / "-photos").mkdir()
     (folder / "untold/splits").mkdir(parents=True)
     (folder / "untold/dataset.json").write_text('{"classes": ["background", "cat"]}')
     (folder / "untold/splits/train.csv").write_text("id,image,mask,labels\na,a.jpg,,cat\n")
@@ -62,6 +65,12 @@ def home(tmp_path_factory):
         ("infer run photo.jpg --out masks --overlap 8", "--overlap 8 is that of tiles", "add --tile 1024"),
         ("infer run photo.jpg --out masks --tile 64 --overlap 64", "is not below --tile 64", "for example --overlap 8"),
         ("infer run photo.jpg", "Missing option '--out'.", "see wsss infer --help"),
+        ("infer 'my run' --out masks", "no photographs are named after my run", "wsss infer 'my run' photos/ --out"),
+        ("infer 'a b.pth' photo.jpg --out m", "a b.pth is a weight file", "wsss weights inspect 'a b.pth'"),
+        ("infer -photos --out masks", "No such option", "begins with a hyphen write ./-photos; see wsss infer"),
+        ("show run --out 'my pic'", "--out my pic: the picture ends in", "--out 'my pic.png'"),
+        ("runs compare run run --runs 'my runs'", "two runs at least", "wsss runs list --runs 'my runs' names"),
+        ("verify gone --split val", "there is no gone", "name a directory that has dataset.json"),
         ("eval --base x", "Invalid value for '--base'", "see wsss eval --help"),
     ],
 )

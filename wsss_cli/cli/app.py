@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -171,7 +172,7 @@ def _run() -> int:
             return 2
         command = getattr(getattr(error, "ctx", None), "command_path", "wsss")
         said = " ".join(error.format_message().split()).replace(": Input should be", ": it should be")
-        return _fail(said, f"see {command} --help", error.exit_code)
+        return _fail(said, f"{_no_option()}see {command} --help", error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", "run the same command again to go on", 130)
     except Stopped as stopped:
@@ -204,6 +205,12 @@ def _run() -> int:
         if isinstance(error, ImportError) and package != "wsss_cli":  # of another package, or of a library below it
             return _fail(f"{package or 'a package'} cannot be loaded: {error}", _reinstall(package), 3)
         return _bug(error)
+
+
+def _no_option() -> str:
+    """A hint on words of the command line that are taken for options and are files that are there; else nothing."""
+    files = [word for word in sys.argv[1:] if word.startswith("-") and os.path.lexists(word)]
+    return f"of a name that begins with a hyphen write {shlex.quote(f'./{files[0]}')}; " if files else ""
 
 
 PLAIN_NAMES = "rename the file or folder, or link to it by another name; where it is UTF-8, set LC_ALL=C.UTF-8"

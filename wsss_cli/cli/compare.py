@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_cli.cli import completion, console
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption, written_file
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.talk import counted
@@ -60,8 +61,8 @@ def compare(compared: RunsArgument, runs: RunsOption = RUNS, json_output: JsonOp
     console.table(Table("Differences", columns, cells, notes=(INTERVAL,)))
     for name, lines in settings.items():
         console.result(f"settings, {told[0].name} -> {name}:{'' if lines else ' none'}")
-        for line in lines:
-            console.result(f"  {line}")
+        for changed in lines:
+            console.result(f"  {changed}")
     end_without_scores(told)
 
 
@@ -71,8 +72,8 @@ def end_without_scores(told: Sequence[Told]) -> None:
     The result is printed before: an error that is raised would become a second JSON object.
     """
     if why := [one.last.why_no_scores for one in told if one.last.why_no_scores]:
-        for line in why:
-            console.complain(f"error: scores are left out: {line}")
+        for reason in why:
+            console.complain(f"error: scores are left out: {reason}")
         raise typer.Exit(DataError.exit_code)
 
 
@@ -140,7 +141,7 @@ def log(
     link = read_link(path)
     if link.preset is None:
         raise UsageError(
-            f"{path} cannot be read: {link.why_gone}", f"wsss runs list --runs {runs} names those there are"
+            f"{path} cannot be read: {link.why_gone}", f"{line('runs', 'list', '--runs', runs)} names those there are"
         )
     sent = send(path, to, link.preset.model_dump(mode="json"), follow=follow)
     if json_output:
@@ -161,5 +162,6 @@ def _several(named: list[Path], runs: Path, least: int) -> list[Path]:
 
     paths = [runs / path if not is_run(path) and is_run(runs / path) else path for path in named]
     if len(dict.fromkeys(paths)) < least:
-        raise UsageError("two runs at least are compared", f"wsss runs list --runs {runs} names those there are")
+        hint = f"{line('runs', 'list', '--runs', runs)} names those there are"
+        raise UsageError("two runs at least are compared", hint)
     return list(dict.fromkeys(paths))

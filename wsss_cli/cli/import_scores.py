@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsss_cli.cli import completion, console, stage
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import RUNS, JsonOption, RunsOption
 from wsss_cli.errors import UsageError
 
@@ -66,10 +66,8 @@ def import_scores(
     else:
         _show(teacher, done.counts, done.notes)
         console.result(str(done.run))
-    following = shlex.join(
-        ["wsss", "pseudo", "--preset", "NAME", "--data", str(dataset), "--cams", str(done.run), "--runs", str(runs)]
-    )
-    stage.finish(str(done.run), done.skipped, done.lost, following.removesuffix(" --runs runs"), json_output)
+    after = line("pseudo", "--preset", "NAME", "--data", dataset, "--cams", done.run, "--runs", runs)
+    stage.finish(str(done.run), done.skipped, done.lost, after.removesuffix(" --runs runs"), json_output)
 
 
 def label_renames(texts: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsss_cli.cli import console, sharded, stage
+from wsss_cli.cli.following import line
 from wsss_cli.cli.options import (
     RUNS,
     AddressOption,
@@ -223,12 +224,13 @@ def run_and_photographs(first: Path | None, others: list[str], runs: Path) -> tu
         raise UsageError("no photographs are named", "wsss infer photos/ --out DIR")
     if is_network(first):
         if not others:
-            raise UsageError(f"no photographs are named after {first}", f"wsss infer {first} photos/ --out DIR")
+            raise UsageError(f"no photographs are named after {first}", line("infer", first, "photos/", "--out", "DIR"))
         return first, others
     if first.suffix.lower() in WEIGHT_ENDINGS and first.is_file():
         raise UsageError(
             f"{first} is a weight file, neither a run nor a photograph",
-            f"name the folder of a run, of one of its checkpoints, or of an import; wsss weights inspect {first}",
+            "name the folder of a run, of one of its checkpoints, or of an import; "
+            f"{line('weights', 'inspect', first)}",
         )
     if others and not first.exists() and not first.suffix and not set(str(first)) & set("*?["):
         return first, others  # whoever opens it says what was meant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,7 @@ def picture_file(out: Path | None) -> Path | None:
     if out is not None:
         refuse_unwritable(out)
         if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise UsageError(f"--out {out}: the picture ends in .png or .jpg", f"--out {out}.png")
+            raise UsageError(f"--out {out}: the picture ends in .png or .jpg", shlex.join(["--out", f"{out}.png"]))
     return out
 
 

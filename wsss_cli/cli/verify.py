@@ -94,6 +94,9 @@ def _looked_at(target: Path, splits: list[str], allow: list[str], workers: int, 
     """
     from wsss_cli.data import verify as data
 
+    named = "name a directory that has dataset.json, run.json or made.jsonl"
+    if not target.exists():
+        raise UsageError(f"there is no {target}", named)
     if (target / "dataset.json").is_file():
         _check_codes(allow, data.CODES)
         return "data set", data.verify_dataset(target, splits, workers, stop.check, console.progress)
@@ -106,12 +109,7 @@ def _looked_at(target: Path, splits: list[str], allow: list[str], workers: int, 
         return "run", runs.verify_run(target, workers, stop.check, console.progress)
     if (target / "made.jsonl").is_file():
         return "predictions", runs.verify_predictions(target, workers, stop.check, console.progress)
-    if not target.exists():
-        raise UsageError(f"there is no {target}", "name a directory that has dataset.json, run.json or made.jsonl")
-    raise UsageError(
-        f"{target} is no data set, no run and no folder of predictions",
-        "name a directory that has dataset.json, run.json or made.jsonl",
-    )
+    raise UsageError(f"{target} is no data set, no run and no folder of predictions", named)
 
 
 def _check_codes(allow: list[str], codes: Mapping[str, str]) -> None:
