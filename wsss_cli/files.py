@@ -239,6 +239,15 @@ def how_to_write(error: OSError) -> str:
     return "free space, then run again"
 
 
+def how_to_read(error: OSError) -> str:
+    """What helps where a file cannot be read: a hint."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "make it readable, and the folders above it"
+    if error.errno in (errno.EIO, errno.ESTALE):
+        return "see whether its disk answers, then run again"
+    return "check the path"
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

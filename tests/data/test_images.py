@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from pathlib import Path
@@ -261,3 +262,17 @@ def test_a_file_that_is_no_image_is_named_as_what_it_is(tmp_path, content, kind)
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.jpg cannot be read as an image: it is {kind}"):
         image_size(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("number", "helps"), [(errno.EACCES, "make it readable"), (errno.ENOENT, "check the path")])
+def test_what_helps_depends_on_why_a_file_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, helps: str
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "a.jpg").write_bytes(b"")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=f"cannot read image .*a.jpg: {os.strerror(number)}") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert caught.value.hint.startswith(helps)

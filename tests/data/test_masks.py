@@ -206,3 +206,11 @@ def test_a_changed_byte_gives_no_mask_unseen(at: int, tmp_path: Path) -> None:
     changed[at] ^= 1
     (tmp_path / "m.png").write_bytes(changed)
     assert masks._plain_indices(tmp_path / "m.png") is None
+
+
+def test_a_value_of_a_jpeg_that_is_called_png_is_no_matter_of_the_number_of_classes(tmp_path: Path) -> None:
+    for form, hint in (("JPEG", "it is a JPEG, whatever its name"), ("PNG", "is the number of classes right")):
+        Image.fromarray(np.full((8, 8), 9, np.uint8)).save(tmp_path / "a.png", form)
+        with pytest.raises(DataError, match=r"a\.png holds the value 9; 3 classes are") as caught:
+            masks.check_values(read_mask(tmp_path / "a.png"), 3, tmp_path / "a.png")
+        assert caught.value.hint.startswith(hint)

@@ -115,8 +115,10 @@ def test_a_file_that_was_changed_by_hand_is_not_believed(dataset):
 def test_a_damaged_index_is_one_line(dataset, text):
     (dataset.root / "trusted").mkdir()
     (dataset.root / "trusted/index.csv").write_text(text)
-    with pytest.raises(DataError, match=r"index\.csv"):
+    with pytest.raises(DataError, match=r"index\.csv") as caught:
         read_trusted(dataset.root)
+    assert "--clear" in caught.value.hint  # without it the index would be read first, again
+    assert "8 whole masks" in run(dataset.root, "--draw", "masks", "--clear")
 
 
 def test_the_command_takes_a_folder_draws_and_clears(dataset, tmp_path):

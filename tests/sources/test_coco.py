@@ -294,15 +294,16 @@ def test_coco_is_looked_for(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "data" / "COCO").rename(tmp_path / "data" / "elsewhere")
     with pytest.raises(DataError, match="no COCO found") as caught:
         find_coco(None)
-    assert "images.cocodataset.org" in caught.value.hint
+    assert "images.cocodataset.org" in caught.value.hint and "Looked in ./coco" in caught.value.hint
     assert "coco/annotations/instances_{train,val}2014.json" in caught.value.hint
     for place in (tmp_path / "data" / "elsewhere", tmp_path / "data"):
         monkeypatch.setenv("WSSS_DATA", str(place))
         if place.name == "data":
             (place / "elsewhere").rename(place / "coco2").rename(place / "COCO")
         assert find_coco(None).resolve() in (place.resolve(), (place / "COCO").resolve())
-    with pytest.raises(DataError, match="no COCO in nowhere"):
+    with pytest.raises(DataError, match="no COCO in nowhere") as caught:
         find_coco(Path("nowhere"))
+    assert "Looked in" not in caught.value.hint
 
 
 def test_a_missing_part_is_named(root: Path) -> None:

@@ -177,6 +177,18 @@ def test_a_bad_mask_of_val_takes_its_photograph_along(photos: Path, tmp_path: Pa
     assert [(entry["id"], entry["lost"]) for entry in made.findings] == [("b", "photograph")]
 
 
+def test_where_none_is_left_for_training_the_hint_helps(photos: Path, tmp_path: Path) -> None:
+    masks, plain = _masks(tmp_path, a=np.ones((6, 8), np.uint8)), ("a.jpg", "cat")
+    with pytest.raises(DataError, match="leaves no image for training: all are for validation") as caught:
+        prepare_folder(photos, _table(tmp_path, plain), tmp_path / "out", name="m", masks=masks, val_fraction=0.05)
+    assert caught.value.hint == "--val-fraction 0 keeps all for training"
+    prepare_folder(photos, _table(tmp_path, plain), tmp_path / "out", name="m", masks=masks, val_fraction=0.0)
+    table = _table(tmp_path, (*plain, "val"), header=("image", "labels", "split"))
+    with pytest.raises(DataError, match="leaves no image for training") as caught:
+        prepare_folder(photos, table, tmp_path / "out", name="m", masks=masks)
+    assert caught.value.hint == "mark some rows with split train"
+
+
 def test_masks_that_are_not_what_they_seem_are_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
     table = _table(tmp_path, ("a.jpg", "cat"), ("b.png", "cat"))
 
@@ -191,7 +203,10 @@ def test_masks_that_are_not_what_they_seem_are_refused_before_anything_is_writte
     _masks(tmp_path, a=np.full((6, 8), 255, np.uint8), b=np.full((6, 8), 255, np.uint8))
     refused("all 2 masks hold 255 only")
     _masks(tmp_path, a=np.full((6, 8), 3, np.uint8), b=np.full((6, 8), 2, np.uint8))
-    refused(r"none of the 2 masks can be used, first: .*a\.png holds the value 3")
+    refused(r"none of the 2 masks can be used, first: .*a\.png holds the value 3 .*pixels are 0 \(background\)")
+    for name in "ab":
+        Image.fromarray(np.full((6, 8), 99, np.uint8)).save(tmp_path / "masks" / f"{name}.png", "JPEG")
+    refused(r"first: .*a\.png holds the value 99 \(it is a JPEG, whatever its name")
     for name in "ab":
         (tmp_path / "masks" / f"{name}.png").rename(tmp_path / "masks" / f"{name}_mask.png")
     refused(r"none of 2 images has a mask in .*; looked for a\.png, b\.png, there is a_mask\.png, b_mask\.png")

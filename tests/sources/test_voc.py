@@ -302,14 +302,16 @@ def test_the_devkit_is_found_in_the_usual_places(root: Path, tmp_path: Path, mon
         "JPEGImages",
     ):
         assert part in caught.value.hint
+    assert "Looked in ./VOCdevkit" in caught.value.hint
     for value in (tmp_path, root.parent):
         monkeypatch.setenv("WSSS_DATA", str(value))
         assert find_devkit(None) == root
     monkeypatch.delenv("WSSS_DATA")
     for given in (root, root.parent, tmp_path):
         assert find_devkit(given) == root
-    with pytest.raises(DataError, match="no VOC devkit in"):
+    with pytest.raises(DataError, match="no VOC devkit in") as caught:
         find_devkit(empty)
+    assert "JPEGImages" in caught.value.hint and "Looked in" not in caught.value.hint
     (empty / "data").mkdir()
     (empty / "data" / "VOCdevkit").symlink_to(root.parent)
     assert find_devkit(None).resolve() == root.resolve()

@@ -15,10 +15,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
-from wsss_cli.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.data.remote import read_url, url_of
 from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError, UsageError, WsssError
+from wsss_cli.files import how_to_read
+from wsss_cli.kinds import LOOKED_AT, kind_of_file
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *endings_read())
 OTHER_ENDINGS = (
@@ -242,7 +243,7 @@ def read_plain_file(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
+        raise DataError(f"cannot read image {path}: {error.strerror}", how_to_read(error)) from error
 
 
 def refuse_special_file(path: str | Path) -> None:
@@ -254,7 +255,7 @@ def refuse_special_file(path: str | Path) -> None:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a path takes longer to make
     except OSError as error:
-        raise DataError(f"cannot read image {path}: {error.strerror}", "check the path") from error
+        raise DataError(f"cannot read image {path}: {error.strerror}", how_to_read(error)) from error
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is no image but {_kind(mode)}", "take it out of the list")
 

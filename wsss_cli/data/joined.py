@@ -117,7 +117,10 @@ def read_parts(folder: Path) -> Parts:
     return parts
 
 
-HINT = "wsss prepare labels DATASET SOURCE --clear takes new labels in place of all that are there"
+HINT = (
+    "wsss prepare labels DATASET SOURCE --clear takes new labels in place of all that are there; "
+    "without SOURCE it takes these away"
+)
 
 
 def write_parts(folder: Path, parts: Parts) -> None:

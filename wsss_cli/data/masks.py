@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 from wsss_cli.data.images import PNG, check_pixels, max_pixels, open_picture
+from wsss_cli.data.jpeg import START
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
 from wsss_cli.labels import IGNORE
 
 BORDER_COLOR = (224, 224, 192)
+OF_JPEG = "it is a JPEG, whatever its name, which changes the numbers of pixels: make the mask anew, and save it as PNG"
 PEEK = 8  # rows that tell whether others are filtered
 
 
@@ -113,8 +115,17 @@ def check_values(mask: np.ndarray, num_classes: int, path: str | Path) -> None:
     if wrong.any():
         raise DataError(
             f"{path} holds the value {int(mask[wrong].min())}; {num_classes} classes are 0..{num_classes - 1} (or 255)",
-            "is the number of classes right, background included?",
+            OF_JPEG if is_jpeg(path) else "is the number of classes right, background included?",
         )
+
+
+def is_jpeg(path: str | Path) -> bool:
+    """Whether a file is a JPEG, whatever its name: its values are not those that were saved."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(START)) == START
+    except OSError:
+        return False
 
 
 def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:

@@ -62,7 +62,7 @@ def read_url(url: str) -> bytes:
         said = " ".join(str(error).split())
         raise ResourceError(
             f"cannot read {url}: {said or type(error).__name__}",
-            "see that the storage answers; the same command goes on",
+            "see that the storage answers, and lets you in; the same command goes on",
         ) from error
 
 

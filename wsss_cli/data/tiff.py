@@ -16,7 +16,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # the last a BigTIFF; Pillow reads none o
 BITS, SAMPLES, EXTRA_SAMPLES, FORMAT = 258, 277, 338, 339
 STRAIGHT_ALPHA = 2  # of the extra samples: colours are not multiplied by it
 SIGNED, FLOAT = 2, 3  # of the sample formats
-SAVE = "save it with one or three bands of 8 or 16 bits: gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 IN OUT"
+SAVE = "save it with one or three bands of 8 or 16 bits: gdal_translate -ot Byte -scale {0} IN OUT"
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
@@ -71,4 +71,4 @@ def refuse_unshown(tags: Mapping[int, Any], name: str) -> None:
         why = f"{bands} bands of {bits} bits, and nothing tells which are red, green and blue"
     else:
         return
-    raise DataError(f"{name} is a TIFF with {why}", SAVE)
+    raise DataError(f"{name} is a TIFF with {why}", SAVE.format("-b 1 -b 2 -b 3" if bands > 2 else "-b 1"))

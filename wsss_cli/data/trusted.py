@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.joined import (
+    HINT,
     PARTS,
     Joined,
     Part,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 Kind = Literal["mask", "partial"]
 FOLDER, INDEX, COLUMNS = "trusted", "index.csv", ["id", "kind", "sha256", "source"]
 ASIDE = ".trusted.new"  # beside them: label maps that are not all there yet
-NONE = "wsss prepare labels adds labels to a data set"
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ def read_trusted(root: Path) -> TrustedLabels:
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{folder / INDEX} is damaged: {error}", NONE) from error
+        raise DataError(f"{folder / INDEX} is damaged: {error}", HINT) from error
     if not rows or rows[0] != COLUMNS:
-        raise DataError(f"{folder / INDEX} has not the columns {','.join(COLUMNS)}", NONE)
+        raise DataError(f"{folder / INDEX} has not the columns {','.join(COLUMNS)}", HINT)
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(COLUMNS) or row[1] not in ("mask", "partial") or row[0] in entries:
-            raise DataError(f"{folder / INDEX}, line {number}: {','.join(row)[:200]!r} is no entry", NONE)
+            raise DataError(f"{folder / INDEX}, line {number}: {','.join(row)[:200]!r} is no entry", HINT)
         entries[row[0]] = Entry(cast(Kind, row[1]), row[2], row[3])
     return TrustedLabels(folder, entries, hashlib.sha256(data).hexdigest())
 

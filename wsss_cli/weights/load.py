@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss_cli.errors import WeightsError
+from wsss_cli.files import how_to_read
 from wsss_cli.kinds import LOOKED_AT, UNTOLD, ZIP, kind_of_file
 from wsss_cli.weights.choice import split_choice
 from wsss_cli.weights.tables import OF_ARRAYS, RESAVE, State, choose
@@ -150,7 +151,7 @@ def _read(path: Path) -> tuple[Any, list[str]]:
             ) from error
         raise _damaged(path, "damaged or not a weight file", RESAVE) from error
     except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", "check the path") from error
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or error}", how_to_read(error)) from error
     except Exception as error:  # a damaged pickle can fail in any way: safetensors, zip, type, key, value errors
         hint = OTHER_CHECKPOINT if (path.parent / "meta.json").is_file() else RESAVE
         raise _damaged(path, f"truncated or damaged: {_first_line(error)}", hint) from error

@@ -42,8 +42,8 @@ links to all), or let --download do it; an archive from elsewhere (https://web.a
 is taken by --download, too. Layout expected:
   coco/annotations/instances_{train,val}2014.json
   coco/train2014/COCO_train2014_*.jpg
-  coco/val2014/COCO_val2014_*.jpg
-Looked in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA; --root DIR names another place"""
+  coco/val2014/COCO_val2014_*.jpg"""
+LOOKED = "Looked in ./coco, ./data/coco, ./COCO, ./data/COCO and $WSSS_DATA; --root DIR names another place"
 
 
 def find_coco(root: Path | None) -> Path:
@@ -59,7 +59,7 @@ def find_coco(root: Path | None) -> Path:
             if missing:
                 raise DataError(f"COCO in {place} has no {missing[0].relative_to(place)}", LAYOUT)
             return place
-    raise DataError(f"no COCO in {root}" if root else "no COCO found", LAYOUT)
+    raise DataError(f"no COCO in {root}", LAYOUT) if root else DataError("no COCO found", f"{LAYOUT}\n{LOOKED}")
 
 
 def download_coco(

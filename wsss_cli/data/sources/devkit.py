@@ -45,8 +45,8 @@ https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_con
   VOCdevkit/VOC2012/SegmentationClass/*.png
   VOCdevkit/VOC2012/SegmentationClassAug/*.png        (or --sbd benchmark_RELEASE)
 --download fetches both. Where a link is dead, look for the archive at https://web.archive.org, or for that of VOC at
-http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar; --download unpacks what lies here.
-Looked in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA; --devkit DIR names another place"""
+http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar; --download unpacks what lies here."""
+LOOKED = "Looked in ./VOCdevkit, ./data/VOCdevkit and $WSSS_DATA; --devkit DIR names another place"
 
 VOC2012 = Archive(
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
@@ -85,7 +85,9 @@ def find_devkit(folder: Path | None) -> Path:
     root = _devkit(folder)
     if root is not None:
         return root
-    raise DataError(f"no VOC devkit in {folder}" if folder else "no VOC devkit found", LAYOUT)
+    if folder:
+        raise DataError(f"no VOC devkit in {folder}", LAYOUT)
+    raise DataError("no VOC devkit found", f"{LAYOUT}\n{LOOKED}")
 
 
 def _devkit(folder: Path | None) -> Path | None:

@@ -267,9 +267,9 @@ def _splits(rows: Looked, table: Path, settings: FolderSettings, room: Path) -> 
             )
         numbers["val" if val[number] else "train"].append(number)
     if not numbers["train"]:
-        raise DataError(
-            f"{table} leaves no image for training", "mark some rows with split train, or lower --val-fraction"
-        )
+        told = any(row.split for _, row in rows.good())
+        hint = "mark some rows with split train" if told else "--val-fraction 0 keeps all for training"
+        raise DataError(f"{table} leaves no image for training: all are for validation", hint)
     return {split: Each(members, rows.sample) for split, members in numbers.items() if members}
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from wsss_cli.kinds import LOOKED_AT, TEXT, kind_of_file
 from wsss_cli.errors import DataError
 from wsss_cli.files import refuse_named_pipe
+from wsss_cli.kinds import LOOKED_AT, TEXT, kind_of_file
 
 DELIMITERS = (",", ";", "\t")
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
