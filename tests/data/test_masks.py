@@ -106,9 +106,14 @@ def test_missing_empty_and_truncated_masks_are_named(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 21, (50, 50), np.uint8)
     write_mask(tmp_path / "whole.png", noise, voc_palette(21))
     data = (tmp_path / "whole.png").read_bytes()
-    for name, content in (("empty.png", b""), ("half.png", data[: len(data) // 2]), ("text.png", b"not an image")):
+    for name, content, why in (
+        ("empty.png", b"", "it is empty"),
+        ("half.png", data[: len(data) // 2], ""),
+        ("text.png", b"not an image", "it is text"),
+        ("page.png", b"<!DOCTYPE html><p>", "it is a web page"),
+    ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=rf"{name} cannot be decoded"):
+        with pytest.raises(DataError, match=rf"{name} cannot be decoded: {why}"):
             read_mask(tmp_path / name)
 
 

@@ -183,7 +183,9 @@ def _read(path: Path) -> Table:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8: {error.reason} at {error.start:,}", "save it as UTF-8") from None
+        raise UsageError(
+            f"{path} is not UTF-8: {error.reason} at {error.start:,}", "is it TOML? if so, save it as UTF-8"
+        ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a syntax error, a number without end, arrays without end

@@ -11,12 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wsss_cli.data.images import PNG, check_pixels, max_pixels, open_picture
 from wsss_cli.data.jpeg import START
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
+from wsss_cli.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.labels import IGNORE
 
 BORDER_COLOR = (224, 224, 192)
@@ -59,7 +60,13 @@ def read_mask(path: str | Path) -> np.ndarray:
     except PermissionError as error:
         raise DataError(f"cannot read mask {path}: {error.strerror}", "make it readable") from error
     except Exception as error:  # Pillow raises many types on a damaged file
-        raise DataError(f"mask {path} cannot be decoded: {error}", "replace the file, or fetch it again") from error
+        why = f"it is {_kind(Path(path))}" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"mask {path} cannot be decoded: {why}", "replace the file, or fetch it again") from error
+
+
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        return kind_of_file(file.read(LOOKED_AT))
 
 
 def _plain_indices(path: Path) -> np.ndarray | None:
