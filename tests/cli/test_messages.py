@@ -10,6 +10,7 @@ from command import ROOT, python, wsss
 
 from wsss_cli.cli import console
 from wsss_cli.cli.infer import run_and_photographs
+from wsss_cli.cli.serve import _listening
 from wsss_cli.errors import UsageError
 from wsss_cli.talk import counted, sides
 
@@ -140,6 +141,12 @@ def test_the_names_of_checkpoints_are_taken_where_a_run_is(home):
 def test_a_file_that_ends_in_pt_is_torchscript(home):
     done = wsss(home, "export", "run", "--out", "net.pt")
     assert (done.returncode, (home / "net.pt").is_file()) == (0, True)
+
+
+def test_an_address_of_another_machine_is_refused_once():
+    with pytest.raises(UsageError) as caught:
+        _listening("192.0.2.1", 8000)
+    assert caught.value.message == "cannot listen at 192.0.2.1, port 8000: Cannot assign requested address"
 
 
 def test_one_thing_is_one():

@@ -113,6 +113,8 @@ def test_further_options_of_sbatch():
     for text in ("", "=a", "a b=c", "comment=a\nb", "time=3", "array=1-2"):
         with pytest.raises(UsageError, match="--extra"):
             _extra(text)
+    with pytest.raises(UsageError, match="--extra comment=my job: its value has a blank"):
+        _extra("comment=my job")
     with pytest.raises(UsageError, match="--extra qos: given twice"):
         _extras(["qos=high", "--qos=low"])
 

@@ -513,6 +513,17 @@ def test_an_id_that_means_two_things_is_refused(data, more):
     labels_of(data, coco(data, SQUARE, categories=[{"id": 1, "name": "cat"}] * 2))  # the same twice is no doubt
 
 
+def test_the_folder_of_an_export_of_cvat_is_no_folder_of_scribbles(data):
+    (data / "export").mkdir()
+    cvat(data, ("a.png", '<mask label="cat" rle="0,4" left="0" top="0" width="2" height="2"/>')).rename(
+        data / "export/annotations.xml"
+    )
+    with pytest.raises(DataError, match="begins with <annotations>") as refused:
+        labels_of(data, data / "export")
+    assert refused.value.hint == "of CVAT name the file itself, not its folder"
+    assert list(labels_of(data, data / "export/annotations.xml")) == ["a"]
+
+
 def test_a_polygon_of_cvat_without_points_is_named(data):
     with pytest.raises(DataError, match=r"image a[.]png, polygon 2: a polygon without points") as refused:
         labels_of(data, cvat(data, ("a.png", '<tag label="cat"/><polygon label="cat" points=""/>')))

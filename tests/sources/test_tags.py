@@ -119,7 +119,9 @@ def test_annotations_give_each_object_once_and_no_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 2 images have no annotation.*the first: b\.xml"):
         annotation_tags(tmp_path, ["a", "b"], CLASSES)
     (tmp_path / "b.xml").write_text("<annotation><object><name>hors</name></object></annotation>")
-    with pytest.raises(DataError, match=r"b\.xml names the unknown class 'hors'"):
+    with pytest.raises(
+        DataError, match=r"b\.xml names the unknown class 'hors' \(did you mean 'horse'\? known: cat, dog"
+    ):
         annotation_tags(tmp_path, ["b"], CLASSES)
     (tmp_path / "b.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"b\.xml is not XML"):

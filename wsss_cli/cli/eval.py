@@ -207,7 +207,7 @@ def _part(shard: str, gpus: int, run: Path | None) -> Shard | None:
     if part is not None and (run is None or _stage_of(run) in ("cam", "pseudo", "onnx")):
         raise UsageError(
             "--shard divides the images of a network that is scored, whose run is named",
-            "wsss eval runs/train-... --shard 3/16; folders, and runs with stored scores, take one process",
+            "wsss eval runs/train-... --shard 3/16; folders, ONNX files and runs with stored scores take one process",
         )
     return part
 

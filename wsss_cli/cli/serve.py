@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import socket
 import threading
@@ -102,6 +103,6 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen at {host}, port {port}: {error.strerror or error}", "give another --port or --host"
-        ) from error
+        number = error.errno or 0  # below 0: of looking up a name
+        reason = os.strerror(number) if number > 0 else error.strerror or error
+        raise UsageError(f"cannot listen at {host}, port {port}: {reason}", "give another --port or --host") from error

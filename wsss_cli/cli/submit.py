@@ -170,7 +170,9 @@ def _extras(texts: Sequence[str]) -> dict[str, str]:
 def _extra(text: str) -> tuple[str, str]:
     """(name, value) of an option of sbatch; a flag's value is empty."""
     name, _, value = text.removeprefix("--").partition("=")
-    if not name.replace("-", "").isalnum() or any(character.isspace() for character in value):
+    if any(character.isspace() for character in value):
+        raise UsageError(f"--extra {text}: its value has a blank, which batch scripts take apart", "write it without")
+    if not name.replace("-", "").isalnum():
         raise UsageError(
             f"--extra {text}: sbatch has no option that looks like this",
             "--extra constraint=a100, or --extra exclusive",

@@ -31,7 +31,8 @@ def read_scribbles(files: list[Path]) -> Iterator[Drawing]:
         except OSError as error:
             raise DataError(f"cannot read {file}: {error.strerror}") from error
         if root.tag != "annotation":
-            raise DataError(f"{file} begins with <{root.tag}>, not <annotation>", HINT)
+            hint = "of CVAT name the file itself, not its folder" if root.tag == "annotations" else HINT
+            raise DataError(f"{file} begins with <{root.tag}>, not <annotation>", hint)
         if root.find("object") is not None:
             raise DataError(f"{file} has <object>s: Pascal VOC's boxes, or LabelMe's polygons, are not read", OTHERS)
         size = tuple(_number(root.find(f"size/{side}"), str(file)) for side in ("height", "width"))

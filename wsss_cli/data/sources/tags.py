@@ -268,7 +268,10 @@ def annotation_tags(folder: Path, ids: Sequence[str], classes: Sequence[str]) ->
         labels = [(node.findtext("name") or "").strip() for node in root.findall("object")]
         unknown = [label for label in labels if label not in classes]
         if unknown:
-            raise DataError(f"{path} names the unknown class {unknown[0]!r}", nearest(unknown[0], classes))
+            raise DataError(
+                f"{path} names the unknown class {unknown[0]!r}",
+                f"{nearest(unknown[0], classes)}known: {', '.join(classes)}",
+            )
         tags[name] = tuple(dict.fromkeys(labels))
     return tags
 

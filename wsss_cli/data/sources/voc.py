@@ -172,9 +172,9 @@ def _write(
 ) -> Prepared:
     """Write the data set directory, once all looks at the masks have come and none is bad."""
     tally, sizes = _tally(plan, looks, tick_looks)
+    splits = {split: _samples(plan, split, out / "masks", sizes) for split in plan.lists}
     begin_dataset(out)
     convert(plan, out)
-    splits = {split: _samples(plan, split, out / "masks", sizes) for split in plan.lists}
     classes = ("background", *plan.classes)
     dataset = write_dataset(
         out,
@@ -280,7 +280,8 @@ def _tags(source: VocSource, lists: dict[str, list[str]], masks: dict[str, Path 
     untagged = [name for name in ids if name not in tags]
     if untagged:
         raise DataError(
-            f"{len(untagged)} listed images have no tags in {path}, the first: {untagged[0]}", "add a line for each"
+            f"{counted(len(untagged), 'listed image')} without a line in {path}, the first: {untagged[0]}",
+            "add a line for each",
         )
     return tags, f"tags from {path.name}"
 
@@ -321,7 +322,8 @@ def _samples(plan: Plan, split: str, folder: Path, sizes: dict[str, Size]) -> li
         if labels or split == "val" or len(classes) == len(CLASSES):
             samples.append(Sample(name, plan.image(name), plan.place(name, folder), labels, sizes.get(name)))
     if not samples:
-        raise DataError(f"no image of split {split} has any of the classes {', '.join(classes)}")
+        said = f"no image of split {split} has any of the classes {', '.join(classes)}"
+        raise DataError(said, "name others with --classes, or all")
     return samples
 
 
