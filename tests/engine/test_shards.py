@@ -62,7 +62,7 @@ def test_the_task_of_an_array_is_a_shard(variables, expected):
     [
         ({}, "SLURM_ARRAY_TASK_ID is not set"),
         ({"ID": 3, "MIN": 1}, "do not say which task this is: SLURM_ARRAY_TASK_COUNT is not set"),
-        ({"ID": "x", "COUNT": 2, "MIN": 1}, "do not say which task"),
+        ({"ID": "x", "COUNT": 2, "MIN": 1}, "do not say which task this is: 'x' is no whole number"),
         ({"ID": 7, "COUNT": 2, "MIN": 3, "MAX": 7}, "no array without gaps"),
         ({"ID": 7, "COUNT": 2, "MIN": 3}, "no array without gaps"),
         ({"ID": 1, "COUNT": 2, "MIN": 0, "MAX": 2, "STEP": 2}, "no array without gaps"),

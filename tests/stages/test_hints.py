@@ -142,7 +142,7 @@ def finished(step, exp):
 
 
 def test_cams_of_another_list_are_refused_with_that_list(data, tmp_path):
-    val = open_experiment(load_preset("toy", [f"dataset.path={data}", "dataset.train=val"]), tmp_path)
+    val = open_experiment(load_preset("toy", [f"dataset.path={data}", "dataset.train=val", SELF]), tmp_path)
     cams = [finished(step, val) for step in plan_cam(val)][-1]
     exp = open_experiment(load_preset("toy", [f"dataset.path={data}", SELF]), tmp_path)
     steps = plan_pseudo(exp, cams, silent)
@@ -163,6 +163,13 @@ def test_a_run_without_a_network_or_of_another_one_is_named_as_that(data, tmp_pa
     (tmp_path / "t/checkpoints/step-00000001").mkdir(parents=True)
     with pytest.raises(WeightsError, match="is a train run, no classifier"):
         given_classifier(exp.preset, tmp_path / "t")
+
+
+def test_seeds_that_no_list_can_score_are_refused_before_the_cams_are_made(wrong, data, tmp_path):
+    (fault,) = wrong("dataset.score=val")  # which has masks, and no photograph that CAMs are of
+    said = f"no photograph of split 'train' of {data} has a mask in split 'val' to score its seeds on"
+    assert fault.message == f"pseudo.threshold is of kind train-curve, and {said}"
+    assert wrong("dataset.score=val", "dataset.train=val") == []
 
 
 def test_a_list_that_is_not_there_is_said_not_to_be_there(data, tmp_path):

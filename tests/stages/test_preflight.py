@@ -149,7 +149,7 @@ def test_a_split_that_cannot_be_read_is_one_fault(check, data, tmp_path):
     assert fault.message == f"split 'train' of data set {folder} is empty"
     weights, seeds = check("dataset.score=train", "dataset.train=val", "train.backbone.weights=/no.pth", path=folder)
     assert weights.message == "train.backbone.weights: there is no file /no.pth"
-    assert "split 'train' of" in seeds.message and seeds.message.endswith("has no masks to score seeds on")
+    assert seeds.message.endswith("has a mask in split 'train' to score its seeds on")
 
 
 def test_a_trial_names_the_classes_that_it_sees_nothing_of(check, data, tmp_path, capsys):

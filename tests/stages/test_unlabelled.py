@@ -133,8 +133,9 @@ def test_a_training_that_sees_no_label_says_so(unlabelled, capsys):
 
 def test_a_training_without_validations_has_no_best_checkpoint_and_says_so(unlabelled):
     run, _ = train(unlabelled("none", "train.val_interval=0"))
-    with pytest.raises(UsageError, match="no best checkpoint"):
-        eval_sources.network(run, ["iou"], stage.working("cpu", run.parent), ms_flip=False, best=True)
+    for named, best in ((run, True), (run / "checkpoints/best", False)):
+        with pytest.raises(UsageError, match=f"^{run} has no best checkpoint"):
+            eval_sources.network(named, ["iou"], stage.working("cpu", run.parent), ms_flip=False, best=best)
 
 
 def test_cams_of_a_split_without_labels_are_made_and_not_scored(unlabelled):

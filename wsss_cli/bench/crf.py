@@ -55,7 +55,11 @@ def bench_crf(
     Returns:
         See `bench_measure.report`; rows also have 'same_as_lattice' and 'same_as_exact', the shares of pixels that get
         the same label.
+    Raises:
+        UsageError: there is no such backend.
     """
+    if unknown := sorted(set(backends) - set(BACKENDS)):
+        raise UsageError(f"there is no backend {unknown[0]!r}", f"choose from {', '.join(BACKENDS)}")
     height, width = (side or usual for side, usual in zip(size, SIZE[ctx.device.type], strict=True))
     picture = pictures(1, height, width, seed=seed, data=data)[0]
     unary = -np.log(np.clip(score_maps(picture.mask, labels, seed), 1e-5, 1.0))

@@ -97,13 +97,17 @@ def _array_task(environment: Mapping[str, str]) -> Shard:
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
         last = int(environment.get("SLURM_ARRAY_TASK_MAX", str(first + (count - 1) * step)))
     except (KeyError, ValueError) as error:
-        what = f"{error.args[0]} is not set" if isinstance(error, KeyError) else error
-        raise UsageError(f"--shard array: {', '.join(names)} do not say which task this is: {what}") from None
+        named = isinstance(error, KeyError)
+        what = f"{error.args[0]} is not set" if named else f"{str(error).rpartition(': ')[2]} is no whole number"
+        raise UsageError(
+            f"--shard array: {', '.join(names)} do not say which task this is: {what}",
+            "start it in a job with sbatch --array, or give 3/16",
+        ) from None
     regular = step >= 1 and last == first + (count - 1) * step
     if not regular or (task - first) % step or not first <= task <= last:
         raise UsageError(
             f"--shard array: task {task} of {count}, {first} to {last}, is no array without gaps",
-            "give single tasks their shard: --shard $SLURM_ARRAY_TASK_ID/16",
+            "give single tasks their shard, from 1 on: --shard $SLURM_ARRAY_TASK_ID/16",
         )
     return Shard((task - first) // step + 1, count)
 

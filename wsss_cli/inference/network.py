@@ -16,7 +16,7 @@ from wsss_cli.config.renames import renamed
 from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import AVERAGE, MODEL, load_weights
 from wsss_cli.engine.context import Context
-from wsss_cli.engine.pointers import checkpoint_named, find_checkpoint, weights_in
+from wsss_cli.engine.pointers import POINTERS, checkpoint_named, find_checkpoint, weights_in
 from wsss_cli.engine.records import is_run, read_inputs, read_record
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.kernels.choice import why_no_kernels
@@ -86,12 +86,14 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
         if which.weights == "ema":
             raise UsageError(f"{run} has no averaged weights", "leave out --weights ema")
         return _imported(run, ctx)
+    if run.name in POINTERS and run.parent.name == "checkpoints" and is_run(run.parent.parent):  # none has it yet
+        run, which = run.parent.parent, Which(run.name, which.weights)
     _check_stage(run)
     checkpoint = find_checkpoint(run / "checkpoints", which.checkpoint)
     if checkpoint is None and which.checkpoint == "best" and find_checkpoint(run / "checkpoints") is not None:
         raise UsageError(
             f"{run} has no best checkpoint, as no validation has scored one",
-            "leave out --best for the last one; validations need train.val_interval > 0 and masks in the val split",
+            "leave out --best, or name the run, for the last; validations need train.val_interval > 0 and masks in val",
         )
     if checkpoint is None:
         raise UsageError(f"{run} has no checkpoint yet", "finish its training first: run `wsss train` again")

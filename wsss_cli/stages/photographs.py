@@ -143,7 +143,7 @@ def _refuse_written(paths: Iterable[str], out: Path) -> None:
             continue
         last = folder, png
         if any(Path(folder).resolve().is_relative_to(place) for place in (*places, *(later if png else ()))):
-            raise UsageError(f"{path} lies where masks are written", "choose another --out")
+            raise UsageError(f"{Path(path)} lies where masks are written", "choose another --out")
 
 
 def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:

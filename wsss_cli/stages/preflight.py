@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsss_cli.config.loss import CrossEntropyConfig
-from wsss_cli.config.schema import Preset
+from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.config.train import TrainConfig
 from wsss_cli.data.columns import names_of
@@ -68,8 +68,7 @@ def problems(exp: Experiment, steps: Sequence[Step], device: str, ranks: int = 1
     checks = [*_weights(exp.preset, todo), *_sources(exp, steps)]
     if todo and exp.dataset.classes:
         checks += _data(exp, todo)
-    checks += _machine(exp, todo, device, max(ranks, here().world)) if todo else _no_device(device)
-    return checks
+    return [*checks, *_machine(exp, todo, device, max(ranks, here().world))]
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -120,11 +119,10 @@ def _data(exp: Experiment, todo: Sequence[Step]) -> Iterator[WsssError]:
             yield fault
         key = "pseudo" if step.stage == "pseudo" else f"affinity.{step.stage}"
         section = preset.pseudo if step.stage == "pseudo" else preset.affinity.irn if step.stage == "irn" else None
-        if section is not None and isinstance(section.threshold, CurveThreshold) and not _curve(exp, step):
+        if section is not None and isinstance(section.threshold, CurveThreshold) and not _curve(exp, step, samples):
             other = f"find them from the scores: --set {key}.threshold.kind=self; or " if key == "pseudo" else ""
             yield DataError(
-                f"{key}.threshold is of kind train-curve, and split {preset.dataset.score!r} of {dataset.root}"
-                f"{first_ones(dataset.limit)} has no masks to score seeds on",
+                f"{key}.threshold is of kind train-curve, and {why_no_seeds(preset.dataset, dataset)}",
                 f"{other}give thresholds: {GIVE_THRESHOLDS.format(key)}",
             )
     if "train" in stages:
@@ -167,18 +165,33 @@ def _say_unused(dataset: Dataset, samples: Sequence[Sample], supervision: str) -
             )
 
 
-def _curve(exp: Experiment, step: Step) -> bool:
-    """Whether seeds have been scored, or can be."""
+def _curve(exp: Experiment, step: Step, listed: Sequence[Sample]) -> bool:
+    """Whether seeds have been scored, or can be; `listed`: what CAMs are of, empty where that cannot be read."""
     split, cams = exp.preset.dataset.score, step.reads[0]
     walked = step.stage == "pseudo" and exp.preset.pseudo.score_steps  # other scores than those of the curve
     if cams.done and not walked and (cams.path / "eval.json").is_file():
         return True
+    same = split == exp.preset.dataset.train
     if split not in exp.dataset.split_sha256:
         return False
     try:
-        return any(exp.dataset.split(split).masked)
+        scored = exp.dataset.split(split)
     except DataError:
-        return split == exp.preset.dataset.train  # what is wrong with that one is said already
+        return same  # what is wrong with that one is said already
+    if same or not listed:
+        return any(scored.masked)
+    names = set(names_of(listed))
+    return any(there and name in names for there, name in zip(scored.masked, names_of(scored), strict=True))
+
+
+def why_no_seeds(lists: DatasetConfig, dataset: Dataset) -> str:
+    """Why no seeds can be scored: CAMs are of the train split, true masks those of the score split."""
+    where = f"{dataset.root}{first_ones(dataset.limit)}"
+    if lists.score == lists.train:
+        return f"split {lists.score!r} of {where} has no masks to score seeds on"
+    return (
+        f"no photograph of split {lists.train!r} of {where} has a mask in split {lists.score!r} to score its seeds on"
+    )
 
 
 def check_true_masks(samples: Sequence[Sample]) -> None:
@@ -285,6 +298,9 @@ def _sources(exp: Experiment, steps: Sequence[Step]) -> Iterator[WsssError]:
 
 def _machine(exp: Experiment, todo: Sequence[Step], device: str, ranks: int) -> Iterator[WsssError]:
     try:
+        check_device(device)  # where nothing is left to do, too: the next command would be given it
+        if not todo:
+            return
         kind = device_type(device)
         for stage in dict.fromkeys(step.stage for step in todo):
             if trained := training_of(exp.preset, stage):
@@ -302,14 +318,6 @@ def _machine(exp: Experiment, todo: Sequence[Step], device: str, ranks: int) -> 
         check_folder(exp.runs)
         check_room(exp, todo)
     except WsssError as error:
-        yield error
-
-
-def _no_device(device: str) -> Iterator[WsssError]:
-    """A word that names no device is refused where nothing is left to do, too: the next command would be given it."""
-    try:
-        check_device(device)
-    except UsageError as error:
         yield error
 
 

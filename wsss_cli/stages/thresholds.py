@@ -27,6 +27,7 @@ from wsss_cli.rows import Each
 from wsss_cli.scoring.cams import cam_curve
 from wsss_cli.scoring.stored import read_scores
 from wsss_cli.stages.paths import Files
+from wsss_cli.stages.preflight import why_no_seeds
 from wsss_cli.stages.scored import score_samples, with_masks
 from wsss_cli.stages.trusted import own_labels
 
@@ -98,7 +99,7 @@ def _from_curve(preset: Preset, dataset: Dataset, scores: Files, cam_run: Path, 
         scored = with_masks(scores, score_samples(dataset, preset))
         if not scored:
             raise DataError(
-                f"{cam_run} has no threshold curve, as split {preset.dataset.score!r} has no masks to score seeds on",
+                f"{cam_run} has no threshold curve, as {why_no_seeds(preset.dataset, dataset)}",
                 f"find thresholds from the scores: --set pseudo.threshold.kind=self; or give them: {GIVE_THEM}",
             )
         stored = _curve(scored, dataset, ctx)

@@ -74,7 +74,8 @@ def run_train(step: Step, exp: Experiment, ctx: Context) -> None:
                 ctx.ui.say(f"train.init: {others}: its classifiers are taken by number; --reset-head draws them anew")
         put_on_kernels(model, config)
         if config.patience and not _validated_on(preset, dataset):
-            ctx.ui.say(f"train.patience: split {preset.dataset.val!r} has no masks, so training goes on to its end")
+            why = "has no masks" if preset.dataset.val in dataset.split_sha256 else "is not there"
+            ctx.ui.say(f"train.patience: split {preset.dataset.val!r} {why}, so training goes on to its end")
         validate = partial(_validate, preset=preset, dataset=dataset, run=run, ctx=ctx)
         task = SegmentationTask(model, config, validate, ctx.ui.say)
         title = f"{config.head.kind}, {config.supervision}"
