@@ -71,6 +71,7 @@ def home(tmp_path_factory):
         ("infer -photos --out masks", "No such option", "begins with a hyphen write ./-photos; see wsss infer"),
         ("show run --out 'my pic'", "--out my pic: the picture ends in", "--out 'my pic.png'"),
         ("runs compare run run --runs 'my runs'", "two runs at least", "wsss runs list --runs 'my runs' names"),
+        ("demo --images 8 --out 'a b.pth'", "--out a b.pth is no folder", "choose another --out"),
         ("verify gone --split val", "there is no gone", "name a directory that has dataset.json"),
         ("eval --base x", "Invalid value for '--base'", "see wsss eval --help"),
     ],

@@ -109,7 +109,7 @@ def test_an_empty_split_is_refused_on_both_ways(tmp_path: Path) -> None:
 
 
 def test_duplicate_ids_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="split 'train': 1 duplicate ids: a"):
+    with pytest.raises(DataError, match="split 'train': 1 duplicate id: a"):
         _write(tmp_path, {"train": [_sample(tmp_path, "a"), _sample(tmp_path, "b"), _sample(tmp_path, "a")]})
 
 
@@ -127,10 +127,15 @@ def test_ids_that_cannot_name_a_file_are_refused(tmp_path: Path, name: str) -> N
         ("id,image,mask,labels,width,height\na,a.jpg,,cat,8,0\n", "line 2: width '8' and height '0'"),
         ("id,image,mask,labels\na,a.jpg,,catt\n", r"train\.csv, line 2: unknown class 'catt'"),
         ("id,image,mask,labels\na,a.jpg,,background\n", "unknown class 'background'"),
-        ("id,image,mask,labels\na,a.jpg,,cat\na,b.jpg,,dog\n", "1 duplicate ids: a"),
+        ("id,image,mask,labels\na,a.jpg,,cat\na,b.jpg,,dog\n", "1 duplicate id: a"),
         ("id,image,mask,labels\na,a.jpg,cat\n", "line 2: not the four fields"),
         ("id,image,mask,labels\na,,,cat\n", "line 2: not the four fields"),
-        ("image,labels\na.jpg,cat\n", "must start with the line id,image,mask,labels"),
+        ("image,labels\na.jpg,cat\n", r"must start with the line id,image,mask,labels \(run `wsss prepare`"),
+        ("id;image;mask;labels\na;a.jpg;;cat\n", r"id,image,mask,labels \(save it with commas between columns\)"),
+        (
+            "id,image,mask,labels\na,a.jpg,,cat;dog\n",
+            r"unknown class 'cat;dog' .*several are joined by \| \(cat\|dog\)",
+        ),
         ('id,image,mask,labels\n"a,a.jpg,,cat\n', r"train\.csv, line \d: unexpected end of data"),
     ],
 )
@@ -219,7 +224,7 @@ def test_rows_are_read_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     content = [[sample.id, sample.image.name, "", ["cat"]] for sample in samples]
     assert made.split_sha256["train"] == hashlib.sha256(json.dumps(content).encode()).hexdigest()
     (tmp_path / "splits" / "train.csv").write_text("id,image,mask,labels\n" + "s1,a.jpg,,cat\n" * 9)
-    with pytest.raises(DataError, match="1 duplicate ids: s1"):
+    with pytest.raises(DataError, match="1 duplicate id: s1"):
         open_dataset(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_a_list_is_the_same_in_files_and_in_memory(tmp_path: Path, monkeypatch: 
     (tmp_path / "splits" / "a.csv").write_text(text)  # touched: its rows are compared
     assert mapped[39] == plain[39]
     (tmp_path / "splits" / "a.csv").write_text(text + rows[7])
-    with pytest.raises(DataError, match="1 duplicate ids: p7"):
+    with pytest.raises(DataError, match="1 duplicate id: p7"):
         Split(tmp_path, "a", ["background", "cat"])
     unsized = "".join(f"p{number},p.jpg,,cat\n" for number in range(40))
     (tmp_path / "splits" / "a.csv").write_text(f"id,image,mask,labels\n{unsized}")

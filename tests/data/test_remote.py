@@ -74,6 +74,15 @@ def test_what_is_not_there_is_lost_and_what_does_not_answer_ends_the_work(monkey
     def closed(*arguments: str) -> None:
         raise PermissionError("no\nentry")
 
+    def lacking(*arguments: str) -> None:
+        raise ImportError("of this kind of storage")
+
+    for url, package in (("s3://place/1.jpg", "s3fs"), ("https://place/1.jpg", "aiohttp requests")):
+        with monkeypatch.context() as patch:
+            patch.setattr(fsspec, "open", lacking)
+            with pytest.raises(ResourceError, match="of this kind of storage") as refused:
+                read_url(url)
+        assert refused.value.hint == f"pip install 'wsss[remote]' {package}"
     with monkeypatch.context() as patch:
         patch.setattr(fsspec, "open", closed)
         with pytest.raises(ResourceError, match=r"cannot read s3://place/1\.jpg: no entry"):

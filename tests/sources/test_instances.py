@@ -247,7 +247,7 @@ def test_what_is_no_json_or_no_object_is_refused(file: Path) -> None:
         (lambda r: r["annotations"][1].pop("id"), "no integer id"),
         (lambda r: r["annotations"].append(3), "no integer id"),
         (lambda r: r["images"][0].update(id=7), "image id 7 occurs twice"),
-        (lambda r: r["images"][0].update(file_name="a.jpg"), "duplicate ids: a.jpg"),
+        (lambda r: r["images"][0].update(file_name="a.jpg"), "duplicate id: a.jpg"),
         (lambda r: r["images"][0].update(file_name="../a.jpg"), "cannot be an id"),
         (lambda r: r["images"][0].pop("height"), "no usable id, file_name, height"),
         (lambda r: r["images"][0].update(width=0), "no usable id, file_name, height"),

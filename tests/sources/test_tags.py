@@ -146,7 +146,7 @@ def test_ids_of_lists_in_their_usual_forms(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("b\n a -1\n/JPEGImages/c.jpg /SegmentationClassAug/c.png\n\n")
     assert read_ids(tmp_path / "l.txt") == ["b", "a", "c"]
     (tmp_path / "l.txt").write_text("a\nb\na\n")
-    with pytest.raises(DataError, match=r"l\.txt: 1 duplicate ids: a"):
+    with pytest.raises(DataError, match=r"l\.txt: 1 duplicate id: a"):
         read_ids(tmp_path / "l.txt")
     (tmp_path / "l.txt").write_text("\n")
     with pytest.raises(DataError, match=r"l\.txt is empty"):

@@ -252,7 +252,7 @@ def test_a_listed_image_that_is_not_there_is_named(root: Path, tmp_path: Path) -
 def test_lists_that_cannot_be_taken(root: Path, tmp_path: Path) -> None:
     lists = root / "ImageSets" / "Segmentation"
     _list(lists / "train.txt", ["t1", "t2", "t1"])
-    with pytest.raises(DataError, match=r"train\.txt: 1 duplicate ids: t1"):
+    with pytest.raises(DataError, match=r"train\.txt: 1 duplicate id: t1"):
         _prepare(root, tmp_path / "out")
     _list(lists / "train.txt", [])
     with pytest.raises(DataError, match=r"train\.txt is empty"):

@@ -9,6 +9,7 @@ import typer
 
 from wsss_cli.cli import console, stage
 from wsss_cli.cli.options import DeviceOption, JsonOption, SetOption
+from wsss_cli.errors import UsageError
 from wsss_cli.talk import silent
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def demo(
 
     About four minutes on two CPU cores. Ends with one table and a picture sheet.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder", "choose another --out")
     common = [*(overrides or ())]
     data = str(out / "data" / f"toy-{images}-{seed}")
     weak = stage.resolve("toy", common, data, seed=seed)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from wsss_cli.errors import DataError
+from wsss_cli.talk import counted
 
 PLAIN_ID = re.compile(r"[^\x00-\x1f/.][^\x00-\x1f.]*(\.[^\x00-\x1f.]+)*")  # those that need no second look
 
@@ -39,7 +40,7 @@ def refuse_duplicates(ids: Iterable[str], where: str) -> None:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(
-            f"{where}: {len(twice)} duplicate ids: {', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}",
+            f"{where}: {counted(len(twice), 'duplicate id')}: {', '.join(twice[:5])}{' ...' if len(twice) > 5 else ''}",
             "every id may occur once; a photograph's is its name without the ending: a.png and a.jpg share one",
         )
 

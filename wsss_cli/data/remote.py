@@ -55,7 +55,7 @@ def read_url(url: str) -> bytes:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"cannot read image {url}: there is no such file", "check the URL in the list") from error
     except (ImportError, ValueError) as error:  # no package for this kind of storage, or no such kind
-        raise ResourceError(f"cannot read {url}: {error}", f"is the scheme right? {HOW} s3fs for s3://") from error
+        raise ResourceError(f"cannot read {url}: {error}", _how(url, error)) from error
     except MemoryError:
         raise
     except Exception as error:  # every kind of storage has its own
@@ -67,6 +67,13 @@ def read_url(url: str) -> bytes:
 
 
 HOW = "pip install 'wsss[remote]'"
+PACKAGES = {
+    "s3": "s3fs",
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp requests"),
+}
+"""What fsspec needs for URLs of a scheme."""
 
 
 def is_there(image: Path) -> bool:
@@ -85,5 +92,13 @@ def is_there(image: Path) -> bool:
     try:
         url_to_fs(url)
     except Exception as error:  # as in `read_url`
-        raise ResourceError(f"cannot read {url}: {error}", f"is the scheme right? {HOW} s3fs for s3://") from error
+        raise ResourceError(f"cannot read {url}: {error}", _how(url, error)) from error
     return True
+
+
+def _how(url: str, error: Exception) -> str:
+    """What helps where nothing reads URLs of a scheme: a hint."""
+    packages = PACKAGES.get(url.partition("://")[0])
+    if packages and isinstance(error, ImportError):
+        return f"{HOW} {packages}"
+    return f"is the scheme right? {HOW} s3fs for s3://"

@@ -205,7 +205,8 @@ class Split(Sequence[Sample]):
         try:
             columns = tuple(next(reader, ()))
             if columns not in HEADS:
-                raise DataError(f"{self.file} must start with the line {','.join(COLUMNS)}", AGAIN)
+                hint = "save it with commas between columns" if set(";\t") & set("".join(columns)) else AGAIN
+                raise DataError(f"{self.file} must start with the line {','.join(COLUMNS)}", hint)
             self._format = _Format(self._format.root, self._format.index, len(columns))
             start = lines.at
             for row in reader:
@@ -255,7 +256,8 @@ class Split(Sequence[Sample]):
         for tag in text.split("|"):
             if tag and tag not in self._format.index:
                 known = f"{nearest(tag, self._format.index)}classes: {', '.join(self._format.index)}"
-                raise DataError(f"{where}: unknown class '{tag}'", known)
+                joined = "; several are joined by | (cat|dog)" if set(";,") & set(tag) else ""
+                raise DataError(f"{where}: unknown class '{tag}'", f"{known}{joined}")
         return _json_list(self._format.labels(text), classes)
 
 
