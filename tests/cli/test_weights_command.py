@@ -82,7 +82,7 @@ def test_inspect_prints_what_the_file_is(home):
         (["weights", "import-mmseg", "ema.pth", "--out", "x"], 3, "every key begins with 'ema'"),
         (["weights", "import-mmseg", "psp.pth", "--out", "x"], 3, "missing (decode_head.aspp_modules.0.conv.weight, "),
         (["weights", "import-mmseg", "none.pth", "--out", "x"], 3, "none.pth do not exist"),
-        (["weights", "inspect", "shown.txt"], 3, "shown.txt are damaged or not a weight file"),
+        (["weights", "inspect", "shown.txt"], 3, "shown.txt is no weight file: it is text"),
         (["weights", "import-mmseg", "r50.pth", "--out", "."], 2, "is no imported directory"),
         (["export", "none", "--format", "torchscript", "--out", "x.pt"], 2, "none is no run directory"),
     ],

@@ -132,7 +132,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     [
         (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a pointer of Git LFS"),
-        (b"hello\n", "text"),
+        (b"hello, weights\n", "text"),
         (b"", "empty"),
     ],
 )

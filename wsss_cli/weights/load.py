@@ -26,6 +26,7 @@ from wsss_cli.weights.unpickle import RefusedError, read_inert
 OF_RUN = "name the run or the checkpoint that it was made from; of ONNX, wsss eval takes the file, too"
 OTHER_CHECKPOINT = "remove this checkpoint folder and run its training again: it goes on from the one before, or anew"
 UNPACK = "unpack it and name the weight file that is in it"
+FEW = 9  # bytes that do not tell what a file was to be: of safetensors they are the length of its head
 ONLY_STATE = "if you trust its origin, re-save only its state_dict with safetensors.torch.save_file"
 
 
@@ -190,8 +191,9 @@ def _other_form(path: Path) -> str:
 def _damaged(path: Path, how: str, hint: str) -> WeightsError:
     """The error for a file that cannot be read: by its first bytes it may be no weight file at all."""
     with path.open("rb") as file:
-        kind = kind_of_file(file.read(LOOKED_AT))
-    if kind in (ZIP, UNTOLD):  # as torch writes them, or half of one
+        head = file.read(LOOKED_AT)
+    kind = kind_of_file(head)
+    if kind in (ZIP, UNTOLD) or 0 < len(head) < FEW:  # as torch writes them, or the beginning of one
         return WeightsError(f"weights {path} are {how}", hint)
     return WeightsError(f"{path} is no weight file: it is {kind}", hint)
 
