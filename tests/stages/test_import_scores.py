@@ -308,6 +308,16 @@ def test_advice_is_shown_by_the_command(dataset, tmp_path, ctx, wsss):
         assert (refused.returncode, refused.stdout) == (2, "") and message in refused.stderr
 
 
+def test_the_command_that_follows_reads_the_list_that_the_scores_are_of(dataset, tmp_path, ctx, wsss):
+    folder = tmp_path / "of val"
+    folder.mkdir()
+    for sample in dataset.split("val"):
+        (folder / f"{sample.id}.png").write_bytes(sample.mask.read_bytes())
+    arguments = [str(dataset.root), str(folder), "--teacher", "x", "--runs", str(ctx.runs)]
+    done = wsss("import-scores", *arguments, "--split", "val")
+    assert done.returncode == 0 and " --set dataset.train=val --runs " in done.stderr.partition("next: ")[2]
+
+
 def test_without_thresholds_the_background_is_what_is_left(dataset, tmp_path, ctx):
     def unknown(mask):
         mask = mask.copy()

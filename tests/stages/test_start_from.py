@@ -127,6 +127,14 @@ def test_a_backbone_alone_is_said_with_the_setting_that_takes_it(trained, tmp_pa
     assert all(torch.equal(tensor, body[key]) for key, tensor in model.state_dict().items() if key in body)
 
 
+def test_a_file_with_a_blank_in_its_name_is_a_word_of_the_command_that_takes_it(trained, tmp_path):
+    file = tmp_path / "my w.pth"
+    torch.save({key: tensor for key, tensor in trained[1].items() if key.startswith("backbone.")}, file)
+    with pytest.raises(WeightsError) as caught:
+        start_from(network(3), file, reset_head=False)
+    assert f"--set 'train.backbone.weights={file}'" in caught.value.hint
+
+
 def test_a_classifier_is_said_with_the_setting_that_takes_its_backbone(trained, tmp_path):
     body = {key: tensor for key, tensor in trained[1].items() if key.startswith("backbone.")}
     torch.save({**body, "classifier.weight": torch.zeros(2, 320, 1, 1)}, tmp_path / "w.pth")

@@ -66,7 +66,8 @@ def import_scores(
     else:
         _show(teacher, done.counts, done.notes)
         console.result(str(done.run))
-    after = line("pseudo", "--preset", "NAME", "--data", dataset, "--cams", done.run, "--runs", runs)
+    listed = [] if split == "train" else ["--set", f"dataset.train={split}"]
+    after = line("pseudo", "--preset", "NAME", "--data", dataset, "--cams", done.run, *listed, "--runs", runs)
     stage.finish(str(done.run), done.skipped, done.lost, after.removesuffix(" --runs runs"), json_output)
 
 

@@ -27,7 +27,8 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.models.backbones import build_backbone
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.models.segmentor import Segmentor
-from wsss_cli.weights.choice import as_word, split_choice, with_file
+from wsss_cli.talk import shell_word
+from wsss_cli.weights.choice import split_choice, with_file
 from wsss_cli.weights.formats import Format, read_holds, recognise, resnet
 from wsss_cli.weights.load import (
     Checkpoint,
@@ -160,7 +161,7 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
     hint = (
         f"as a backbone it needs no import; it {with_file(file_format.advice, file)}"
         if file_format.backbone
-        else f"wsss weights inspect {as_word(file)}"
+        else f"wsss weights inspect {shell_word(file)}"
     )
     return WeightsError(
         f"{file} is no segmentor of MMSegmentation (decode_head.*) and no v1c backbone (stem.*): it is "
@@ -172,7 +173,7 @@ def _stranger(file: Path, state: State, file_format: Format) -> WeightsError:
 def _backbone(file: Path, state: State, file_format: Format) -> tuple[State, dict[str, Any]]:
     if not file_format.backbone:
         raise WeightsError(
-            f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {as_word(file)}"
+            f"{file} is {file_format.title}; {file_format.advice}", f"wsss weights inspect {shell_word(file)}"
         )
     with torch.device("meta"):  # names and shapes are all that is needed
         net_state = build_backbone(file_format.backbone, output_stride=32, weights="none").net.state_dict()

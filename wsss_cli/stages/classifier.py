@@ -35,7 +35,7 @@ from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import train_network
 from wsss_cli.talk import silent
-from wsss_cli.weights.choice import split_choice
+from wsss_cli.weights.choice import split_choice, with_file
 from wsss_cli.weights.formats import recognise
 from wsss_cli.weights.load import differences, load_into, load_state
 from wsss_cli.weights.tables import State, without_prefix
@@ -153,7 +153,7 @@ def load_classifier(step: Step, exp: Experiment, ctx: Context) -> tuple[CamClass
     state = without_prefix(state, expected)
     of = recognise(state) if differences(expected, state) else None
     if of is not None and of.kind not in ("wsss-classifier", "unknown"):
-        advice = of.advice.replace("train.backbone", "classifier.backbone").replace("FILE", str(step.path))
+        advice = with_file(of.advice.replace("train.backbone", "classifier.backbone"), step.path)
         raise WeightsError(f"{title} is {of.title}, no CAM classifier", advice)
     load_into(model, state, title)
     ctx.ui.say(f"classifier: {title}")

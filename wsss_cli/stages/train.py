@@ -35,6 +35,7 @@ from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.training import note_lost, train_network
 from wsss_cli.stages.training_data import still_lost, training_item, training_samples, unusable
 from wsss_cli.stages.trusted import trusted_labels
+from wsss_cli.weights.choice import with_file
 from wsss_cli.weights.formats import read_holds, recognise
 from wsss_cli.weights.load import differences, load_into, load_state
 from wsss_cli.weights.tables import without_prefix
@@ -126,7 +127,7 @@ def start_from(model: Segmentor, path: Path, *, reset_head: bool) -> None:
     state = without_prefix(load_state(file), model_state)
     if (file_format := recognise(state, read_holds(file))).kind != "wsss-segmentor":
         raise WeightsError(
-            f"{file} is {file_format.title}, no network to start from", file_format.advice.replace("FILE", str(file))
+            f"{file} is {file_format.title}, no network to start from", with_file(file_format.advice, file)
         )
     head = model.holds["head"]
     if file_format.head and file_format.head != head:

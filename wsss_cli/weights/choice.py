@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
+
+from wsss_cli.talk import shell_word
 
 
 def split_choice(path: str | Path) -> tuple[Path, str]:
@@ -19,11 +20,6 @@ def split_choice(path: str | Path) -> tuple[Path, str]:
     return path, ""
 
 
-def as_word(path: str | Path) -> str:
-    """A path, also FILE:PART, as a shell takes it; one that begins with a hyphen is no option."""
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
-
-
 def with_file(advice: str, file: str | Path) -> str:
     """A line with a file in place of each FILE, as a shell takes it: alone, in FILE:PART, or behind KEY=.
 
@@ -33,6 +29,6 @@ def with_file(advice: str, file: str | Path) -> str:
     inner = "/" if split_choice(file)[1] else ":"
 
     def word(match: re.Match[str]) -> str:
-        return as_word(match[0].replace("FILE:", f"{file}{inner}").replace("FILE", str(file)))
+        return shell_word(match[0].replace("FILE:", f"{file}{inner}").replace("FILE", str(file)))
 
     return re.sub(r"\S*FILE\S*", word, advice)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from wsss_cli.errors import WeightsError
-from wsss_cli.weights.choice import as_word
+from wsss_cli.talk import shell_word
 from wsss_cli.weights.unpickle import Inert
 
 State = dict[str, Tensor]
@@ -82,7 +82,7 @@ def choose(value: Any, chosen: str, path: Path, objects: Iterable[str] = ()) -> 
         raise WeightsError(f"weights {path} hold no tensor under their keys ({names}){what}", _resave(inside))
     if len(tables) > 1:
         listed = ", ".join(f"{name!r} ({len(table)} tensors)" for name, table in tables.items())
-        ways = " or ".join(as_word(f"{path}:{name}") for name in tables)
+        ways = " or ".join(shell_word(f"{path}:{name}") for name in tables)
         raise WeightsError(f"weights {path} hold several networks: {listed}", f"choose one: {ways}")
     ((name, state),) = tables.items()
     return state, name
@@ -100,7 +100,7 @@ def _chosen(tables: Mapping[str, State], chosen: str, path: Path) -> State:
     names = ", ".join(name for name in tables if name) or "no table by name"
     what = "more than one part" if below else "no part"
     raise WeightsError(
-        f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {as_word(path)}"
+        f"weights {path} have {what} {chosen!r}", f"they have: {names}; wsss weights inspect {shell_word(path)}"
     )
 
 
