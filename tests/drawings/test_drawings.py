@@ -357,6 +357,11 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
             (),
             "x.json: image a.png: annotation 0 of image 4 is no shape: its polygon leaves the image",
         ),
+        (
+            lambda d: coco(d, SQUARE | {"id": None, "segmentation": [[2, 2, 300, 3, 4, 4]]}),
+            (),
+            "x.json: image a.png: an annotation of image 4 is no shape",
+        ),
         (lambda d: coco(d, SQUARE | {"segmentation": [[2, 2, 3, 3]]}), (), "annotation 0: a mask that covers no pixel"),
         (
             lambda d: cvat(d, ("a.png", '<box label="background" xtl="1" ytl="1" xbr="5" ybr="5"/>')),

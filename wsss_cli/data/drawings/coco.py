@@ -17,7 +17,7 @@ from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import SHARES, elements, refuse_unshaped
 from wsss_cli.data.sources.results import json_text
-from wsss_cli.data.sources.shapes import covered
+from wsss_cli.data.sources.shapes import annotation_name, covered
 from wsss_cli.errors import DataError
 from wsss_cli.talk import counted
 
@@ -108,7 +108,7 @@ def _shapes(
 ) -> list[Shape]:
     shapes = []
     for annotation in annotations:
-        at = f"{where}, annotation {annotation.get('id')}"
+        at = f"{where}, {annotation_name(annotation)}"
         category = annotation.get("category_id")
         if not isinstance(category, (int, str)) or category not in names:
             raise DataError(f"{at} has category_id {category!r}, which is not listed", HINT)

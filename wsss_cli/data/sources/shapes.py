@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,4 +136,10 @@ def _polygons(annotation: dict[str, Any], height: int, width: int) -> list[list[
 
 
 def _unusable(annotation: dict[str, Any], why: str) -> DataError:
-    return DataError(f"annotation {annotation.get('id')} of image {annotation.get('image_id')} is no shape: {why}")
+    place = f" of image {annotation['image_id']}" if "image_id" in annotation else ""
+    return DataError(f"{annotation_name(annotation)}{place} is no shape: {why}")
+
+
+def annotation_name(annotation: Mapping[str, Any]) -> str:
+    """For messages; results of a tool have no ids."""
+    return f"annotation {annotation['id']}" if annotation.get("id") is not None else "an annotation"
