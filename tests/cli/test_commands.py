@@ -490,7 +490,7 @@ REFUSED = {  # name: (arguments, exit code, what the one line names)
     "train": (
         ["train", "--data", "masks", "--runs", "r-train", "--json", *FULL],
         3,
-        ["3 items", "all others are done"],
+        ["3 items", "all else is done"],
     ),
     "busy": (["train", "--data", DATA, "--runs", "X/begun", *FULL], 6, ["in use by another process", "train-toy-"]),
     "truncated": (["eval", "X/runs/cut"], 3, ["X/runs/cut/checkpoints/step-00000004/model.safetensors", "damaged"]),

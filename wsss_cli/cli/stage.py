@@ -321,7 +321,7 @@ def finish(path: str, skipped: bool, lost: Sequence[dict[str, str]], following: 
         console.complain(f"... and {len(lost) - 5} more")
     count = f"{len(lost)} {'items were' if len(lost) > 1 else 'item was'} lost"
     error = DataError(
-        f"{count}, the first: {lost[0]['id']}; all others are done",
+        f"{count}, the first: {lost[0]['id']}; all else is done",
         "repair or leave out what could not be used, then run the same command again: what is done is kept",
     )
     if not json_output:
