@@ -184,3 +184,18 @@ def test_kernels_are_refused_where_they_cannot_run(data, tmp_path):
     with pytest.raises(UsageError, match=r"affinity\.irn\.kernels is 'fused': they run on CUDA"):
         made_affinity(make_preset(data, "irn", "kernels=fused"), context(tmp_path), "irn", data / "cam")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_labels_say_is_told_before_the_training(data, tmp_path, kind):
+    said = []
+
+    class Listening(Silent):
+        def say(self, text):
+            said.append(text)
+
+    made_affinity(make_preset(data, kind), Context(torch.device("cpu"), tmp_path, Listening()), kind, data / "cam")
+    labels = [read_mask(file) for file in sorted((tmp_path / f"{kind}-toy-00000000" / "labels").rglob("*.png"))]
+    background, undecided = (100 * np.mean([(label == value).mean() for label in labels]) for value in (0, 255))
+    shares = f"background {background:.0f} %, classes {100 - background - undecided:.0f} %, undecided {undecided:.0f} %"
+    assert f"labels of 4 photographs: {shares}" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from wsss_cli.engine.rundir import RunDir
 from wsss_cli.engine.sweep import Lost, SweepOptions, sweep_items
 from wsss_cli.errors import DataError, UsageError, WeightsError
 from wsss_cli.kernels.choice import chosen_kernels
+from wsss_cli.labels import IGNORE
 from wsss_cli.models.affinity import AffinityNet, BoundaryNet
 from wsss_cli.models.build import build_affinity
 from wsss_cli.pseudo.affinity_labels import LabelJob, make_label
@@ -38,6 +40,7 @@ from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.who import cores_here
 from wsss_cli.rows import Each, Rows
 from wsss_cli.scoring.stored import read_scores
+from wsss_cli.stages.examples import evenly
 from wsss_cli.stages.kernel_choice import check_fused
 from wsss_cli.stages.opening import agreed, open_step
 from wsss_cli.stages.paths import Files, cam_files, label_files
@@ -45,9 +48,11 @@ from wsss_cli.stages.plan import Experiment, Step
 from wsss_cli.stages.sources import hold_to_sources
 from wsss_cli.stages.thresholds import around
 from wsss_cli.stages.training import train_network
+from wsss_cli.talk import counted
 
 TITLE = {"irn": "boundary network", "psa": "AffinityNet"}
 STRIDE = {"irn": 4, "psa": 8}  # image pixels a pixel of the network's grid
+LOOKED_AT = 100  # labels, evenly spaced, whose shares are said
 
 
 class AffinityTask(Task):
@@ -89,6 +94,7 @@ def run_affinity(step: Step, exp: Experiment, ctx: Context) -> None:
         if not labelled:
             first = f"first: {lost[0]['reason']}" if lost else ""  # the first rank knows
             raise DataError(f"no image of split {preset.dataset.train!r} has a label", first)
+        only_first(lambda: ctx.ui.say(_in_words([labels.of(labelled[n].id) for n in evenly(len(labelled), LOOKED_AT)])))
         torch.manual_seed(preset.seed)  # the new layers' first weights
         task = AffinityTask(build_affinity(config, ctx.device), config, ctx.device)
         make = partial(_item, labels=labels, config=config, stride=STRIDE[kind])
@@ -149,6 +155,20 @@ def _make_labels(
     for _ in sweep_items(jobs, make_label, options, lost, ctx, run.log):
         pass  # they are on disk
     return lost
+
+
+def _in_words(labels: Sequence[Path]) -> str:
+    """What labels say, by which thresholds or exponents that do not go with the CAMs are seen before the training."""
+    shares = []
+    for file in labels:
+        with contextlib.suppress(DataError):  # the training says which cannot be read
+            label = read_mask(file)
+            shares.append(((label == 0).mean(), (label == IGNORE).mean()))
+    if not shares:
+        return "no label can be read"
+    background, undecided = 100 * np.mean(shares, axis=0)
+    said = f"background {background:.0f} %, classes {100 - background - undecided:.0f} %, undecided {undecided:.0f} %"
+    return f"labels of {counted(len(shares), 'photograph')}: {said}"
 
 
 def _thresholds(config: IrnConfig, cam_run: Path) -> tuple[float, float]:
