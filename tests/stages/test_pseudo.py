@@ -8,6 +8,7 @@ import torch
 from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.cli.eval_sources import pseudo_run
 from wsss_cli.config.load import load_preset
+from wsss_cli.config.thresholds import CurveThreshold
 from wsss_cli.data.dataset import open_dataset
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.toy import prepare_toy
@@ -20,6 +21,7 @@ from wsss_cli.stages.outcome import outcome
 from wsss_cli.stages.paths import confidence_path, mask_path
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_pseudo
+from wsss_cli.stages.thresholds import around
 
 IMAGES = 4
 
@@ -221,3 +223,16 @@ def test_walks_train_their_networks_first_and_their_scores_are_thresholded(made,
     other, _ = made(*NETWORKS, steps.replace("iterations=8", "iterations=9", 1))
     assert other != run
     assert len(list((tmp_path / "runs").glob("irn-*"))) == 1  # the walk is another, the network the same
+
+
+@pytest.mark.parametrize(
+    ("best", "offsets", "expected"),
+    [
+        (0.4, (0.05, -0.2), (0.45, 0.2)),
+        (0.01, (-0.25, -0.4), (0.01, 0.01)),  # a teacher's label maps: every score is 0 or 1
+        (0.2, (-0.1, -0.4), (0.1, 0.01)),
+        (0.995, (0.1, 0.0), (0.99, 0.99)),
+    ],
+)
+def test_thresholds_at_offsets_stay_in_their_order(best, offsets, expected):
+    assert around(best, CurveThreshold(fg_offset=offsets[0], bg_offset=offsets[1])) == expected

@@ -82,8 +82,8 @@ def choose_thresholds(preset: Preset, dataset: Dataset, scores: Files, cam_run: 
 
 
 def around(best: float, offsets: Offsets) -> tuple[float, float]:
-    """The thresholds (fg, bg) at their offsets from the best one, kept within the scores."""
-    fg, bg = min(best + offsets.fg_offset, 0.99), max(best + offsets.bg_offset, LOWEST)
+    """The thresholds (fg, bg) at their offsets from the best one, each kept within the scores; fg is not below bg."""
+    fg, bg = (min(max(best + offset, LOWEST), 0.99) for offset in (offsets.fg_offset, offsets.bg_offset))
     return round(fg, 4), round(bg, 4)
 
 
