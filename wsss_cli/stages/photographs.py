@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,8 +91,11 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         clips = sum(others.pop(ending, 0) for ending in VIDEO_ENDINGS)
         unread = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
         if not matches:
+            is_gone = not os.path.lexists(name) and not set(name) & set("*?[")
             raise UsageError(
-                f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
+                f"there is no {name}"
+                if is_gone
+                else f"{name} names no image{f' that is read, but {unread}' if unread else ''}{_not_searched(passed)}",
                 f"give {shell_word(passed[0])} itself"
                 if passed
                 else how_to_read(others)
