@@ -61,6 +61,14 @@ def test_one_class_of_two_passes_no_gate_and_is_said(tmp_path: Path, capsys: pyt
     assert (scores["passed"], scores["miou"], scores["unscored_share"]) == (True, 100.0, 0.0)
 
 
+def test_predictions_of_0_and_255_are_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, asked = _save(tmp_path / "truth", a=OBJECT), "predicted are 0 and 255 alone: are objects 255?\n"
+    _eval(_save(tmp_path / "wrong", a=[[255 if value else 0 for value in row] for row in OBJECT]), truth)
+    assert asked in capsys.readouterr().out
+    _eval(_save(tmp_path / "right", a=[[1, 255, 0, 0], *OBJECT[1:]]), truth)
+    assert asked not in capsys.readouterr().out
+
+
 def test_a_value_that_is_no_class_is_an_error_with_the_file(tmp_path: Path) -> None:
     pred, truth = _save(tmp_path / "pred", a=[[7, 7]]), _save(tmp_path / "truth", a=[[7, 7]])
     with pytest.raises(DataError, match=r"pred/a\.png holds the value 7; 2 classes are 0\.\.1"):

@@ -224,6 +224,7 @@ def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path)
     swapped.save(masks / "v1.2.PNG")
     rows = (("a.jpg", "cat", "me"), ("photos\\B.PNG", "cat", ""), ("v1.2",))
     table = _table(tmp_path, *rows, header=("image", "labels", "author"))
+    (photos / "._a.jpg").touch()  # of macOS: no photograph
     made = prepare_folder(
         photos, table, tmp_path / "out", name="m", masks=masks, classes=("cat", "dog"), val_fraction=0
     )

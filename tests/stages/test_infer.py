@@ -117,6 +117,7 @@ def photos(tmp_path, monkeypatch):
         ("photos/[a-m]*", ["photos/a.jpg"], "1 folder with images not searched: photos/link"),
         ("photos/**/*.jpg", ["photos/a.jpg", "photos/trip/b.jpg"], "1 folder with images not searched: photos/link"),
         ("photos/*.jpg", ["photos/a.jpg"], ""),
+        ("photos/trip/**", ["photos/trip/b.jpg"], ""),
     ],
 )
 def test_folders_that_infer_does_not_search_are_named(photos, given, images, said):

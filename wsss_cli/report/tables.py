@@ -204,6 +204,7 @@ def class_table(
         lines.append(f"{prefix}aAcc {percent(result['aacc'])}")
         if (share := result.get("undecided_share")) and (line := f"undecided (255): {100 * share:.2f} %") not in lines:
             lines.append(line)  # the same for all ways to count it
+            lines += [] if any(result.get("pred", (0, 1))[1:]) else ["predicted are 0 and 255 alone: are objects 255?"]
         lines += [line for line in truth_lines(result) if line not in lines]
         lines += [f"{prefix}{result['protocol']}"] if result.get("protocol") else []
     classes = next(iter(results.values()))["classes"]

@@ -186,7 +186,7 @@ def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     if path.is_file():
         return [str(path)], []
     anchor, pattern = _as_written(path)
-    inside = matching(anchor, pattern)
+    inside = matching(anchor, f"{pattern}/*" if pattern.endswith("**") else pattern)  # as the shells have it
     folders = [each for each in inside if each.is_dir()]
     files = sorted(set(inside).difference(folders))
     matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]

@@ -17,7 +17,7 @@ from wsss_cli.data.sources.table import Few, Table, open_table, show_some, small
 from wsss_cli.data.sources.tags import Layout, check_label, layout_of, refuse_twins, row_labels, without_suffix
 from wsss_cli.data.texts import Index, Spool
 from wsss_cli.errors import DataError, UsageError
-from wsss_cli.files import names_below
+from wsss_cli.files import is_hidden, names_below
 from wsss_cli.processes import check_stop
 from wsss_cli.rows import Each
 from wsss_cli.talk import counted, rename_option
@@ -231,7 +231,7 @@ def refuse_unknown(labels: Mapping[str, int], names: Sequence[str], table: Path)
 def _notes(photographs: Photographs, other_names: Few, layout: Layout, table: Path, masks: Masks) -> list[str]:
     """What of the folders and the table was not used, or not as it is written."""
     notes = []
-    bare = smallest(photographs.unused(), by_folders)
+    bare = smallest((name for name in photographs.unused() if not is_hidden(name)), by_folders)
     if bare.count:
         notes.append(f"{counted(bare.count, 'photograph')} without a row in {table.name}: {show_some(bare.first)}")
     if other_names.count:
