@@ -233,7 +233,21 @@ def test_a_name_that_is_an_id_but_for_its_ending_means_that_photograph():
         with pytest.raises(DataError, match="more than one photograph"):
             place_of(name, places)
     places = places_by_name([sample("a", "/p/a.jpg"), sample("a.jpg", "/p/a.jpg.png")])
-    assert [place_of(name, places) for name in ("a", "a.jpg", "a.jpg.png")] == [0, 1, 1]
+    assert [place_of(name, places) for name in ("a", "a.jpg", "a.jpg.png")] == [0, 0, 1]
+
+
+def test_a_name_that_is_a_file_and_another_ones_id_means_the_file():
+    """As `export-masks` writes it: a drawing on a.jpg came to lie on a.jpg.png."""
+    places = places_by_name([sample("sub/a.jpg", "/p/sub/a.jpg.png"), sample("sub/a", "/p/sub/a.jpg")])
+    assert [place_of(name, places) for name in ("sub/a.jpg", "sub\\a.jpg", "sub/a.jpg.png", "sub/a")] == [1, 1, 0, 1]
+    places = places_by_name([sample("a", "/p/a.png"), sample("a.jpg", "/p/a.jpg.jpg")])
+    assert [place_of(name, places) for name in ("a", "a.png", "a.jpg", "a.jpg.jpg")] == [0, 0, 1, 1]
+
+
+def test_the_ending_of_a_label_map_is_none_of_its_photograph():
+    places = places_by_name([sample("x", "/p/x.jpg"), sample("x.png", "/p/x.png.jpg"), sample("x.jpg", "/p/x.jpg.jpg")])
+    names = ("x.png", "x.png.png", "x.jpg.png", "x.npz")
+    assert [place_of(name, places, of_map=True) for name in names] == [0, 1, 2, 0]
 
 
 def test_digits_behind_a_full_stop_are_no_ending():
@@ -300,3 +314,21 @@ def test_a_segmentation_of_another_form_is_not_said_to_be_none(data):
         code, said, maps = prepare(data, "a.json", coco(segmentation=segmentation, bbox=[1, 1, 5, 5]))
         assert code and says in said and not maps
         assert ("--kind boxes" in said) == (not segmentation)
+
+
+def test_a_box_of_coco_that_is_rotated_is_refused(data):
+    """CVAT exports the box before it was rotated, and the angle as an attribute: outside of it lay the object."""
+    table = coco(bbox=[5, 5, 20, 10], attributes={"occluded": False, "rotation": 30.0})
+    code, said, made = prepare(data, "x.json", table, *BOXES)
+    assert code != 0 and "x.json: image a.png, annotation 5 is rotated" in said and not made
+    table = coco(bbox=[5, 5, 20, 10], attributes={"occluded": False, "rotation": 0.0})
+    code, said, made = prepare(data, "x.json", table, *BOXES)
+    assert code == 0 and (made["a"] == 255).sum() == 200
+
+
+def test_a_box_of_a_table_that_is_rotated_is_refused_and_columns_that_are_not_read_are_named(data):
+    head = "image,class,x0,y0,x1,y1,angle,note"
+    code, said, made = prepare(data, "x.csv", f"{head}\na,cat,5,5,25,15,0.0,\nb,cat,5,5,25,15,-30,old\n", *BOXES)
+    assert code != 0 and "x.csv, line 3: a box that is rotated: angle is -30" in said and not made
+    code, said, made = prepare(data, "x.csv", f"{head}\na,cat,5,5,25,15,0.0,\nb,cat,5,5,25,15,,old\n", *BOXES)
+    assert code == 0 and "x.csv: not looked at: note\n" in said and len(made) == 2

@@ -251,7 +251,7 @@ def _from_folder(
     places = places_by_name(samples)
     chosen: dict[int, Path] = {}
     for file in files:
-        place = place_of(file.relative_to(folder).as_posix(), places)
+        place = place_of(file.relative_to(folder).as_posix(), places, of_map=True)
         if place is None:
             raise DataError(
                 f"{file} is of no photograph of split {split!r}",

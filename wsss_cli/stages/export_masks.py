@@ -137,7 +137,7 @@ def _of_predictions(folder: Path, dataset: Dataset, split: str) -> Source:
     places = places_by_name(samples)
     names: dict[int, str] = {}
     for name in sorted(Files(folder / "masks", ".png").names()):
-        place = place_of(f"{name}.png", places)
+        place = place_of(f"{name}.png", places, of_map=True)
         if place is not None and place in names:
             raise DataError(
                 f"{names[place]}.png and {name}.png in {folder / 'masks'} are of one photograph", "leave one"

@@ -169,7 +169,7 @@ def _source(
         mine: dict[int, str] = {}
         strangers: list[str] = []
         for file in files:
-            place = place_of(file, places)
+            place = place_of(file, places, of_map=True)
             if place is None:
                 strangers.append(file)
             else:

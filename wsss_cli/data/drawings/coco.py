@@ -120,6 +120,9 @@ def _shapes(
                 raise DataError(f"{at} has no bbox [x, y, width, height]", HINT) from error
             if min(width, height) < 0:
                 raise DataError(f"{at} has a bbox of {width:g} x {height:g} pixels", "it is x, y, width, height")
+            attributes = annotation.get("attributes")  # as CVAT exports them: the bbox is the one before it was rotated
+            if isinstance(attributes, dict) and attributes.get("rotation"):
+                raise DataError(f"{at} is rotated", "draw it without rotation")
             shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
         else:
             hint = "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT

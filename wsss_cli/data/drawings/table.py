@@ -11,8 +11,10 @@ from wsss_cli.data.drawings.shapes import Drawing, Shape
 from wsss_cli.data.sources.foreign import CONVERT, is_yolo
 from wsss_cli.data.sources.table import read_table
 from wsss_cli.errors import DataError
+from wsss_cli.talk import say
 
 POINT, BOX = ("x", "y"), ("x0", "y0", "x1", "y1")
+ROTATION = ("rotation", "angle", "theta")
 
 
 def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
@@ -37,6 +39,10 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
             f"{path} has the columns {','.join(table.columns)}: are these boxes, or points beside a photograph's size?",
             f"boxes have the columns image,class,{','.join(BOX)}; of points leave widths and heights out",
         )
+    turned = table.column(*ROTATION) if wanted is BOX else None
+    unused = [name for place, name in enumerate(table.columns) if place not in (*columns, turned)]
+    if unused:
+        say(f"{path.name}: not looked at: {', '.join(unused)}")
     shapes: dict[str, list[Shape]] = {}
     for line, cells in table.rows:
         image, label, *numbers = (cells[column] for column in columns)
@@ -49,6 +55,11 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
         if not image or not label:
             raise DataError(
                 f"{table.where(line)}: no {'class' if image else 'image'}", "every row names an image and a class"
+            )
+        if turned is not None and cells[turned].strip("0.,-+"):
+            raise DataError(
+                f"{table.where(line)}: a box that is rotated: {table.columns[turned]} is {cells[turned]}",
+                "write the box around it, whose sides are those of the photograph, and leave the column out",
             )
         form = "box" if wanted is BOX else "point"
         shapes.setdefault(image, []).append(Shape(label, form, points, table.where(line)))  # type: ignore[arg-type]

@@ -135,7 +135,8 @@ def read_results(
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
     """The place of each photograph by its id, its file name and that without its ending; -1 where two share one.
 
-    Accents are composed, but in ids also as they are written.
+    Accents are composed, but in ids also as they are written. Where an id with the ending of its file is the id of
+    another one (a.jpg beside a.jpg.png), '/' and that name has the place of the file.
     """
     places: dict[str, int] = {}
     for place, sample in enumerate(samples):
@@ -145,6 +146,10 @@ def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
             places[name] = -1 if name in places else place
     for place, sample in enumerate(samples):  # an id is what it names, whatever else is called so
         places[sample.id] = place
+    for place, sample in enumerate(samples):
+        name = f"{sample.id}{sample.image.suffix}"
+        if places.get(name, place) != place:
+            places[f"/{name}"] = place
     return places
 
 
@@ -165,11 +170,14 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def place_of(image: str, places: Mapping[str, int]) -> int | None:
+def place_of(image: str, places: Mapping[str, int], *, of_map: bool = False) -> int | None:
     """The place of the photograph that a name in a file means; None: it is not in the list.
 
-    A name that is an id, but for an ending, means that one, whatever others are called; digits are no ending.
+    A name that is an id, but for an ending, means that one, whatever others are called; digits are no ending. Where
+    it is an id as it stands, too, that of another one, it means the photograph whose file is called so.
 
+    Args:
+        of_map: it is the name of a label map or of scores, ID.png or ID.npz: its ending is none of the photograph's.
     Raises:
         DataError: it may be two.
     """
@@ -177,7 +185,9 @@ def place_of(image: str, places: Mapping[str, int]) -> int | None:
     if not plain.name:  # '', '.' or '/'
         return None
     whole = plain if plain.suffix[1:].isdigit() else plain.with_suffix("")
-    written = (image, str(whole), plain.name, whole.name)
+    if not of_map and (file := places.get(f"/{plain}")) is not None:
+        return file
+    written = (str(whole), image, plain.name, whole.name) if of_map else (image, str(whole), plain.name, whole.name)
     names = written if image.isascii() else (*written, *map(composed, written))
     seen = [places[name] for name in names if name in places]
     exact = [places[name] for name in written[:2] if places.get(name, -1) >= 0]
