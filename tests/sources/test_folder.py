@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from wsss_cli.data import packed, splits, texts
 from wsss_cli.data.dataset import open_dataset
@@ -386,3 +386,22 @@ def test_turned_photographs_are_counted_where_sizes_do_not_tell_which_way_up_mas
         sum("1 photograph turned by EXIF, whose size does not tell which way up masks are" in line for line in lines)
         == said
     )
+
+
+def test_files_of_several_pages_of_which_the_first_is_taken_are_named(tmp_path: Path) -> None:
+    """A stack of 50 photographs in one TIFF was one photograph, and nothing said so."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pages = [Image.fromarray(np.full((6, 8, 3), value, np.uint8)) for value in (10, 90, 200)]
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(folder / "moving.webp", save_all=True, append_images=pages[1:])
+    pages[0].save(folder / "one.tif")
+    small = TiffImagePlugin.ImageFileDirectory_v2()
+    small[254] = 1  # a smaller copy of the page before
+    with (folder / "overview.tif").open("w+b") as file, TiffImagePlugin.AppendingTiffWriter(file) as written:
+        pages[0].save(written, format="TIFF")
+        written.newFrame()
+        pages[1].resize((4, 3)).save(written, format="TIFF", tiffinfo=small)
+    table = _table(tmp_path, *((name, "cat") for name in ("stack", "moving", "one", "overview")))
+    lines = "\n".join(prepare_folder(folder, table, tmp_path / "data", name="mine").lines)
+    assert "2 photographs of several pages or frames, of which the first is taken: moving.webp, stack.tif" in lines

@@ -14,6 +14,7 @@ from pathlib import Path
 from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.packed import has_twins
+from wsss_cli.data.pages import pages_lines
 from wsss_cli.data.texts import Spool, in_order_of
 from wsss_cli.data.videos import OTHER_VIDEOS, VIDEO_ENDINGS
 from wsss_cli.engine.records import is_run
@@ -65,7 +66,7 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
 
     Args:
         out: where the masks go; what lies there is no photograph.
-        say: hears of endings that are not read, and of folders that a pattern passes by.
+        say: hears of endings that are not read, of folders that a pattern passes by, and of files of several pages.
     Returns:
         Paths for `photograph`.
     Raises:
@@ -125,6 +126,8 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
                 f"{'rename one' if beside else 'give the folder above both'}, or run wsss infer once for each, "
                 "with an --out of its own",
             )
+    for line in pages_lines(paths):
+        say(line)
     return Each(paths, str)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from wsss_cli.data.dataset import Sample, write_dataset
 from wsss_cli.data.images import read_image
+from wsss_cli.data.pages import pages_lines
 from wsss_cli.data.sources.listed import FolderSource, Listed, Row, read_rows, refuse_unknown
 from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
 from wsss_cli.data.sources.preparation import Look, Preparation, digest_of, look_as_json, look_of_json
@@ -141,7 +142,7 @@ def write_folder(
     splits = _splits(rows, table, settings, out)
     summary = summarise(chain.from_iterable(splits.values()), ("background", *names))
     lines = [*summary_lines(summary), *_untaught(splits["train"], summary), *joined_line(names)]
-    lines += [*listed.notes, *rows.mask_lines()]
+    lines += [*listed.notes, *pages_lines(str(row.image) for _, row in rows.good()), *rows.mask_lines()]
     if rows.tally.looks and not source.classes:
         order = ", ".join(f"{value} {name}" for value, name in enumerate(names[:6], 1))
         lines.append(f"without --classes mask values are taken as {order}{', ...' if len(names) > 6 else ''}")

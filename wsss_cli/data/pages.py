@@ -1,0 +1,47 @@
+"""Photographs of several pages or frames, of which the first is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from wsss_cli.data.sources.table import show_some, smallest
+from wsss_cli.talk import counted
+
+PAGED = (".tif", ".tiff", ".webp", ".gif")  # of other endings none is looked into
+SUBFILE = 254  # the TIFF tag NewSubfileType
+NO_PAGE = 1 | 4  # its bits of a smaller copy of a page, and of a mask of one
+
+
+def has_more_pages(path: str | Path) -> bool:
+    """Whether a TIFF, WebP or GIF has a page or frame behind its first one; of what is none of these or damaged: no.
+
+    Smaller copies of a page in a TIFF (overviews, thumbnails) and masks of it are no pages.
+
+    Source: TIFF 6.0, section 8, NewSubfileType.
+    """
+    if not str(path).lower().endswith(PAGED):
+        return False
+    try:
+        with Image.open(path) as image:
+            if image.format != "TIFF":
+                return int(getattr(image, "n_frames", 1)) > 1
+            while True:
+                image.seek(image.tell() + 1)  # EOFError: there is none
+                if not image.tag_v2.get(SUBFILE, 0) & NO_PAGE:  # type: ignore[attr-defined]
+                    return True
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises many types on a damaged file; whoever decodes it names it
+        return False
+
+
+def pages_lines(paths: Iterable[str]) -> list[str]:
+    """A line that names those of some photographs of which pages or frames are left out; none where there are none."""
+    several = smallest(path for path in paths if has_more_pages(path))
+    if not several.count:
+        return []
+    shown = show_some([Path(path).name for path in several.first])
+    return [f"{counted(several.count, 'photograph')} of several pages or frames, of which the first is taken: {shown}"]
