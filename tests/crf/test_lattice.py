@@ -91,7 +91,14 @@ def test_a_cache_that_cannot_be_written_to_is_passed_by(afresh, monkeypatch, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("no-such-compiler", "there is no C compiler"), ("false", "fails: no word")]
+    ("name", "reason"),
+    [
+        ("no-such-compiler", "$CC is 'no-such-compiler', and no such program is here"),
+        ("no-such-ccache cc", "$CC is 'no-such-ccache cc', and no such program is here"),
+        ("'cc", "no such program is here"),
+        ("false", "fails: no word"),
+        ("true", "has written nothing"),
+    ],
 )
 def test_without_a_compiler_pydensecrf2_takes_its_place(afresh, monkeypatch, name, reason):
     monkeypatch.setenv("CC", name)
@@ -101,6 +108,47 @@ def test_without_a_compiler_pydensecrf2_takes_its_place(afresh, monkeypatch, nam
     np.testing.assert_array_equal(ours, theirs)
     dense_crf(image, unary, **values)
     assert len(afresh) == 1 and reason in afresh[0]
+
+
+def test_without_any_compiler_that_is_said(afresh, monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not lattice.usable()
+    assert "there is no C compiler (cc, gcc or clang)" in afresh[0]
+
+
+@compiler
+def test_a_compiler_is_found_by_its_own_name_and_with_arguments(afresh, monkeypatch, tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "gcc").symlink_to(shutil.which("cc"))
+    monkeypatch.setenv("CC", "env cc")
+    assert lattice.usable() and afresh == []
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path / "a b"))
+    assert lattice._compiler() == [str(tmp_path / "a b" / "gcc")]
+    monkeypatch.setenv("CC", str(tmp_path / "a b" / "gcc"))
+    assert lattice._compiler() == [str(tmp_path / "a b" / "gcc")]
+
+
+@compiler
+@pytest.mark.parametrize("kept", [0, 3000])
+def test_a_damaged_library_of_the_cache_is_built_anew(afresh, monkeypatch, tmp_path, kept):
+    assert lattice.usable()
+    (built,) = (tmp_path / "cache" / "wsss").iterdir()
+    whole = built.read_bytes()
+    built.unlink()  # a new file: the one that is open stays as it is
+    built.write_bytes(whole[:kept])
+    monkeypatch.setattr(lattice, "_library", [])
+    assert lattice.usable() and afresh == []
+    assert all(file.stem.endswith(lattice._content(file)) for file in built.parent.iterdir())
+
+
+@compiler
+def test_what_is_another_library_is_not_taken(afresh, monkeypatch, tmp_path):
+    (tmp_path / "other.c").write_text("int other(void) { return 1; }")
+    monkeypatch.setattr(lattice, "SOURCE", tmp_path / "other.c")
+    assert not lattice.usable()
+    assert "is another library" in afresh[0] and not (tmp_path / "cache").exists()
 
 
 @compiler

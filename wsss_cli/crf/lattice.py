@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -134,31 +135,61 @@ class _NotHereError(Exception):
 
 
 def _built() -> ctypes.CDLL:
-    """The library, from the user's cache, where it is named by what it was built from, by and for.
+    """The library, from the user's cache, where it is named by what it was built from, by and for, and its content.
 
     Raises:
-        _NotHereError: there is no compiler, or it fails.
+        _NotHereError: there is no compiler, or it fails, or makes something else.
         OSError: it cannot be opened.
     """
-    compiler = shutil.which(os.environ.get("CC", "") or "cc")
-    if compiler is None:
-        raise _NotHereError("there is no C compiler")
-    built_for = "\n".join([*FLAGS, str(Path(compiler).resolve()), platform.platform(), _processor()])
+    command = _compiler()
+    built_for = "\n".join([*FLAGS, str(Path(command[0]).resolve()), *command[1:], platform.platform(), _processor()])
     digest = hashlib.sha256(SOURCE.read_bytes() + built_for.encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    file = cache / "wsss" / f"lattice-{digest[:16]}.so"
-    if file.is_file():
-        return _opened(file)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "wsss"
+    for file in sorted(cache.glob(f"lattice-{digest[:16]}-*.so")):
+        if file.is_file() and file.stem.endswith(_content(file)):  # a damaged one could end the process
+            return _opened(file)
     with tempfile.TemporaryDirectory(prefix="wsss-") as folder:
-        new = Path(folder) / file.name
-        command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(new), str(SOURCE), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S)
+        new = Path(folder) / "lattice.so"
+        command = [*command, *FLAGS, "-shared", "-fPIC", "-o", str(new), str(SOURCE), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=BUILD_S)
         if done.returncode:
-            raise _NotHereError(f"{compiler} fails: {(done.stderr.strip().splitlines() or ['no word'])[0]}")
+            lines = done.stderr.strip().splitlines() or ["no word"]
+            raise _NotHereError(
+                f"{command[0]} fails: {next((one for one in lines if 'error' in one.lower()), lines[0])}"
+            )
+        if not new.is_file():
+            raise _NotHereError(f"{command[0]} has written nothing")
+        library = _opened(new)
         with contextlib.suppress(OSError, WriteError):  # no home that can be written to: it is built each time
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(file, new.read_bytes())
-        return _opened(new)
+            cache.mkdir(parents=True, exist_ok=True)
+            write_bytes(cache / f"lattice-{digest[:16]}-{_content(new)}.so", new.read_bytes())
+        return library
+
+
+def _compiler() -> list[str]:
+    """The C compiler and its first arguments: $CC, as a path or as make reads it, else what is there.
+
+    Raises:
+        _NotHereError: there is none.
+    """
+    named = os.environ.get("CC", "").strip()
+    if not named:
+        found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+        if found is None:
+            raise _NotHereError("there is no C compiler (cc, gcc or clang)")
+        return [found]
+    try:
+        words = [named] if shutil.which(named) else shlex.split(named)
+    except ValueError:  # a quote that is not closed
+        words = [named]
+    found = shutil.which(words[0]) if words else None
+    if found is None:
+        raise _NotHereError(f"$CC is {named!r}, and no such program is here")
+    return [found, *words[1:]]
+
+
+def _content(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -172,6 +203,8 @@ def _processor() -> str:
 
 def _opened(file: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(file))
+    if not hasattr(library, "field_new"):
+        raise _NotHereError(f"{file} is another library")
     pointer, number = ctypes.c_void_p, ctypes.c_int
     library.field_new.restype = pointer
     library.field_new.argtypes = [ctypes.c_int64, number, number, number, pointer, pointer, pointer]
