@@ -264,3 +264,15 @@ def test_a_file_of_another_encoding_is_to_be_saved_as_utf_8(tmp_path):
     with pytest.raises(UsageError, match="is not UTF-8") as caught:
         load_preset(str(tmp_path / "mine.toml"))
     assert "save it as UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "is missing"), ("", "is empty"), ("[dataset", "is not TOML"), ("\n \n", "is empty")]
+)
+def test_settings_of_a_run_that_are_gone_or_cut_are_told_as_such(tmp_path, text, said):
+    file = tmp_path / "preset.lock.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_preset(str(file))
+    assert caught.value.hint.startswith("copy the whole run again") and "--init RUN" in caught.value.hint

@@ -68,6 +68,21 @@ def test_the_average_is_what_is_scored_and_used(trained):
         load_network(plain, ctx, Which(weights="ema"))
 
 
+def test_weights_without_what_their_network_is_are_told_as_such(trained, tmp_path):
+    run = trained()
+    ctx = Context(torch.device("cpu"), tmp_path)
+    shutil.copytree(run / "checkpoints/step-00000003", tmp_path / "alone")
+    with pytest.raises(WeightsError, match="that stands in the run of a checkpoint") as caught:
+        load_network(tmp_path / "alone", ctx)
+    assert caught.value.hint.startswith("copy the whole run, and name that")
+    shutil.copytree(run, tmp_path / "other")
+    lock = tmp_path / "other" / "preset.lock.toml"
+    lock.write_text(lock.read_text().replace("channels = 8", "channels = 16"))
+    with pytest.raises(WeightsError, match=r"does not fit the network of .*: size mismatch for .*") as caught:
+        load_network(tmp_path / "other", ctx)
+    assert "edited" in caught.value.hint
+
+
 def test_scores_of_other_views_stay_where_all_else_is_the_same(trained):
     run = trained("eval.crf.iterations=1")
     ctx = Context(torch.device("cpu"), run.parent)

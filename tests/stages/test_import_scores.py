@@ -12,6 +12,7 @@ from wsss_cli.cam.store import read_cam, write_cam
 from wsss_cli.cli.app import app
 from wsss_cli.config.load import load_preset
 from wsss_cli.data.dataset import open_dataset
+from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import read_mask, write_mask
 from wsss_cli.data.sources.toy import prepare_toy
 from wsss_cli.engine.context import Context
@@ -372,6 +373,21 @@ def test_label_maps_in_which_objects_are_0_or_255_are_refused(dataset, tmp_path,
     maps = label_maps(dataset, tmp_path / "maps", lambda mask: np.where(mask > 0, value, 0).astype(np.uint8))
     with pytest.raises(DataError, match=r"no label map in .*maps has a class"):
         take(dataset, maps, ctx)
+    assert not [path for path in ctx.runs.iterdir() if read_record(path).state == "done"]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.uint8, 0), (np.uint8, 1), (np.float32, 0), (np.float32, 0.003)])
+def test_scores_that_are_all_black_are_refused(dataset, tmp_path, ctx, kind, value):
+    (tmp_path / "maps").mkdir()
+    for sample in dataset.split("train"):
+        height, width = image_size(sample.image)
+        maps = np.full((1, 4, 4), value, kind)
+        np.savez(
+            tmp_path / "maps" / f"{sample.id}.npz", cam=maps, classes=np.array([1]), size=np.array([height, width])
+        )
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"no score in .* is above 1/255: all maps are black"):
+            take(dataset, tmp_path / "maps", ctx)
     assert not [path for path in ctx.runs.iterdir() if read_record(path).state == "done"]
 
 

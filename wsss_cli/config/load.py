@@ -90,7 +90,7 @@ def _resolve(name_or_path: str, overrides: Sequence[str], say: Callable[[str], N
     merged = {key: value if key in ("name", "description") else _at_home(value) for key, value in merged.items()}
     backbones.fill(merged, sources)
     merged.setdefault("name", path.stem)
-    context = RUN if path.name == "preset.lock.toml" and not overrides else None
+    context = RUN if path.name == LOCK and not overrides else None
     shipped = [name for name, _ in layers if (preset_folder() / f"{name}.toml").is_file()]
     described = name_or_path if path.parent == preset_folder() else (shipped or ["toy"])[-1]  # one that can be shown
     return _validated(merged, sources, path, described, context), sources
@@ -155,6 +155,10 @@ def _at_home(value: Any) -> Any:
     return at_home(value) if isinstance(value, str) else value
 
 
+LOCK = "preset.lock.toml"
+WHOLE = "copy the whole run again; its weights alone start another training: wsss train --preset NAME --init RUN"
+
+
 def _find(name: str, beside: Path | None = None) -> Path:
     if name.endswith(".toml") or "/" in name:
         name = at_home(name)
@@ -162,6 +166,8 @@ def _find(name: str, beside: Path | None = None) -> Path:
         if not path.is_file():
             if path.exists():
                 raise UsageError(f"preset {name} is no plain file", "write the preset into a file, and name that")
+            if path.name == LOCK:
+                raise UsageError(f"{name} is missing: it has the settings of the run", WHOLE)
             raise UsageError(
                 f"there is no preset file {name}", "wsss presets list names those that come with the program"
             )
@@ -181,7 +187,10 @@ def _find(name: str, beside: Path | None = None) -> Path:
 
 def _read(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if path.name == LOCK and not text.strip():
+            raise UsageError(f"{path} is empty: it had the settings of the run", WHOLE)
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not UTF-8: {error.reason} at {error.start:,}", "is it TOML? if so, save it as UTF-8"
@@ -189,7 +198,7 @@ def _read(path: Path) -> Table:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a syntax error, a number without end, arrays without end
-        raise UsageError(f"{path} is not TOML: {error}") from None
+        raise UsageError(f"{path} is not TOML: {error}", WHOLE if path.name == LOCK else "") from None
 
 
 def _parse_override(text: str) -> Table:

@@ -146,6 +146,11 @@ def _imported(folder: Path, ctx: Context) -> Network:
         raise UsageError(
             f"{folder} holds no segmentation network", f"--set {setting}" if meta.get("kind") == "backbone" else HINT
         )
+    if "preset" not in meta:
+        raise WeightsError(
+            f"{folder} has weights, and not what its network is: that stands in the run of a checkpoint",
+            "copy the whole run, and name that; of an imported or published directory, import or publish it again",
+        )
     try:
         settings, _ = renamed(meta["preset"], {}, "meta.json")
         preset = Preset.model_validate_json(json.dumps(settings))
@@ -162,12 +167,16 @@ def _imported(folder: Path, ctx: Context) -> Network:
     return Network(model, preset, classes, colors, step, dataset, origin, lists, weights)
 
 
+UNFIT = "are the settings beside it edited, or those of another network? copy it again, whole"
+
+
 def _filled(preset: Preset, num_classes: int, state: dict[str, Tensor], ctx: Context, fault: str) -> Segmentor:
     model = build_segmentor(preset.train, num_classes, ctx.device, weights=False)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{fault}: {str(error).splitlines()[0]}") from error
+        lines = str(error).splitlines()
+        raise WeightsError(f"{fault}: {lines[min(1, len(lines) - 1)].strip()}", UNFIT) from error
     wanted = preset.train.kernels != "plain" and not why_no_kernels(ctx.device.type)
     if wanted and usable(DEPTHWISE, ctx.device):
         from wsss_cli.models.fused import fuse_dilated  # here, as not every machine has Triton

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.cam.imported import Imported, ImportJob, Kind, import_scores
+from wsss_cli.cam.store import read_cam
 from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.sources.foreign import CONVERT, in_place_of_pngs
@@ -146,14 +147,33 @@ def run_import(dataset: Dataset, split: str, source: Source, name: str, ctx: Con
 
 
 def _refuse_classless(folder: Path) -> None:
-    """Refuse label maps that say no class; scores may all be below one half, and order pixels all the same."""
-    if _listed(folder)[0] == "label maps":
+    """Refuse label maps without a class, and scores of 0; others may be below one half, and order pixels all the same.
+
+    Bytes of 0 and 1 are scores up to 1 of 255: a map of 0..1 that was stored without the factor.
+    """
+    kind, files = _listed(folder)
+    if kind == "scores" and not any(_tells(folder / file) for file in files):
+        raise DataError(
+            f"no score in {folder} is above 1/255: all maps are black",
+            "scores are floats in 0..1, or bytes in 0..255, where 255 is 1: bytes of 0 and 1 lack the factor; "
+            "nothing is imported",
+        )
+    if kind == "label maps":
         raise DataError(
             f"no label map in {folder} has a class: all pixels that were read are 0 or 255",
             "write class indices: 0 background, 1, 2, ... the classes; 255 is unknown; nothing is imported",
         )
 
 
+def _tells(file: Path) -> bool:
+    try:
+        scores, _, _ = read_cam(file)
+    except DataError:  # lost, and named as such
+        return False
+    return bool((scores > LEAST).any())
+
+
+LEAST = 1 / 255 + 1e-6  # of a score that is not rounding
 Job = Callable[[int, Path], ImportJob]  # (place in the list, the CAM file)
 
 
