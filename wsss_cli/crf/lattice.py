@@ -174,18 +174,18 @@ def _compiler() -> list[str]:
     """
     named = os.environ.get("CC", "").strip()
     if not named:
-        found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-        if found is None:
+        path = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+        if path is None:
             raise _NotHereError("there is no C compiler (cc, gcc or clang)")
-        return [found]
+        return [path]
     try:
         words = [named] if shutil.which(named) else shlex.split(named)
     except ValueError:  # a quote that is not closed
         words = [named]
-    found = shutil.which(words[0]) if words else None
-    if found is None:
+    path = shutil.which(words[0]) if words else None
+    if path is None:
         raise _NotHereError(f"$CC is {named!r}, and no such program is here")
-    return [found, *words[1:]]
+    return [path, *words[1:]]
 
 
 def _content(file: Path) -> str:
