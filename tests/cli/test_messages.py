@@ -31,6 +31,8 @@ def home(tmp_path_factory):
     (folder / "-photos").mkdir()
     (folder / "untold/splits").mkdir(parents=True)
     (folder / "untold/dataset.json").write_text('{"classes": ["background", "cat"]}')
+    (folder / "alone").mkdir()
+    (folder / "alone/model.safetensors").touch()
     (folder / "untold/splits/train.csv").write_text("id,image,mask,labels\na,a.jpg,,cat\n")
     return folder
 
@@ -54,6 +56,7 @@ def home(tmp_path_factory):
         ("cam --preset toy --data 'data/my toy/splits'", "lies in a data set", "give the folder: 'data/my toy'"),
         ("export run --out file.bin", "--out file.bin: its ending does not say", "add --format onnx or torchscript"),
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
+        ("eval alone", "alone has weights, but no run.json or meta.json", "copy, publish or import it again"),
         ("report photo.jpg", "photo.jpg is no run directory", "wsss runs list names those there are"),
         ("infer run 'data/my toy' --out masks", "data/my toy is a data set", "give the folder of its images"),
         ("eval --pred a", "--pred goes with --truth and --num-classes", "wsss eval --pred masks/ --truth"),

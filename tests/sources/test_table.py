@@ -45,7 +45,8 @@ def test_lines_are_counted_as_an_editor_shows_them(tmp_path: Path) -> None:
     [
         ("image,labels\n1.jpg,cat,dog\n", "line 2: 3 fields where the header has 2"),
         ("image,labels,split\n1.jpg,cat,val\n2.jpg,dog\n", "line 3: 2 fields where the header has 3"),
-        ("image,labels, Labels\n1.jpg,cat,dog\n", "line 1: the column 'labels' occurs twice"),
+        ("image,labels, labels\n1.jpg,cat,dog\n", "line 1: the column 'labels' occurs twice"),
+        ("image,cat,Cat\n1.jpg,1,0\n", "line 1: the columns 'Cat' and 'cat' differ by case only"),
         ("image,,labels\n1.jpg,,dog\n", "line 1: a column has no name"),
         ('image,labels\n1.jpg,"cat\n2.jpg,dog\n', "line 2: unexpected end of data"),
         ('image,labels\n0.jpg,cat\n1.jpg,"cat\n2.jpg,dog"\n', "line 3: the field .* holds a line feed"),

@@ -114,6 +114,9 @@ def read_record(path: Path) -> RunRecord:
         DataError: the record is damaged or was written by a newer version.
     """
     if not is_run(path):
+        if (Path(path) / "model.safetensors").is_file():
+            what = f"{path} has weights, but no run.json or meta.json, which say of what network"
+            raise UsageError(what, "copy, publish or import it again")
         near = Path("runs") / Path(path).name
         meant = f"did you mean {near}? " if is_run(near) else ""
         raise UsageError(f"{path} is no run directory", f"{meant}wsss runs list names those there are")

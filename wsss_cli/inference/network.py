@@ -103,7 +103,8 @@ def load_network(run: Path, ctx: Context, which: Which = LATEST) -> Network:
 def is_network(path: Path) -> bool:
     """Whether a path is a run, a checkpoint or an imported or published directory, whole or not."""
     path = checkpoint_named(path)
-    return is_run(path) or (path / "meta.json").is_file() or (path / "checkpoints").is_dir()
+    files = ("meta.json", MODEL)
+    return is_run(path) or (path / "checkpoints").is_dir() or any((path / name).is_file() for name in files)
 
 
 def _check_stage(run: Path) -> None:

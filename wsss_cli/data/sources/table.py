@@ -122,11 +122,18 @@ def open_table(path: Path) -> Table:
         heads = heads[:-1]
     twice = [name for name, count in Counter(name.lower() for name in heads).items() if count > 1]
     if twice:
-        what = f"the column {twice[0]!r} occurs twice" if twice[0] else "a column has no name"
-        raise DataError(f"{path}, line {first}: {what}", "several tags go into one field: cat|dog")
+        raise _twice(f"{path}, line {first}", sorted({name for name in heads if name.lower() == twice[0]}))
     if "" in heads:
         raise DataError(f"{path}, line {first}: a column has no name", f"the header is {','.join(heads)}")
     return Table(path, heads, _rows(path, heads, records))
+
+
+def _twice(where: str, names: list[str]) -> DataError:
+    if len(names) > 1:
+        what = f"the columns {names[0]!r} and {names[1]!r} differ by case only"
+        return DataError(f"{where}: {what}", "make them one column, or give one another name")
+    what = f"the column {names[0]!r} occurs twice" if names[0] else "a column has no name"
+    return DataError(f"{where}: {what}", "several tags go into one field: cat|dog")
 
 
 def _kind(path: Path) -> str:
