@@ -79,7 +79,7 @@ def test_damaged_scores_are_left_out(wsss, runs, damage):
     done = wsss("runs", "list", "--json")
     named = "scores are left out" in done.stderr and "train-toy-0/eval.json" in done.stderr
     assert named == (damage != '{"single": {}}') and done.returncode == 0  # that one has none, and is whole
-    assert ("remove it; wsss eval" in done.stderr) == named
+    assert ("remove it, and score again: wsss eval" in done.stderr) == named
     found = json.loads(done.stdout)["runs"]
     assert found[1]["scores"] == {}
     assert found[2]["scores"] == {"pseudo mask mIoU, 255 as background": 60.5}

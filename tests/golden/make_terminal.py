@@ -118,7 +118,8 @@ def screen(written, width):
 
 def masked(text):
     """Without what another machine, or another moment, shows otherwise."""
-    text = re.sub(r"about [^\n]* left for(?: |\n)all(?:.|\n)*?train\n", "<about how long all steps take>\n", text)
+    took = r"about [^\n]* left for(?: |\n)all(?:.|\n)*?train[ \n]tells\n"
+    text = re.sub(took, "<about how long all steps take>\n", text)
     lines = []
     for line in text.splitlines():
         progress = re.match(r"(.*?)  +(\d+)/(\d+)  ", f"{line}  ")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsss_cli.engine.records import is_run, read_record
 from wsss_cli.errors import DataError
 from wsss_cli.files import read_json
 from wsss_cli.talk import shell_word
@@ -52,7 +54,10 @@ def read_scores_in(file: Path, *, whole: bool = False) -> dict[str, Any]:
 def _again(file: Path) -> str:
     """How to have scores that cannot be read made anew; a run of CAMs or masks is scored where it is finished."""
     run, split = file.parent, file.stem.removeprefix("eval").removeprefix("-")
-    if (run / "checkpoints").is_dir():
+    is_trained = (run / "checkpoints").is_dir()
+    with contextlib.suppress(DataError):
+        is_trained = is_trained or (is_run(run) and read_record(run).stage == "train")
+    if is_trained:
         on = f" --split {shell_word(split)}" if split else ""
         return f"remove it, and score again: wsss eval {shell_word(run)} --ms-flip{on}"
     return "remove it and the run.json beside it, and run the command that made the run again: all else is kept"
