@@ -1,6 +1,7 @@
 import numpy as np
 from PIL import Image
 
+from wsss_cli.data import pages as pages_module
 from wsss_cli.data.pages import has_more_pages
 from wsss_cli.stages.photographs import find_images
 
@@ -25,3 +26,7 @@ def test_infer_says_of_which_files_it_takes_the_first_page(tmp_path, monkeypatch
     said: list[str] = []
     assert len(find_images(["photos"], tmp_path / "out", said.append)) == 2
     assert said == ["1 photograph of several pages or frames, of which the first is taken: stack.tif"]
+    (tmp_path / "photos/b.tif").write_bytes((tmp_path / "photos/stack.tif").read_bytes())
+    monkeypatch.setattr(pages_module, "LOOKED_AT", 1)
+    find_images(["photos"], tmp_path / "out", said.append)
+    assert said[1].startswith("1 photograph of several pages or frames (of the first 1 that may have them), of which")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +12,7 @@ from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.talk import counted
 
 PAGED = (".tif", ".tiff", ".webp", ".gif")  # of other endings none is looked into
+LOOKED_AT = 1000  # files
 SUBFILE = 254  # the TIFF tag NewSubfileType
 NO_PAGE = 1 | 4  # its bits of a smaller copy of a page, and of a mask of one
 
@@ -39,9 +41,15 @@ def has_more_pages(path: str | Path) -> bool:
 
 
 def pages_lines(paths: Iterable[str]) -> list[str]:
-    """A line that names those of some photographs of which pages or frames are left out; none where there are none."""
-    several = smallest(path for path in paths if has_more_pages(path))
+    """A line that names those of some photographs of which pages or frames are left out; none where there are none.
+
+    The first `LOOKED_AT` of these kinds are looked at: of a WebP all bytes are read.
+    """
+    paged = list(islice((path for path in paths if path.lower().endswith(PAGED)), LOOKED_AT))
+    several = smallest(path for path in paged if has_more_pages(path))
     if not several.count:
         return []
     shown = show_some([Path(path).name for path in several.first])
-    return [f"{counted(several.count, 'photograph')} of several pages or frames, of which the first is taken: {shown}"]
+    of = f" (of the first {LOOKED_AT:,} that may have them)" if len(paged) == LOOKED_AT else ""
+    what = f"{counted(several.count, 'photograph')} of several pages or frames"
+    return [f"{what}{of}, of which the first is taken: {shown}"]
