@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from pycocotools import mask as rle_of
 
+from wsss_cli.data.drawings.marks import Marks
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import check_pixels
@@ -19,16 +20,19 @@ from wsss_cli.data.sources.instances import SHARES, elements, refuse_unshaped
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import annotation_name, covered
 from wsss_cli.errors import DataError
-from wsss_cli.talk import counted
+from wsss_cli.talk import counted, say
 
+XYWH = 1
+XYWH_HINT = "write bbox as x, y, width, height in pixels, and leave bbox_mode out (or 1)"
 HINT = "is it a COCO instances JSON, with images, categories and annotations?"
 
 
 def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
     """The images of a JSON that are listed in it; those of more pixels lie below, as no order of drawing is known.
 
-    Whether an instance is a crowd does not count: tools say so of all that was painted with a brush. Takes about twice
-    the size of the file in memory.
+    Whether an instance is a crowd does not count: tools say so of all that was painted with a brush. Such marks are
+    told, and so are regions that are upright rectangles, as tools write boxes. Takes about twice the size of the file
+    in memory.
 
     Args:
         boxes: take the boxes of the instances in place of their regions.
@@ -37,7 +41,8 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
             image; half of the shapes or more lie within the first pixel, as of coordinates from 0 to 1.
     """
     text = json_text(path)
-    count = small = 0
+    count = small = upright = 0
+    marks = Marks()
     images: dict[Any, tuple[str, Size]] = {}
     names: dict[Any, str] = {}
     spans: dict[Any, list[tuple[int, int]]] = {}
@@ -48,8 +53,12 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
             if key == "annotations":
                 spans.setdefault(entry.get("image_id"), []).append((start, end))
                 count, small = count + 1, small + _in_the_corner(entry, boxes=boxes)
+                upright += not boxes and _is_upright(entry.get("segmentation"))
+                marks.see(entry)
+                marks.see(attributes if isinstance(attributes := entry.get("attributes"), dict) else {})
                 continue
             entry = _again(text, start, end)
+            marks.see(entry)
             if key == "images":
                 size = entry["height"], entry["width"]
                 if not all(isinstance(side, int) and side > 0 for side in size):
@@ -75,6 +84,10 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
         raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", hint)
     if small and 2 * small >= count:
         raise DataError(f"{path}: no coordinate of {small:,} of {counted(count, 'instance')} is above 1", SHARES)
+    marks.tell(path)
+    if upright and 2 * upright >= count:
+        said = f"upright rectangles, as tools write boxes: {upright:,} of {counted(count, 'region')}"
+        say(f"warning: {path.name}: {said}; of boxes --kind boxes makes labels")
     for image, (name, size) in images.items():
         where = f"{path}: image {name}"
         annotations = [_again(text, *span) for span in spans.get(image, ())]
@@ -96,6 +109,16 @@ def _in_the_corner(entry: dict[str, Any], *, boxes: bool) -> bool:
         return bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
     except TypeError:
         return False  # no numbers: `_shapes` names it
+
+
+def _is_upright(shape: Any) -> bool:
+    """Whether a region is one polygon of four corners, whose sides are those of the photograph."""
+    part = shape[0] if isinstance(shape, list) and len(shape) == 1 else ()
+    if not isinstance(part, list) or len(part) not in (8, 10) or (len(part) == 10 and part[:2] != part[8:]):
+        return False
+    corners = list(zip(part[:8:2], part[1:8:2], strict=True))
+    steps = [(a[0] == b[0], a[1] == b[1]) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
+    return steps in ([(True, False), (False, True)] * 2, [(False, True), (True, False)] * 2)
 
 
 def _again(text: str, start: int, end: int) -> Any:
@@ -123,6 +146,8 @@ def _shapes(
             attributes = annotation.get("attributes")  # as CVAT exports them: the bbox is the one before it was rotated
             if isinstance(attributes, dict) and attributes.get("rotation"):
                 raise DataError(f"{at} is rotated", "draw it without rotation")
+            if annotation.get("bbox_mode", XYWH) != XYWH:  # as Detectron2 writes it
+                raise DataError(f"{at} has the bbox_mode {annotation['bbox_mode']!r}", XYWH_HINT)
             shapes.append(Shape(label, "box", np.array([[x, y], [x + width, y + height]]), at))
         else:
             hint = "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT

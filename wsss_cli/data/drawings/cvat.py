@@ -11,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from wsss_cli.data.drawings.marks import Marks
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, class_shapes, in_words
 from wsss_cli.data.images import check_pixels
@@ -27,6 +28,7 @@ def read_cvat(path: Path) -> Iterator[Drawing]:
     Raises:
         DataError: it is no such XML, one of a video, or a shape of it cannot be taken.
     """
+    marks = Marks()
     try:
         events = ElementTree.iterparse(path, events=("start", "end"))
         _, root = next(events)
@@ -36,8 +38,12 @@ def read_cvat(path: Path) -> Iterator[Drawing]:
             if event == "end" and element.tag == "track":
                 raise DataError(f"{path} is of a video: it has tracks", "export 'CVAT for images 1.1'")
             if event == "end" and element.tag == "image":
+                for one in element.iter():
+                    marks.see(one.attrib)
+                    marks.see({one.get("name", ""): (one.text or "").strip()} if one.tag == "attribute" else {})
                 yield _drawing(element, path)
                 root.clear()
+        marks.tell(path)
     except (ElementTree.ParseError, StopIteration) as error:
         raise DataError(f"{path} is not valid XML: {error}", "export it again") from error
     except OSError as error:

@@ -20,6 +20,7 @@ from wsss_cli.data.remote import url_of
 from wsss_cli.data.sources.instances import elements
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.errors import DataError
+from wsss_cli.talk import counted, say
 
 FORMS = ("brush", "polygon", "rectangle", "keypoint")
 OTHER_FORMS = ("ellipse", "vector", "bitmask", "magicwand", "videorectangle", "cube")
@@ -32,7 +33,7 @@ PHOTOGRAPH = "photograph"  # the key of a task that has the id
 
 
 def read_label_studio(path: Path) -> Iterator[Drawing]:
-    """The tasks of a JSON export that were annotated; predictions count for nothing.
+    """The tasks of a JSON export that were annotated; predictions and drafts count for nothing, which is told.
 
     Takes about twice the size of the file in memory.
 
@@ -40,7 +41,7 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
         DataError: it is no such export, a task has two annotations, or a result is no shape.
     """
     text, where = json_text(path), str(path)
-    predicted = annotated = 0
+    tasks = predicted = annotated = drafted = cancelled = 0
     furthest = 0.0
     try:
         for _, start, end, _ in elements(text, alone=True):
@@ -50,7 +51,11 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
                 raise DataError(f"{where} has no data: it is none of Label Studio", HINT)
             drawn = task.get("annotations") or task.get("completions") or ()  # the name before Label Studio 1.0
             listed = [one for one in drawn if not (one.get("was_cancelled") or one.get("skipped"))]
-            predicted += bool(task.get("predictions"))
+            tasks += 1
+            if not listed:
+                predicted += bool(task.get("predictions"))
+                drafted += bool(task.get("drafts"))
+                cancelled += bool(drawn)
             if len(listed) > 1:
                 raise DataError(f"{where} has {len(listed)} annotations", "leave one in Label Studio, and export again")
             if listed:
@@ -65,6 +70,13 @@ def read_label_studio(path: Path) -> Iterator[Drawing]:
         raise DataError(said, "export the project as JSON") from error
     if 0 < furthest <= 1:
         raise DataError(f"{path}: no coordinate is above 1", "coordinates are per cent of the photograph, 0 to 100")
+    if annotated and (others := tasks - annotated):
+        kinds = {"predictions": predicted, "drafts": drafted, "skipped ones": cancelled}
+        what = ", ".join(f"{count:,} with {kind}" for kind, count in kinds.items() if count)
+        have = "has" if others == 1 else "have"
+        say(
+            f"{path.name}: {others:,} of {counted(tasks, 'task')} {have} no annotation: left out{what and f' ({what})'}"
+        )
     if predicted and not annotated:
         raise DataError(
             f"{path}: no task has an annotation; predictions are no labels", "submit the tasks, and export again"
@@ -84,6 +96,10 @@ def _drawing(task: Mapping[str, Any], results: list[dict[str, Any]], where: str)
             continue
         if one.get("image_rotation") or one["value"].get("rotation"):
             raise DataError(f"{at} is rotated", "draw it without rotation")
+        if one.get("is_positive") is False:  # a click for a model
+            raise DataError(f"{at} says where its label is not", "take it out, or give it the label of what is there")
+        if one["value"].get("closed") is False:
+            raise DataError(f"{at} is a polygon that is not closed", "close it, or take it out")
         names = one["value"].get(f"{form}labels") or labels.get(one.get("id")) or []
         if len(names) != 1:
             raise DataError(f"{at} has {len(names)} labels", "one is needed")

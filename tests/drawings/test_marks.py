@@ -1,0 +1,119 @@
+"""What tools write beside a shape, and what would change its meaning: counted, or refused."""
+
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsss_cli.cli.app import app
+from wsss_cli.data.trusted import read_trusted
+
+OVAL = [[5, 5, 15, 5, 15, 15, 9, 18]]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two photographs of 40 x 30; one class."""
+    for name in "ab":
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
+    (tmp_path / "data/splits").mkdir(parents=True)
+    (tmp_path / "data/dataset.json").write_text('{"classes": ["background", "cat"]}')
+    rows = "".join(f"{name},../{name}.png,,cat\n" for name in "ab")
+    (tmp_path / "data/splits/train.csv").write_text("id,image,mask,labels\n" + rows)
+    return tmp_path
+
+
+def labels(data, name, content, *more):
+    """Run `prepare labels` on a file: exit code, what it says, ids that have labels."""
+    (data / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    result = CliRunner().invoke(app, ["prepare", "labels", str(data / "data"), str(data / name), *more])
+    return result.exit_code, f"{result.exception} {result.stderr}", sorted(read_trusted(data / "data").entries)
+
+
+def coco(*annotations, **image):
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30} | image],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": n, "image_id": 1, "category_id": 1} | one for n, one in enumerate(annotations)],
+    }
+
+
+def studio(image, value, form="polygonlabels", **more):
+    size = {"original_width": 40, "original_height": 30}
+    result = {"id": "r", "type": form, "to_name": "image", **size, "value": {form: ["cat"]} | value, **more}
+    return {"data": {"image": image}, "annotations": [{"result": [result]}]}
+
+
+SQUARE = {"points": [[25, 25], [75, 25], [75, 75]], "closed": True}
+
+
+def test_marks_of_coco_are_counted(data):
+    oval = {"segmentation": OVAL}
+    table = coco(
+        oval | {"iscrowd": 1, "ignore": 0},
+        oval | {"attributes": {"is_crowd": True, "occluded": True}},
+        oval,
+        deleted=True,
+    )
+    code, said, made = labels(data, "x.json", table)
+    assert code == 0 and made == ["a"]
+    assert "x.json: not looked at: deleted of 1, iscrowd of 1, is_crowd of 1; what is so marked is taken as" in said
+    code, said, _ = labels(data, "x.json", coco(oval, not_exhaustive_category_ids=[1]))
+    assert code == 0 and "not looked at: not_exhaustive_category_ids of 1;" in said
+    code, said, _ = labels(data, "x.json", coco(oval | {"iscrowd": 0}))
+    assert code == 0 and "not looked at" not in said
+
+
+def test_marks_of_cvat_are_counted(data):
+    shape = '<polygon label="cat" points="5,5;15,5;15,15;5,18"><attribute name="ignore">{}</attribute></polygon>'
+    image = '<annotations><image id="0" name="a.png" width="40" height="30">{}</image></annotations>'
+    for value, says in (("true", True), ("false", False)):
+        code, said, made = labels(data, "x.xml", image.format(shape.format(value)))
+        assert code == 0 and made == ["a"] and ("x.xml: not looked at: ignore of 1;" in said) == says
+
+
+@pytest.mark.parametrize(
+    ("polygon", "says"),
+    [
+        ([5, 5, 15, 5, 15, 15, 5, 15], True),
+        ([5, 5, 5, 15, 15, 15, 15, 5, 5, 5], True),
+        ([5, 5, 15, 5, 15, 15, 5, 16], False),
+        ([5, 5, 15, 5, 15, 15], False),
+    ],
+)
+def test_regions_that_are_upright_rectangles_are_asked_about(data, polygon, says):
+    code, said, _ = labels(data, "x.json", coco({"segmentation": [polygon]}, {"segmentation": OVAL}))
+    assert code == 0 and ("upright rectangles, as tools write boxes: 1 of 2 regions;" in said) == says
+    code, said, _ = labels(data, "x.json", coco({"segmentation": [polygon]}, *[{"segmentation": OVAL}] * 2))
+    assert code == 0 and "upright rectangles" not in said
+
+
+def test_a_box_of_another_mode_is_refused(data):
+    for mode, fits in ((0, False), (1, True)):
+        table = coco({"bbox": [5, 5, 15, 15], "bbox_mode": mode})
+        code, said, _ = labels(data, "x.json", table, "--kind", "boxes", "--box-fill", "none")
+        assert (code == 0) == fits and ("has the bbox_mode 0" in said) != fits
+
+
+def test_tasks_without_an_annotation_are_counted(data):
+    tasks = [studio("a.png", SQUARE), *(studio("b.png", SQUARE) for _ in range(4))]
+    tasks[1]["annotations"][0]["was_cancelled"] = True
+    for task, key in zip(tasks[2:4], ("predictions", "drafts"), strict=True):
+        task[key] = task.pop("annotations")
+    tasks[4]["annotations"] = []
+    code, said, made = labels(data, "x.json", tasks)
+    assert code == 0 and made == ["a"]
+    says = "4 of 5 tasks have no annotation: left out (1 with predictions, 1 with drafts, 1 with skipped ones)"
+    assert f"x.json: {says}" in said
+    code, said, _ = labels(data, "x.json", tasks[:1])
+    assert code == 0 and "left out" not in said
+
+
+def test_shapes_of_label_studio_that_are_none_are_refused(data):
+    code, said, made = labels(data, "x.json", [studio("a.png", SQUARE | {"closed": False})])
+    assert code and "result 1 is a polygon that is not closed" in said and not made
+    point = ("a.png", {"x": 9, "y": 9, "width": 1}, "keypointlabels")
+    for positive in (False, True):
+        code, said, _ = labels(data, "x.json", [studio(*point, is_positive=positive)], "--kind", "points")
+        assert (code == 0) == positive and ("says where its label is not" in said) != positive
