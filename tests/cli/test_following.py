@@ -70,6 +70,15 @@ def test_a_command_that_ends_names_the_next_one_with_its_options(wsss):
     assert done.stderr.splitlines()[-1] == "next: wsss run --preset toy --data 'my data'"
 
 
+def test_a_trial_on_the_first_of_a_split_says_nothing_of_the_photographs_of_infer(wsss):
+    assert wsss("prepare", "toy", "--images=4", "--val=2", "--size=32", "--out=data/mine").returncode == 0
+    words = ["--preset=toy", "--data=data/mine", "--iters=1", "--set=train.batch=2", "--set=train.crop=32"]
+    done = wsss("run", *words, "--set=train.supervision=full", "--set=eval.scales=[1.0]", "--limit=2", "--device=cpu")
+    assert done.returncode == 0, done.stderr
+    run = next(line for line in done.stderr.splitlines() if line.startswith("done: ")).removeprefix("done: ")
+    assert done.stderr.splitlines()[-1] == f"next: wsss infer {run} IMAGES --out DIR --device cpu"
+
+
 def test_after_labels_the_newest_run_on_the_data_set_is_named_with_all_its_options(wsss, tmp_path):
     assert wsss("prepare", "toy", "--images=4", "--val=2", "--size=32", "--out=data/mine").returncode == 0
     labels = ("prepare", "labels", "data/mine", "--draw=points", "--share=0.5")

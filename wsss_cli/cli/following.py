@@ -13,6 +13,9 @@ from wsss_cli.errors import UsageError
 ABOUT_THIS_CALL = ("--dry-run", "--json", "--shard", "--until")
 """Options that say how a command is run this once; the next one does not get them."""
 
+OF_OTHER_PHOTOGRAPHS = {"infer": ("--limit",)}
+"""Options that mean something else of a command: a trial on the first of a split says nothing of one's own photographs."""
+
 _now: list[Any] = []  # the context of the command that runs
 
 
@@ -67,7 +70,7 @@ def following(
     if _now:
         there = {name for option in _now[0].find_root().command.commands[command].params for name in option.opts}
         for name, spelled in _given(_now[0]):
-            if name in there and name not in (*ABOUT_THIS_CALL, *leave_out):
+            if name in there and name not in (*ABOUT_THIS_CALL, *OF_OTHER_PHOTOGRAPHS.get(command, ()), *leave_out):
                 more += spelled
     for key, value in (settings or {}).items():
         more += ["--set", f"{key}={value}"]
