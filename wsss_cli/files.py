@@ -30,6 +30,13 @@ def at_home(path: str) -> str:
         raise UsageError(f"{path}: where ~ is cannot be told, as $HOME is not set", "write the path whole") from None
 
 
+def why_not_made(path: Path, error: OSError) -> str:
+    """Why a folder could not be made: of a link to nothing the system says that it is there."""
+    if path.is_symlink() and not path.exists():
+        return f"it is a link to {path.readlink()}, which is not there"
+    return str(error.strerror)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the folder of `path`; on leaving without an error it takes the place of `path`.

@@ -27,6 +27,7 @@ def home(tmp_path_factory):
     assert wsss(folder, "train", *QUICK, *SETTINGS).returncode == 0
     (next((folder / "runs").glob("train-*"))).rename(folder / "run")
     (folder / "my run").symlink_to("run")
+    (folder / "lost-link").symlink_to("nowhere")
     (folder / "a b.pth").touch()
     (folder / "-photos").mkdir()
     (folder / "untold/splits").mkdir(parents=True)
@@ -56,6 +57,8 @@ def home(tmp_path_factory):
         ("cam --preset toy --data 'data/my toy/splits'", "lies in a data set", "give the folder: 'data/my toy'"),
         ("export run --out file.bin", "--out file.bin: its ending does not say", "add --format onnx or torchscript"),
         ("eval classifier", "classifier is no run directory", "wsss runs list names those there are"),
+        ("eval gone.onnx --data data/toy", "there is no file gone.onnx", "wsss export RUN --format onnx"),
+        ("prepare toy --images 2 --size 32 --out lost-link", "it is a link to nowhere, which is not", "choose another"),
         ("eval alone", "alone has weights, but no run.json or meta.json", "copy, publish or import it again"),
         ("report photo.jpg", "photo.jpg is no run directory", "wsss runs list names those there are"),
         ("infer run 'data/my toy' --out masks", "data/my toy is a data set", "give the folder of its images"),

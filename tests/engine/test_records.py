@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from wsss_cli.engine.records import (
@@ -9,6 +11,7 @@ from wsss_cli.engine.records import (
     read_record,
     read_run,
     required,
+    those_beside,
     write_inputs,
     write_record,
 )
@@ -99,6 +102,17 @@ def test_what_must_be_there_is_named():
     assert required(0.0, "run.json: x") == 0.0
     with pytest.raises(DataError, match=r"run\.json: x is missing"):
         required(None, "run.json: x")
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [("a b/no", "wsss runs list --runs 'a b'"), ("runs/no", "wsss runs list"), ("no", "wsss runs list"),
+     ("gone/no", "wsss runs list")],
+)  # fmt: skip
+def test_the_hint_lists_the_runs_that_lie_beside(path, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a b").mkdir()
+    assert those_beside(Path(path)) == f"{command} names those there are"
 
 
 def test_a_run_that_is_named_must_be_a_finished_one_of_its_stage(tmp_path):

@@ -6,6 +6,7 @@ import pydantic
 import pytest
 import torch
 
+from wsss_cli.crf import lattice
 from wsss_cli.kernels.trials import Check
 from wsss_cli.stages import doctor, kernel_trials
 from wsss_cli.stages.doctor import Diagnosis, diagnose
@@ -58,5 +59,14 @@ def test_the_diagnosis_is_of_its_schema(tmp_path, monkeypatch):
 
 def test_a_part_that_is_missing_says_how_it_is_had(monkeypatch):
     monkeypatch.setattr(doctor, "PARTS", (("no_such_module_here", "export", "pip install it"),))
-    (part,) = diagnose(doctor.Path("runs")).parts
+    part, _ = diagnose(doctor.Path("runs")).parts
     assert (part.state, part.hint) == ("missing", "pip install it")
+
+
+def test_what_the_crf_is_computed_with_on_a_cpu_is_told(monkeypatch):
+    monkeypatch.setattr(lattice, "_library", [])
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(doctor, "PARTS", ())
+    (part,) = diagnose(doctor.Path("runs")).parts
+    assert (part.name, part.state) == ("the CRF's own lattice", "fails")
+    assert part.hint == "$CC is 'no-such-compiler', and no such program is here"

@@ -23,7 +23,7 @@ from wsss_cli.bench.measure import (
     require_cuda,
 )
 from wsss_cli.config.refine import CRF_SETS
-from wsss_cli.crf import dense_crf
+from wsss_cli.crf import dense_crf, lattice
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 
@@ -70,6 +70,7 @@ def bench_crf(
     ]
     ceilings = measured_ceilings(ctx)
     timings = measure(cases, ctx, repeats=repeats, title="dense CRF")
+    why = lattice.why_not() if "lattice" in backends else ""
     rows = make_rows(timings, units=1, unit="images_s", base="lattice")
     messages = 2.0 * (height * width) ** 2 * labels * iterations
     for row in rows:
@@ -93,6 +94,7 @@ def bench_crf(
         ceilings=ceilings,
         ratio_to="lattice",
         notes=[
+            *([f"lattice: computed by pydensecrf2, as its own one is not used here: {why}"] if why else []),
             "one image, from arrays to arrays; lattice and pydensecrf2: an approximation, on one core",
             "share: of the float32 matrix rate, for 2 N^2 K operations an iteration, the messages of one kernel",
             "memory: added to what was held before; on the GPU what torch allocated, of lattice what was resident",

@@ -241,7 +241,9 @@ def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: 
 def _stage_of(run: Path) -> str:
     from wsss_cli.engine.records import is_run, read_record
 
-    if run.suffix.lower() == ".onnx" and run.is_file():
+    if run.suffix.lower() == ".onnx" and not run.is_dir():
+        if not run.exists():
+            raise UsageError(f"there is no file {run}", "wsss export RUN --format onnx writes one")
         return "onnx"
     return read_record(run).stage if is_run(run) else "train"
 

@@ -14,7 +14,7 @@ ABOUT_THIS_CALL = ("--dry-run", "--json", "--shard", "--until")
 """Options that say how a command is run this once; the next one does not get them."""
 
 OF_OTHER_PHOTOGRAPHS = {"infer": ("--limit",)}
-"""Options that mean something else of a command: a trial on the first of a split says nothing of one's own photographs."""
+"""Options that mean something else there: a trial on the first of a split says nothing of one's own photographs."""
 
 _now: list[Any] = []  # the context of the command that runs
 

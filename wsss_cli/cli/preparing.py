@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsss_cli.cli import console
 from wsss_cli.cli.following import line
 from wsss_cli.errors import DataError
+from wsss_cli.files import why_not_made
 from wsss_cli.talk import counted
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+        why = why_not_made(out, error)
+        raise DataError(f"cannot create {out}: {why}", "choose another place with --out") from error
 
 
 def share(

@@ -35,12 +35,18 @@ LIMIT = (
 )
 
 _library: list[ctypes.CDLL | None] = []
+_why_not: list[str] = []
 _one_at_a_time = threading.Lock()
 
 
 def usable() -> bool:
     """Whether the lattice of this package is used here; built and tried when this is first asked."""
     return _loaded() is not None
+
+
+def why_not() -> str:
+    """Why the lattice of this package is not used here; empty where it is."""
+    return "" if usable() else _why_not[0]
 
 
 def mean_field(image: np.ndarray, unary: np.ndarray, iterations: int, **kernels: float) -> np.ndarray | None:
@@ -125,6 +131,7 @@ def _loaded() -> ctypes.CDLL | None:
             except (OSError, RuntimeError, subprocess.SubprocessError, _NotHereError) as error:
                 _library.append(None)
                 why = " ".join(str(error).split())[:160]
+                _why_not[:] = [why]
                 if multiprocessing.parent_process() is None:  # which its workers need not say again
                     say(f"the dense CRF takes longer here, by pydensecrf2 and not by its own lattice: {why}")
         return _library[0]

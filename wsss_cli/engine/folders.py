@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from wsss_cli.errors import DataError
+from wsss_cli.files import why_not_made
 
 
 def make_folder(path: Path) -> None:
@@ -18,7 +19,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _no_folder(path, str(error.strerror)) from error
+        raise _no_folder(path, why_not_made(path, error)) from error
 
 
 def check_folder(path: Path) -> None:

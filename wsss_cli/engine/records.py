@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -119,8 +120,16 @@ def read_record(path: Path) -> RunRecord:
             raise UsageError(what, "copy, publish or import it again")
         near = Path("runs") / Path(path).name
         meant = f"did you mean {near}? " if is_run(near) else ""
-        raise UsageError(f"{path} is no run directory", f"{meant}wsss runs list names those there are")
+        raise UsageError(f"{path} is no run directory", f"{meant}{those_beside(path)}")
     return read_form(Path(path) / "run.json", RunRecord)
+
+
+def those_beside(path: Path) -> str:
+    """What names the runs that lie where a path does; the folder `runs` needs not be named."""
+    folder = Path(path).parent
+    there = folder != Path("runs") and folder != Path() and folder.is_dir()
+    words = ["wsss", "runs", "list", *(("--runs", str(folder)) if there else ())]
+    return f"{shlex.join(words)} names those there are"
 
 
 def write_record(path: Path, record: RunRecord) -> None:
@@ -158,9 +167,7 @@ def read_run(path: Path, stage: str) -> RunRecord:
     """
     record = read_record(path)
     if record.stage != stage:
-        raise UsageError(
-            f"{path} is a {record.stage} run; a {stage} run is needed here", "wsss runs list names those there are"
-        )
+        raise UsageError(f"{path} is a {record.stage} run; a {stage} run is needed here", those_beside(path))
     if record.state != "done":
         raise UsageError(f"{path} is not finished (state: {record.state})", "run its command again to finish it")
     return record

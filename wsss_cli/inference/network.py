@@ -17,7 +17,7 @@ from wsss_cli.config.schema import Preset
 from wsss_cli.engine.checkpoint import AVERAGE, MODEL, load_weights
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.pointers import POINTERS, checkpoint_named, find_checkpoint, weights_in
-from wsss_cli.engine.records import is_run, read_inputs, read_record
+from wsss_cli.engine.records import is_run, read_inputs, read_record, those_beside
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.kernels.choice import why_no_kernels
 from wsss_cli.kernels.trials import DEPTHWISE, usable
@@ -109,7 +109,7 @@ def is_network(path: Path) -> bool:
 
 def _check_stage(run: Path) -> None:
     if (stage := read_record(run).stage) != "train":
-        raise UsageError(f"{run} is a {stage} run; a train run is needed here", "wsss runs list names those there are")
+        raise UsageError(f"{run} is a {stage} run; a train run is needed here", those_beside(run))
 
 
 def _trained(run: Path, checkpoint: Path, ctx: Context, which: Which) -> Network:

@@ -108,7 +108,7 @@ def diagnose(runs: Path) -> Diagnosis:
         memory_gib=_memory_gib(),
         packages={name: _version(name) for name in PACKAGES},
         gpus=gpus,
-        parts=tuple(_part(*part) for part in PARTS),
+        parts=(*(_part(*part) for part in PARTS), _own_lattice()),
         kernels=kernels,
         places=_places(runs),
         datasets=tuple(_datasets()),
@@ -141,6 +141,14 @@ def _version(package: str) -> str | None:
 def _part(module: str, purpose: str, hint: str) -> Part:
     there = importlib.util.find_spec(module) is not None
     return Part(name=module, purpose=purpose, state="works" if there else "missing", hint="" if there else hint)
+
+
+def _own_lattice() -> Part:
+    from wsss_cli.crf import lattice
+
+    why = lattice.why_not()
+    purpose = "dense CRF on a CPU, faster than pydensecrf2"
+    return Part(name="the CRF's own lattice", purpose=purpose, state="fails" if why else "works", hint=why)
 
 
 def _untried(reason: str) -> tuple[Kernel, ...]:

@@ -19,7 +19,7 @@ from wsss_cli.engine.context import Context
 from wsss_cli.engine.shards import FOLDER, Shard, shard_of, shards_at_work
 from wsss_cli.engine.sweep import Batch, Lost, SweepOptions, sweep
 from wsss_cli.errors import BusyError, UsageError, WriteError
-from wsss_cli.files import is_cut_off, remove_temporaries
+from wsss_cli.files import is_cut_off, remove_temporaries, why_not_made
 from wsss_cli.inference.journal import Journal, gather_shards, weights_digest
 from wsss_cli.inference.network import Network
 from wsss_cli.inference.predict import image_batches, largest_batch
@@ -90,7 +90,8 @@ def _writing(out: Path, shard: Shard | None, ctx: Context) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"cannot create {out}: {error.strerror}", "choose another place with --out") from error
+        why = why_not_made(out, error)
+        raise WriteError(f"cannot create {out}: {why}", "choose another place with --out") from error
     lock, busy = out / ".infer.lock", f"{out} is being written to"
     with contextlib.ExitStack() as stack:
         with locked(lock, busy) if shard is None else awaited(lock, busy, ctx):
