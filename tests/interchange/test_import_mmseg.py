@@ -343,6 +343,14 @@ def test_class_names_and_colours_are_those_of_the_file(tmp_path, around):
     assert (made["classes"], made["colors"]) == (["bg", "cat"], [[1, 2, 3], [4, 5, 6]])
 
 
+@pytest.mark.parametrize("first", ["wall", "background"])
+def test_a_network_without_a_background_is_told(tmp_path, first):
+    path = save(tmp_path / "w.pth", hollow(R50), meta={"CLASSES": [first, *(f"c{index}" for index in range(20))]})
+    done = wsss(tmp_path, "weights", "import-mmseg", path, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert ("its class 0 is 'wall': no background is predicted" in done.stderr) == (first == "wall")
+
+
 def test_other_names_than_those_of_the_file_are_not_guessed(tmp_path):
     around = {"CLASSES": tuple(f"tree {number}" for number in range(20))}  # without the background
     made = run_import(save(tmp_path / "w.pth", hollow(R50), meta=around), tmp_path / "out")
@@ -678,6 +686,15 @@ def test_the_stride_that_the_config_in_a_checkpoint_tells_is_asked_for(tmp_path,
         ("mean=[123.675, 116.28, 103.53]", "mean=[0, 0, 0]", ["mean = (0, 0, 0)"]),
         ("bgr_to_rgb=True", "bgr_to_rgb=False", ["bgr_to_rgb = False"]),
         ("(1, 12, 24, 36)", "(1, 2, 4, 8)", ["decode_head.dilations = (1, 2, 4, 8)"]),
+        ("depth=50", "depth=50, style='pytorch', strides=(1, 2, 1, 1)", []),
+        ("depth=50", "depth=50, style='caffe'", ["backbone.style = caffe"]),
+        ("depth=50", "depth=50, dilations=(1, 1, 2, 4), contract_dilation=True", []),
+        ("depth=50", "depth=50, dilations=(1, 1, 2, 4)", ["backbone.contract_dilation = False"]),
+        ("depth=50", "depth=50, strides=(1, 2, 2, 1)", ["backbone.strides = (1, 2, 2, 1)"]),
+        ("model = dict(", "model = dict(test_cfg=dict(mode='whole'),", []),
+        ("model = dict(", "model = dict(test_cfg=dict(mode='slide'),", ["test_cfg.mode = slide"]),
+        ("model = ", "test_pipeline = [dict(type='Resize', scale=(2048, 512)), dict(scale=1)]\nmodel = ", []),
+        ("model = ", "test_pipeline = [dict(scale=(2048, 1024))]\nmodel = ", ["test_pipeline's scale = (2048, 1024)"]),
         ("model = dict(", "model = __import__('os').system(", []),
         ("model", "model = (", []),
     ],

@@ -17,6 +17,8 @@ from wsss_cli.errors import DataError
 if TYPE_CHECKING:
     from wsss_cli.config.schema import Preset
 
+BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void", "other", "others")
+
 app = App(help="Say what a weight file is; take over MMSegmentation's checkpoints; give a network away.")
 
 
@@ -108,6 +110,8 @@ def import_mmseg(
         _show(meta, keys)
     if other := meta.get("otherwise"):
         console.say(f"masks will differ from MMSegmentation's: its config says what is not so here, {'; '.join(other)}")
+    if meta.get("classes_from") == "the file" and meta["classes"][0].strip("_").casefold() not in BACKGROUNDS:
+        console.say(f"its class 0 is {meta['classes'][0]!r}: no background is predicted, and 0 in masks is that class")
     console.say(f"done: {out}")
     if meta["kind"] == "backbone":
         name, weights = f"train.backbone.name={meta['backbone']}", f"train.backbone.weights={out}/model.safetensors"

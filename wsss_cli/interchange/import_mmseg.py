@@ -39,7 +39,7 @@ from wsss_cli.weights.load import (
     not_finite,
     read_checkpoint,
 )
-from wsss_cli.weights.mmseg_config import DILATIONS, about, otherwise, read_config, said, trained_stride
+from wsss_cli.weights.mmseg_config import DILATIONS, SHORT, about, otherwise, read_config, said, trained_stride
 from wsss_cli.weights.tables import State, without_wrapper
 
 OWN_FILES = re.compile(r"model\.safetensors|meta\.json|eval.*\.json|.*\.part")
@@ -275,7 +275,7 @@ def _preset(name: str, aux: bool, output_stride: int) -> Preset:
         name=f"mmseg-{name}",
         dataset=DatasetConfig(path="data/voc-aug"),
         train=TrainConfig(supervision="full", backbone=backbone, head=head, aux=AuxConfig(weight=weight)),
-        eval=EvalConfig(base="short", short_side=512),
+        eval=EvalConfig(base="short", short_side=SHORT),
     )
 
 

@@ -9,6 +9,10 @@ from typing import Any
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DILATIONS = {8: (1, 12, 24, 36), 16: (1, 6, 12, 18)}
 """Of the ASPP, by output stride."""
+BODY = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2))}
+"""Strides and dilations of the backbone's four stages, by output stride."""
+SHORT = 512
+"""The shorter side, pixels, to which an imported network's photographs are resized."""
 TEXTS = ("cfg", "config")  # keys of `meta`, 1.x and 0.x
 
 
@@ -77,7 +81,35 @@ def otherwise(config: Mapping[str, Any]) -> list[str]:
     for key in ("bgr_to_rgb", "to_rgb"):
         if before.get(key) is False:
             other[key] = False
+    other |= _body_otherwise(backbone, trained_stride(config)) | _test_otherwise(config)
     return [f"{key} = {said}" for key, said in other.items()]
+
+
+def _body_otherwise(backbone: Mapping[str, Any], stride: int | None) -> dict[str, Any]:
+    """What of the backbone is otherwise; its weights have the same names and shapes all the same."""
+    other = {"backbone.style": backbone["style"]} if backbone.get("style", "pytorch") != "pytorch" else {}
+    dilations = backbone.get("dilations")
+    dilated = isinstance(dilations, tuple) and any(one != 1 for one in dilations)
+    if dilated and not backbone.get("contract_dilation"):  # False where it is not said
+        other["backbone.contract_dilation"] = False
+    if stride is not None:
+        for key, usual in zip(("strides", "dilations"), BODY[stride], strict=True):
+            if isinstance(backbone.get(key), tuple) and backbone[key] != usual:
+                other[f"backbone.{key}"] = backbone[key]
+    return other
+
+
+def _test_otherwise(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the way in which photographs are predicted is otherwise."""
+    mode = _table(config, "test_cfg").get("mode", "whole")
+    other = {"test_cfg.mode": mode} if mode != "whole" else {}
+    steps = config.get("test_pipeline")
+    for step in map(_dict, steps if isinstance(steps, tuple) else ()):
+        scale = step.get("scale", step.get("img_scale"))
+        sides = scale if isinstance(scale, tuple) else ()
+        if sides and all(isinstance(side, int) for side in sides) and min(sides) != SHORT:
+            other["test_pipeline's scale"] = scale
+    return other
 
 
 def _table(config: Mapping[str, Any], key: str) -> dict[str, Any]:
