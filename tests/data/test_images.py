@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -145,6 +146,16 @@ def test_exif_behind_the_pixels_of_a_png_turns_it_too(tmp_path: Path) -> None:
     tail = data.index(b"IEND") - 4
     (tmp_path / "p.png").write_bytes(data[:start] + data[end:tail] + data[start:end] + data[tail:])
     assert image_size(tmp_path / "p.png") == (8, 6) == read_image(tmp_path / "p.png").shape[:2]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "value"), [(3, "H2x"), (4, "I"), (1, "B3x")])
+def test_an_orientation_of_any_type_turns_size_and_pixels_alike(tmp_path, suffix, order, kind, value):
+    """OpenCV takes one of four bytes, or of one, for another than EXIF's readers do."""
+    exif = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IHHHI{value}I", 8, 1, 0x0112, kind, 1, 6, 0)
+    Image.new("RGB", (8, 6)).save(tmp_path / f"p.{suffix}", exif=b"Exif\0\0" + exif)
+    assert image_size(tmp_path / f"p.{suffix}") == read_image(tmp_path / f"p.{suffix}").shape[:2]
 
 
 def test_damaged_and_absurd_exif_turns_nothing(tmp_path: Path) -> None:

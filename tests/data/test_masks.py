@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import zlib
 from functools import partial
 from pathlib import Path
@@ -219,3 +220,22 @@ def test_a_value_of_a_jpeg_that_is_called_png_is_no_matter_of_the_number_of_clas
         with pytest.raises(DataError, match=r"a\.png holds the value 9; 3 classes are") as caught:
             masks.check_values(read_mask(tmp_path / "a.png"), 3, tmp_path / "a.png")
         assert caught.value.hint.startswith(hint)
+
+
+def test_a_mask_that_exif_turns_or_that_has_pages_is_refused(tmp_path: Path) -> None:
+    """Viewers show the one turned, and of the other one of several: what is stored is not what is seen."""
+    exif = Image.Exif()
+    for orientation, says in ((3, "a mask that EXIF turns (orientation 3)"), (1, "")):
+        exif[0x0112] = orientation
+        (tmp_path / "m.png").write_bytes(saved(tmp_path, exif=exif.tobytes()))
+        if says:
+            with pytest.raises(DataError, match=re.escape(says)):
+                read_mask(tmp_path / "m.png")
+        else:
+            assert np.array_equal(read_mask(tmp_path / "m.png"), DRAWN)
+    for kind in ("PNG", "TIFF"):
+        Image.fromarray(DRAWN).save(
+            tmp_path / "m.png", kind, save_all=True, append_images=[Image.fromarray(DRAWN[::-1])]
+        )
+        with pytest.raises(DataError, match="a mask of 2 pages or frames"):
+            read_mask(tmp_path / "m.png")

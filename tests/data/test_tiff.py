@@ -5,9 +5,9 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from wsss_cli.data.images import decode_image, image_size
+from wsss_cli.data.images import decode_image, image_size, read_image
 from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError
 from wsss_cli.stages.serve import check_size
@@ -85,3 +85,19 @@ def test_other_and_damaged_files_have_no_tags():
         refuse_unshown(tags, "x")
         assert not has_straight_alpha(tags)
     assert sample_bits(tiff_tags(io.BytesIO(buffer.getvalue()))) == 8
+
+
+def test_a_first_page_that_is_a_smaller_copy_is_no_photograph(tmp_path):
+    """A DNG that is called .tif: its first page is a thumbnail, the photograph lies behind it."""
+
+    def saved(kind, *more):
+        first, info = Image.new("RGB", (4, 3)), TiffImagePlugin.ImageFileDirectory_v2()
+        info[254] = kind
+        first.save(tmp_path / "x.tif", tiffinfo=info, save_all=True, append_images=more)
+        return tmp_path / "x.tif"
+
+    for read in (image_size, read_image):
+        with pytest.raises(DataError, match="whose first page is a smaller copy of another one"):
+            read(saved(1, Image.new("RGB", (40, 30))))
+        read(saved(0, Image.new("RGB", (40, 30))))
+        read(saved(1))  # the one page that it has

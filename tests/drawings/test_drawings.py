@@ -505,6 +505,15 @@ def test_label_maps_in_hidden_folders_are_copies_of_a_program(data):
     same(labels_of(data, data / "maps"), a=np.ones((HEIGHT, WIDTH), np.uint8))
 
 
+def test_files_beside_label_maps_that_are_none_are_counted(data):
+    (data / "maps").mkdir()
+    cv2.imwrite(str(data / "maps/a.png"), np.ones((HEIGHT, WIDTH), np.uint8))
+    for name in ("b.tif", "b.json", "notes.txt", ".b.tif"):
+        (data / "maps" / name).touch()
+    result = CliRunner().invoke(app, ["prepare", "labels", str(data / "data"), str(data / "maps")])
+    assert "2 files not taken for label maps, whose names end in .png: b.json, b.tif\n" in result.stderr
+
+
 @pytest.mark.parametrize(
     "more",
     [

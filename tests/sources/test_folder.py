@@ -225,6 +225,8 @@ def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path)
     rows = (("a.jpg", "cat", "me"), ("photos\\B.PNG", "cat", ""), ("v1.2",))
     table = _table(tmp_path, *rows, header=("image", "labels", "author"))
     (photos / "._a.jpg").touch()  # of macOS: no photograph
+    for name in ("b.tif", "b.npy", "notes.txt"):
+        (masks / name).touch()
     made = prepare_folder(
         photos, table, tmp_path / "out", name="m", masks=masks, classes=("cat", "dog"), val_fraction=0
     )
@@ -236,7 +238,7 @@ def test_the_summary_shows_what_a_user_should_know(photos: Path, tmp_path: Path)
         "1 name taken in another form: line 3: 'photos\\\\B.PNG' is b.png",
         "labels.csv: not looked at: author",
         "1 mask of no image in labels.csv: stray.png",
-        "1 file not taken for masks, whose names end in .png: v1.2.PNG",
+        "3 files not taken for masks, whose names end in .png: b.npy, b.tif, v1.2.PNG",
         "masks for 2 of 3 images",
         "1 mask has a palette that draws 0 in a colour and a class in black: are background and class swapped?",
         "tags and mask disagree in 1 image; tagged, not in the mask: cat 1; in the mask, not tagged: dog 1",
@@ -294,6 +296,8 @@ def test_many_images_are_checked_in_processes(tmp_path: Path, processes_at_once:
         ([("a.jpg", "cat"), ("ghost.jpg", "cat")], "tags 1 image not in .*; line 3: 'ghost.jpg'"),
         ([("a.jpg", "cat"), ("b", ""), ("a", "dog")], "line 4: 'a.jpg' has a row already, line 2"),
         ([("a.jpg", "cat"), ("b", "hors")], "line 3: unknown class 'hors'"),
+        ([("a.jpg", "cat|-dog"), ("b", "cat")], "line 2: the tag '-dog' says that a class is not there"),
+        ([("a.jpg", "cat"), ("b", "!dog|cat")], "line 3: the tag '!dog' says that a class is not there"),
         ([], "has no rows"),
     ],
 )
@@ -317,6 +321,15 @@ def test_tables_and_folders_that_cannot_be_taken(photos: Path, tmp_path: Path) -
     with pytest.raises(DataError, match=r"255 classes, such as c000, c001, c002 \.\.\.; masks have room for 254"):
         prepare_folder(photos, many, tmp_path / "out", name="m")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_column_of_splits_is_no_class(photos: Path, tmp_path: Path) -> None:
+    rows = (("a.jpg", "1", "0"), ("b.png", "0", "1"))
+    table = _table(tmp_path, *rows, header=("image", "cat", "Is_Valid"))
+    with pytest.raises(DataError, match="every other column is a class, also 'Is_Valid'"):
+        prepare_folder(photos, table, tmp_path / "out", name="m")
+    made = prepare_folder(photos, _table(tmp_path, *rows, header=("image", "cat", "dog")), tmp_path / "out", name="m")
+    assert made.summary["images"] == {"cat": 1, "dog": 1}
 
 
 def test_nothing_usable_is_an_error_at_once(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def _from_folder(
         UsageError: a prediction for other classes than those of the data set.
     """
     from wsss_cli.data.masks import read_mask
-    from wsss_cli.data.sources.foreign import in_place_of_pngs
+    from wsss_cli.data.sources.foreign import PICTURES, beside_pngs, in_place_of_pngs
     from wsss_cli.data.sources.label_maps import LabelMaps
     from wsss_cli.data.sources.mask_checks import say_swapped
     from wsss_cli.data.sources.results import place_of, places_by_name
@@ -241,7 +241,7 @@ def _from_folder(
         raise DataError(f"there is no {folder}", "SOURCE is a folder of label maps, or a file that a tool has exported")
     if not folder.is_dir():
         raise DataError(f"{folder} is neither a file nor a folder", "write what it gives into a file, and name that")
-    seen = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
+    seen = [file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix())]
     files = sorted(file for file in seen if file.suffix.lower() == ".png")
     if not files:
         lies, hint = in_place_of_pngs(folder)
@@ -260,6 +260,8 @@ def _from_folder(
         if place in chosen:
             raise DataError(f"{chosen[place]} and {file} are of one photograph", "leave one")
         chosen[place] = file
+    for line_ in beside_pngs(map(str, seen), "label maps", (".json", ".xml", *PICTURES)):
+        console.say(line_)
     say_swapped(list(chosen.values()))
     if (folder.parent / "made.jsonl").is_file():  # of predictions
         from wsss_cli.inference.journal import refuse_other_classes

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from wsss_cli.data.heif import AVIF, HEAD, HEIC, endings_read, is_heif
 from wsss_cli.data.jpeg import START, decode_jpeg, jpeg_header, part_is_lost
 from wsss_cli.data.remote import read_url, url_of
-from wsss_cli.data.tiff import has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
+from wsss_cli.data.tiff import TIFF, has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError, UsageError, WsssError
 from wsss_cli.files import how_to_read
 from wsss_cli.kinds import LOOKED_AT, kind_of_file
@@ -45,9 +45,7 @@ TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that say nothing of pixel
 
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged tags: who decodes it names it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit gives way to `check_pixels`
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_ERROR
-)  # a warning for each tag of a TIFF that it does not know
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of TIFFs; what cannot be decoded is said here
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -111,16 +109,18 @@ def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray, str]:
 
 def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
     """As `decode_image`."""
-    size, whole = _header(data)
+    size, whole, orientation = _header(data)
     if size:
         check_pixels(*size, name)
+    turns = cv2.IMREAD_COLOR if data.startswith(TIFF) else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), turns) if data else None
     except cv2.error:  # raised instead of None for some damaged headers, e.g. absurd sizes
         image = None
     if image is None or not whole:
         raise DataError(f"image {name} cannot be decoded", REPLACE)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image if data.startswith(TIFF) else turn_upright(image, orientation)
 
 
 def _is_sycc(head: bytes) -> bool:
@@ -274,23 +274,26 @@ def why_unread(path: Path) -> str:
         )
 
 
-def _header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """Stored height and width, None where they cannot be told, and whether a JPEG or PNG has its end mark.
+def _header(data: bytes) -> tuple[tuple[int, int] | None, bool, int]:
+    """Stored height and width, None where they cannot be told; whether a JPEG or PNG has its end mark; orientation.
 
-    Some releases of OpenCV fill what is missing at the end with grey and go on.
+    Some releases of OpenCV fill what is missing at the end with grey and go on; some turn WebP, and take an EXIF
+    orientation of other types than a short one for what it is not.
     """
-    if data.startswith(b"\x89PNG"):
-        return (int.from_bytes(data[20:24]), int.from_bytes(data[16:20])), b"IEND" in data
-    if data.startswith(START):
-        size, end, _ = jpeg_header(data)
-        return size, end >= 0
     try:
+        if data.startswith(PNG):
+            stored, orientation = _png_size_and_orientation(io.BytesIO(data[len(PNG) :]))
+            return stored, b"IEND" in data, orientation
+        if data.startswith(START):
+            size, end, exif = jpeg_header(data)
+            return size, end >= 0, _orientation(exif)
         with Image.open(io.BytesIO(data)) as image:
-            return _size_and_orientation(image)[0], True
+            stored, orientation = _size_and_orientation(image)
+            return stored, True, orientation
     except MemoryError:
         raise
     except Exception:  # as in `stored_size`
-        return None, True
+        return None, not data.startswith(PNG), 1
 
 
 def open_picture(path: str | Path) -> ImageFile.ImageFile:

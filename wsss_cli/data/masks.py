@@ -11,9 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from wsss_cli.data.images import PNG, check_pixels, max_pixels, open_picture
+from wsss_cli.data.images import ORIENTATION, PNG, check_pixels, max_pixels, open_picture
 from wsss_cli.data.jpeg import START
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
@@ -33,8 +33,9 @@ def read_mask(path: str | Path) -> np.ndarray:
     Returns:
         Class indices, uint8 [H, W].
     Raises:
-        DataError: missing, not decodable, a colour image without a palette, or a grey one of 2 or 4 bits a pixel:
-            its values are stretched when it is read (1 to 85 or 17, the highest to 255).
+        DataError: missing, not decodable, a colour image without a palette, one that EXIF turns, one of several pages
+            or frames, or a grey one of 2 or 4 bits a pixel: its values are stretched when it is read (1 to 85 or 17,
+            the highest to 255).
     """
     if not Path(path).is_file():
         what = "is no plain file" if Path(path).exists() else "is missing"
@@ -54,6 +55,7 @@ def read_mask(path: str | Path) -> np.ndarray:
                     f"{path} is a grey mask of 2 or 4 bits a pixel, whose values programs stretch to 0..255",
                     "save it as a palette PNG, or as a grey one of 8 bits",
                 )
+            _refuse_turned(image, path)
             return np.array(image, dtype=np.uint8)
     except (WsssError, MemoryError):
         raise
@@ -62,6 +64,17 @@ def read_mask(path: str | Path) -> np.ndarray:
     except Exception as error:  # Pillow raises many types on a damaged file
         why = f"it is {_kind(Path(path))}" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(f"mask {path} cannot be decoded: {why}", "replace the file, or fetch it again") from error
+
+
+def _refuse_turned(image: ImageFile.ImageFile, path: str | Path) -> None:
+    """Refuse a label map that viewers show otherwise than it is stored, or of which they show one of several."""
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+        raise DataError(
+            f"{path} is a mask that EXIF turns (orientation {image.getexif()[ORIENTATION]}), which masks are not",
+            "make it anew as the photograph is shown, and save it without EXIF",
+        )
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path} is a mask of {image.n_frames} pages or frames", "save the one that is meant as PNG")  # type: ignore[attr-defined]
 
 
 def _kind(path: Path) -> str:
@@ -83,7 +96,7 @@ def _plain_indices(path: Path) -> np.ndarray | None:
     parts, at, chunk = [], 0, b""
     while chunk != b"IEND":
         chunk, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4])
-        if chunk in (b"", b"acTL") or zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+        if chunk in (b"", b"acTL", b"eXIf") or zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
             return None
         if chunk == b"IDAT":
             parts.append(data[at + 8 : end])

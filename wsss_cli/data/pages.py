@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from wsss_cli.data.sources.table import show_some, smallest
+from wsss_cli.data.tiff import SUBFILE
 from wsss_cli.talk import counted
 
 PAGED = (".tif", ".tiff", ".webp", ".gif")  # of other endings none is looked into
 LOOKED_AT = 1000  # files
-SUBFILE = 254  # the TIFF tag NewSubfileType
-NO_PAGE = 1 | 4  # its bits of a smaller copy of a page, and of a mask of one
+NO_PAGE = 1 | 4  # bits of a page's kind, of a smaller copy of a page, and of a mask of one
 
 
 def has_more_pages(path: str | Path) -> bool:

@@ -14,13 +14,16 @@ from wsss_cli.errors import DataError
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # the last a BigTIFF; Pillow reads none of its other order
 BITS, SAMPLES, EXTRA_SAMPLES, FORMAT = 258, 277, 338, 339
+SUBFILE, SUB_PAGES = 254, 330  # NewSubfileType, SubIFDs
+SMALLER = 1  # of the bits of a page's kind: a smaller copy of another one
+NEXT = -1  # beside the tags: where the next page begins, 0 if nowhere
 STRAIGHT_ALPHA = 2  # of the extra samples: colours are not multiplied by it
 SIGNED, FLOAT = 2, 3  # of the sample formats
 SAVE = "save it with one or three bands of 8 or 16 bits: gdal_translate -ot Byte -scale {0} IN OUT"
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
-    """The tags of the first page of a TIFF, by number; none of another kind of file, or of one that is damaged."""
+    """The tags of the first page of a TIFF, by number, and `NEXT`; none of another kind of file, or a damaged one."""
     head = file.read(8)
     if not head.startswith(TIFF):
         return {}
@@ -29,7 +32,7 @@ def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
         tags = ImageFileDirectory_v2(head)
         file.seek(tags.next)
         tags.load(file)
-        return dict(tags)
+        return {**tags, NEXT: tags.next}
     except MemoryError:
         raise
     except Exception:  # Pillow raises many types on a damaged file; whoever decodes it names it
@@ -58,8 +61,12 @@ def refuse_unshown(tags: Mapping[int, Any], name: str) -> None:
 
     Raises:
         DataError: saying why: samples that are floating-point, have a sign or more than 16 bits, more than four bands,
-            or two of 16 bits.
+            or two of 16 bits; or a first page that is a smaller copy of another one, as raw files of cameras have it.
     """
+    smaller = numbers_of(tags, SUBFILE, 0)[0] & SMALLER
+    if smaller and (tags.get(SUB_PAGES) or tags.get(NEXT)):
+        why = f"{name} is a TIFF whose first page is a smaller copy of another one, as raw files (DNG, NEF) have it"
+        raise DataError(why, "save the photograph itself as JPEG or as a TIFF of one page")
     bits, bands, forms = max(numbers_of(tags, BITS, 1)), numbers_of(tags, SAMPLES, 1)[0], numbers_of(tags, FORMAT, 1)
     if FLOAT in forms:
         why = "floating-point samples, whose range nothing tells"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.sources.table import show_some
+from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.errors import DataError
 from wsss_cli.files import names_below, read_json
+from wsss_cli.talk import counted
 
 CONVERT = "convert all of them to one COCO JSON of instances: wsss prepare labels and wsss import-scores read that"
 LARGEST = 50_000_000  # bytes of a JSON that is looked into
@@ -41,6 +43,18 @@ def in_place_of_pngs(folder: Path) -> tuple[str, str]:
     elif known[0] == ".txt" and any(is_yolo(folder / name) for name in files[:20]):
         tool, hint = "YOLO's", CONVERT
     return f", but {len(files):,} {known[0]}: {show_some(files)}{f' ({tool})' if tool else ''}", hint
+
+
+def beside_pngs(names: Iterable[str], what: str, endings: Collection[str]) -> list[str]:
+    """A line on the files of some endings among others that are taken for label maps; none where there are none.
+
+    Args:
+        what: they are not taken for, in words.
+    """
+    others = smallest(name for name in names if Path(name).suffix in endings or Path(name).suffix.lower() in endings)
+    shown = show_some([Path(name).name for name in others.first])
+    said = f"{counted(others.count, 'file')} not taken for {what}, whose names end in .png: {shown}"
+    return [said] if others.count else []
 
 
 def tool_of(table: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from wsss_cli.data.dataset import check_id, nearest, refuse_duplicates
 from wsss_cli.data.images import why_unread
 from wsss_cli.data.packed import has_twins
+from wsss_cli.data.sources.foreign import PICTURES, beside_pngs
 from wsss_cli.data.sources.mask_checks import refuse_unmatched
 from wsss_cli.data.sources.photographs import Photographs, by_folders
 from wsss_cli.data.sources.results import composed
@@ -250,9 +251,9 @@ def _notes(photographs: Photographs, other_names: Few, layout: Layout, table: Pa
         if broken.count:
             said = f"first {broken.first[0]}, which {why_unread(folder / broken.first[0])}"
             notes.append(f"{counted(broken.count, 'file')} not taken for masks: {said}")
-    below = (name.rpartition("/")[2] for name in (names_below(masks.folder) if masks.folder else ()))
-    unread = smallest(name for name in below if (ending := Path(name).suffix).lower() == ".png" != ending)
-    if unread.count:
-        shown = show_some(unread.first)
-        notes.append(f"{counted(unread.count, 'file')} not taken for masks, whose names end in .png: {shown}")
+    for folder in filter(None, [masks.folder]):
+        mixed = photographs.folder.resolve().is_relative_to(folder.resolve())  # the others are photographs
+        plain = (name for name in names_below(folder) if not is_hidden(name))
+        unread = (name for name in plain if Path(name).suffix != ".png")
+        notes += beside_pngs(unread, "masks", (".png",) if mixed else (".png", *PICTURES))
     return notes

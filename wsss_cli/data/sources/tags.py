@@ -26,6 +26,8 @@ from wsss_cli.talk import counted, rename_option
 Tags = dict[str, tuple[str, ...]]
 SEPARATORS = re.compile(r"[|;,\s]+")
 LABEL_COLUMNS = ("labels", "label")
+OF_SPLITS = ("is_valid", "is_val", "is_train", "is_test")  # columns, as some programs call them
+ABSENT = re.compile(r"[!~\u00ac]|-(?!\d)")  # before the name of a class: it is not there
 ONES, ZEROS = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 FORBIDDEN = re.compile(r"[\[\]{}\"|\x00-\x1f\x7f-\x9f]")
@@ -74,6 +76,12 @@ def layout_of(table: Table, *keys: str) -> Layout:
     labels = table.column(*both) if both else None
     if labels is not None:
         return Layout(key, labels, (), split, tuple(table.columns[at] for at in others if at != labels))
+    strange = [table.columns[at] for at in others if table.columns[at].lower() in OF_SPLITS]
+    if strange:
+        raise DataError(
+            f"{table.path}: without a column labels every other column is a class, also {strange[0]!r}",
+            "call it split, with train and val in place of numbers, or take it out",
+        )
     if not others:
         raise DataError(f"{table.path}: no column holds tags", "add a column labels (cat|dog), or one for each class")
     return Layout(key, None, tuple(others), split, ())
@@ -125,10 +133,16 @@ def check_label(label: str, where: str) -> str:
     """The name of a tag in composed letters (NFC), if it can be a class.
 
     Raises:
-        DataError: it holds a bracket, a quote, '|' or a control character, is the background, or stands for no value.
+        DataError: it holds a bracket, a quote, '|' or a control character, is the background, stands for no value, or
+            says that a class is not there.
     """
     if FORBIDDEN.search(label) or label[0] == "'" or label[-1] == "'":
         raise DataError(f"{where}: {label!r} cannot be the name of a class", "write names without brackets and quotes")
+    if ABSENT.match(label):
+        raise DataError(
+            f"{where}: the tag {label!r} says that a class is not there",
+            f"tags are of what is: leave it out (`wsss prepare folder` drops it with --rename {shlex.quote(label)}=)",
+        )
     if label.strip("_").casefold() == "background":
         raise DataError(
             f"{where}: the tag {label!r} is no class: every image has background, it is class 0",
