@@ -96,6 +96,16 @@ def test_a_box_of_another_mode_is_refused(data):
         assert (code == 0) == fits and ("has the bbox_mode 0" in said) != fits
 
 
+def test_of_two_instances_of_one_size_that_of_the_larger_id_is_on_top_in_any_order(data):
+    (data / "data/dataset.json").write_text('{"classes": ["background", "cat", "dog"]}')
+    table = coco({"segmentation": OVAL}, {"segmentation": OVAL, "category_id": 2})
+    table["categories"].append({"id": 2, "name": "dog"})
+    for _ in range(2):
+        assert labels(data, "x.json", table)[0] == 0
+        assert read_trusted(data / "data").of("a").read()[10, 10] == 2
+        table["annotations"].reverse()
+
+
 def test_tasks_without_an_annotation_are_counted(data):
     tasks = [studio("a.png", SQUARE), *(studio("b.png", SQUARE) for _ in range(4))]
     tasks[1]["annotations"][0]["was_cancelled"] = True

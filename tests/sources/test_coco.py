@@ -386,6 +386,19 @@ def test_a_byte_order_mark_is_no_damage_and_utf_16_is_named(root: Path, tmp_path
         _prepare(root, tmp_path / "other")
 
 
+def test_marks_that_are_not_looked_at_are_counted_in_each_file(root: Path, tmp_path: Path) -> None:
+    def mark(record: Record) -> None:
+        record["annotations"][0] |= {"ignore": 1, "segmentation": [[0, 0, 10, 0, 10, 8, 5, 8, 0, 7]]}
+        record["annotations"][1]["attributes"] = {"difficult": True, "occluded": True}
+        record["images"][0]["deleted"] = True
+
+    _change(root, "val", mark)
+    made = prepare_coco(root, tmp_path / "out", "coco", check=lambda: None)
+    said = [line for line in made.lines if "not looked at" in line]
+    which = "deleted of 1, ignore of 1, difficult of 1"
+    assert said == [f"instances_val2014.json: not looked at: {which}; what is so marked is taken as all the rest"]
+
+
 def test_instances_without_pixels_are_counted_and_most_are_an_error(root: Path, tmp_path: Path) -> None:
     def shrink(record: Record, count: int) -> None:
         for annotation in [one for one in record["annotations"] if isinstance(one["segmentation"], list)][:count]:

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from pycocotools import mask as rle_of
 
-from wsss_cli.data.drawings.marks import Marks
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import SHARES, elements, refuse_unshaped
+from wsss_cli.data.sources.marks import Marks
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import annotation_name, covered
 from wsss_cli.errors import DataError
@@ -28,7 +28,8 @@ HINT = "is it a COCO instances JSON, with images, categories and annotations?"
 
 
 def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
-    """The images of a JSON that are listed in it; those of more pixels lie below, as no order of drawing is known.
+    """The images of a JSON that are listed in it; those of more pixels lie below, of as many those of
+    smaller ids, as no order of drawing is known.
 
     Whether an instance is a crowd does not count: tools say so of all that was painted with a brush. Such marks are
     told, and so are regions that are upright rectangles, as tools write boxes. Takes about twice the size of the file
@@ -41,7 +42,7 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
             image; half of the shapes or more lie within the first pixel, as of coordinates from 0 to 1.
     """
     text = json_text(path)
-    count = small = upright = 0
+    count = small = 0
     marks = Marks()
     images: dict[Any, tuple[str, Size]] = {}
     names: dict[Any, str] = {}
@@ -53,9 +54,9 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
             if key == "annotations":
                 spans.setdefault(entry.get("image_id"), []).append((start, end))
                 count, small = count + 1, small + _in_the_corner(entry, boxes=boxes)
-                upright += not boxes and _is_upright(entry.get("segmentation"))
                 marks.see(entry)
-                marks.see(attributes if isinstance(attributes := entry.get("attributes"), dict) else {})
+                if not boxes:
+                    marks.see_region(entry.get("segmentation"))
                 continue
             entry = _again(text, start, end)
             marks.see(entry)
@@ -84,10 +85,8 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
         raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", hint)
     if small and 2 * small >= count:
         raise DataError(f"{path}: no coordinate of {small:,} of {counted(count, 'instance')} is above 1", SHARES)
-    marks.tell(path)
-    if upright and 2 * upright >= count:
-        said = f"upright rectangles, as tools write boxes: {upright:,} of {counted(count, 'region')}"
-        say(f"warning: {path.name}: {said}; of boxes --kind boxes makes labels")
+    for line in marks.lines(path.name):
+        say(line)
     for image, (name, size) in images.items():
         where = f"{path}: image {name}"
         annotations = [_again(text, *span) for span in spans.get(image, ())]
@@ -111,16 +110,6 @@ def _in_the_corner(entry: dict[str, Any], *, boxes: bool) -> bool:
         return False  # no numbers: `_shapes` names it
 
 
-def _is_upright(shape: Any) -> bool:
-    """Whether a region is one polygon of four corners, whose sides are those of the photograph."""
-    part = shape[0] if isinstance(shape, list) and len(shape) == 1 else ()
-    if not isinstance(part, list) or len(part) not in (8, 10) or (len(part) == 10 and part[:2] != part[8:]):
-        return False
-    corners = list(zip(part[:8:2], part[1:8:2], strict=True))
-    steps = [(a[0] == b[0], a[1] == b[1]) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
-    return steps in ([(True, False), (False, True)] * 2, [(False, True), (True, False)] * 2)
-
-
 def _again(text: str, start: int, end: int) -> Any:
     """An entry once more, with its letters as UTF-8."""
     return json.loads(text[start:end].encode("latin-1"))
@@ -130,7 +119,7 @@ def _shapes(
     annotations: list[dict[str, Any]], names: dict[Any, str], size: Size, where: str, *, boxes: bool
 ) -> list[Shape]:
     shapes = []
-    for annotation in annotations:
+    for annotation in sorted(annotations, key=lambda one: one["id"] if isinstance(one.get("id"), int) else 0):
         at = f"{where}, {annotation_name(annotation)}"
         category = annotation.get("category_id")
         if not isinstance(category, (int, str)) or category not in names:

@@ -11,12 +11,13 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from wsss_cli.data.drawings.marks import Marks
 from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Form, Shape, class_shapes, in_words
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
+from wsss_cli.data.sources.marks import Marks
 from wsss_cli.errors import DataError
+from wsss_cli.talk import say
 
 FORMS: dict[str, Form] = {"mask": "mask", "polygon": "polygon", "polyline": "line", "points": "point", "box": "box"}
 TAG = "tag"  # of a whole image
@@ -43,7 +44,8 @@ def read_cvat(path: Path) -> Iterator[Drawing]:
                     marks.see({one.get("name", ""): (one.text or "").strip()} if one.tag == "attribute" else {})
                 yield _drawing(element, path)
                 root.clear()
-        marks.tell(path)
+        for line in marks.lines(path.name):
+            say(line)
     except (ElementTree.ParseError, StopIteration) as error:
         raise DataError(f"{path} is not valid XML: {error}", "export it again") from error
     except OSError as error:

@@ -39,13 +39,13 @@ class Plan:
         parts: by split.
         jobs: a mask for each image of a split, not turned yet.
         sha256: of the JSON files, by name.
-        empty: a line on instances that cover no pixel, or none.
+        notes: lines on instances that cover no pixel, and on what of the files is not looked at.
     """
 
     parts: dict[str, Instances]
     jobs: dict[str, list[PaintJob]]
     sha256: dict[str, str]
-    empty: list[str]
+    notes: list[str]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def plan_coco(root: Path, out: Path, keep_unlabelled: bool) -> Plan:
             f"the JSON files in {root / 'annotations'} list different categories",
             "unpack annotations_trainval2014.zip anew",
         )
-    empty = _refuse_empty(parts)
+    notes = [*_refuse_empty(parts), *(line for part in parts.values() for line in part.notes)]
     labels = {category: index for index, category in enumerate(parts["train"].categories, 1)}
     if len(labels) > 254:
         raise DataError(f"{parts['train'].path} lists {len(labels)} categories; masks have room for 254")
@@ -169,7 +169,7 @@ def plan_coco(root: Path, out: Path, keep_unlabelled: bool) -> Plan:
     refuse_duplicates(
         (job.target.stem for members in jobs.values() for job in members), "train and val: masks are named after images"
     )
-    return Plan(parts, jobs, {part.path.name: sha256_file(part.path) for part in parts.values()}, empty)
+    return Plan(parts, jobs, {part.path.name: sha256_file(part.path) for part in parts.values()}, notes)
 
 
 def _write(
@@ -206,7 +206,7 @@ def _write(
         findings=[],
     )
     summary = summarise((sample for members in splits.values() for sample in members), plan.classes)
-    return Prepared(dataset, [], summary, [*plan.empty, *summary_lines(summary)])
+    return Prepared(dataset, [], summary, [*plan.notes, *summary_lines(summary)])
 
 
 def _refuse_empty(parts: dict[str, Instances]) -> list[str]:

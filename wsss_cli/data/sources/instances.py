@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.data.dataset import check_id, refuse_duplicates
+from wsss_cli.data.sources.marks import CROWD, Marks
 from wsss_cli.data.sources.shapes import is_crowd
 from wsss_cli.errors import DataError
 from wsss_cli.processes import check_stop
@@ -57,6 +58,7 @@ class Instances:
         images: sorted by file name.
         instances: number of annotations.
         empty: number of those whose polygons reach no further than one pixel: they cover nothing, or next to nothing.
+        notes: lines on what was not looked at.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Instances:
     images: tuple[Listed, ...]
     instances: int = 0
     empty: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def read_instances(path: Path) -> Instances:
@@ -85,7 +88,7 @@ def read_instances(path: Path) -> Instances:
     images: dict[int, tuple[str, int, int]] = {}
     names: dict[int, str] = {}
     spans: dict[int, list[Span]] = {}
-    size, empty = len(text), 0
+    size, empty, marks = len(text), 0, Marks()
     try:
         for key, start, end, entry in elements(text):
             check_stop()
@@ -93,10 +96,13 @@ def read_instances(path: Path) -> Instances:
                 image, span = _span(entry, start, end, path)
                 spans.setdefault(image, []).append(span)
                 empty += is_empty(entry["segmentation"])
+                marks.see(entry, CROWD)
+                marks.see_region(entry["segmentation"])
                 continue
             entry = json.loads(text[start:end].encode("latin-1"))  # once more, with its letters as UTF-8
             if key == "images":
                 _add_image(images, entry, path)
+                marks.see(entry)
             else:
                 _add_category(names, entry, path)
     except (ValueError, RecursionError) as error:
@@ -109,7 +115,8 @@ def read_instances(path: Path) -> Instances:
     refuse_duplicates((name for name, _, _ in images.values()), f"{path}, file_name")
     listed = (Listed(*image, tuple(spans.get(key, ()))) for key, image in images.items())
     ordered = tuple(sorted(listed, key=lambda image: image.file_name))
-    return Instances(path, dict(sorted(names.items())), ordered, sum(map(len, spans.values())), empty)
+    count, notes = sum(map(len, spans.values())), tuple(marks.lines(path.name))
+    return Instances(path, dict(sorted(names.items())), ordered, count, empty, notes)
 
 
 def elements(text: str, *, alone: bool = False) -> Iterator[tuple[str, int, int, Any]]:
