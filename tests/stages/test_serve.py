@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gzip
 import io
 import json
 import signal
@@ -57,9 +58,9 @@ def served(network, tmp_path):
         yield serving
 
 
-def asked(address, data=None, form="application/x-www-form-urlencoded"):
+def asked(address, data=None, form="application/x-www-form-urlencoded", **headers):
     """(status, body, headers) of an answer."""
-    request = urllib.request.Request(address, data, {"Content-Type": form})
+    request = urllib.request.Request(address, data, {"Content-Type": form, **headers})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read(), answer.headers
@@ -299,3 +300,12 @@ def test_a_form_and_an_answer_that_is_not_known_are_refused_as_what_they_are(ser
     assert (code, json.loads(body)["error"]) == (400, "a form was sent, not a photograph")
     assert "--data-binary" in json.loads(body)["hint"]
     assert asked(f"{address}/predict?as=json", data)[0] == 200
+    for fields, words in (
+        ("mask=1", "there is no field 'mask' in the address"),
+        ("as=mask&ms_flip=1", "there is no field 'ms_flip' in the address"),
+        ("as=mask&as=overlay", "the address has as= more than once"),
+    ):
+        code, body, _ = asked(f"{address}/predict?{fields}", data)
+        assert (code, json.loads(body)["error"]) == (400, words)
+    code, body, _ = asked(f"{address}/predict", gzip.compress(data), **{"Content-Encoding": "gzip"})
+    assert (code, json.loads(body)["error"]) == (400, "Content-Encoding gzip is not read")

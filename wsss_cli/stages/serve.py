@@ -9,6 +9,7 @@ import base64
 import io
 import time
 from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 CLIENTS = 10_000  # addresses that are remembered
+ANSWERS = "as=mask or as=overlay; JSON with both without it"
 DROPPED = 8  # times the largest file: what is read of one that is larger before it is refused
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
@@ -123,7 +125,7 @@ def application(network: Network, name: str, limits: Limits, ctx: Context, *, ms
         if await _is_full(waiting, limits.waiting) or len(arriving) >= 4 * limits.waiting:
             return sent_away()
         try:
-            kind = kind_asked(request.query_params.get("as", "json"), request.headers.get("content-type", ""))
+            kind = kind_asked(request.query_params.multi_items(), request.headers)
             arriving.add(request)  # a slow sender holds no place before the network
             data = await _received(request, limits)
             arriving.discard(request)
@@ -222,16 +224,26 @@ def _decoded(data: bytes) -> np.ndarray:
         ) from error
 
 
-def kind_asked(kind: str, content_type: str) -> str:
+def kind_asked(fields: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> str:
     """What is to be answered with: json, mask or overlay.
 
+    Args:
+        fields: of the address, behind its question mark.
+        headers: by names in small letters.
     Raises:
-        DataError: no such answer, or the photograph is part of a form (multipart).
+        DataError: no such answer or field, a field twice, or the photograph is part of a form (multipart) or packed.
     """
+    kind = next((value for name, value in fields if name == "as"), "json")
     if kind not in ("json", "mask", "overlay"):
-        raise DataError(f"there is no as={kind[:40]}", "as=mask or as=overlay; JSON with both without it")
-    if content_type.lower().startswith("multipart/"):
+        raise DataError(f"there is no as={kind[:40]}", ANSWERS)
+    if other := next((name for name, _ in fields if name != "as"), ""):
+        raise DataError(f"there is no field {other[:40]!r} in the address", f"{ANSWERS}; all else wsss serve is told")
+    if len(fields) > 1:
+        raise DataError("the address has as= more than once", ANSWERS)
+    if headers.get("content-type", "").lower().startswith("multipart/"):
         raise DataError("a form was sent, not a photograph", "send the file alone: curl --data-binary @photo.jpg")
+    if (packed := headers.get("content-encoding", "identity").lower()) not in ("", "identity"):
+        raise DataError(f"Content-Encoding {packed[:40]} is not read", "send the bytes of the file as they are")
     return kind
 
 
