@@ -10,6 +10,8 @@ STARTS = {
     b"RIFF": "no WebP, or too little of one",
     b"II*\0": "a TIFF that is damaged, or of a kind that is not read",
     b"MM\0*": "a TIFF that is damaged, or of a kind that is not read",
+    b"\xff\x0a": "a JPEG XL",
+    b"\0\0\0\x0cJXL ": "a JPEG XL",
     b"%PDF": "a PDF",
     b"PK\x03\x04": ZIP,
     b"\x1f\x8b": "a gzip archive",

@@ -287,3 +287,19 @@ def test_what_helps_depends_on_why_a_file_cannot_be_read(
     with pytest.raises(DataError, match=f"cannot read image .*a.jpg: {os.strerror(number)}") as caught:
         read_image(tmp_path / "a.jpg")
     assert caught.value.hint.startswith(helps)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\xff\x0a" + bytes(40), "a JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "a JPEG XL"),
+        (b"%PDF-1.4", "a PDF"),
+    ],
+)
+def test_what_does_not_decode_is_said_as_what_it_is(tmp_path, content, kind):
+    (tmp_path / "p.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=f"cannot be decoded: it is {kind}"):
+        read_image(tmp_path / "p.jpg")

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from wsss_cli.data import pages as pages_module
@@ -15,6 +16,15 @@ def test_frames_and_pages_are_told_from_one_picture(tmp_path):
     several = {path.name for path in tmp_path.iterdir() if has_more_pages(path)}
     assert several == {"several.gif", "several.webp", "several.tiff"}
     assert not has_more_pages(tmp_path / "gone.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "MPO"])
+def test_frames_are_told_in_a_file_that_is_called_png(tmp_path, kind):
+    pages = [Image.fromarray(np.full((6, 8, 3), value, np.uint8)) for value in (10, 90)]
+    pages[0].save(tmp_path / "x.png", kind, save_all=True, append_images=pages[1:])
+    assert has_more_pages(tmp_path / "x.png") == (kind != "MPO")
+    pages[0].save(tmp_path / "x.png", kind)
+    assert not has_more_pages(tmp_path / "x.png")
 
 
 def test_infer_says_of_which_files_it_takes_the_first_page(tmp_path, monkeypatch):

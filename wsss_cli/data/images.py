@@ -19,7 +19,7 @@ from wsss_cli.data.remote import read_url, url_of
 from wsss_cli.data.tiff import TIFF, has_straight_alpha, refuse_unshown, sample_bits, tiff_tags
 from wsss_cli.errors import DataError, UsageError, WsssError
 from wsss_cli.files import how_to_read
-from wsss_cli.kinds import LOOKED_AT, kind_of_file
+from wsss_cli.kinds import LOOKED_AT, UNTOLD, kind_of_file
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *endings_read())
 OTHER_ENDINGS = (
@@ -118,7 +118,8 @@ def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
     except cv2.error:  # raised instead of None for some damaged headers, e.g. absurd sizes
         image = None
     if image is None or not whole:
-        raise DataError(f"image {name} cannot be decoded", REPLACE)
+        kind = UNTOLD if data.startswith(START) else kind_of_file(data[:LOOKED_AT])
+        raise DataError(f"image {name} cannot be decoded{'' if kind == UNTOLD else f': it is {kind}'}", REPLACE)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image if data.startswith(TIFF) else turn_upright(image, orientation)
 

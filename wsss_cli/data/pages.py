@@ -12,15 +12,17 @@ from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.data.tiff import SUBFILE
 from wsss_cli.talk import counted
 
-PAGED = (".tif", ".tiff", ".webp", ".gif")  # of other endings none is looked into
+PAGED = (".tif", ".tiff", ".webp", ".gif", ".png", ".avif")  # of other endings none is looked into
 LOOKED_AT = 1000  # files
 NO_PAGE = 1 | 4  # bits of a page's kind, of a smaller copy of a page, and of a mask of one
 
 
 def has_more_pages(path: str | Path) -> bool:
-    """Whether a TIFF, WebP or GIF has a page or frame behind its first one; of what is none of these or damaged: no.
+    """Whether a TIFF, WebP, GIF, PNG or AVIF has a page or frame behind its first one; of what is damaged: no.
 
-    Smaller copies of a page in a TIFF (overviews, thumbnails) and masks of it are no pages.
+    The ending says whether it is looked at, the bytes say what it is. What lies behind the first picture of a JPEG (an
+    MPO's thumbnail, depth, other eye) is no page, nor is a smaller copy of one in a TIFF (overview, thumbnail), or a
+    mask of it.
 
     Source: TIFF 6.0, section 8, NewSubfileType.
     """
@@ -29,7 +31,7 @@ def has_more_pages(path: str | Path) -> bool:
     try:
         with Image.open(path) as image:
             if image.format != "TIFF":
-                return int(getattr(image, "n_frames", 1)) > 1
+                return image.format != "MPO" and int(getattr(image, "n_frames", 1)) > 1
             while True:
                 image.seek(image.tell() + 1)  # EOFError: there is none
                 if not image.tag_v2.get(SUBFILE, 0) & NO_PAGE:  # type: ignore[attr-defined]
