@@ -91,3 +91,11 @@ def test_truths_without_a_cam_are_counted_and_floats_are_scores(
         ["0.85", "100.00"],
         ["0.90", "25.00"],
     ]
+
+
+def test_a_folder_of_masks_and_cams_of_the_same_photographs_is_refused(tmp_path: Path) -> None:
+    truth, both = _save(tmp_path / "truth", a=OBJECT), _save(tmp_path / "both", a=OBJECT)
+    cam = np.array([OBJECT], np.float32)
+    np.savez(both / "a.npz", cam=cam, classes=np.array([1]), size=np.array([1, 4]))
+    with pytest.raises(DataError, match=r"both masks \(\.png\) and CAMs \(\.npz\), the first a\.npz"):
+        _eval(both, truth)

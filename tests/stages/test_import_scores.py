@@ -223,6 +223,39 @@ def test_instances_without_an_outline_are_counted(dataset, tmp_path, ctx):
     assert note.startswith(f"2 of {len(listed)} entries have no outline, or one of no more than a pixel")
 
 
+def test_entries_without_a_score_and_crowds_are_counted(dataset, tmp_path, ctx):
+    listed = entries(dataset)
+    del listed[0]["score"]
+    listed[1] |= {"iscrowd": 1}
+    listed[2] |= {"attributes": {"ignore": True}, "iscrowd": 0}
+    done = take(dataset, coco(dataset, tmp_path / "r.json", listed, whole=True), ctx)
+    assert done.notes == (
+        f"1 of {len(listed)} entries have no score or confidence, and count as 1",
+        "r.json: not looked at: iscrowd of 1, ignore of 1; what is so marked is taken as all the rest",
+    )
+
+
+@pytest.mark.parametrize("key", ["images", "categories"])
+def test_an_id_that_means_another_thing_in_the_file_of_names_is_refused(dataset, tmp_path, ctx, key):
+    path = coco(dataset, tmp_path / "r.json", entries(dataset), whole=True)
+    names = json.loads(path.read_text())
+    field = "file_name" if key == "images" else "name"
+    names["images"][0]["file_name"] = f"photos/{names['images'][0]['file_name']}"  # the same one
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    assert take(dataset, path, ctx, names_from=tmp_path / "names.json").run
+    names[key][0][field], names[key][1][field] = names[key][1][field], names[key][0][field]
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    with pytest.raises(DataError, match=f"{key} of id .* in the file of --names"):
+        take(dataset, path, ctx, names_from=tmp_path / "names.json")
+
+
+def test_images_with_annotations_of_their_own_are_refused_as_such(dataset, tmp_path, ctx):
+    (one, *_), path = entries(dataset), tmp_path / "r.json"
+    path.write_text(json.dumps([{"image_path": dataset.split("train")[0].image.name, "annotations": [one]}]))
+    with pytest.raises(DataError, match="an image with annotations of its own"):
+        take(dataset, path, ctx)
+
+
 def test_labels_are_renamed_and_other_ones_are_told(dataset, tmp_path, ctx):
     label = dataset.split("train")[0].labels[0]
     name = dataset.classes[label]
@@ -463,8 +496,9 @@ def test_a_source_of_which_nothing_can_be_used_makes_no_run_that_is_done(dataset
 def test_outlines_of_less_than_a_pixel_are_counted_wherever_they_are(dataset, tmp_path, ctx):
     listed = [{**one, "segmentation": [[4, 4, 20, 4, 20, 20, 4, 20]]} for one in entries(dataset)]
     listed[0]["segmentation"] = [[9, 9, 9.4, 9, 9.4, 9.4]]
-    (note,) = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).notes
+    note, boxes = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).notes
     assert note.startswith(f"1 of {len(listed)} entries have no outline, or one of no more than a pixel")
+    assert "upright rectangles, as tools write boxes" in boxes
 
 
 def test_a_rename_that_does_nothing_is_refused(dataset, tmp_path, ctx):

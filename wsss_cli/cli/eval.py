@@ -231,8 +231,15 @@ def _columns(metrics: str) -> list[str]:
 def _folder(pred: Path, truth: Path, num_classes: int, undecided: Any, columns: list[str]) -> eval_sources.Scored:
     if not pred.is_dir():
         raise DataError(f"{pred} is no folder", "--pred takes a folder of masks (.png) or of CAMs (.npz)")
-    cams = sorted(pred / name for name in names_below(pred) if name.endswith(".npz") and not is_hidden(name))
+    names = sorted(name for name in names_below(pred) if name.endswith((".npz", ".png")) and not is_hidden(name))
+    cams = [pred / name for name in names if name.endswith(".npz")]
     if cams:
+        twice = {str(Path(name).with_suffix("")) for name in names if name.endswith(".png")}
+        if both := next((cam for cam in cams if str(cam.relative_to(pred).with_suffix("")) in twice), None):
+            raise DataError(
+                f"{pred} has both masks (.png) and CAMs (.npz), the first {both.name} and its .png",
+                "one kind is scored: move the other elsewhere",
+            )
         refuse_useless(("--metrics", "--undecided"), "for masks only; of CAMs a table by threshold is shown")
         return eval_sources.cam_folder(pred, cams, truth, num_classes)
     return eval_sources.mask_folder(pred, truth, num_classes, undecided, columns)

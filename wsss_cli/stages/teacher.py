@@ -18,7 +18,7 @@ from wsss_cli.config.schema import DatasetConfig, Preset
 from wsss_cli.data.dataset import Dataset, Sample
 from wsss_cli.data.sources.foreign import CONVERT, in_place_of_pngs
 from wsss_cli.data.sources.mask_checks import say_swapped
-from wsss_cli.data.sources.results import Results, place_of, places_by_name, read_results
+from wsss_cli.data.sources.results import SCORES, Results, place_of, places_by_name, read_results
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.records import Inputs
 from wsss_cli.engine.rundir import RunDir, open_run, run_path
@@ -263,6 +263,9 @@ def _notes(results: Results) -> Iterator[str]:
         )
     if results.empty:
         yield f"{results.empty:,} of {total} entries have no outline, or one of no more than a pixel"
+    if results.unscored:
+        yield f"{results.unscored:,} of {total} entries have no {' or '.join(SCORES)}, and count as 1"
+    yield from results.marks
     if results.other_labels:
         most = sorted(results.other_labels.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name!r} ({count:,})" for name, count in most[:8])

@@ -13,6 +13,7 @@ from typing import Any
 from wsss_cli.data.dataset import Dataset, Sample, nearest
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import elements, is_empty, refuse_unshaped, within_pixel
+from wsss_cli.data.sources.marks import Marks
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
 from wsss_cli.talk import counted, rename_option
@@ -20,6 +21,7 @@ from wsss_cli.talk import counted, rename_option
 LABELS = ("label", "category_name", "class_name", "category")
 IMAGES = ("file_name", "image", "image_path")
 SCORES = ("score", "confidence")
+ONE_LIST = "write all annotations as one list, each with its file_name, label, segmentation, and score as a number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Results:
         sizes: height and width of photographs, by their places, where the file, or the one with names, lists them.
         empty: entries, of these photographs and classes, whose outline covers no pixel, or a single one in the corner.
         other_image: the name of the first photograph that is not in the list; empty: all are.
+        unscored: entries, of these photographs and classes, without a score, which count as 1.
+        marks: lines on marks of these entries that are not looked at, and on boxes among them.
     """
 
     path: Path
@@ -54,6 +58,8 @@ class Results:
     sizes: dict[int, tuple[int, int]]
     empty: int = 0
     other_image: str = ""
+    unscored: int = 0
+    marks: tuple[str, ...] = ()
 
 
 def read_results(
@@ -68,9 +74,9 @@ def read_results(
         renames: from a label of the file to a class.
         names_from: another JSON with `images` and `categories`, for results that have ids alone.
     Raises:
-        DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; images of
-            two names are taken for one photograph; no entry is of a photograph of the list, or of a class, or has an
-            outline that covers something, or a score above 0.
+        DataError: it is missing, no JSON, or an entry has no image, label, shape or score that can be taken; an id is
+            another one's in `names_from`; images of two names are taken for one photograph; no entry is of a
+            photograph of the list, or of a class, or has an outline that covers something, or a score above 0.
         UsageError: ids without names, or a rename to no class, or of a label that is not there.
     """
     images: dict[Any, str] = {}
@@ -87,10 +93,11 @@ def read_results(
     by_image: dict[int, list[Instance]] = {}
     named: dict[int, str] = {}
     sizes: dict[int, tuple[int, int]] = {}
-    total = others = empty = taken = 0
+    total = others = empty = taken = unscored = 0
     other = ""
     unknown: Counter[str] = Counter()
     seen: set[str] = set()
+    marks = Marks()
     for key, start, end, entry in elements(json_text(path), alone=True):
         if key != "annotations":
             continue
@@ -118,6 +125,9 @@ def read_results(
                 sizes[place] = listed[number]
             shape = entry["segmentation"]
             taken, empty = taken + 1, empty + (is_empty(shape) or within_pixel(shape))
+            unscored += all(entry.get(key) is None for key in SCORES)
+            marks.see(entry)
+            marks.see_region(shape)
     refuse_unused(renames, seen, path)
     if taken and empty == taken:
         raise DataError(
@@ -129,7 +139,9 @@ def read_results(
             f"{path}: every score is 0", f"{' or '.join(SCORES)} is from 0 to 1; without one an entry counts as 1"
         )
     _refuse_nothing(path, total, others, unknown, classes, by_image, f"{other} is none, {samples[0].id} is one")
-    return Results(path, by_image, total, others, dict(unknown), sizes, empty, other)
+    return Results(
+        path, by_image, total, others, dict(unknown), sizes, empty, other, unscored, tuple(marks.lines(path.name))
+    )
 
 
 def places_by_name(samples: Sequence[Sample]) -> dict[str, int]:
@@ -215,8 +227,9 @@ def json_text(path: Path) -> str:
 def _read_names(
     path: Path, images: dict[Any, str], categories: dict[Any, str], sizes: dict[Any, tuple[int, int]]
 ) -> None:
-    """Add the names of the images and categories of a file, and the sizes of images."""
+    """Add the names of the images and categories of a file, and the sizes of images; ids keep what they mean."""
     text, known = json_text(path), dict[tuple[str, Any], str]()
+    before = {"images": dict(images), "categories": dict(categories)}
     try:
         for key, start, end, _ in elements(text, alone=True):
             if key == "annotations":
@@ -228,6 +241,12 @@ def _read_names(
             if known.setdefault((key, entry["id"]), entry[field]) != entry[field]:
                 both = f"{known[key, entry['id']]!r} and {entry[field]!r}"
                 raise DataError(f"{path}: {key} of id {entry['id']!r} are {both}", "give each an id of its own")
+            other: str = before[key].get(entry["id"]) or entry[field]
+            if PurePosixPath(other).name.casefold() != PurePosixPath(entry[field]).name.casefold():
+                raise DataError(
+                    f"{path}: {key} of id {entry['id']!r} are {entry[field]!r}, and {other!r} in the file of --names",
+                    "leave out --names: the file names its own ids; or take another file of names",
+                )
             names[entry["id"]] = entry[field]
             height, width = entry.get("height"), entry.get("width")
             if isinstance(height, (int, float)) and isinstance(width, (int, float)) and height > 0 and width > 0:
@@ -245,6 +264,8 @@ def _utf8(text: str) -> str:
 def _image(entry: Any, images: Mapping[Any, str], where: str) -> str:
     if not isinstance(entry, dict):
         raise DataError(f"{where} is no object with an image, a label and a segmentation")
+    if isinstance(entry.get("annotations"), list):
+        raise DataError(f"{where} is an image with annotations of its own, as Grounded SAM 2 writes them", ONE_LIST)
     named = next((entry[key] for key in IMAGES if isinstance(entry.get(key), str)), None)
     if named is not None:
         return _utf8(named)
