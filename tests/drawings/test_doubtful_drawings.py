@@ -332,3 +332,8 @@ def test_a_box_of_a_table_that_is_rotated_is_refused_and_columns_that_are_not_re
     assert code != 0 and "x.csv, line 3: a box that is rotated: angle is -30" in said and not made
     code, said, made = prepare(data, "x.csv", f"{head}\na,cat,5,5,25,15,0.0,\nb,cat,5,5,25,15,,old\n", *BOXES)
     assert code == 0 and "x.csv: not looked at: note\n" in said and len(made) == 2
+
+
+def test_a_number_with_a_line_in_it_is_none(data):
+    code, said, made = prepare(data, "x.csv", "image,class,x,y\na,cat,1_5,9\n", "--kind", "points")
+    assert code != 0 and "x.csv, line 2: 1_5,9 are no numbers" in said and not made

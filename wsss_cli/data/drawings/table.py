@@ -47,7 +47,7 @@ def read_points_and_boxes(path: Path) -> Iterator[Drawing]:
     for line, cells in table.rows:
         image, label, *numbers = (cells[column] for column in columns)
         try:
-            points = np.array([float(number) for number in numbers]).reshape(-1, 2)
+            points = np.array([float(number.replace("_", "?")) for number in numbers]).reshape(-1, 2)  # 1_5 is not 15
         except ValueError:
             points = np.full((1, 2), np.nan)
         if not np.isfinite(points).all():
