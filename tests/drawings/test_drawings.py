@@ -434,6 +434,11 @@ SQUARE = {"category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}
         (lambda d: table(d, "image,class,x,y\na,cat,1\n"), ("--kind", "points"), "3 fields where the header has 4"),
         (lambda d: table(d, "image,class,x,y\na,cat,left,2\n"), ("--kind", "points"), "line 2: left,2 are no numbers"),
         (lambda d: table(d, "image,class,x,y\na,cat,0.4,0.9\n"), ("--kind", "points"), "no coordinate is above 1"),
+        (
+            lambda d: table(d, "image,class,x0,y0,x1,y1\na,cat,1,2,20,30\nb,cat,0.1,0.2,0.4,0.9\n"),
+            ("--kind", "boxes"),
+            "line 3: no coordinate is above 1, elsewhere they are pixels",
+        ),
         (lambda d: table(d, "image,class,x,y\na,cat,nan,9\n"), ("--kind", "points"), "no numbers"),
         (
             lambda d: table(d, "image,class,x,y\na,cat,90,9\n"),

@@ -36,6 +36,7 @@ FORMS: dict[Drawn, tuple[Form, ...]] = {
     "points": ("point",),
     "boxes": ("box",),
 }
+PIXELS = "coordinates are pixels: multiply by width and height"
 READ = "COCO's or Label Studio's JSON, CVAT's XML for images, ScribbleSup's XML, CSV of points or boxes"
 
 
@@ -115,7 +116,7 @@ def drawn_on(
         say: told at the end how many photographs are not of the list, and how many have no shape.
     Raises:
         DataError: a shape is of no class, or of a form that was not asked for; two drawings are of one photograph;
-            nothing is of the list; no coordinate is above 1, as of shares of the photograph.
+            nothing is of the list; of a photograph no coordinate is above 1, as of shares of it.
         UsageError: a rename to no class, or of a label that is not there.
     """
     classes = {name: index for index, name in enumerate(dataset.classes)}
@@ -125,7 +126,7 @@ def drawn_on(
     places = places_by_name(samples)
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
-    furthest, labels, stranger = 0.0, set[str](), ""
+    furthest, labels, stranger, shares = 0.0, set[str](), "", ""
     for drawing in read_drawings(path, wanted.kind):
         check_stop()
         place = place_of(drawing.image, places)
@@ -141,6 +142,7 @@ def drawn_on(
         seen[place] = drawing.where
         shapes = tuple((shape, _index(shape, classes, wanted)) for shape in drawing.shapes)
         furthest = max(furthest, *map(_reach, drawing.shapes))
+        shares = shares or (drawing.shapes[0].where if all(map(_of_shares, drawing.shapes)) else "")
         yield DrawnOn(samples[place], drawing, shapes)
     refuse_unused(wanted.renames, labels, path)
     if not counts["all"]:
@@ -154,7 +156,9 @@ def drawn_on(
             else "nothing is drawn on them: draw, submit or save, and export again",
         )
     if furthest <= 1:
-        raise DataError(f"{path}: no coordinate is above 1", "coordinates are pixels: multiply by width and height")
+        raise DataError(f"{path}: no coordinate is above 1", PIXELS)
+    if shares:
+        raise DataError(f"{shares}: no coordinate is above 1, elsewhere they are pixels", PIXELS)
     if counts["strangers"]:
         some = f"{counts['strangers']:,} of {counts['all']:,} photographs in {path}"
         say(f"{some} are not of the list, first {stranger}: passed over")
@@ -165,6 +169,11 @@ def drawn_on(
 def _reach(shape: Shape) -> float:
     """How far a shape reaches to the right or down, pixels; a mask is never too small."""
     return np.inf if shape.form == "mask" else float(np.abs(shape.points).max())
+
+
+def _of_shares(shape: Shape) -> bool:
+    """Whether a shape lies within one pixel, the first, and its coordinates are not whole."""
+    return _reach(shape) <= 1 and shape.form != "point" and bool((shape.points % 1).any())
 
 
 def _index(shape: Shape, classes: Mapping[str, int], wanted: Wanted) -> int:
