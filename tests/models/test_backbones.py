@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -189,6 +191,25 @@ def test_a_file_in_timms_own_naming_is_loaded(tmp_path):
     backbone = build_backbone("resnet18", output_stride=16, weights=str(tmp_path / "r18.safetensors"))
     for key, value in backbone.net.state_dict().items():
         assert torch.equal(value, network.state_dict()[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("config.json", {"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}, 1),
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}, 1),
+        ("config.json", {"pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}, 0),
+        ("config.json", ["mean"], 0),
+    ],
+)
+def test_another_normalisation_beside_a_file_is_said(tmp_path, capsys, name, config, said):
+    net = timm.create_model("resnet18", features_only=True, out_indices=(-4, -3, -2, -1))
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(json.dumps(config))
+    build_backbone("resnet18", output_stride=32, weights=str(tmp_path / "model.safetensors"))
+    heard = capsys.readouterr().err.splitlines()
+    assert len(heard) == said
+    assert all("has mean and std 0.5, 0.5, 0.5, 0.5, 0.5, 0.5 for these weights" in line for line in heard)
 
 
 def test_a_file_of_a_network_with_renamed_stages_is_loaded(tmp_path):

@@ -144,6 +144,16 @@ def test_what_was_saved_in_place_of_weights_is_named(tmp_path, name, data, kind)
     assert "download the file again" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "model.safetensors.index.json"])
+def test_a_part_of_weights_in_several_files_is_called_that(tmp_path, name):
+    save_file(STATE, tmp_path / name)
+    with pytest.raises(WeightsError, match="is a part of weights that lie in several files") as caught:
+        load_state(tmp_path / name)
+    assert "save_file" in caught.value.hint
+    save_file(STATE, tmp_path / "model-00001-of-00001.safetensors")
+    assert_same(load_state(tmp_path / "model-00001-of-00001.safetensors"))
+
+
 def test_load_into_loads():
     layer = nn.Linear(3, 2)
     load_into(layer, STATE, "here")

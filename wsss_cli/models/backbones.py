@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.models.tokens import TokenNet, TokenPyramid
+from wsss_cli.talk import say
+from wsss_cli.weights.beside import normalised_otherwise
 from wsss_cli.weights.formats import DEEP_STEM, PLAIN_STEM, block_names, resnet
 from wsss_cli.weights.load import efficientnet_lite_names, load_into, load_state
 from wsss_cli.weights.sources import PACKAGED, cached_file, missing_weights, weights_hint
@@ -153,6 +155,8 @@ def build_backbone(
         _check_resnet(name, net, _only_backbone(state), weights, key)
         _load_backbone(net, state, f"{weights} ({key}.weights)")
     config: Any = net.pretrained_cfg
+    if weights not in ("imagenet", "none") and (other := normalised_otherwise(weights, config["mean"], config["std"])):
+        say(f"{key}.weights: {other}: is {name} the backbone that they are of?")
     mean, std = (tuple(255.0 * float(v) for v in config[key]) for key in ("mean", "std"))
     try:
         if isinstance(net, TokenNet) and tokens == "pyramid":  # once weights are loaded, which know no pyramid

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wsss_cli.errors import WeightsError
 from wsss_cli.files import how_to_read
 from wsss_cli.kinds import LOOKED_AT, UNTOLD, ZIP, kind_of_file
+from wsss_cli.weights.beside import check_file
 from wsss_cli.weights.choice import split_choice
 from wsss_cli.weights.tables import OF_ARRAYS, RESAVE, State, choose
 from wsss_cli.weights.unpickle import RefusedError, read_inert
@@ -96,9 +97,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             with several networks of which none is chosen, or with tensors that are not plain (sparse, quantised, meta).
     """
     path, chosen = split_choice(path)
-    if not path.is_file():
-        what = "are a folder" if path.is_dir() else "are no plain file" if path.exists() else "do not exist"
-        raise WeightsError(f"weights {path} {what}", "name the file" if path.is_dir() else "check the path")
+    check_file(path)
     value, objects = _read(path)
     state, where = choose(value, chosen, path, objects)
     _check_plain(state, path)
