@@ -15,7 +15,7 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import SHARES, elements, refuse_unshaped
+from wsss_cli.data.sources.instances import SHARES, SIDES, elements, listed_size, refuse_unshaped
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import annotation_name, covered
@@ -61,9 +61,10 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
             entry = _again(text, start, end)
             marks.see(entry)
             if key == "images":
-                size = entry["height"], entry["width"]
-                if not all(isinstance(side, int) and side > 0 for side in size):
-                    raise DataError(f"{path}: an image has no height and width: {json.dumps(entry)[:200]}", HINT)
+                size = listed_size(entry["height"], entry["width"])
+                if size is None:
+                    said = "the height and width of an image are no whole numbers above 0"
+                    raise DataError(f"{path}: {said}: {json.dumps(entry)[:200]}", SIDES)
                 check_pixels(*size, f"{path}: image {entry['file_name']}")  # pycocotools crashes on huge ones
                 _add(images, entry["id"], (str(entry["file_name"]), size), f"{path}: images of id")
             else:

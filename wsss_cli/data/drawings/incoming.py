@@ -37,6 +37,8 @@ FORMS: dict[Drawn, tuple[Form, ...]] = {
     "boxes": ("box",),
 }
 PIXELS = "coordinates are pixels: multiply by width and height"
+SHOWN = "draw on photographs as they are shown (EXIF applied)"
+SCALED = "were photographs scaled after they were drawn on? size and coordinates are to be those of now"
 READ = "COCO's or Label Studio's JSON, CVAT's XML for images, ScribbleSup's XML, CSV of points or boxes"
 
 
@@ -202,7 +204,7 @@ def _labels(drawn: DrawnOn, wanted: Wanted) -> tuple[Sample, np.ndarray]:
     if drawing.size not in (None, size):
         raise DataError(
             f"{drawing.where} is {sides(drawing.size or size)}, its photograph {sides(size)}",
-            "draw on photographs as they are shown (EXIF applied)",
+            SHOWN if drawing.size == size[::-1] else SCALED,
         )
     if wanted.boxes is not None:
         return sample, wanted.boxes(read_image(sample.image), drawn.shapes)

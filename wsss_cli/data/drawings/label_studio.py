@@ -17,7 +17,7 @@ from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class
 from wsss_cli.data.images import IMAGE_ENDINGS, check_pixels
 from wsss_cli.data.masks import BORDER_COLOR
 from wsss_cli.data.remote import url_of
-from wsss_cli.data.sources.instances import elements
+from wsss_cli.data.sources.instances import SIDES, elements, listed_size
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.errors import DataError
 from wsss_cli.talk import counted, say
@@ -120,10 +120,14 @@ def _drawing(task: Mapping[str, Any], results: list[dict[str, Any]], where: str)
 
 def _size(result: Mapping[str, Any], where: str) -> Size:
     height, width = result.get("original_height"), result.get("original_width")
-    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+    if height is None or width is None:
         raise DataError(f"{where} has no original_height and original_width", "export the project as JSON")
-    check_pixels(height, width, where)
-    return height, width
+    size = listed_size(height, width)
+    if size is None:
+        said = f"original_height {height!r} and original_width {width!r}, no whole numbers above 0"
+        raise DataError(f"{where} has the {said}", SIDES)
+    check_pixels(*size, where)
+    return size
 
 
 def _shape(form: str, value: Mapping[str, Any], label: str, size: Size, where: str) -> Shape:

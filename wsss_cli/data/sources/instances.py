@@ -26,6 +26,8 @@ LISTS = ("images", "annotations", "categories")
 KIND = "instances_train2014.json and instances_val2014.json are needed, of annotations_trainval2014.zip"
 OTHER_KINDS = {"segments_info": "panoptic segments", "caption": "captions"}
 SHARES = "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height"
+CODES, PAIRS = "a list of run-length codes", "a list of lists of points"
+SIDES = "write both as numbers, in pixels of the photograph as it is shown: 480, without quotes"
 UNPACK = "was a download cut off? unpack annotations_trainval2014.zip anew"
 
 
@@ -205,13 +207,20 @@ def refuse_unshaped(entry: Mapping[str, Any], where: str, hint: str) -> None:
     shape = entry.get("segmentation")
     if shape is None:
         raise DataError(f"{where} has no segmentation", hint)
-    in_list = isinstance(shape, list) and any(isinstance(part, dict) for part in shape)
-    if in_list or not isinstance(shape, (list, dict)):
-        form = "a list of run-length codes" if in_list else "text" if isinstance(shape, str) else json.dumps(shape)
+    parts = {_kind_of_part(part) for part in shape} if isinstance(shape, list) else set()
+    if not isinstance(shape, (list, dict)) or parts & {CODES, PAIRS}:
+        of_parts = CODES if parts == {CODES} else PAIRS if parts == {PAIRS} else "a list of parts of several kinds"
+        form = of_parts if parts else "text" if isinstance(shape, str) else json.dumps(shape)
         raise DataError(
             f"{where} has a segmentation that is {form}",
             'it is a list of polygons, [[x, y, x, y, ...], ...], or one run-length code, {"size": ..., "counts": ...}',
         )
+
+
+def _kind_of_part(part: Any) -> str:
+    if isinstance(part, list):
+        return PAIRS if part and isinstance(part[0], list) else "polygon"
+    return CODES if isinstance(part, dict) else "other"
 
 
 def is_empty(shape: list[Any] | dict[str, Any]) -> bool:
@@ -234,16 +243,27 @@ def within_pixel(shape: list[Any] | dict[str, Any]) -> bool:
         return False  # no lists of numbers: `paint` names it
 
 
+def listed_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """A height and a width of a JSON, whole numbers above 0, also as 48.0, as scripts write them; else None."""
+    sides = [int(side) for side in (height, width) if _is_whole(side)]
+    return (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
+
+
+def _is_whole(side: Any) -> bool:
+    if isinstance(side, float):
+        return side.is_integer()
+    return isinstance(side, int) and not isinstance(side, bool)
+
+
 def _add_image(images: dict[int, tuple[str, int, int]], entry: Any, path: Path) -> None:
     fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
     number, name = fields.get("id"), fields.get("file_name")
-    height, width = fields.get("height"), fields.get("width")
-    sized = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
-    if not sized or not isinstance(number, int) or not isinstance(name, str):
+    size = listed_size(fields.get("height"), fields.get("width"))
+    if size is None or not isinstance(number, int) or not isinstance(name, str):
         raise DataError(f"{path}: an image has no usable id, file_name, height and width: {json.dumps(entry)[:200]}")
     if number in images:
         raise DataError(f"{path}: image id {number} occurs twice", "every id may occur once")
-    images[number] = (check_id(name, str(path)), int(fields["height"]), int(fields["width"]))
+    images[number] = (check_id(name, str(path)), *size)
 
 
 def _add_category(names: dict[int, str], entry: Any, path: Path) -> None:

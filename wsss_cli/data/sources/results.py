@@ -12,7 +12,7 @@ from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import elements, is_empty, refuse_unshaped, within_pixel
+from wsss_cli.data.sources.instances import SIDES, elements, is_empty, listed_size, refuse_unshaped, within_pixel
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
@@ -248,9 +248,12 @@ def _read_names(
                     "leave out --names: the file names its own ids; or take another file of names",
                 )
             names[entry["id"]] = entry[field]
-            height, width = entry.get("height"), entry.get("width")
-            if isinstance(height, (int, float)) and isinstance(width, (int, float)) and height > 0 and width > 0:
-                sizes[entry["id"]] = int(height), int(width)
+            sides = entry.get("height") or None, entry.get("width") or None
+            if key == "images" and sides != (None, None):  # 0, too, says that it is not known
+                if (size := listed_size(*sides)) is None:
+                    said = "the height and width of an image are no whole numbers above 0"
+                    raise DataError(f"{path}: {said}: {json.dumps(entry)[:200]}", f"{SIDES}; or leave both out")
+                sizes[entry["id"]] = size
     except (ValueError, RecursionError) as error:
         where = f" at byte {error.pos:,} of {len(text):,}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{path} is not valid JSON{where}: {str(error).split(': line')[0]}", "write it anew") from error

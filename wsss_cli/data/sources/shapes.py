@@ -130,7 +130,9 @@ def _polygons(annotation: dict[str, Any], height: int, width: int) -> list[list[
             raise _unusable(annotation, "a part of its polygon is no list of numbers x, y, x, y, ...")
         if len(part) % 2:
             raise _unusable(annotation, "a part of its polygon has an odd number of coordinates")
-        if not all(math.isfinite(value) and abs(value) <= reach for value in part):
+        if not all(math.isfinite(value) for value in part):
+            raise _unusable(annotation, "a coordinate of its polygon is no finite number")
+        if not all(abs(value) <= reach for value in part):
             raise _unusable(annotation, f"its polygon leaves the image of {width}x{height} pixels by far")
     return [part for part in annotation["segmentation"] if len(part) >= 6] or [[0.0] * 6]
 
