@@ -245,6 +245,27 @@ def test_norms_biases_and_positions_may_go_without_weight_decay(tmp_path):
     assert torch.equal(task.model.pos_embed, torch.ones(1, 2)) and torch.equal(task.model[3].bias, torch.ones(1))
 
 
+@pytest.mark.parametrize("name", ["dist_token", "reg_token", "rel_pos_h", "rel_pos_w"])
+def test_all_that_timm_calls_position_or_token_goes_without_weight_decay(name):
+    task = Line()
+    task.model.register_parameter(name, nn.Parameter(torch.ones(4, 2)))
+    groups = param_groups(task, SgdConfig(weight_decay=0.5, norm_decay=False))
+    (group,) = [group for group in groups if any(p is getattr(task.model, name) for p in group["params"])]
+    assert group["weight_decay"] == 0.0
+
+
+def test_an_optimiser_of_other_parameters_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    """As where an earlier version grouped them otherwise."""
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", 7, "int")
+    monkeypatch.setattr(
+        "wsss_cli.engine.fit.param_groups", lambda task, optim: [{"params": [*task.model.parameters()]}]
+    )
+    with pytest.raises(WeightsError, match="an optimiser of another version") as caught:
+        train(tmp_path / "run")
+    assert "begins anew" in caught.value.hint
+
+
 def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
 

@@ -111,6 +111,16 @@ def test_a_backbone_that_gives_no_such_pyramid_is_refused(name, stride, words):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "helps"), [("densenet121", True), ("maxvit_pico_rw_256", False), ("xcit_nano_12_p16_224", False)]
+)
+def test_no_other_stride_is_named_at_which_the_backbone_is_refused_too(name, helps):
+    with pytest.raises(UsageError, match="cannot give features at output stride 16") as caught:
+        build_backbone(name, output_stride=16, weights="none", tokens="pyramid")
+    assert ("--set train.backbone.output_stride=32" in caught.value.hint) == helps
+    assert "choose another backbone" in caught.value.hint
+
+
 def test_normalise_takes_bytes_and_floats():
     backbone = build_backbone("tf_efficientnet_lite0", output_stride=32, weights="none")
     assert backbone.mean == backbone.std == (127.5, 127.5, 127.5)
@@ -262,7 +272,8 @@ def test_an_unknown_backbone_is_named_with_its_neighbours():
 def test_a_backbone_without_such_features_is_refused(name, stride):
     with pytest.raises(UsageError, match=name) as caught:
         build_backbone(name, output_stride=stride, weights="none", key="classifier.backbone")
-    assert caught.value.hint.startswith("--set classifier.backbone.output_stride=32")
+    named = "--set classifier.backbone.output_stride=32; or " if name.startswith("swin") else ""
+    assert caught.value.hint.startswith(f"{named}choose another backbone")
 
 
 def test_a_reason_without_words_is_told_by_its_kind():

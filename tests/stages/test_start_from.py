@@ -10,6 +10,7 @@ from wsss_cli.engine.checkpoint import save_checkpoint
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError
 from wsss_cli.files import read_json, write_json
+from wsss_cli.interchange.import_mmseg import run_inspect
 from wsss_cli.models.build import build_segmentor
 from wsss_cli.stages.pipeline import run_steps
 from wsss_cli.stages.plan import open_experiment, plan_train
@@ -115,6 +116,13 @@ def test_a_checkpoint_of_mmsegmentation_is_to_be_imported_first(tmp_path):
         start_from(network(3), tmp_path / "w.pth", reset_head=False)
     with pytest.raises(WeightsError, match="is no run, checkpoint or imported directory"):
         start_from(network(3), tmp_path, reset_head=False)
+
+
+def test_a_network_in_a_file_of_its_own_is_said_with_the_command_that_takes_it(trained, tmp_path):
+    """Its directory was named, which no command takes."""
+    torch.save(trained[1], tmp_path / "w.pth")
+    assert f"wsss train --init {tmp_path / 'w.pth'} takes it" in run_inspect(tmp_path / "w.pth")["advice"]
+    start_from(network(3, seed=1), tmp_path / "w.pth", reset_head=False)  # as the line says
 
 
 def test_a_backbone_alone_is_said_with_the_setting_that_takes_it(trained, tmp_path):

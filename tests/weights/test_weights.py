@@ -1,8 +1,11 @@
+import argparse
+import collections
 import io
 import os
 import pickle
 import shlex
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -95,6 +98,15 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, save, suffix):
 
     Careless(io.BytesIO(data)).load()
     assert marker.exists()
+
+
+def test_paths_and_containers_beside_weights_are_left_untouched(tmp_path):
+    history = collections.defaultdict(list, a=[1])
+    args = argparse.Namespace(out=PurePosixPath("/a/b"), kind=dict)
+    torch.save({"state_dict": STATE, "history": history, "args": args}, tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    assert_same(checkpoint.state)
+    assert {"builtins.list", "builtins.dict", "argparse.Namespace"} < set(checkpoint.objects)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])

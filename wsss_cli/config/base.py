@@ -83,7 +83,7 @@ RUN = "settings of a run"
 
 NormDecay = Annotated[
     bool,
-    Field(description="weight decay on norms, biases and position embeddings too"),
+    Field(description="weight decay on norms, biases, position embeddings and tokens too"),
 ]
 
 

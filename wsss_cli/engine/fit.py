@@ -24,7 +24,7 @@ from wsss_cli.engine.checkpoint import (
 from wsss_cli.engine.context import Context, Event, planned
 from wsss_cli.engine.meter import Meter
 from wsss_cli.engine.rundir import RunDir, read_metrics
-from wsss_cli.errors import ResourceError, WsssError, out_of_memory
+from wsss_cli.errors import ResourceError, WeightsError, WsssError, out_of_memory
 from wsss_cli.ranks.gradients import Losses, spread_losses, summed_later
 from wsss_cli.ranks.group import only_first
 from wsss_cli.ranks.sums import alone
@@ -33,7 +33,7 @@ from wsss_cli.talk import counted
 
 Batch = dict[str, Any]
 Scores = dict[str, float | None]
-POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")  # what timm calls them
+POSITIONS = ("pos_embed", "relative_position_bias_table", "rel_pos_h", "rel_pos_w", "_token")  # what timm calls them
 
 
 class Task(Protocol):
@@ -111,8 +111,8 @@ def build_optimiser(task: Task, optim: Optim, device: torch.device) -> torch.opt
 def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
     """What learns, in groups: the backbone at `lr`, the head at `lr * head_lr_mult`.
 
-    With `norm_decay = false` the parameters of one dimension (norms, biases) and position embeddings, by timm's names,
-    have groups of their own without weight decay. A group without parameters is left out.
+    With `norm_decay = false` the parameters of one dimension (norms, biases), position embeddings and tokens, by timm's
+    names, have groups of their own without weight decay. A group without parameters is left out.
     """
     learning = [(name, p) for name, p in task.model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = []
@@ -293,7 +293,10 @@ def _resume(
     else:
         state, trainer, meta = loaded
     task.model.load_state_dict(state)
-    optimiser.load_state_dict(trainer["optimiser"])
+    try:
+        optimiser.load_state_dict(trainer["optimiser"])
+    except ValueError as error:  # its parameters were grouped otherwise
+        raise WeightsError(f"{folder}: an optimiser of another version", "remove it: training begins anew") from error
     if (average := task.average()) is not None:
         average.load_state_dict(load_weights(folder / newest, AVERAGE)[0])
     if "task" in trainer:

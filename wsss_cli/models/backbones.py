@@ -200,9 +200,18 @@ def _create(name: str, output_stride: int, fetch: Fetch | None, key: str) -> nn.
         why, plain = str(error) or type(error).__name__, f"--set {key}.output_stride=32; or "
         raise UsageError(
             f"backbone {name} cannot give features at output stride {output_stride}: {why}",
-            f"{'' if output_stride == 32 else plain}{OTHERS}",
+            f"{plain if output_stride != 32 and _taken_without_dilation(name) else ''}{OTHERS}",
         ) from error
     return fetch(**options) if fetch else net
+
+
+def _taken_without_dilation(name: str) -> bool:
+    """Whether a network is a backbone at output stride 32; it is built to see."""
+    try:
+        build_backbone(name, output_stride=32, weights="none")
+    except UsageError:
+        return False
+    return True
 
 
 def _fits(backbone: Backbone, height: int, width: int) -> bool:

@@ -36,6 +36,7 @@ PLAIN_STEM = "a 7x7 stem (one convolution)"
 KINDS = ("segmentor", "classifier", "affinity")
 CLASSIFIER = "a CAM classifier of this program"
 TAKES_IT = "wsss infer, eval and export take its directory"
+ALONE = "wsss train --init FILE takes it; infer, eval and export take the folder of the run or import that it is of"
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _own(state: State) -> Format:
         pyramid = any(key.startswith("head.aspp.") for key in state)
         title = f"a {TITLES['deeplabv3plus'] if pyramid else 'segmentation network'} of this program"
         head = "deeplabv3plus" if pyramid else ""
-        return Format("wsss-segmentor", title, backbone, classes, aux, TAKES_IT, head)
+        return Format("wsss-segmentor", title, backbone, classes, aux, ALONE, head)
     if "classifier.weight" in state:
         classes = int(state["classifier.weight"].shape[0])
         return Format("wsss-classifier", CLASSIFIER, backbone, classes, advice=_as_backbone(backbone))

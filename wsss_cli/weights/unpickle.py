@@ -32,11 +32,12 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# What else of the standard library a checkpoint may name: containers, dates, and how pickle writes bytes and methods.
+# What else of the standard library a checkpoint may name: values, dates, paths, and how pickle writes bytes, methods.
 HARMLESS = {"argparse", "collections", "datetime", "_codecs"}
-HARMLESS_NAMES = {
-    ("builtins", name) for name in ("getattr", "set", "frozenset", "slice", "range", "complex", "bytearray")
-}
+VALUES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple")
+PATHS = ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+HARMLESS_NAMES = {("builtins", name) for name in (*VALUES, "getattr", "range", "slice")}
+HARMLESS_NAMES |= {(module, name) for module in ("pathlib", "pathlib._local") for name in PATHS}
 
 
 class RefusedError(Exception):
