@@ -3,7 +3,7 @@ import pytest
 import torch
 from references.gradcam import by_chain_rule
 
-from wsss_cli.cam.gradcam import GradCam, find_layer, grad_cam
+from wsss_cli.cam.gradcam import GradCam, check_layer, find_layer, grad_cam
 from wsss_cli.cam.multiscale import multiscale_cam
 from wsss_cli.errors import UsageError
 from wsss_cli.models.backbones import build_backbone
@@ -158,6 +158,42 @@ def test_the_layers_of_timm_are_found_by_their_own_names(model, vit):
 def test_a_layer_that_the_score_does_not_depend_on_is_refused(model):
     with pytest.raises(UsageError, match="do not depend"):
         grad_cam(model, images(1), [[0]], torch.nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("layer", ["patch_embed", "blocks.3.attn.q_norm"])
+def test_what_has_as_many_axes_and_is_no_map_is_refused(vit, layer):
+    """Channels last, and heads of attention."""
+    with pytest.raises(UsageError, match=rf"{layer} gives \[1, .*\] where the last map has 4 x 6 pixels"):
+        check_layer(vit, layer)
+
+
+def test_tokens_of_an_earlier_stage_are_refused():
+    class Stages(torch.nn.Module):
+        """Tokens at stride 4, then a map at stride 8."""
+
+        channels = (3,)
+
+        def __init__(self):
+            super().__init__()
+            self.early = torch.nn.Linear(3, 3)
+            self.net = self
+
+        def forward(self, x):
+            height, width = (side // 4 for side in x.shape[-2:])
+            tokens = self.early(torch.nn.functional.avg_pool2d(x, 4).flatten(2).transpose(1, 2))
+            return [torch.nn.functional.avg_pool2d(tokens.transpose(1, 2).unflatten(2, (height, width)), 2)]
+
+    model = CamClassifier(Stages(), 3)
+    model.backbone.net = torch.nn.ModuleDict({"early": model.backbone.early})
+    with pytest.raises(UsageError, match=r"early gives \[1, 384, 3\] where the last map has 8 x 12 pixels"):
+        check_layer(model, "early")
+    assert model.training
+
+
+@pytest.mark.parametrize("layer", ["blocks.3", "blocks.3.attn.qkv", "patch_embed.proj", "norm"])
+def test_maps_and_tokens_pass(vit, model, layer):
+    check_layer(vit, layer)
+    check_layer(model, "conv1")
 
 
 def test_the_hook_is_gone_afterwards(model):

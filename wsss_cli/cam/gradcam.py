@@ -70,6 +70,42 @@ def grad_cam(model: CamClassifier, x: Tensor, tags: Sequence[Sequence[int]], lay
     return result
 
 
+def check_layer(model: CamClassifier, name: str) -> None:
+    """Refuse a layer whose output does not follow the sides of an image as a map, or the tokens of the last map, do.
+
+    Three small images of other heights and widths tell: [B, h, w, D], heads of attention, windows and the tokens of an
+    earlier stage have as many axes.
+
+    Args:
+        model: in evaluation mode while it is looked at.
+        name: as of `find_layer`.
+    Raises:
+        UsageError: there is no such layer, or it gives neither maps nor the tokens of the last map.
+    """
+    layer, training = find_layer(model.backbone.net, name), model.training
+    device = model.classifier.weight.device
+    model.eval()
+    looks = []
+    try:
+        for height, width in PROBES:
+            features, maps = _forward(model, torch.zeros(1, 3, height, width, device=device), layer)
+            looks.append((tuple(maps.shape), features.shape[-2:]))
+    finally:
+        model.train(training)
+    (first, grid), (taller, _), (wider, _) = looks
+    if len(first) == 4:
+        steady = (taller[:2], taller[3], wider[:3]) == (first[:2], first[3], first[:3])
+        fits = steady and taller[2] > first[2] and wider[3] > first[3]
+    else:  # tokens: those that stand for no pixel are as many in every image
+        fits = len({(shape[0], shape[2], shape[1] - pixels.numel()) for shape, pixels in looks}) == 1
+    if not fits or first[0] != 1:
+        raise UsageError(
+            f"cam.method.layer: {name} gives {list(first)} where the last map has {grid[0]} x {grid[1]} pixels: "
+            "neither maps [B, D, h, w] nor tokens of that map [B, n, D]",
+            HINT,
+        )
+
+
 def _forward(model: CamClassifier, x: Tensor, layer: nn.Module | None) -> tuple[Tensor, Tensor]:
     """(last feature map, what the layer gave); the former depends on the latter, which is a leaf of the graph."""
     if layer is None:
@@ -96,6 +132,7 @@ def _forward(model: CamClassifier, x: Tensor, layer: nn.Module | None) -> tuple[
     return features, leaves[0]
 
 
+PROBES = ((64, 96), (128, 96), (64, 160))  # height and width of images that tell a map from other outputs
 HINT = "choose a layer that gives feature maps, e.g. layer4.1 of a ResNet or blocks.11.norm1 of a ViT; '' is the last"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsss_cli.cam.consistency import SeamCam
-from wsss_cli.cam.gradcam import GradCam
+from wsss_cli.cam.gradcam import GradCam, check_layer
 from wsss_cli.cam.lpcam import LpCam
 from wsss_cli.cam.multiscale import CamModel, multiscale_cam, normalise_cam
 from wsss_cli.cam.store import write_cam
@@ -79,6 +79,8 @@ def _view(
     """From the tags of a batch to what makes its CAMs."""
     match preset.cam.method:
         case GradCamConfig(layer=layer):
+            if layer:
+                check_layer(model, layer)
             return lambda tags: GradCam(model, tags, layer)
         case LpCamConfig():
             lpcam = LpCam(model, only_first(lambda: class_prototypes(model, samples, preset, precision, run, ctx)))

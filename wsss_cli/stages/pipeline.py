@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from wsss_cli.cam.gradcam import find_layer
+from wsss_cli.cam.gradcam import check_layer
 from wsss_cli.config.cam import GradCamConfig
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError, WeightsError, WsssError
@@ -75,7 +75,7 @@ def _make_network(stage: str, exp: Experiment) -> None:
         case "classifier":
             classifier = build_classifier(preset.classifier, classes, cpu)
             if isinstance(preset.cam.method, GradCamConfig) and preset.cam.method.layer:
-                find_layer(classifier.backbone.net, preset.cam.method.layer)
+                check_layer(classifier, preset.cam.method.layer)
         case "irn" | "psa":
             build_affinity(affinity_config(preset, stage), cpu)
         case "train":
