@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from wsss_cli.data.images import ORIENTATION, PNG, check_pixels, max_pixels, open_picture
-from wsss_cli.data.jpeg import START
 from wsss_cli.errors import DataError, WsssError
 from wsss_cli.files import read_json, write_bytes, write_json
 from wsss_cli.kinds import LOOKED_AT, kind_of_file
 from wsss_cli.labels import IGNORE
 
 BORDER_COLOR = (224, 224, 192)
-OF_JPEG = "it is a JPEG, whatever its name, which changes the numbers of pixels: make the mask anew, and save it as PNG"
+AS_PNG = "make the mask anew, and save it as PNG"
 PEEK = 8  # rows that tell whether others are filtered
 
 
@@ -33,9 +32,9 @@ def read_mask(path: str | Path) -> np.ndarray:
     Returns:
         Class indices, uint8 [H, W].
     Raises:
-        DataError: missing, not decodable, a colour image without a palette, one that EXIF turns, one of several pages
-            or frames, or a grey one of 2 or 4 bits a pixel: its values are stretched when it is read (1 to 85 or 17,
-            the highest to 255).
+        DataError: missing, not decodable, a JPEG, a colour image without a palette, one that EXIF turns, one of several
+            pages or frames, or a grey one of 2 or 4 bits a pixel: its values are stretched when it is read (1 to 85 or
+            17, the highest to 255).
     """
     if not Path(path).is_file():
         what = "is no plain file" if Path(path).exists() else "is missing"
@@ -45,6 +44,8 @@ def read_mask(path: str | Path) -> np.ndarray:
             return indices
         with open_picture(path) as image:
             check_pixels(image.height, image.width, f"mask {path}")
+            if image.format in ("JPEG", "MPO"):
+                raise DataError(f"{path} is a JPEG, whatever its name, which changes the numbers of pixels", AS_PNG)
             if image.mode not in ("P", "L", "1"):
                 raise DataError(
                     f"{path} is a mask of mode {image.mode}, not of class indices",
@@ -135,17 +136,8 @@ def check_values(mask: np.ndarray, num_classes: int, path: str | Path) -> None:
     if wrong.any():
         raise DataError(
             f"{path} holds the value {int(mask[wrong].min())}; {num_classes} classes are 0..{num_classes - 1} (or 255)",
-            OF_JPEG if is_jpeg(path) else "is the number of classes right, background included?",
+            "is the number of classes right, background included?",
         )
-
-
-def is_jpeg(path: str | Path) -> bool:
-    """Whether a file is a JPEG, whatever its name: its values are not those that were saved."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(len(START)) == START
-    except OSError:
-        return False
 
 
 def write_mask(path: str | Path, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:

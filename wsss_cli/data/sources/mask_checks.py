@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from wsss_cli.data.images import PNG, TURNED, open_picture, stored_size
-from wsss_cli.data.masks import OF_JPEG, is_jpeg, read_mask
+from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.foreign import in_place_of_pngs
 from wsss_cli.data.sources.photographs import by_folders
 from wsss_cli.data.sources.table import show_some, smallest
@@ -79,7 +79,6 @@ def look_at_mask(
     wrong = [value for value in values if count <= value < IGNORE]
     if wrong:
         fix = f"pixels are 0 (background), 1..{count - 1} (classes) or 255 (not scored)"
-        fix = OF_JPEG if is_jpeg(path) else fix
         return MaskLook(values, "mask-value", f"{path} holds the value {wrong[0]}", fix)
     return MaskLook(values, oddity=_oddity(path, values), turned=_turned(image, size))
 
