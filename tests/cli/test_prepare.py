@@ -285,6 +285,14 @@ def test_a_bad_mask_is_said_and_does_not_fail(
     assert shown.err.splitlines()[-1].startswith("next: ")
 
 
+@pytest.mark.parametrize("new", ["background", "null", "a|b", "[x]", "!cat", "'cat'"])
+def test_a_new_name_that_no_class_can_have_is_a_fault_of_the_option(new: str) -> None:
+    """Not of a line of the table, which holds another; `--rename NEW=` helps nothing."""
+    with pytest.raises(UsageError, match="--rename my cat=") as caught:
+        prepare._renames([f"my cat={new}"])
+    assert caught.value.hint == "name one class; --rename 'my cat=' drops the tag"
+
+
 @pytest.mark.parametrize("pair", ["Cat", "=cat", ""])
 def test_a_renaming_needs_both_sides(pair: str) -> None:
     assert prepare._renames(["Cat = cat", "background="]) == {"Cat": "cat", "background": ""}

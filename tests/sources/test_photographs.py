@@ -49,6 +49,17 @@ def test_why_a_photograph_is_missing(photos: Photographs) -> None:
     assert photos.why_missing("zebra") == ""
 
 
+def test_of_another_ending_the_photograph_of_that_name_is_told_not_one_spelt_alike(tmp_path: Path) -> None:
+    for name in ("a.png", "g.jpg", "b.png", "b.webp", "trip/e.f.PNG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    photos = Photographs(tmp_path, tmp_path)
+    assert photos.why_missing("a.jpg") == photos.why_missing("A.JPEG") == "there is a.png"
+    assert photos.why_missing("b.jpg") == "there is b.png and b.webp"
+    assert photos.why_missing("trip\\e.f.jpg") == "there is trip/e.f.PNG"
+    assert photos.why_missing("h.jpg") == "did you mean 'g.jpg'?"
+
+
 def test_photographs_of_linked_folders_are_taken_under_the_names_of_the_links(tmp_path: Path) -> None:
     for name in ("photos/a.jpg", "elsewhere/b.jpg"):
         (tmp_path / name).parent.mkdir()

@@ -234,6 +234,15 @@ def test_two_photographs_for_one_mask_are_refused(photos):
     assert refused.value.message.endswith(".jpg, photos/a.png") and refused.value.hint.startswith("rename one, or run")
 
 
+def test_of_a_photograph_and_the_file_beside_it_the_other_is_named(photos):
+    """As a shell makes of photos/*: no renaming helps."""
+    (photos / "a.xml").touch()
+    photo = next(str(path) for path in photos.iterdir() if path.stem == "a" and path.suffix != ".xml")
+    with pytest.raises(UsageError, match="two files are named a; their masks") as refused:
+        find_images([str(photos / "a.xml"), photo], photos / "out", print)
+    assert refused.value.hint.startswith(f"leave out {photos / 'a.xml'}, or give the folder itself")
+
+
 def test_a_second_run_is_not_taken_for_a_folder_of_photographs(photos, tmp_path):
     """Its examples.jpg would be segmented."""
     (tmp_path / "run.json").touch()

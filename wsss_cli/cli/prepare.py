@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -320,7 +321,7 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
     """OLD=NEW pairs of --rename.
 
     Raises:
-        UsageError: one has no '=', or no name before it, or two rename one tag.
+        UsageError: one has no '=', no name before it or none of a class behind it, or two rename one tag.
     """
     renames: dict[str, str] = {}
     for pair in pairs:
@@ -329,5 +330,18 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--rename {pair}: not of the form OLD=NEW", "for example --rename Cat=cat")
         if renames.get(old.strip(), new.strip()) != new.strip():
             raise UsageError(f"--rename {pair}: {old.strip()!r} is renamed twice", "leave out one of them")
+        if new.strip():
+            _check_new(pair, old.strip(), new.strip())
         renames[old.strip()] = new.strip()
     return renames
+
+
+def _check_new(pair: str, old: str, new: str) -> None:
+    """Refuse a new name that no class can have, as what was asked for, not as what the table holds."""
+    from wsss_cli.data.sources.tags import check_label
+
+    try:
+        check_label(new, "--rename")
+    except DataError as error:
+        why, drop = error.message.removeprefix("--rename: "), shlex.quote(f"{old}=")
+        raise UsageError(f"--rename {pair}: {why}", f"name one class; --rename {drop} drops the tag") from error

@@ -119,16 +119,26 @@ def find_images(arguments: Sequence[str], out: Path, say: Callable[[str], None])
         counts = Counter(photograph(path).name for path in paths)
         if twice := [name for name, count in counts.items() if count > 1]:
             first, second, *_ = (path for path in paths if photograph(path).name == twice[0])
-            beside = Path(first).parent == Path(second).parent
-            raise UsageError(
-                f"two images are named {twice[0]}; their masks would overwrite each other: "
-                f"{Path(first)}, {Path(second)}",
-                f"{'rename one' if beside else 'give the folder above both'}, or run wsss infer once for each, "
-                "with an --out of its own",
-            )
+            raise _twins(twice[0], Path(first), Path(second))
     for line in pages_lines(paths):
         say(line)
     return Each(paths, str)
+
+
+def _twins(name: str, first: Path, second: Path) -> UsageError:
+    """What is wrong with two files whose masks would have one name; a.xml beside a.jpg is no photograph."""
+    strange = [path for path in (first, second) if path.suffix.lower() not in IMAGE_ENDINGS]
+    if strange:
+        left_out = " and ".join(shell_word(str(path)) for path in strange)
+        return UsageError(
+            f"two files are named {name}; their masks would overwrite each other: {first}, {second}",
+            f"leave out {left_out}, or give the folder itself: of it only {', '.join(IMAGE_ENDINGS)} are taken",
+        )
+    fix = "rename one" if first.parent == second.parent else "give the folder above both"
+    return UsageError(
+        f"two images are named {name}; their masks would overwrite each other: {first}, {second}",
+        f"{fix}, or run wsss infer once for each, with an --out of its own",
+    )
 
 
 def _once(paths: Iterable[str]) -> list[str]:

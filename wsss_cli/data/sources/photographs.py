@@ -92,6 +92,11 @@ class Photographs:
                 if ending.lower() in IMAGE_ENDINGS:
                     return f"it is there, but {why_unread(self.folder / self._others[number])}"
                 return f"it is there, but {ending} is not read; {how_to_read([ending]) or f'{readable} are'}"
+        stem = _folded(without_suffix(written))
+        same = [number for key in self._readings(without_suffix(written)) for number in self._other_forms.find(key)]
+        if stem != _folded(written) and same:
+            names = sorted({self.names[number] for number in same}, key=by_folders)
+            return f"there is {' and '.join(names[:3])}"
         return nearest(written, self.names).strip()
 
 
