@@ -47,6 +47,10 @@ def test_a_table_to_fill_in_has_no_tags(photos, tmp_path):
     assert write_template(photos, tmp_path / "t.csv", from_folders=False, check=lambda: None).unread == {
         ".gif": 2, ".nef": 1
     }  # fmt: skip
+    (photos / "trip/IMG_1").write_bytes((photos / "e.jpg").read_bytes())
+    (photos / "README").write_text("no photograph")
+    written = write_template(photos, tmp_path / "t.csv", from_folders=False, check=lambda: None)
+    assert written.unread == {".gif": 2, ".nef": 1, "without an ending": 1}
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == "Les chats/a.jpg,"
 
 

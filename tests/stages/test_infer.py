@@ -149,6 +149,25 @@ def test_a_photograph_that_is_named_twice_is_one_however_it_is_written(photos):
     assert list(find_images(given[1:], photos / "out", print)) == ["photos/a.jpg", "photos/trip/./b.jpg"]
 
 
+@pytest.mark.parametrize("given", ["photos", "photos/*"])
+def test_photographs_without_an_ending_are_counted(photos, given):
+    heads = (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\0\0\0\0WEBP",
+        b"II*\0",
+        b"BM6\0\0\0\0\0\0\0",
+        b"BM a text",
+        b"",
+    )
+    for number, content in enumerate(heads):
+        (photos / f"IMG_{number}").write_bytes(content)
+    (photos / ".IMG_8").write_bytes(heads[0])
+    heard = []
+    find_images([given], photos / "out", heard.append)
+    assert heard[0] == f"{given}: passed over, as these endings are not read: 5 without an ending"
+
+
 @pytest.mark.parametrize("given", ["photos", "photos/*", "[ph] x*?/*.*", "[ph] x*?"])
 def test_photographs_whose_endings_are_not_read_are_counted(photos, given):
     if given.startswith("["):  # a folder that is there as it is written is no pattern

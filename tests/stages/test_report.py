@@ -89,9 +89,10 @@ def test_without_true_masks_tags_are_compared(home, tmp_path, ctx, monkeypatch):
     monkeypatch.setattr(ctx.ui, "say", heard.append)
     page = read(tmp_path / "copy", tmp_path / "x.html", ctx, "train-toy-3", photographs=2)
     assert heard == [
-        "no true masks; in 0 of 6 training photographs the network finds exactly the tagged classes (0 %)",
+        "no true masks for validation; "
+        "in 0 of 6 training photographs the network finds exactly the tagged classes (0 %)",
     ]
-    assert "Predictions and tags" in page.texts and "No true masks." in page.text
+    assert "Predictions and tags" in page.texts and "No true masks for validation." in page.text
     assert "The least sure photographs" in page.texts and "found where not tagged" in page.texts
 
 

@@ -183,10 +183,11 @@ def _without_masks(run: Shown, ctx: Context, count: int) -> Html | None:
         f"in {agreed} of {len(seen)} training photographs the network finds exactly the tagged classes "
         f"({100 * agreed / len(seen):.0f} %)"
     )
-    ctx.ui.say(f"no true masks; {said}")
+    ctx.ui.say(f"no true masks for validation; {said}")
     alike = node(
         "p",
-        f"No true masks. {said[0].upper()}{said[1:]}. A class counts from {100 * PRESENT:.0f} % of the pixels on.",
+        f"No true masks for validation. {said[0].upper()}{said[1:]}. "
+        f"A class counts from {100 * PRESENT:.0f} % of the pixels on.",
     )
     empty = sum(not classes for classes in there.values())
     warning = None

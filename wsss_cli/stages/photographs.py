@@ -11,6 +11,7 @@ from itertools import chain
 from os.path import normpath
 from pathlib import Path
 
+from wsss_cli.data.endings import passed_over
 from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS
 from wsss_cli.data.packed import has_twins
@@ -186,8 +187,8 @@ def _in_folder(folder: Path, out: Path, others: Counter[str]) -> Spool:
                 ending = Path(name).suffix.lower()
                 if ending in IMAGE_ENDINGS and not (ending in (".png", ".tif") and name.startswith(later)):
                     yield name
-                elif ending in PASSED_OVER:
-                    others[ending] += 1
+                elif counted_as := passed_over(folder / name, PASSED_OVER):
+                    others[counted_as] += 1
 
     ordered = in_order_of(names(), out)
     return Spool(out, (f"{folder}{MARK}{name}" for name in ordered if not name.startswith(tuple(written))))
@@ -203,7 +204,7 @@ def _matching(name: str, others: Counter[str]) -> tuple[list[str], list[Path]]:
     folders = [each for each in inside if each.is_dir()]
     files = sorted(set(inside).difference(folders))
     matches = [str(each) for each in files if each.suffix.lower() in IMAGE_ENDINGS]
-    others.update(ending for each in files if (ending := each.suffix.lower()) in PASSED_OVER)
+    others.update(ending for each in files if (ending := passed_over(each, PASSED_OVER)))
     if "**" in pattern:  # it goes into folders, but not where links lead
         folders = [each for each in (anchor / _above(Path(pattern))).rglob("*") if each.is_symlink() and each.is_dir()]
     return matches, folders

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss_cli.data.endings import passed_over
 from wsss_cli.data.heif import how_to_read
 from wsss_cli.data.images import IMAGE_ENDINGS, OTHER_ENDINGS, why_unread
 from wsss_cli.data.sources.tags import FORBIDDEN
@@ -59,8 +60,8 @@ def write_template(photographs: Path, table: Path, *, from_folders: bool, check:
             continue
         if ending in IMAGE_ENDINGS:
             (names if (photographs / name).is_file() else odd).append(name)
-        elif ending in OTHER_ENDINGS:
-            unread[ending] += 1
+        elif counted_as := passed_over(photographs / name, OTHER_ENDINGS):
+            unread[counted_as] += 1
     if not names:
         how = how_to_read(unread) or f"they end in {', '.join(IMAGE_ENDINGS)}"
         how = f"{photographs / odd[0]} {why_unread(photographs / odd[0])}" if odd else how
