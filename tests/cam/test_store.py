@@ -132,3 +132,14 @@ def test_other_scores_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=rf"a\.npz.*{message}"):
         read_cam(_npz(tmp_path / "a.npz", cam, classes, size))
+
+
+@pytest.mark.parametrize(("low", "first"), [(0.0, "divide"), (-1.0, "set what is below 0"), (np.nan, "set what is")])
+def test_the_hint_on_scores_out_of_range_helps(tmp_path: Path, low: float, first: str) -> None:
+    scores = np.array([[[low, 2.0]]])
+    with pytest.raises(DataError) as error:
+        read_cam(_npz(tmp_path / "a.npz", scores))
+    assert error.value.hint is not None
+    assert error.value.hint.startswith(first)
+    mended = np.where(scores > 0, scores, 0)
+    assert read_cam(_npz(tmp_path / "a.npz", mended / mended.max()))[0].tolist() == [[[0.0, 1.0]]]

@@ -118,7 +118,9 @@ def _scores(cam: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(f"{path} holds scores of type {cam.dtype}", "store bytes (0..255) or floats in 0..1")
     low, high = (float(cam.min()), float(cam.max())) if cam.size else (0.0, 0.0)
     if not (low >= 0.0 and high <= 1.0):  # a value that is no number is neither
-        raise DataError(f"{path} holds scores from {low:g} to {high:g}", "divide each map by its maximum: 0..1")
+        known = low >= 0.0 and np.isfinite(high)
+        first = "" if known else "set what is below 0 or no finite number to 0, then "
+        raise DataError(f"{path} holds scores from {low:g} to {high:g}", f"{first}divide each map by its maximum: 0..1")
     return cam.astype(np.float32)
 
 
