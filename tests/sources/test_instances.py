@@ -121,7 +121,7 @@ def test_shapes_without_pixels_paint_nothing() -> None:
     ("segmentation", "says"),
     [
         ([[0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 2.0]], "odd number"),
-        ([[0.0, 0.0, float("nan"), 0.0, 1.0, 1.0]], "leaves the image"),
+        ([[0.0, 0.0, float("nan"), 0.0, 1.0, 1.0]], "no finite number"),
         ([[0.0, 0.0, 1e12, 0.0, 1.0, 1.0]], "leaves the image"),
         ([["a", "b"] * 3], "no list of numbers x, y, x, y"),
         ([4.0, 5.0, 6.0, 5.0, 6.0, 7.0], "no list of numbers x, y, x, y"),
