@@ -118,6 +118,16 @@ def test_features_of_a_layer_are_what_it_gives(ctx):
             layer_output(Two(), layer, image, ctx)
 
 
+@pytest.mark.parametrize("axes", [(0, 2, 3, 1), (3, 1, 2, 0), (0, 1, 3, 2)])
+def test_what_has_four_axes_and_is_no_map_is_refused(axes, ctx):
+    class Turned(Two):
+        def forward(self, x):
+            return self.unused(super().forward(x).permute(*axes))
+
+    with pytest.raises(UsageError, match="whose last two axes are not height and width"):
+        layer_output(Turned(), "unused", np.zeros((4, 6, 3), np.uint8), ctx)
+
+
 def test_colours_of_features_are_principal_components_of_all_pictures():
     generator = np.random.default_rng(0)
     wide = generator.normal(size=(2, 1, 40, 50)).astype(np.float32) * 10

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsss_cli.cam.gradcam import find_layer
+from wsss_cli.cam.gradcam import PROBES, find_layer
 from wsss_cli.engine.context import Context
 from wsss_cli.errors import UsageError
 
@@ -30,11 +30,22 @@ def layer_output(model: nn.Module, layer: str, image: np.ndarray, ctx: Context) 
     """
     model.eval()
     module = find_layer(model, layer, "--layer")
+    last = _given(model, module, torch.from_numpy(image)[None].permute(0, 3, 1, 2), layer, ctx)
+    looks = [_given(model, module, torch.zeros(1, 3, *sides), layer, ctx).shape for sides in PROBES]
+    first, taller, wider = (tuple(look) for look in looks)
+    if (taller[:2], taller[3], wider[:3]) != (first[:2], first[3], first[:3]) or first[0] != 1:
+        what = f"{list(last.shape)}, whose last two axes are not height and width"
+        raise UsageError(f"--layer: {layer} gives {what}", "choose another layer")
+    maps: np.ndarray = last[0].float().cpu().numpy()
+    return maps
+
+
+def _given(model: nn.Module, module: nn.Module, images: Tensor, layer: str, ctx: Context) -> Tensor:
+    """What a module gives for an image, RGB in 0..255, [1, 3, H, W]."""
     outputs: list[object] = []
     handle = module.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
-        backbone = model.get_submodule("backbone")
-        model(backbone.normalise(torch.from_numpy(image).to(ctx.device)[None].permute(0, 3, 1, 2)))  # type: ignore[operator]
+        model(model.get_submodule("backbone").normalise(images.to(ctx.device)))  # type: ignore[operator]
     finally:
         handle.remove()
     if not outputs:
@@ -44,8 +55,7 @@ def layer_output(model: nn.Module, layer: str, image: np.ndarray, ctx: Context) 
     if not isinstance(last, Tensor) or last.ndim != 4:
         shape = f"a tensor {list(last.shape)}" if isinstance(last, Tensor) else f"a {type(last).__name__}"
         raise UsageError(f"--layer: {layer} gives {shape}, which is no map [1, C, h, w]", "choose another layer")
-    maps: np.ndarray = last[0].float().cpu().numpy()
-    return maps
+    return last
 
 
 def principal_colors(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
