@@ -194,18 +194,45 @@ def test_videos_of_other_endings_are_said_to_be_that(tmp_path, monkeypatch):
     assert heard == ["clips: passed over, as these endings are not read: 1 .wmv"]
 
 
-def test_frames_that_do_not_decode_are_counted(segment, tmp_path, monkeypatch):
-    """The first four of twelve decode, the fifth to seventh are zeros: a file says in its head how many it has."""
+@pytest.mark.parametrize("bad", [[4, 5, 6], [0], [11], [4, 8]])
+def test_frames_behind_one_that_does_not_decode_have_their_masks_and_their_numbers(segment, tmp_path, bad):
     clip = film(tmp_path / "clip.avi")
     data = bytearray(clip.read_bytes())
     begins = [at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 10] == b"\xff\xd8"]
-    data[begins[4] + 8 : begins[6]] = bytes(begins[6] - begins[4] - 8)
+    for frame in bad:
+        length = int.from_bytes(data[begins[frame] + 4 : begins[frame] + 8], "little")
+        data[begins[frame] + 8 : begins[frame] + 8 + length] = bytes(length)
+    clip.write_bytes(data)
+    within = [frame + 1 for frame in bad if frame < 11]
+    said = [f"{clip} frame {number} does not decode" for number in within]
+    good = [number for number in range(1, 13) if number - 1 not in bad]
+    assert segment(clip) == (len(good), 0, said)
+    assert numbers_of(tmp_path / "out/masks/clip") == good
+    for number in good:
+        assert abs((read_mask(tmp_path / f"out/masks/clip/{number:06d}.png")[24] == 1).sum() - 4 * number) <= 2
+    assert segment(clip) == (0, len(good), said)
+    assert [image is None for image in frames_of(clip, [2, 5, 7, 11], lambda: None)] == [
+        number in within for number in (2, 5, 7, 11)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["avi", "mkv"])
+def test_frames_that_are_not_found_are_counted(segment, tmp_path, monkeypatch, kind):
+    """The heads of frames are gone, too: a file says how many it has, a Matroska file how long it lasts."""
+    clip = film(tmp_path / f"clip.{kind}", frames=40)
+    data = bytearray(clip.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = bytes(300)
+    if kind == "avi":
+        begins = [at for at in range(len(data)) if data[at : at + 4] == b"00dc"]
+        data[begins[4] : begins[6]] = bytes(begins[6] - begins[4])
     clip.write_bytes(data)
     video = open_video(clip, 10**9, lambda: None)
-    assert 0 < video.missing == 12 - video.frames
-    assert open_video(film(tmp_path / "whole.mp4"), 10**9, lambda: None).missing == 0
+    assert 0 < video.missing == 40 - video.frames
+    assert open_video(film(tmp_path / f"whole.{kind}"), 10**9, lambda: None).missing == 0
     assert open_video(clip, 3, lambda: None).missing == 0
     lines = []
     monkeypatch.setattr(Silent, "say", lambda self, line: lines.append(line))
-    assert segment(clip) == (video.frames, 0, [])
-    assert f"{video.frames} frames decode of 12 that the file says it has" in lines[0]
+    segment(clip)
+    of = "about 40" if kind == "mkv" else "40"
+    assert f"{video.frames} frames are found of {of} that the file says it has" in lines[0]

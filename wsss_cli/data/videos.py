@@ -16,6 +16,7 @@ from wsss_cli.errors import DataError
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 OTHER_VIDEOS = (".wmv", ".mpg", ".mpeg", ".mpv", ".ts", ".mts", ".m2ts", ".vob", ".flv", ".3gp", ".ogv")  # not read
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # that say how many frames they have; of others that is an estimate
+IN_A_ROW = 250  # frames that do not decode; behind as many the video is at its end
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that an MP4 or QuickTime file may begin with
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV first opens a video; FFmpeg writes to stderr
@@ -26,9 +27,10 @@ class Video:
     """A video that decodes.
 
     Attributes:
-        frames: that can be decoded.
-        size: (height, width) of the first one.
-        missing: frames that it says it has beside these; not known of Matroska and WebM, nor where not all are counted.
+        frames: the number of the last one that decodes, from 1; some before it may not.
+        size: (height, width) of the first one that decodes.
+        missing: frames that it says it has beside these; of Matroska and WebM as many as its length makes, where these
+            are more than a tenth of all; not known where not all are counted.
     """
 
     path: Path
@@ -54,12 +56,16 @@ def open_video(path: Path, most: int, check: Callable[[], object]) -> Video:
     if is_cut_off(path):
         raise DataError(f"video {path} is cut off: its end is missing", "copy or download it again")
     size, frames = (0, 0), 0
-    for frame in frames_of(path, range(1, most + 1), check, first_only=True):
-        frames += 1
-        if frame is not None:
-            size = frame.shape[0], frame.shape[1]
-    missing = _frames_said(path) - frames if frames < most and path.suffix.lower() in COUNTED else 0
-    return Video(path, frames, size, max(missing, 0))
+    for number, capture in _decoded(path, check):
+        if size == (0, 0):
+            pixels = _pixels(capture, path)
+            size = (0, 0) if pixels is None else (pixels.shape[0], pixels.shape[1])
+        frames = min(number, most)
+        if number >= most:
+            return Video(path, frames, size)
+    said = _frames_said(path)
+    missing = max(said - frames, 0)
+    return Video(path, frames, size, missing if path.suffix.lower() in COUNTED or 10 * missing > said else 0)
 
 
 def _frames_said(path: Path) -> int:
@@ -70,40 +76,56 @@ def _frames_said(path: Path) -> int:
         capture.release()
 
 
-def frames_of(
-    path: Path, numbers: Iterable[int], check: Callable[[], object], *, first_only: bool = False
-) -> Iterator[np.ndarray | None]:
+def frames_of(path: Path, numbers: Iterable[int], check: Callable[[], object]) -> Iterator[np.ndarray | None]:
     """Frames of a video as RGB, uint8 [H, W, 3], turned upright as the video says; ends where the video ends.
 
     Args:
         numbers: of the frames, from 1, ascending.
         check: called for each frame that is decoded.
-        first_only: all but the first are decoded and left out: None.
+    Returns:
+        Those; None for one that does not decode while a later one does.
     Raises:
-        DataError: it does not decode, or has too many pixels.
+        DataError: none decodes, or it has too many pixels.
     """
+    wanted = iter(numbers)
+    number = next(wanted, None)
+    if number is None:
+        return
+    for at, capture in _decoded(path, check):
+        while number is not None and number <= at:
+            yield _pixels(capture, path) if number == at else None
+            number = next(wanted, None)
+        if number is None:
+            return
+
+
+def _decoded(path: Path, check: Callable[[], object]) -> Iterator[tuple[int, cv2.VideoCapture]]:
+    """The numbers of the frames that decode, from 1, each with what holds it. One that does not has a number, too:
+    OpenCV fails once for it, as it does at the end, and goes on with the next."""
     refuse_special_file(path)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    at = failed = 0
     try:
-        at = 0
-        for number in numbers:
-            while at < number and capture.grab():
-                at += 1
-                check()
-            if at < number:
-                break
-            if first_only and number > 1:
-                yield None
-                continue
-            decoded, frame = capture.retrieve()
-            if not decoded:
-                break
-            check_pixels(frame.shape[0], frame.shape[1], f"video {path}")
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        while failed < IN_A_ROW:
+            check()
+            if capture.grab():
+                at, failed = at + failed + 1, 0
+                yield at, capture
+            else:
+                failed += 1
         if at == 0:
             raise DataError(f"video {path} cannot be decoded", "is it a video? play it, or save it anew as MP4")
     finally:
         capture.release()
+
+
+def _pixels(capture: cv2.VideoCapture, path: Path) -> np.ndarray | None:
+    """The frame that is held; None where it cannot be had."""
+    decoded, frame = capture.retrieve()
+    if not decoded:
+        return None
+    check_pixels(frame.shape[0], frame.shape[1], f"video {path}")
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
 def is_cut_off(path: Path) -> bool:

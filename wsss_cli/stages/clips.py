@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_cli.data.videos import Video, frames_of, is_video
-from wsss_cli.engine.sweep import Batch
+from wsss_cli.engine.sweep import Batch, Lost
 from wsss_cli.errors import UsageError
 from wsss_cli.files import matching
 from wsss_cli.rows import Each
@@ -50,14 +50,26 @@ class Clip:
         )
 
     def batches(
-        self, pending: Sequence[Photograph], count: int, check: Callable[[], object]
+        self, pending: Sequence[Photograph], count: int, lost: Lost, check: Callable[[], object]
     ) -> Iterator[Batch[Photograph]]:
-        """Frames that are decoded as they are asked for, `count` together; fewer where the video ends early."""
+        """Frames that are decoded as they are asked for, `count` together; fewer where the video ends early.
+
+        Args:
+            lost: is told of those that do not decode.
+        """
         numbers = array("I", (int(photo.name.rpartition("/")[2]) for photo in pending))
-        frames = zip(pending, frames_of(self.video.path, numbers, check), strict=False)
-        decoded = (Frame(photo.id, photo.image, photo.name, image) for photo, image in frames if image is not None)
+        decoded = self._decoded(pending, frames_of(self.video.path, numbers, check), lost)
         while batch := list(islice(decoded, count)):
             yield Batch(batch, self.video.size)
+
+    def _decoded(
+        self, pending: Sequence[Photograph], images: Iterator[np.ndarray | None], lost: Lost
+    ) -> Iterator[Frame]:
+        for photo, image in zip(pending, images, strict=False):
+            if image is None:
+                lost.append({"id": photo.id, "reason": f"{photo.id} does not decode"})
+            else:
+                yield Frame(photo.id, photo.image, photo.name, image)
 
 
 def videos_of(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -249,7 +249,7 @@ def _batches(
     """What is computed together; sizes are read, and videos decoded, as it is asked for."""
     if isinstance(images, Clip):
         count = largest_batch(images.video.size, config, ctx, ms_flip=ms_flip)
-        yield from images.batches(pending, count, ctx.stop.check)
+        yield from images.batches(pending, count, lost, ctx.stop.check)
         return
     for start in range(0, len(pending), SIZES_AHEAD):
         yield from image_batches(pending[start : start + SIZES_AHEAD], config, lost, ctx, ms_flip=ms_flip)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.videos import open_video
+from wsss_cli.data.videos import COUNTED, open_video
 from wsss_cli.engine.context import Context
 from wsss_cli.engine.sweep import Lost
 from wsss_cli.errors import DataError
@@ -38,7 +38,8 @@ def infer_all(
         try:
             video = open_video(path, (limit - 1) * every + 1 if limit else ALL, ctx.stop.check)
             if video.missing:
-                said = f"{video.frames:,} frames decode of {video.frames + video.missing:,} that the file says it has"
+                of = f"{'' if path.suffix.lower() in COUNTED else 'about '}{video.frames + video.missing:,}"
+                said = f"{video.frames:,} frames are found of {of} that the file says it has"
                 ctx.ui.say(f"warning: {path}: {said}; behind one that is damaged, the numbers of the others are lower")
             summaries.append(infer(images=Clip(video, every)))
         except DataError as error:
