@@ -7,6 +7,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
+from wsss_cli.data.drawings import coco as drawn_coco
+from wsss_cli.data.sources import results
 from wsss_cli.data.trusted import read_trusted
 
 OVAL = [[5, 5, 15, 5, 15, 15, 9, 18]]
@@ -127,3 +129,23 @@ def test_shapes_of_label_studio_that_are_none_are_refused(data):
     for positive in (False, True):
         code, said, _ = labels(data, "x.json", [studio(*point, is_positive=positive)], "--kind", "points")
         assert (code == 0) == positive and ("says where its label is not" in said) != positive
+
+
+def test_regions_of_photographs_that_are_not_of_the_list_are_not_made(data, monkeypatch):
+    """A data set of some photographs, and a JSON of a hundred thousand: their regions took minutes."""
+    made, covered = [], drawn_coco.covered
+    monkeypatch.setattr(
+        drawn_coco, "covered", lambda one, *size: (made.append(one["image_id"]), covered(one, *size))[1]
+    )
+    table = coco({"segmentation": OVAL}, {"segmentation": OVAL, "image_id": 2, "category_id": 2})
+    table["images"].append({"id": 2, "file_name": "other.png", "width": 4000, "height": 3000})
+    table["categories"].append({"id": 2, "name": "moggy"})
+    code, said, ids = labels(data, "x.json", table, "--rename", "moggy=cat")
+    assert (code, ids, made) == (0, ["a"], [1])
+    assert "1 of 2 photographs in" in said and "are not of the list, first other.png: passed over" in said
+
+
+def test_a_large_json_is_said_to_be_read(data, monkeypatch):
+    assert "reading" not in labels(data, "x.json", coco({"segmentation": OVAL}))[1]
+    monkeypatch.setattr(results, "LARGE", 100)
+    assert f"reading {data / 'x.json'}, 0 MB" in labels(data, "x.json", coco({"segmentation": OVAL}))[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,9 @@ XYWH_HINT = "write bbox as x, y, width, height in pixels, and leave bbox_mode ou
 HINT = "is it a COCO instances JSON, with images, categories and annotations?"
 
 
-def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
+def read_coco(
+    path: Path, *, boxes: bool = False, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[Drawing]:
     """The images of a JSON that are listed in it; those of more pixels lie below, of as many those of
     smaller ids, as no order of drawing is known.
 
@@ -37,6 +39,8 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
 
     Args:
         boxes: take the boxes of the instances in place of their regions.
+        wanted: whether an image of a name is. What is drawn on another one is not looked at: its shapes have their
+            labels alone.
     Raises:
         DataError: it is no such JSON; an instance has no image, category or shape that can be taken, or leaves its
             image; half of the shapes or more lie within the first pixel, as of coordinates from 0 to 1.
@@ -91,6 +95,9 @@ def read_coco(path: Path, *, boxes: bool = False) -> Iterator[Drawing]:
     for image, (name, size) in images.items():
         where = f"{path}: image {name}"
         annotations = [_again(text, *span) for span in spans.get(image, ())]
+        if not wanted(name):
+            yield Drawing(name, size, _labels(annotations, names, where), where)
+            continue
         yield Drawing(name, size, tuple(_shapes(annotations, names, size, where, boxes=boxes)), where)
 
 
@@ -114,6 +121,12 @@ def _in_the_corner(entry: dict[str, Any], *, boxes: bool) -> bool:
 def _again(text: str, start: int, end: int) -> Any:
     """An entry once more, with its letters as UTF-8."""
     return json.loads(text[start:end].encode("latin-1"))
+
+
+def _labels(annotations: list[dict[str, Any]], names: dict[Any, str], where: str) -> tuple[Shape, ...]:
+    ids = (annotation.get("category_id") for annotation in annotations)
+    labels = sorted({names[number] for number in ids if isinstance(number, (int, str)) and number in names})
+    return tuple(Shape(label, "mask", np.zeros((1, 2)), where) for label in labels)
 
 
 def _shapes(

@@ -62,9 +62,11 @@ def is_drawing(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and not any(path.rglob("*.png")) and any(path.rglob("*.xml")))
 
 
-def read_drawings(path: Path, kind: Drawn) -> Iterator[Drawing]:
+def read_drawings(path: Path, kind: Drawn, on: Callable[[str], bool] = lambda name: True) -> Iterator[Drawing]:
     """The photographs of a file or folder, in whatever format it is.
 
+    Args:
+        on: whether a photograph of a name is of use; of COCO, the regions of others are not made.
     Raises:
         DataError: it is in none that is read.
     """
@@ -72,7 +74,7 @@ def read_drawings(path: Path, kind: Drawn) -> Iterator[Drawing]:
         return read_scribbles(sorted(file for file in path.rglob("*.xml") if file.name[0] != "."))
     ending = path.suffix.lower()
     if ending == ".json":
-        return read_label_studio(path) if _begins_with_list(path) else read_coco(path, boxes=kind == "boxes")
+        return read_label_studio(path) if _begins_with_list(path) else read_coco(path, boxes=kind == "boxes", wanted=on)
     if ending == ".xml":
         return read_scribbles([path]) if _root(path) == "annotation" else read_cvat(path)
     if ending in (".csv", ".tsv", ".txt"):
@@ -129,7 +131,7 @@ def drawn_on(
     seen: dict[int, str] = {}
     counts: Counter[str] = Counter()
     furthest, labels, stranger, shares = 0.0, set[str](), "", ""
-    for drawing in read_drawings(path, wanted.kind):
+    for drawing in read_drawings(path, wanted.kind, lambda name: place_of(name, places) is not None):
         check_stop()
         place = place_of(drawing.image, places)
         counts["all"] += 1

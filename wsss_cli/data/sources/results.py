@@ -16,11 +16,12 @@ from wsss_cli.data.sources.instances import SIDES, elements, is_empty, listed_si
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
-from wsss_cli.talk import counted, rename_option
+from wsss_cli.talk import counted, rename_option, say
 
 LABELS = ("label", "category_name", "class_name", "category")
 IMAGES = ("file_name", "image", "image_path")
 SCORES = ("score", "confidence")
+LARGE = 20_000_000  # bytes: seconds of work
 ONE_LIST = "write all annotations as one list, each with its file_name, label, segmentation, and score as a number"
 
 
@@ -210,12 +211,15 @@ def place_of(image: str, places: Mapping[str, int], *, of_map: bool = False) -> 
 
 
 def json_text(path: Path) -> str:
-    """A JSON file with a character for each byte, which is what `elements` reads.
+    """A JSON file with a character for each byte, which is what `elements` reads. Of a large one it is said that it is
+    read: that takes a while.
 
     Raises:
         DataError: it cannot be read, or is UTF-16.
     """
     try:
+        if (size := path.stat().st_size) > LARGE:
+            say(f"reading {path}, {size / 1e6:,.0f} MB")
         text = path.read_bytes().decode("latin-1")  # a character is a byte: what JSON is made of is ASCII
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
