@@ -337,3 +337,32 @@ def test_a_box_of_a_table_that_is_rotated_is_refused_and_columns_that_are_not_re
 def test_a_number_with_a_line_in_it_is_none(data):
     code, said, made = prepare(data, "x.csv", "image,class,x,y\na,cat,1_5,9\n", "--kind", "points")
     assert code != 0 and "x.csv, line 2: 1_5,9 are no numbers" in said and not made
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"category_id": "1"}, "of categories and the category_id of annotations all as numbers"),
+        ({"category_id": True}, "category_id True, which is not listed"),
+        ({"image_id": True}, "an image_id is true, neither a number nor text"),
+        ({"segmentation": [1, 1, 20, 1, 20, 20]}, "a segmentation that is a list of numbers"),
+        ({"segmentation": [[1, 1], [20, 1], [20, 20]]}, "a segmentation that is a list of points"),
+    ],
+)
+def test_what_a_converter_writes_otherwise_is_named_as_that(data, change, words):
+    code, said, _ = prepare(data, "x.json", coco(**{**CURVE, **change}))
+    assert code and words in said
+
+
+def test_a_category_that_is_a_number_with_a_point_is_taken(data):
+    code, said, _ = prepare(data, "x.json", coco(**{**CURVE, "category_id": 1.0}))
+    assert not code, said
+
+
+def test_a_box_without_width_is_not_said_to_be_of_shares(data):
+    for name, text in [
+        ("x.json", coco(bbox=[0, 0, 0, 0], **CURVE)),
+        ("x.csv", "image,class,x0,y0,x1,y1\na,cat,0,0,0,0\n"),
+    ]:
+        code, said, _ = prepare(data, name, text, "--kind", "boxes")
+        assert code and "a box from 0,0 to 0,0 holds no pixel" in said

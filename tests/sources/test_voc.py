@@ -466,3 +466,43 @@ def test_a_shard_leaves_what_others_are_writing(root: Path, tmp_path: Path) -> N
         assert half.exists()
     assert _shard(source, out, 2) is not None
     assert not half.exists()
+
+
+def _without_aug(root: Path) -> Path:
+    sbd = _sbd(root)
+    (root / "SegmentationClassAug").rename(root / "elsewhere")
+    _mats(sbd, {"s1": np.array([[0, DOG]], np.uint8), "s2": np.array([[CAT, 0, 0]], np.uint8)})
+    return sbd
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"GTinst": {"Segmentation": 1}}, "has no GTcls.Segmentation; it holds GTinst"),
+        ({"GTcls": np.zeros((1, 2))}, "has no GTcls.Segmentation; it holds GTcls"),
+        ({"GTcls": {"Segmentation": np.array([[0, 256 + DOG]], np.uint16)}}, "not all whole numbers from 0 to 255"),
+        ({"GTcls": {"Segmentation": np.array([[0, np.nan]])}}, "not all whole numbers from 0 to 255"),
+        ({"GTcls": {"Segmentation": np.array([[0, 6.12]])}}, "not all whole numbers from 0 to 255"),
+    ],
+)
+def test_mat_files_that_hold_something_else_say_what(root: Path, tmp_path: Path, table: dict, words: str) -> None:
+    sbd = _without_aug(root)
+    savemat(sbd / "dataset" / "cls" / "s1.mat", table)
+    with pytest.raises(DataError, match=rf"s1\.mat is not an SBD mask: .*{words}"):
+        _prepare(root, tmp_path / "out", sbd=sbd)
+
+
+def test_a_file_of_matlab_7_3_is_named_as_that(root: Path, tmp_path: Path) -> None:
+    sbd = _without_aug(root)
+    head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (sbd / "dataset" / "cls" / "s1.mat").write_bytes(head + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(DataError, match=r"MATLAB 7\.3 \(HDF5\) \(save it with -v7"):
+        _prepare(root, tmp_path / "out", sbd=sbd)
+
+
+def test_npy_files_in_place_of_sbd_masks_are_named(root: Path, tmp_path: Path) -> None:
+    sbd = _without_aug(root)
+    (sbd / "dataset" / "cls" / "s1.mat").rename(sbd / "dataset" / "cls" / "s1.npy")
+    source = VocSource(root, sbd=sbd)
+    lines = prepare_voc(source, tmp_path / "out", "x", check=lambda: None).lines
+    assert "1 image without a mask: s1; SBD's masks are .mat files, but there are s1.npy" in lines

@@ -493,6 +493,18 @@ def test_a_source_of_which_nothing_can_be_used_makes_no_run_that_is_done(dataset
     assert all(read_record(run).state != "done" for run in ctx.runs.iterdir())
 
 
+@pytest.mark.parametrize("shape", [[[4, 4, 4, 20, 4, 9]], [[4, 4, 20, 20, 9, 9]], "runs", "text"])
+def test_lines_and_codes_without_a_pixel_are_counted(dataset, tmp_path, ctx, shape):
+    listed = [{**one, "segmentation": [[4, 4, 20, 5, 20, 20, 4, 20]]} for one in entries(dataset)]
+    if isinstance(shape, str):
+        height, width = image_size(dataset.split("train")[0].image)
+        empty = rle_of.encode(np.zeros((height, width), np.uint8, order="F"))["counts"].decode()
+        shape = {"size": [height, width], "counts": [height * width] if shape == "runs" else empty}
+    listed[0]["segmentation"] = shape
+    (note,) = take(dataset, coco(dataset, tmp_path / "results.json", listed, whole=True), ctx).notes
+    assert note.startswith(f"1 of {len(listed)} entries have no outline, or one of no more than a pixel")
+
+
 def test_outlines_of_less_than_a_pixel_are_counted_wherever_they_are(dataset, tmp_path, ctx):
     listed = [{**one, "segmentation": [[4, 4, 20, 4, 20, 20, 4, 20]]} for one in entries(dataset)]
     listed[0]["segmentation"] = [[9, 9, 9.4, 9, 9.4, 9.4]]

@@ -21,6 +21,8 @@ from wsss_cli.labels import voc_palette
 from wsss_cli.models.segmentor import Segmentor
 from wsss_cli.ranks.who import cores_here
 
+AGAIN = "export it again; where it is newer than this onnxruntime knows: pip install -U onnxruntime"
+
 
 def is_onnx(path: Path) -> bool:
     """Whether a path is a file that is named as ONNX files are."""
@@ -54,7 +56,7 @@ class OnnxSegmentor(nn.Module):
             self.session = onnxruntime.InferenceSession(what, options, providers=providers)
         except Exception as error:  # onnxruntime raises errors of many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise WeightsError(f"{_name(file)} cannot be read by onnxruntime: {reason}", "export it again") from error
+            raise WeightsError(f"{_name(file)} cannot be read by onnxruntime: {reason}", AGAIN) from error
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         inputs = [(one.name, one.type) for one in self.session.get_inputs()]
         self.output: str = self.session.get_outputs()[0].name

@@ -15,7 +15,7 @@ from wsss_cli.data.drawings.outgoing import Outgoing, Palette
 from wsss_cli.data.drawings.shapes import UNDECIDED, Drawing, Shape, Size, class_shapes
 from wsss_cli.data.images import check_pixels
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import SHARES, SIDES, elements, listed_size, refuse_unshaped
+from wsss_cli.data.sources.instances import SHARES, SIDES, elements, is_id, listed_size, refuse_unshaped
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.data.sources.results import json_text
 from wsss_cli.data.sources.shapes import annotation_name, covered
@@ -56,6 +56,7 @@ def read_coco(
             if not isinstance(entry, dict):
                 raise DataError(f"{path}: an entry of {key} is no object", HINT)
             if key == "annotations":
+                _refuse_truth(entry, "image_id", path)
                 spans.setdefault(entry.get("image_id"), []).append((start, end))
                 count, small = count + 1, small + _in_the_corner(entry, boxes=boxes)
                 marks.see(entry)
@@ -64,6 +65,7 @@ def read_coco(
                 continue
             entry = _again(text, start, end)
             marks.see(entry)
+            _refuse_truth(entry, "id", path)
             if key == "images":
                 size = listed_size(entry["height"], entry["width"])
                 if size is None:
@@ -85,8 +87,7 @@ def read_coco(
     if not images or not names:
         raise DataError(f"{path} lists no {'categories' if images else 'images'}", HINT)
     if strays := [image for image in spans if image not in images]:
-        mixed = {type(image) for image in images}.isdisjoint({type(strays[0])}) and f"{strays[0]}" in map(str, images)
-        hint = "write the ids of images and the image_id of annotations all as numbers" if mixed else HINT
+        hint = _hint_on_kind(strays[0], images, "the ids of images and the image_id of annotations")
         raise DataError(f"{path}: annotations are of image id {strays[0]!r}, which it does not list", hint)
     if small and 2 * small >= count:
         raise DataError(f"{path}: no coordinate of {small:,} of {counted(count, 'instance')} is above 1", SHARES)
@@ -108,11 +109,25 @@ def _add(table: dict[Any, Any], number: Any, value: Any, what: str) -> None:
         )
 
 
+def _refuse_truth(entry: dict[str, Any], key: str, path: Path) -> None:
+    """Python takes true for 1."""
+    if isinstance(entry.get(key), bool):
+        raise DataError(f"{path}: an {key} is {json.dumps(entry[key])}, neither a number nor text", HINT)
+
+
+def _hint_on_kind(number: Any, listed: Iterable[Any], what: str) -> str:
+    """A hint on an id that is not listed: where it is as text what is listed as a number, or the reverse, that."""
+    twins = [one for one in listed if str(one) == str(number) and type(one) is not type(number)]
+    return f"write {what} all as numbers" if twins else HINT
+
+
 def _in_the_corner(entry: dict[str, Any], *, boxes: bool) -> bool:
     """Whether all numbers of a box or polygon are 0 to 1, as shares of an image are."""
     shape = entry.get("bbox" if boxes else "segmentation")
     try:
         numbers = list(shape if boxes else chain.from_iterable(shape)) if isinstance(shape, list) else []
+        if boxes and not all(numbers[2:]):
+            return False  # of no width or height: that is what is wrong
         return bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
     except TypeError:
         return False  # no numbers: `_shapes` names it
@@ -136,8 +151,9 @@ def _shapes(
     for annotation in sorted(annotations, key=lambda one: one["id"] if isinstance(one.get("id"), int) else 0):
         at = f"{where}, {annotation_name(annotation)}"
         category = annotation.get("category_id")
-        if not isinstance(category, (int, str)) or category not in names:
-            raise DataError(f"{at} has category_id {category!r}, which is not listed", HINT)
+        if not is_id(category) or category not in names:
+            hint = _hint_on_kind(category, names, "the ids of categories and the category_id of annotations")
+            raise DataError(f"{at} has category_id {category!r}, which is not listed", hint)
         label = names[category]
         if boxes:
             try:

@@ -171,8 +171,12 @@ def drawn_on(
 
 
 def _reach(shape: Shape) -> float:
-    """How far a shape reaches to the right or down, pixels; a mask is never too small."""
-    return np.inf if shape.form == "mask" else float(np.abs(shape.points).max())
+    """How far a shape reaches to the right or down, pixels; a mask is never too small, and a box without width or
+    height is named as that.
+    """
+    if shape.form == "mask" or (shape.form == "box" and not np.ptp(shape.points, axis=0).all()):
+        return np.inf
+    return float(np.abs(shape.points).max())
 
 
 def _of_shares(shape: Shape) -> bool:

@@ -19,7 +19,7 @@ LOOKED_AT = 10_000  # names of a folder
 AS_PNG = "save them as 8-bit grey or palette PNGs whose pixels are class indices"
 PICTURES = {
     **dict.fromkeys((".jpg", ".jpeg"), f"JPEG changes the numbers of pixels: make the masks anew, and {AS_PNG}"),
-    **dict.fromkeys((".tif", ".tiff", ".bmp", ".gif", ".webp", ".npy", ".mat"), AS_PNG),
+    **dict.fromkeys((".tif", ".tiff", ".bmp", ".gif", ".webp", ".npy", ".npz", ".mat"), AS_PNG),
 }
 
 

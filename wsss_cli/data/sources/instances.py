@@ -11,7 +11,7 @@ from typing import Any
 
 from wsss_cli.data.dataset import check_id, refuse_duplicates
 from wsss_cli.data.sources.marks import CROWD, Marks
-from wsss_cli.data.sources.shapes import is_crowd
+from wsss_cli.data.sources.shapes import is_blank, is_crowd
 from wsss_cli.errors import DataError
 from wsss_cli.processes import check_stop
 
@@ -27,6 +27,7 @@ KIND = "instances_train2014.json and instances_val2014.json are needed, of annot
 OTHER_KINDS = {"segments_info": "panoptic segments", "caption": "captions"}
 SHARES = "coordinates are pixels in COCO; of those from 0 to 1, multiply x by width and y by height"
 CODES, PAIRS = "a list of run-length codes", "a list of lists of points"
+FLAT, POINTS = "a list of numbers", "a list of points"
 SIDES = "write both as numbers, in pixels of the photograph as it is shown: 480, without quotes"
 UNPACK = "was a download cut off? unpack annotations_trainval2014.zip anew"
 
@@ -208,8 +209,10 @@ def refuse_unshaped(entry: Mapping[str, Any], where: str, hint: str) -> None:
     if shape is None:
         raise DataError(f"{where} has no segmentation", hint)
     parts = {_kind_of_part(part) for part in shape} if isinstance(shape, list) else set()
-    if not isinstance(shape, (list, dict)) or parts & {CODES, PAIRS}:
-        of_parts = CODES if parts == {CODES} else PAIRS if parts == {PAIRS} else "a list of parts of several kinds"
+    if parts == {"polygon"} and len(shape) > 2 and all(len(part) == 2 for part in shape):
+        parts = {POINTS}
+    if not isinstance(shape, (list, dict)) or parts & {CODES, PAIRS, POINTS} or parts == {FLAT}:
+        of_parts = next(iter(parts)) if len(parts) == 1 else "a list of parts of several kinds"
         form = of_parts if parts else "text" if isinstance(shape, str) else json.dumps(shape)
         raise DataError(
             f"{where} has a segmentation that is {form}",
@@ -220,7 +223,12 @@ def refuse_unshaped(entry: Mapping[str, Any], where: str, hint: str) -> None:
 def _kind_of_part(part: Any) -> str:
     if isinstance(part, list):
         return PAIRS if part and isinstance(part[0], list) else "polygon"
-    return CODES if isinstance(part, dict) else "other"
+    return CODES if isinstance(part, dict) else FLAT if isinstance(part, (int, float)) else "other"
+
+
+def covers_nothing(shape: list[Any] | dict[str, Any]) -> bool:
+    """Whether a segmentation has no outline, or one that covers no more than a pixel."""
+    return is_empty(shape) or within_pixel(shape) or is_blank(shape)
 
 
 def is_empty(shape: list[Any] | dict[str, Any]) -> bool:
@@ -247,6 +255,11 @@ def listed_size(height: Any, width: Any) -> tuple[int, int] | None:
     """A height and a width of a JSON, whole numbers above 0, also as 48.0, as scripts write them; else None."""
     sides = [int(side) for side in (height, width) if _is_whole(side)]
     return (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
+
+
+def is_id(number: Any) -> bool:
+    """Whether an id may be one that is listed; true is not 1, though Python takes it for that."""
+    return isinstance(number, (int, float, str)) and not isinstance(number, bool)
 
 
 def _is_whole(side: Any) -> bool:

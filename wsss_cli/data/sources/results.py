@@ -12,7 +12,7 @@ from typing import Any
 
 from wsss_cli.data.dataset import Dataset, Sample, nearest
 from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
-from wsss_cli.data.sources.instances import SIDES, elements, is_empty, listed_size, refuse_unshaped, within_pixel
+from wsss_cli.data.sources.instances import SIDES, covers_nothing, elements, is_id, listed_size, refuse_unshaped
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.errors import DataError, UsageError
 from wsss_cli.processes import check_stop
@@ -122,10 +122,10 @@ def read_results(
             unknown[label] += 1
         else:
             by_image.setdefault(place, []).append(Instance(index, score, start, end))
-            if isinstance(number := entry.get("image_id"), (int, str)) and number in listed:
+            if is_id(number := entry.get("image_id")) and number in listed:
                 sizes[place] = listed[number]
             shape = entry["segmentation"]
-            taken, empty = taken + 1, empty + (is_empty(shape) or within_pixel(shape))
+            taken, empty = taken + 1, empty + covers_nothing(shape)
             unscored += all(entry.get(key) is None for key in SCORES)
             marks.see(entry)
             marks.see_region(shape)
@@ -277,7 +277,7 @@ def _image(entry: Any, images: Mapping[Any, str], where: str) -> str:
     if named is not None:
         return _utf8(named)
     number = entry.get("image_id")
-    if isinstance(number, (int, str)) and number in images:
+    if is_id(number) and number in images:
         return images[number]
     if isinstance(number, str):
         return _utf8(number)
@@ -292,7 +292,7 @@ def _label(entry: Mapping[str, Any], categories: Mapping[Any, str], where: str) 
     if named is not None:
         return _utf8(named)
     number = entry.get("category_id")
-    if isinstance(number, (int, str)) and number in categories:
+    if is_id(number) and number in categories:
         return categories[number]
     if number is None:
         raise DataError(f"{where} has no label", f"one of {', '.join(LABELS)}, or a category_id")

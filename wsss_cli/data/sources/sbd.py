@@ -36,7 +36,22 @@ def read_labels(path: Path) -> np.ndarray:
 def _read_mat(path: Path) -> np.ndarray:
     from scipy.io import loadmat
 
+    again = "unpack benchmark.tgz anew"
     try:
-        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
+        table = loadmat(path)
+    except NotImplementedError as error:  # SciPy says so of MATLAB 7.3 alone, which is HDF5
+        raise DataError(
+            f"{path} is not an SBD mask: it is a file of MATLAB 7.3 (HDF5)", f"save it with -v7, or {again}"
+        ) from error
     except Exception as error:  # SciPy raises many types on a damaged file
-        raise DataError(f"{path} is not an SBD mask: {error}", "unpack benchmark.tgz anew") from error
+        raise DataError(f"{path} is not an SBD mask: {error}", again) from error
+    try:
+        labels = np.asarray(table["GTcls"]["Segmentation"][0, 0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        names = ", ".join(name for name in table if not name.startswith("__")) or "nothing"
+        said = f"{path} is not an SBD mask: it has no GTcls.Segmentation; it holds {names}"
+        raise DataError(said, f"masks are of SBD's folder cls, not of inst or bnd: {again}") from error
+    if labels.dtype.kind not in "buif" or not np.isin(labels, np.arange(256)).all():
+        said = f"{path} is not an SBD mask: its labels are not all whole numbers from 0 to 255"
+        raise DataError(said, again)
+    return labels.astype(np.uint8)

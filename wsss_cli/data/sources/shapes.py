@@ -13,6 +13,7 @@ from wsss_cli.data.images import check_pixels
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 
+LONGEST_BLANK = 16  # characters: one run, or one and an empty one, of any image
 OVER = 0.1  # share of the longer side that an outline may reach over the border: tools that rescale write such
 
 
@@ -27,6 +28,28 @@ def is_crowd(annotation: dict[str, Any], where: str) -> bool:
     if text not in ("0", "1", "true", "false"):
         raise DataError(f"{where}: annotation {annotation['id']} has iscrowd {value!r}", "0 or 1 is needed")
     return text in ("1", "true")
+
+
+def is_blank(shape: list[Any] | dict[str, Any]) -> bool:
+    """Whether a run-length code marks no pixel, or the points of every part of a polygon lie on one line.
+
+    What is no shape is not blank: `paint` names it.
+    """
+    try:
+        if isinstance(shape, list):
+            return all(_is_line(np.array(part, float).reshape(-1, 2)) for part in shape if part)
+        runs = shape["counts"]
+        if isinstance(runs, str):
+            runs = _runs(runs.encode()) if len(runs) <= LONGEST_BLANK else [0, 1]
+        return not any(runs[1::2])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _is_line(points: np.ndarray) -> bool:
+    away = points - points[0]
+    far = away[np.abs(away).sum(1).argmax()]
+    return bool((away[:, 0] * far[1] == away[:, 1] * far[0]).all())
 
 
 def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width: int) -> np.ndarray:

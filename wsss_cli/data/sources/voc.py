@@ -15,11 +15,13 @@ from wsss_cli.data.masks import clear_other_masks, write_mask
 from wsss_cli.data.sources.devkit import CLASSES, VocSource, find_mask, read_lists
 from wsss_cli.data.sources.mask_checks import MaskLook, MaskTally, look_at_mask
 from wsss_cli.data.sources.preparation import Look, Preparation, digest_of, look_as_json, look_of_json
-from wsss_cli.data.sources.sbd import read_labels
+from wsss_cli.data.sources.sbd import read_labels, sbd_root
 from wsss_cli.data.sources.summary import Prepared, summarise, summary_lines
+from wsss_cli.data.sources.table import show_some, smallest
 from wsss_cli.data.sources.tags import Tags, annotation_tags, mask_tags, read_tags
 from wsss_cli.data.splits import Size
 from wsss_cli.errors import DataError, UsageError
+from wsss_cli.files import names_below
 from wsss_cli.labels import voc_palette
 from wsss_cli.processes import Check, check_stop, in_processes
 from wsss_cli.rows import Rows
@@ -188,7 +190,15 @@ def _write(
     )
     each = {sample.id: sample for members in splits.values() for sample in members}
     summary = summarise(each.values(), classes)
-    return Prepared(dataset, [], summary, [*summary_lines(summary), *tally.lines()])
+    return Prepared(dataset, [], summary, [*summary_lines(summary), *_without_masks(plan), *tally.lines()])
+
+
+def _without_masks(plan: Plan) -> list[str]:
+    """A line on the images without a mask, and on what lies among SBD's."""
+    bare, sbd = smallest(name for name, path in plan.masks.items() if path is None), plan.source.sbd
+    others = smallest(name for name in names_below(sbd_root(sbd) / "cls") if not name.endswith(".mat")) if sbd else None
+    beside = f"; SBD's masks are .mat files, but there are {show_some(others.first)}" if others and others.count else ""
+    return [f"{counted(bare.count, 'image')} without a mask: {show_some(bare.first)}{beside}"] if bare.count else []
 
 
 def _tally(plan: Plan, looks: Iterable[Look], tick: Tick) -> tuple[MaskTally, dict[str, Size]]:
