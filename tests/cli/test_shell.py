@@ -103,6 +103,11 @@ def test_a_failure_with_json_is_one_object_on_stdout(wsss):
         ),
         ("raise ImportError('libGL.so.1: no such file')", 3, "a package cannot be loaded: libGL.so.1: no such file"),
         ("raise ImportError('oops', name='wsss_cli.cli')", 1, "a bug: ImportError: oops"),
+        (
+            "raise RuntimeError('operator torchvision::nms does not exist')",
+            3,
+            "torchvision cannot be loaded, as it is of another torch: operator torchvision::nms does not exist",
+        ),
         ("raise RuntimeError('first\\nsecond')", 1, "a bug: RuntimeError: first second"),
     ],
 )

@@ -197,6 +197,8 @@ def _run() -> int:
     except Exception as error:
         if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # of Path.resolve
             return _fail(f"{error}", HINTS[errno.ELOOP], 3)
+        if isinstance(error, RuntimeError) and str(error).startswith("operator torchvision::"):  # on its import
+            return _fail(f"torchvision cannot be loaded, as it is of another torch: {error}", BOTH_ANEW, 3)
         if signalled := heard():  # taken for something else by the library that was at work
             return _fail(signalled.error.message, signalled.error.hint, signalled.error.exit_code)
         if out_of_memory(error):
@@ -215,6 +217,7 @@ def _no_option() -> str:
 
 PLAIN_NAMES = "rename the file or folder, or link to it by another name; where it is UTF-8, set LC_ALL=C.UTF-8"
 LESS_MEMORY = "lower the batch or the crop of this stage, use fewer workers, or a machine with more memory"
+BOTH_ANEW = "install the two together in this environment: pip install --force-reinstall torch torchvision"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HINTS = {
     **dict.fromkeys(FULL, "free space, then run again"),
