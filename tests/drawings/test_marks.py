@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from wsss_cli.cli.app import app
 from wsss_cli.data.drawings import coco as drawn_coco
+from wsss_cli.data.drawings.shapes import Shape, covered_by, label_map
 from wsss_cli.data.sources import results
+from wsss_cli.data.sources.shapes import covered
 from wsss_cli.data.trusted import read_trusted
 
 OVAL = [[5, 5, 15, 5, 15, 15, 9, 18]]
@@ -133,9 +136,9 @@ def test_shapes_of_label_studio_that_are_none_are_refused(data):
 
 def test_regions_of_photographs_that_are_not_of_the_list_are_not_made(data, monkeypatch):
     """A data set of some photographs, and a JSON of a hundred thousand: their regions took minutes."""
-    made, covered = [], drawn_coco.covered
+    made, covered = [], drawn_coco.covered_part
     monkeypatch.setattr(
-        drawn_coco, "covered", lambda one, *size: (made.append(one["image_id"]), covered(one, *size))[1]
+        drawn_coco, "covered_part", lambda one, *size: (made.append(one["image_id"]), covered(one, *size))[1]
     )
     table = coco({"segmentation": OVAL}, {"segmentation": OVAL, "image_id": 2, "category_id": 2})
     table["images"].append({"id": 2, "file_name": "other.png", "width": 4000, "height": 3000})
@@ -149,3 +152,26 @@ def test_a_large_json_is_said_to_be_read(data, monkeypatch):
     assert "reading" not in labels(data, "x.json", coco({"segmentation": OVAL}))[1]
     monkeypatch.setattr(results, "LARGE", 100)
     assert f"reading {data / 'x.json'}, 0 MB" in labels(data, "x.json", coco({"segmentation": OVAL}))[1]
+
+
+def test_of_a_region_the_part_that_it_covers_is_held(tmp_path):
+    """Thousands of polygons on a photograph of 8 megapixels, each as a mask of all of it, are 80 GB."""
+    rng = np.random.default_rng(0)
+    corners = [rng.integers(1, 274, 2) for _ in range(30)]
+    outlines = [(corner + rng.uniform(0, 25, (7, 2))).ravel().tolist() for corner in corners]
+    outlines += [[-1.5, -1.5, 320.5, -1, 321, 2], [0, 299, 300, 299, 300, 300, 0, 300]]
+    table = coco(*({"segmentation": [outline]} for outline in outlines), width=320, height=300)
+    (tmp_path / "x.json").write_text(json.dumps(table))
+    (drawing,) = drawn_coco.read_coco(tmp_path / "x.json")
+    assert len(drawing.shapes) == len(outlines)
+    for shape in drawing.shapes:
+        number = int(shape.where.rpartition(" ")[2])
+        assert shape.pixels.size <= 27 * 27 or number >= 30
+        whole = covered({"id": 1, "segmentation": [outlines[number]]}, 300, 320)
+        assert np.array_equal(covered_by(shape, (300, 320)), whole)
+        assert np.array_equal(label_map([(shape, 1)], (300, 320), 0), whole)
+    drawn = [Shape("cat", "polygon", np.array(outline).reshape(-1, 2), "x") for outline in outlines]
+    for shape, outline in zip(drawn, outlines, strict=True):
+        whole = covered({"id": 1, "segmentation": [outline]}, 300, 320)
+        assert np.array_equal(covered_by(shape, (300, 320)), whole)
+        assert np.array_equal(label_map([(shape, 1)], (300, 320), 0), whole)

@@ -18,8 +18,9 @@ from wsss_cli.data.sources.foreign import CONVERT, tool_of_file
 from wsss_cli.data.sources.instances import SHARES, SIDES, elements, is_id, listed_size, refuse_unshaped
 from wsss_cli.data.sources.marks import Marks
 from wsss_cli.data.sources.results import json_text
-from wsss_cli.data.sources.shapes import annotation_name, covered
+from wsss_cli.data.sources.shapes import annotation_name, covered_part
 from wsss_cli.errors import DataError
+from wsss_cli.processes import check_stop
 from wsss_cli.talk import counted, say
 
 XYWH = 1
@@ -149,6 +150,7 @@ def _shapes(
 ) -> list[Shape]:
     shapes = []
     for annotation in sorted(annotations, key=lambda one: one["id"] if isinstance(one.get("id"), int) else 0):
+        check_stop()
         at = f"{where}, {annotation_name(annotation)}"
         category = annotation.get("category_id")
         if not is_id(category) or category not in names:
@@ -172,10 +174,10 @@ def _shapes(
             hint = "of boxes alone, --kind boxes makes labels" if annotation.get("bbox") else HINT
             refuse_unshaped({"segmentation": annotation.get("segmentation") or None}, at, hint)
             try:
-                pixels = covered(annotation, *size)
+                top, left, pixels = covered_part(annotation, *size)
             except DataError as error:
                 raise DataError(f"{where}: {error.message}", "draw it anew, or take it out of the file") from error
-            shapes.append(Shape(label, "mask", np.zeros((1, 2)), at, pixels))
+            shapes.append(Shape(label, "mask", np.array([[left, top]]), at, pixels))
     return sorted(shapes, key=lambda shape: -int(shape.pixels.sum()) if shape.pixels is not None else 0)
 
 

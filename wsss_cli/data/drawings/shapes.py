@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle_of
 
+from wsss_cli.data.sources.shapes import part_of
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.talk import counted
@@ -30,7 +31,7 @@ class Shape:
         label: as the file names it.
         points: x and y in pixels, finite, float64 [N, 2], N > 0; of a box two corners, of a mask its upper left one.
         where: it stands in the file, for messages.
-        pixels: of a mask, bool [h, w].
+        pixels: of a mask, bool [h, w]; the part of the photograph that has it is enough.
     Raises:
         DataError: the label is no text, or points are no numbers.
     """
@@ -91,7 +92,11 @@ def label_map(shapes: Sequence[tuple[Shape, int]], size: Size, blank: int) -> np
     """
     labels = np.full(size, blank, np.uint8)
     for shape, label in sorted(shapes, key=lambda one: one[1] != IGNORE):
-        labels[covered_by(shape, size)] = label
+        if shape.form in ("mask", "polygon"):  # of which a photograph may have thousands
+            rows, columns, pixels = _part(shape, size)
+            labels[rows, columns][pixels] = label
+        else:
+            labels[covered_by(shape, size)] = label
     return labels
 
 
@@ -109,19 +114,9 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
     refuse_outside(shape.points, size, f"{shape.where}: a {shape.form}")
     canvas = np.zeros(size, np.uint8)
     columns, rows = np.clip(np.floor(x), 0, width - 1).astype(int), np.clip(np.floor(y), 0, height - 1).astype(int)
-    if shape.form == "mask":
-        assert shape.pixels is not None
-        (top, left), (high, wide) = (int(y[0]), int(x[0])), shape.pixels.shape
-        if top < 0 or left < 0 or top + high > height or left + wide > width:
-            raise DataError(
-                f"{shape.where}: a mask of {wide}x{high} at {left},{top} leaves {width}x{height} pixels",
-                "was it drawn on a photograph of another size?",
-            )
-        canvas[top : top + high, left : left + wide] = shape.pixels
-    elif shape.form == "polygon":
-        if len(x) < 3:
-            raise DataError(f"{shape.where}: a polygon of {counted(len(x), 'point')}", "take it out, or draw it anew")
-        canvas[:] = rle_of.decode(rle_of.merge(rle_of.frPyObjects([shape.points.ravel().tolist()], height, width)))
+    if shape.form in ("mask", "polygon"):
+        rows_of_it, columns_of_it, pixels = _part(shape, size)
+        canvas[rows_of_it, columns_of_it] = pixels
     elif shape.form == "line":
         canvas[rows, columns] = 1  # a line of one point is a click
         cv2.polylines(canvas, [np.stack([columns, rows], 1).astype(np.int32)], False, 1)
@@ -133,10 +128,39 @@ def covered_by(shape: Shape, size: Size) -> np.ndarray:
     else:
         top, bottom, left, right = box_edges(shape, size)
         canvas[top:bottom, left:right] = 1
-    pixels: np.ndarray = canvas > 0
+    whole: np.ndarray = canvas > 0
+    if not whole.any():
+        raise _covers_nothing(shape)
+    return whole
+
+
+def _part(shape: Shape, size: Size) -> tuple[slice, slice, np.ndarray]:
+    """Rows, columns and pixels, bool [h, w], of a rectangle that holds all of a mask or polygon."""
+    height, width = size
+    refuse_outside(shape.points, size, f"{shape.where}: a {shape.form}")
+    if shape.form == "mask":
+        assert shape.pixels is not None
+        (left, top), pixels = (int(number) for number in shape.points[0]), shape.pixels
+        high, wide = pixels.shape
+        if top < 0 or left < 0 or top + high > height or left + wide > width:
+            raise DataError(
+                f"{shape.where}: a mask of {wide}x{high} at {left},{top} leaves {width}x{height} pixels",
+                "was it drawn on a photograph of another size?",
+            )
+    else:
+        if len(shape.points) < 3:
+            said = f"{shape.where}: a polygon of {counted(len(shape.points), 'point')}"
+            raise DataError(said, "take it out, or draw it anew")
+        code = rle_of.merge(rle_of.frPyObjects([shape.points.ravel().tolist()], height, width))
+        top, left, pixels = part_of(code)
+        high, wide = pixels.shape
     if not pixels.any():
-        raise DataError(f"{shape.where}: a {shape.form} that covers no pixel", "take it out, or draw it anew")
-    return pixels
+        raise _covers_nothing(shape)
+    return slice(top, top + high), slice(left, left + wide), pixels
+
+
+def _covers_nothing(shape: Shape) -> DataError:
+    return DataError(f"{shape.where}: a {shape.form} that covers no pixel", "take it out, or draw it anew")
 
 
 def refuse_outside(points: np.ndarray, size: Size, what: str, over: float = OVER) -> None:

@@ -87,6 +87,32 @@ def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
         DataError: its shape cannot be taken, or is a polygon that leaves the image by more than a tenth of the longer
             side; the message names it.
     """
+    pixels: np.ndarray = rle_of.decode(_within(annotation, height, width)) > 0
+    return pixels
+
+
+def covered_part(annotation: dict[str, Any], height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """First row, first column and pixels, bool [h, w], of a rectangle that holds all of `covered`; h and w are 0 where
+    that is nothing.
+
+    Raises:
+        DataError: as of `covered`.
+    """
+    return part_of(_within(annotation, height, width))
+
+
+def part_of(code: dict[str, Any]) -> tuple[int, int, np.ndarray]:
+    """First row, first column and pixels, bool [h, w], of a rectangle that holds all of a run-length code."""
+    left, top, wide, high = (int(number) for number in rle_of.toBbox(code))
+    height = code["size"][0]
+    ends = np.cumsum(_runs(code["counts"])).clip(left * height, (left + wide) * height)
+    runs = np.diff(ends, prepend=left * height)
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(wide, height)  # a photograph's are too many
+    return top, left, np.ascontiguousarray(columns[:, top : top + high].T)
+
+
+def _within(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The run-length code of an instance that does not leave its image."""
     code, over = _rle(annotation, height, width), OVER * max(height, width)
     parts = annotation["segmentation"] if isinstance(annotation["segmentation"], list) else []
     across, down = ([number for part in parts for number in part[first::2]] for first in (0, 1))
@@ -98,8 +124,7 @@ def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
                 f"its polygon leaves the image of {width}x{height} pixels: it reaches from {left:g},{top:g} to "
                 f"{right:g},{bottom:g}; is it of another size, or are x and y swapped?",
             )
-    pixels: np.ndarray = rle_of.decode(code) > 0
-    return pixels
+    return code
 
 
 def _rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
