@@ -14,7 +14,7 @@ from wsss_cli.data.images import image_size
 from wsss_cli.data.masks import read_mask
 from wsss_cli.data.sources.instances import Span, read_span
 from wsss_cli.data.sources.results import Instance
-from wsss_cli.data.sources.shapes import covered
+from wsss_cli.data.sources.shapes import covered_part
 from wsss_cli.errors import DataError
 from wsss_cli.labels import IGNORE
 from wsss_cli.talk import sides
@@ -119,9 +119,11 @@ def _of_instances(job: ImportJob, size: tuple[int, int]) -> dict[int, np.ndarray
             planes[one.label], areas[one.label] = np.zeros(size, np.float32), np.zeros(size, np.int32)
         plane, area = planes[one.label].reshape(-1), areas[one.label].reshape(-1)
         try:
-            pixels = np.flatnonzero(covered(entry, *size))
+            top, left, part = covered_part(entry, *size)
         except DataError as error:
             raise DataError(f"{job.source}: {error.message}") from error
+        rows, columns = np.nonzero(part)
+        pixels = (rows + top) * size[1] + columns + left
         score, before = np.float32(one.score), plane[pixels]
         equal = np.where(before == score, np.minimum(area[pixels], len(pixels)), area[pixels])
         area[pixels] = np.where(before < score, len(pixels), equal)

@@ -80,23 +80,15 @@ def paint(annotations: Sequence[tuple[dict[str, Any], int]], height: int, width:
     return mask
 
 
-def covered(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """The pixels of an instance, as pycocotools rasterises it, bool [height, width].
+def covered_part(annotation: dict[str, Any], height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """The pixels of an instance, as pycocotools rasterises it.
 
+    Returns:
+        First row, first column and pixels, bool [h, w], of a rectangle that holds all of it; h and w are 0 where that
+        is nothing.
     Raises:
         DataError: its shape cannot be taken, or is a polygon that leaves the image by more than a tenth of the longer
             side; the message names it.
-    """
-    pixels: np.ndarray = rle_of.decode(_within(annotation, height, width)) > 0
-    return pixels
-
-
-def covered_part(annotation: dict[str, Any], height: int, width: int) -> tuple[int, int, np.ndarray]:
-    """First row, first column and pixels, bool [h, w], of a rectangle that holds all of `covered`; h and w are 0 where
-    that is nothing.
-
-    Raises:
-        DataError: as of `covered`.
     """
     return part_of(_within(annotation, height, width))
 
