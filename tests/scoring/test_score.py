@@ -160,6 +160,14 @@ def test_no_truth_is_refused(pred: Path, tmp_path: Path) -> None:
         score_masks(pred, [Sample("a", tmp_path / "a.jpg", None, ())], 3)
 
 
+@pytest.mark.parametrize("ending", [".tif", ".npy"])
+def test_what_lies_in_place_of_true_masks_is_named(tmp_path, ending):
+    (tmp_path / "truth").mkdir()
+    (tmp_path / f"truth/a{ending}").write_bytes(b"x")
+    with pytest.raises(DataError, match=rf"no true masks in .*truth, but .*a\{ending}"):
+        pair_masks(tmp_path, tmp_path / "truth")
+
+
 def test_another_size_names_both_files_and_sizes(pred: Path, truth: Path) -> None:
     save(pred, b=[[0, 0, 0]])
     with pytest.raises(DataError, match=r"pred/b\.png is 3x1 and its true mask .*truth/b\.png is 2x2"):

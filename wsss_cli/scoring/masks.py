@@ -120,7 +120,9 @@ def pair_masks(pred_dir: str | Path, truth: str | Path | Sequence[Sample]) -> tu
             )
         true_masks, where = {sample.id: sample.mask for sample in truth if sample.mask}, "the split"
     if not true_masks:
-        raise DataError(f"there are no true masks in {where}", "give a folder of PNGs whose pixels are class indices")
+        lies, hint = in_place_of_pngs(Path(truth)) if isinstance(truth, (str, Path)) else ("", "")
+        form = "give a folder of PNGs whose pixels are class indices"
+        raise DataError(f"there are no true masks in {where}{lies}", f"{hint}; {form}" if hint else form)
     predictions = _pngs(Path(pred_dir))
     if not predictions:
         lies, hint = in_place_of_pngs(Path(pred_dir))
